@@ -1,0 +1,101 @@
+"""Typed defaults, each overridden by the Django setting `MESH_<NAME>` at call time.
+
+Reading at call time makes `override_settings` work; without configured settings (a
+plain script that imports `bus`) the defaults hold.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+
+class _Defaults:
+    """Units are in the names; the reason for a value stands beside it."""
+
+    # Bounds of a topic; each can be set per topic as well.
+    BACKLOG_MAX: int = 100_000
+    RESULTS_KEEP: int = 10_000
+    DEAD_MAX: int = 100_000
+    TOPICS_MAX: int = 1_000
+
+    # Attempts.
+    MAX_ATTEMPTS: int = 5
+    MAX_DELIVERIES: int = 5  # lost leases after which a task counts as poison
+    SUSPECT_AFTER: int = 2  # lost leases after which a task is run alone
+    TIMEOUT_S: float = 60.0
+    BACKOFF_S: float = 1.0
+    BACKOFF_MAX_S: float = 600.0
+
+    # Liveness. An owner is dead 3 s after its last beat if its connections are gone
+    # too, or when its rows were idle for one lease.
+    BEAT_S: float = 1.0
+    EXPIRY_S: float = 3.0
+    LEASE_S: float = 15.0
+    JUDGE_AFTER_S: float = 3.0  # unbroken connection before judging others
+
+    # Payload limits (per task).
+    PAYLOAD_MAX_BYTES: int = 256 * 1024
+    RESULT_MAX_BYTES: int = 1024 * 1024
+    JSON_MAX_DEPTH: int = 32
+    JSON_MAX_NODES: int = 10_000
+
+    # Connections. redis-py's own defaults are never relied on.
+    POOL_SIZE: int = 50
+    SOCKET_TIMEOUT_S: float = 5.0
+    HEALTH_CHECK_S: int = 30
+    SEND_RETRY_S: float = 10.0  # how long one call repeats an unanswered script
+
+    # The embedded server.
+    VAR_DIR: str = "var"
+    REDIS_PORT: int = 6390
+    REDIS_BIN: str = ""
+    REDIS_MAXMEMORY: str = "0"
+
+    # Kept for pages and repeats.
+    DONE_WINDOW_S: int = 30
+    DONE_INDEX_MAX: int = 500_000
+    BIN_KEEP_S: int = 3600
+    BIN_MAX: int = 10_000
+    EVENTS_KEEP: int = 10_000
+    GONE_AGENTS_KEEP: int = 1_000
+    GONE_AGENTS_KEEP_S: int = 24 * 3600
+
+
+class _Conf(_Defaults):
+    def __getattribute__(self, name: str) -> Any:
+        if name.isupper() and settings.configured:
+            default = getattr(_Defaults, name)
+            return getattr(settings, f"MESH_{name}", default)
+        return super().__getattribute__(name)
+
+
+conf: _Defaults = _Conf()
+
+
+def names() -> list[str]:
+    """Every setting, for `doctor` and the test that documents them."""
+    return sorted(name for name in vars(_Defaults) if name.isupper())
+
+
+def var_dir() -> Path:
+    """Where all state of this folder lives."""
+    return Path(conf.VAR_DIR)
+
+
+def announcement() -> Path:
+    """The file in which the embedded server announces its URL."""
+    return var_dir() / "redis" / "url"
+
+
+def redis_url_given() -> str:
+    """REDIS_URL of the environment, else of the settings, else empty."""
+    from_env = os.environ.get("REDIS_URL", "").strip()
+    if from_env:
+        return from_env
+    if settings.configured:
+        return str(getattr(settings, "REDIS_URL", "") or "")
+    return ""

@@ -1,0 +1,188 @@
+"""The errors callers can tell apart.
+
+BusError                    base: a stable `code`, a sentence
+├─ BusUnavailable           Redis does not answer, or refuses work for now
+│  └─ OutcomeUnknown        the request was sent, its answer never came
+├─ InvalidName              topic, agent id or task id not allowed        (ValueError)
+├─ InvalidPayload           not JSON, or outside the limits               (ValueError)
+│  └─ PayloadTooLarge       more bytes than allowed
+├─ InvalidOption            a number or choice outside its range          (ValueError)
+├─ DecodeError              an entry somebody else wrote; carries it raw
+├─ NotFound                 TaskNotFound · DeadLetterNotFound · AgentNotFound
+├─ Conflict                 TaskConflict · NotDead · NotCancellable
+├─ TopicFull                a bound refuses new work; says when to come back
+├─ TooManyTopics            the mesh knows as many topics as it may
+├─ HandlerError             a handler that cannot be found, imported or registered
+└─ ServerError              the embedded server cannot run here
+   └─ ServerLocked          its data directory belongs to a running mesh
+
+Signals, raised by handlers to steer, not failures of the bus: Retry · GiveUp
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BusError(Exception):
+    """Base of every error the bus raises; `code` is stable, the sentence is not."""
+
+    code = "bus_error"
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message or (type(self).__doc__ or "").split("\n")[0])
+        self.facts = facts
+
+
+class BusUnavailable(BusError):
+    """Redis is not answering or refuses work; nothing was written."""
+
+    code = "bus_unavailable"
+    outcome = "not_written"
+
+
+class OutcomeUnknown(BusUnavailable):
+    """The request was sent but not answered; repeat it with the same id."""
+
+    code = "outcome_unknown"
+    outcome = "unknown"
+
+
+class InvalidName(BusError, ValueError):
+    """A topic, agent id, group or task id that is not allowed."""
+
+    code = "invalid_name"
+
+
+class InvalidPayload(BusError, ValueError):
+    """A payload or result that is not JSON, or outside the limits."""
+
+    code = "invalid_payload"
+
+
+class PayloadTooLarge(InvalidPayload):
+    """A payload or result with more bytes than allowed."""
+
+    code = "payload_too_large"
+
+
+class InvalidOption(BusError, ValueError):
+    """An option outside its range."""
+
+    code = "invalid_option"
+
+
+class DecodeError(BusError):
+    """An entry this bus did not write, or could not have; `raw` is what it holds."""
+
+    code = "decode_error"
+
+    def __init__(self, message: str = "", *, raw: Any = None) -> None:
+        super().__init__(message)
+        self.raw = raw
+
+
+class NotFound(BusError):
+    """No such thing."""
+
+    code = "not_found"
+
+
+class TaskNotFound(NotFound):
+    """No task with this id is known: never sent, or its result was trimmed."""
+
+    code = "task_not_found"
+
+
+class DeadLetterNotFound(NotFound):
+    """No dead letter of this task."""
+
+    code = "dead_letter_not_found"
+
+
+class AgentNotFound(NotFound):
+    """No live agent with this id."""
+
+    code = "agent_not_found"
+
+
+class Conflict(BusError):
+    """The thing exists in a state that does not allow this."""
+
+    code = "conflict"
+
+
+class TaskConflict(Conflict):
+    """This task id is taken by a task with another payload."""
+
+    code = "task_conflict"
+
+
+class NotDead(Conflict):
+    """The task is not a dead letter (any more): somebody else was first."""
+
+    code = "not_dead"
+
+
+class NotCancellable(Conflict):
+    """The task has ended; there is nothing left to cancel."""
+
+    code = "not_cancellable"
+
+
+class TopicFull(BusError):
+    """The topic is at a bound and refuses new work; nothing was written.
+
+    `accepted` lists the ids of an `enqueue_many` that were taken before the bound.
+    """
+
+    code = "topic_full"
+
+    def __init__(
+        self, message: str = "", *, retry_after_s: float = 1.0, accepted: Any = ()
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.accepted = list(accepted)
+
+
+class TooManyTopics(BusError):
+    """The mesh knows as many topics as its settings allow."""
+
+    code = "too_many_topics"
+
+
+class HandlerError(BusError):
+    """A handler that cannot be found, imported or registered."""
+
+    code = "handler_error"
+
+
+class ServerError(BusError):
+    """The embedded server cannot run here."""
+
+    code = "server_error"
+
+
+class ServerLocked(ServerError):
+    """The data directory belongs to a mesh that is running."""
+
+    code = "server_locked"
+
+
+class Retry(Exception):
+    """Raised by a handler: end this attempt as failed and try again.
+
+    `delay_s` replaces the computed backoff; `None` keeps it.
+    """
+
+    def __init__(self, delay_s: float | None = None, reason: str = "") -> None:
+        super().__init__(reason or "the handler asked for a retry")
+        self.delay_s = delay_s
+
+
+class GiveUp(Exception):
+    """Raised by a handler: no further attempt can help, make it a dead letter."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "the handler gave up")
