@@ -1,0 +1,185 @@
+"""Dead letters: list, group, replay, discard, undo."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+from . import connection, errors, failures, keys, messages, scripts
+from .conf import conf
+from .messages import DeadLetter
+
+_PAGE: Final = 500
+
+
+def move_to_dead(topic: str, entry_id: str, payload: Any) -> str:
+    """Make a stream entry a dead letter; the letter's entry id.
+
+    For hand-written agents: acknowledges in the working group, deletes the entry and
+    writes `{id, payload}`, in one step. A repeat gives the same letter. An `error` in
+    the payload is what failures are grouped by.
+    """
+    said = payload.get("error") if isinstance(payload, dict) else None
+    message = str(said) if said else "moved to dead by its agent"
+    return bury(topic, entry_id, payload, failures.plain("Moved", message, "moved"))
+
+
+def bury(topic: str, entry_id: str, payload: Any, error: dict[str, Any]) -> str:
+    """`move_to_dead` with the error it is to be grouped by."""
+    keys.check_topic(topic)
+    keys.check_entry(entry_id)
+    scripts.ensure_topic(topic)
+    fp = failures.fingerprint(error)
+    body = messages.encode(payload)
+    args: list[Any] = [entry_id, keys.foreign_id(topic, entry_id)]
+    args += ['{"id":"', b'","payload":%b}' % body, messages.dump(error), fp]
+    more = [keys.group_key(topic, fp)]
+    return str(scripts.run("move_to_dead", topic, args, more))
+
+
+def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter]:
+    """The newest letters first; `before` is the entry id to continue below."""
+    key = keys.dead_stream(topic)
+    if before != "+":
+        before = f"({keys.check_entry(before)}"
+    with connection.guard():
+        rows = connection.reader().xrevrange(key, before, "-", count=count)
+    return [messages.parse_letter(topic, sid, fields) for sid, fields in rows]
+
+
+def get_dead(topic: str, task_id: str) -> DeadLetter:
+    """The letter of a task, or DeadLetterNotFound."""
+    return _letter(topic, keys.check_task_id(task_id))
+
+
+def _letter(topic: str, task_id: str) -> DeadLetter:
+    keys.check_topic(topic)
+    with connection.guard():
+        client = connection.reader()
+        entry_id = client.hget(keys.named("dead_index", topic), task_id)
+        rows = (
+            client.xrange(keys.dead_stream(topic), entry_id, entry_id)
+            if entry_id
+            else []
+        )
+    if not rows:
+        raise errors.DeadLetterNotFound(
+            f"no dead letter of task {task_id} in topic {topic!r}"
+        )
+    return messages.parse_letter(topic, *rows[0])
+
+
+def dead_groups(topic: str) -> list[dict[str, Any]]:
+    """Letters grouped by failure: fingerprint, count, total, first_at, last_at, error.
+
+    `count` is what lies dead now, `total` what ever died of it since the group opened.
+    """
+    keys.check_topic(topic)
+    with connection.guard():
+        client = connection.reader()
+        facts = client.hgetall(keys.named("errors", topic))
+        pipe = client.pipeline(transaction=False)
+        for fp in facts:
+            pipe.zcard(keys.group_key(topic, fp))
+        counts = pipe.execute() if facts else []
+    groups = []
+    for (fp, text), count in zip(facts.items(), counts, strict=True):
+        first, last, total, error = text.split("|", 3)
+        groups.append(
+            {
+                "fingerprint": fp,
+                "count": count,
+                "total": int(total),
+                "first_at": messages.iso(int(first)),
+                "last_at": messages.iso(int(last)),
+                "error": messages.parse_row(error),
+            }
+        )
+    return sorted(groups, key=lambda group: -group["count"])
+
+
+def replay(topic: str, task_id: str, payload: Any = ...) -> str:
+    """Put a dead letter back to work in its next epoch; the task's id.
+
+    Its attempts start from zero, its history is kept. Of any number of concurrent
+    replays exactly one succeeds, the others raise NotDead. A `payload` replaces the
+    original one.
+    """
+    task_id = keys.check_task_id(task_id)
+    mark = secrets.token_hex(4)
+    while True:
+        letter = _letter_or_not_dead(topic, task_id)
+        body = messages.encode(letter.payload if payload is ... else payload)
+        options = messages.without_option(letter.options, "q")
+        args = [task_id, letter.entry_id, body, options, letter.epoch + 1, mark]
+        more = [keys.group_key(topic, letter.fingerprint)]
+        outcome = scripts.run("replay", topic, args, more)[0]
+        if outcome in ("replayed", "repeat"):
+            return task_id
+        if outcome == "not_dead":
+            raise errors.NotDead(f"task {task_id} is not dead any more")
+        # 'moved': replayed and dead again since we looked; look again.
+
+
+def discard(topic: str, task_id: str) -> None:
+    """Take a dead letter out for good; `undo` brings it back within an hour."""
+    task_id = keys.check_task_id(task_id)
+    while True:
+        letter = _letter_or_not_dead(topic, task_id)
+        row = messages.dump(
+            {
+                "id": task_id,
+                "topic": topic,
+                "state": messages.DISCARDED,
+                "task": letter.payload,
+                "result": None,
+                "error": letter.error,
+                "agent": None,
+                "attempt": messages.executions(letter.attempts, letter.epoch),
+                "fence": letter.fence,
+                "enqueued_at": letter.enqueued_at,
+                "started_at": None,
+                "finished_at": letter.died_at,
+            }
+        )
+        args = [task_id, letter.entry_id, row, conf.RESULTS_KEEP, conf.BIN_MAX]
+        more = [keys.group_key(topic, letter.fingerprint)]
+        outcome = scripts.run("discard", topic, args, more)[0]
+        if outcome == "discarded":
+            return
+        if outcome == "not_dead":
+            raise errors.NotDead(f"task {task_id} is not dead any more")
+
+
+def _letter_or_not_dead(topic: str, task_id: str) -> DeadLetter:
+    """The letter; NotDead where the task exists in another state."""
+    try:
+        return _letter(topic, task_id)
+    except errors.DeadLetterNotFound:
+        found = scripts.run("get_task", topic, [task_id])
+        if found and found[0] != "dead":
+            raise errors.NotDead(f"task {task_id} is not dead (any more)") from None
+        raise
+
+
+def undo(topic: str, task_id: str) -> str:
+    """Bring a discarded letter back; its new entry id. DeadLetterNotFound after 1 h."""
+    keys.check_topic(topic)
+    task_id = keys.check_task_id(task_id)
+    before = "+"
+    while True:
+        with connection.guard():
+            client = connection.reader()
+            rows = client.xrevrange(keys.named("bin", topic), before, "-", count=_PAGE)
+        for bin_id, fields in rows:
+            if fields.get("id") == task_id:
+                fp = fields.get("fp", "")
+                more = [keys.group_key(topic, fp)]
+                reply = scripts.run("undo", topic, [task_id, bin_id], more)
+                if reply[0] == "dead":
+                    return str(reply[1])
+        if len(rows) < _PAGE:
+            raise errors.DeadLetterNotFound(
+                f"nothing to undo: task {task_id} was not discarded in the last hour"
+            )
+        before = f"({rows[-1][0]}"

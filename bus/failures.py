@@ -1,0 +1,124 @@
+"""What failed, in the shapes that attempts and dead letters keep."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import traceback
+from typing import Any, Final
+
+from . import errors, messages
+
+TRACEBACK_MOST: Final = 4_096  # bytes kept per attempt
+MESSAGE_MOST: Final = 1_024  # characters
+
+# Parts of a message that differ between two equal failures.
+_VARYING: Final = (
+    (
+        re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+        "<id>",
+    ),
+    (re.compile(r"0x[0-9a-fA-F]+"), "<hex>"),
+    (re.compile(r"'[^']*'|\"[^\"]*\""), "<text>"),
+    (re.compile(r"\d+(?:\.\d+)?"), "<n>"),
+    (re.compile(r"\s+"), " "),
+)
+
+POISON: Final[dict[str, Any]] = {
+    "type": "Poison",
+    "message": "every agent that ran this task was lost while it did",
+    "reason": "poison",
+}
+
+
+def describe(exc: BaseException) -> dict[str, Any]:
+    """An exception as `{type, message, reason, frame, traceback}`.
+
+    The type is the exception's `kind` where it has one, so that one class can tell its
+    kinds apart.
+    """
+    final = isinstance(exc, errors.GiveUp)
+    frames = traceback.extract_tb(exc.__traceback__)
+    own = [f for f in frames if "/bus/" not in f.filename] or list(frames)
+    frame = f"{own[-1].filename.rsplit('/', 1)[-1]}:{own[-1].name}" if own else ""
+    text = "" if final else _tail("".join(traceback.format_exception(exc)))
+    return {
+        "type": _printable(str(getattr(exc, "kind", None) or type(exc).__name__))[:128],
+        "message": _printable(_text(exc))[:MESSAGE_MOST],
+        "reason": "gave_up" if final else "failed",
+        "frame": frame,
+        "traceback": text,
+    }
+
+
+def plain(kind: str, message: str, reason: str) -> dict[str, Any]:
+    """An error that no exception stands behind, such as a timeout."""
+    return {
+        "type": kind,
+        "message": _printable(message)[:MESSAGE_MOST],
+        "reason": reason,
+    }
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc) or type(exc).__name__
+    except Exception:  # a broken __str__ must not cost the task its letter
+        return type(exc).__name__
+
+
+def _printable(text: str) -> str:
+    """Text that is valid UTF-8: lone surrogates become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _tail(text: str) -> str:
+    """The last 4 KB: the end of a traceback says what happened."""
+    raw = text.encode("utf-8", "backslashreplace")
+    return raw[-TRACEBACK_MOST:].decode("utf-8", "ignore")
+
+
+def fingerprint(error: dict[str, Any]) -> str:
+    """16 hex digits equal for equal failures: type, normalised message, top frame."""
+    message = str(error.get("message", ""))[:256]
+    for pattern, mark in _VARYING:
+        message = pattern.sub(mark, message)
+    text = f"{error.get('type', '')}\n{message}\n{error.get('frame', '')}"
+    return hashlib.sha256(_printable(text).encode()).hexdigest()[:16]
+
+
+def attempt_line(
+    *,
+    epoch: int,
+    attempt: int,
+    agent: str,
+    fence: str,
+    started_ms: int,
+    finished_ms: int,
+    error: dict[str, Any],
+) -> bytes:
+    """One attempt as the JSON line that `attempts` keeps."""
+    return messages.dump(
+        {
+            "epoch": epoch,
+            "attempt": attempt,
+            "agent": agent,
+            "fence": fence,
+            "started_at": messages.iso(started_ms),
+            "finished_at": messages.iso(finished_ms),
+            "duration_ms": max(0, finished_ms - started_ms),
+            "error": error,
+        }
+    )
+
+
+def backoff_s(attempt: int, base_s: float, most_s: float) -> float:
+    """Exponential with full jitter: a crowd that failed together comes back apart."""
+    ceiling = min(most_s, base_s * 2 ** min(attempt - 1, 30))
+    return random.uniform(0, ceiling)
+
+
+def log2_bucket(ms: float) -> int:
+    """Histogram bucket: 0 below 1 ms, then one per doubling, 31 at most."""
+    return min(int(ms).bit_length(), 31) if ms > 0 else 0

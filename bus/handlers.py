@@ -1,0 +1,178 @@
+"""Handlers: which function runs the tasks of which topic."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import errors, keys
+from .conf import conf
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A registered handler; None leaves an option to the topic or the default."""
+
+    topic: str
+    function: Callable[..., Any]
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    backoff_s: float | None = None
+    concurrency: int | None = None
+    cpu: bool = False
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the loop rather than in a thread or process."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def kind(self) -> str:
+        """`async`, `process` or `thread`."""
+        if self.is_async:
+            return "async"
+        return "process" if self.cpu else "thread"
+
+    @property
+    def path(self) -> str:
+        """`package.module:function`."""
+        return f"{self.function.__module__}:{self.function.__qualname__}"
+
+
+registry: dict[str, Handler] = {}
+
+
+def handler(
+    topic: str,
+    *,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    backoff_s: float | None = None,
+    concurrency: int | None = None,
+    cpu: bool = False,
+) -> Callable[[F], F]:
+    """Register `(payload, task) -> JSON value` for a topic; it stays as it is.
+
+    An async function runs on the agent's loop, a sync one in a thread, with `cpu=True`
+    in a process. `max_attempts` counts executions (default 5), `timeout_s` bounds each
+    (60), `backoff_s` is the first retry's upper bound (1), doubling per retry.
+    """
+
+    def register(function: F) -> F:
+        _add(
+            Handler(
+                keys.check_topic(topic),
+                function,
+                _positive("max_attempts", max_attempts),
+                _positive("timeout_s", timeout_s),
+                _positive("backoff_s", backoff_s),
+                _positive("concurrency", concurrency),
+                cpu,
+            )
+        )
+        return function
+
+    return register
+
+
+def _positive(name: str, value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and (not number or value <= 0):
+        raise errors.InvalidOption(f"{name}={value!r} is not a positive number")
+    return value
+
+
+def _add(new: Handler) -> None:
+    if not callable(new.function):
+        raise errors.HandlerError(f"{new.function!r} is not a function")
+    if new.cpu and new.is_async:
+        raise errors.HandlerError(f"{new.path}: cpu=True is for sync functions")
+    _check_signature(new)
+    old = registry.get(new.topic)
+    # The same function twice is a module that was imported again.
+    if old is not None and old.path != new.path:
+        raise errors.HandlerError(
+            f"topic {new.topic!r} has two handlers, {old.path} and {new.path}; "
+            "give each topic one"
+        )
+    registry[new.topic] = new
+
+
+def _check_signature(new: Handler) -> None:
+    try:
+        inspect.signature(new.function).bind({}, None)
+    except TypeError:
+        raise errors.HandlerError(
+            f"{new.path} cannot be called as (payload, task)"
+        ) from None
+    except ValueError:
+        return  # a builtin without a signature: the call will tell
+
+
+def autodiscover() -> None:
+    """Import `agents.py` of every installed app, as Django does with `admin.py`."""
+    from django.utils.module_loading import autodiscover_modules
+
+    try:
+        autodiscover_modules("agents")
+    except errors.BusError:
+        raise
+    except Exception as exc:
+        raise errors.HandlerError(f"an agents.py does not import: {exc!r}") from exc
+
+
+def load(path: str, topic: str | None) -> Handler:
+    """The handler at `package.module:function`, decorated or plain.
+
+    A plain function needs `topic`; a decorated one brings its own unless overridden.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise errors.HandlerError(
+            f"handler {path!r} does not look like package.module:function"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    before = dict(registry)
+    try:
+        module = importlib.import_module(module_name)
+        function: Any = module
+        for part in name.split("."):
+            function = getattr(function, part)
+    except AttributeError as exc:
+        raise errors.HandlerError(f"handler {path!r}: {exc}") from exc
+    except errors.BusError:
+        raise
+    except Exception as exc:
+        raise errors.HandlerError(
+            f"handler {path!r} cannot be imported: {exc!r}; the path is "
+            "package.module:function, looked up from this folder"
+        ) from exc
+    found = [item for item in registry.values() if item.function is function]
+    if found and topic in (None, found[0].topic):
+        return found[0]
+    if topic is None:
+        raise errors.HandlerError(
+            f"{path!r} is not decorated with @handler; say which topic with --topic"
+        )
+    registry.clear()
+    registry.update(before)
+    registry.pop(topic, None)
+    _add(Handler(keys.check_topic(topic), function))
+    return registry[topic]
+
+
+def timeout_of(found: Handler, task_s: float | None, topic_s: float | None) -> float:
+    """Seconds one attempt may take: task > topic > handler > default."""
+    for value in (task_s, topic_s, found.timeout_s):
+        if value is not None:
+            return value
+    return conf.TIMEOUT_S

@@ -1,0 +1,187 @@
+"""Every key name of the mesh, from the data-model table.
+
+Every key of a topic carries the hash tag `{topic}`, so a script that touches one topic
+stays in one cluster slot. All names are built here and declared to the server by the
+script that touches them; none is built in Lua.
+
+tasks_stream  stream  `id, json, meta` per waiting or running task; never trimmed
+results       stream  `id, json` per ended task, newest N
+dead          stream  `id, json, error, fp, fence, attempts, meta` per dead letter
+tasks         hash    id -> record `sid|attempt|epoch|n|lost|flags|options`, live tasks
+delayed       zset    id -> due time (ms, server clock)
+parked        hash    id -> meta and payload of a task that is in no stream
+done          zset    id -> result entry id as ms * 4096 + seq
+dead_index    hash    id -> dead entry id
+group         zset    dead entry ids of one failure fingerprint (one key each)
+bin           stream  discarded letters, for undo
+seen0, seen1  hash    idempotent ids -> payload digest, two generations
+minutes       hash    ring of 180 packed counters and histograms
+hours         hash    ring of 720 of the same
+attempts      hash    id -> failed attempts of a live task, a JSON object per line
+errors        hash    fingerprint -> facts of its group
+counters      hash    lifetime counters, the ledger's left and right side
+settings      hash    working group, pause, limits
+events        stream  what happened, for pages; lossy by contract
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from typing import Final
+
+from . import errors
+
+_TOPIC = re.compile(r"[a-z0-9](?:[a-z0-9:._-]{0,62}[a-z0-9_-])?")
+_AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
+_RESERVED = frozenset({"agents"})
+
+# The pseudo-consumer that holds entries handed over inside the pending list.
+HANDED_OVER: Final = "~"
+TOPICS: Final = "mesh:topics"
+FORMAT: Final = "mesh:format"
+AGENTS: Final = "mesh:agents:{agents}"
+GONE: Final = "mesh:gone:{agents}"
+
+
+def check_topic(topic: str) -> str:
+    """The topic itself, or InvalidName."""
+    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
+        raise errors.InvalidName(
+            f"topic {_shown(topic)} is not allowed: 1 to 64 of a-z 0-9 : . _ -, "
+            "starting with a letter or digit, not ending in : or ."
+        )
+    if topic in _RESERVED:
+        raise errors.InvalidName(f"topic {topic!r} is reserved; choose another name")
+    return topic
+
+
+def check_agent(agent_id: str) -> str:
+    """The agent id itself, or InvalidName."""
+    if not isinstance(agent_id, str) or not _AGENT.fullmatch(agent_id):
+        raise errors.InvalidName(
+            f"agent id {_shown(agent_id)} is not allowed: 1 to 128 of "
+            "A-Z a-z 0-9 : . _ @ -, starting with a letter or digit"
+        )
+    return agent_id
+
+
+def check_group(group: str) -> str:
+    """A group or consumer name: short printable text that is not our own `~`."""
+    ok = isinstance(group, str) and 0 < len(group) <= 256 and group.isprintable()
+    if not ok or group == HANDED_OVER:
+        raise errors.InvalidName(
+            f"group or consumer {_shown(group)} is not allowed: 1 to 256 printable "
+            f"characters, not {HANDED_OVER!r}"
+        )
+    return group
+
+
+def check_task_id(task_id: str) -> str:
+    """The id in canonical UUID text, or InvalidName."""
+    try:
+        return str(uuid.UUID(task_id))
+    except (ValueError, AttributeError, TypeError):
+        raise errors.InvalidName(
+            f"task id {_shown(task_id)} is not a UUID, such as "
+            "0198c0de-0000-7000-8000-000000000000"
+        ) from None
+
+
+def check_entry(entry_id: str) -> str:
+    """A stream id such as 1732287600000-0, or InvalidName."""
+    ms, _, seq = str(entry_id).partition("-")
+    if not (ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()):
+        raise errors.InvalidName(
+            f"entry id {_shown(entry_id)} is not a stream id, such as 1732287600000-0"
+        )
+    return str(entry_id)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def task_stream(topic: str) -> str:
+    """Key of the stream that holds a topic's waiting and running tasks."""
+    return f"stream:tasks:{{{check_topic(topic)}}}"
+
+
+def result_stream(topic: str) -> str:
+    """Key of the stream that holds a topic's newest results."""
+    return f"stream:results:{{{check_topic(topic)}}}"
+
+
+def dead_stream(topic: str) -> str:
+    """Key of the stream that holds a topic's dead letters."""
+    return f"stream:dead:{{{check_topic(topic)}}}"
+
+
+def agent_key(agent_id: str) -> str:
+    """Key of an agent's record; it expires unless the agent beats."""
+    return f"mesh:agent:{{agents}}:{check_agent(agent_id)}"
+
+
+def group_key(topic: str, fingerprint: str) -> str:
+    """Key of the dead letters that share one failure fingerprint."""
+    return f"mesh:{{{topic}}}:group:{fingerprint}"
+
+
+_OF_TOPIC: Final = {
+    "tasks_stream": "stream:tasks:{%s}",
+    "results": "stream:results:{%s}",
+    "dead": "stream:dead:{%s}",
+    "tasks": "mesh:{%s}:tasks",
+    "delayed": "mesh:{%s}:delayed",
+    "parked": "mesh:{%s}:parked",
+    "done": "mesh:{%s}:done",
+    "dead_index": "mesh:{%s}:deadindex",
+    "bin": "mesh:{%s}:bin",
+    "seen0": "mesh:{%s}:seen:0",
+    "seen1": "mesh:{%s}:seen:1",
+    "minutes": "mesh:{%s}:minutes",
+    "hours": "mesh:{%s}:hours",
+    "attempts": "mesh:{%s}:attempts",
+    "errors": "mesh:{%s}:errors",
+    "counters": "mesh:{%s}:counters",
+    "settings": "mesh:{%s}:settings",
+    "events": "mesh:{%s}:events",
+}
+_GLOBAL: Final = {
+    "topics": TOPICS,
+    "format": FORMAT,
+    "agents": AGENTS,
+    "gone": GONE,
+}
+NAMES: Final = frozenset(_OF_TOPIC) | frozenset(_GLOBAL)
+
+
+def named(name: str, topic: str) -> str:
+    """The key a script header calls `name`; `topic` must have been checked."""
+    pattern = _OF_TOPIC.get(name)
+    return _GLOBAL[name] if pattern is None else pattern % topic
+
+
+def foreign_id(topic: str, entry_id: str) -> str:
+    """The task id of an entry somebody else wrote; `prelude.lua` derives the same."""
+    digest = hashlib.sha1(f"{task_stream(topic)} {entry_id}".encode()).hexdigest()
+    return (
+        f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
+    )
+
+
+def consumer_of(agent_id: str, nonce: str) -> str:
+    """The consumer of one process start: liveness belongs to it, not to the id."""
+    return f"{check_agent(agent_id)}#{nonce}"
+
+
+def agent_of(consumer: str) -> str:
+    """The agent id in a consumer name; hand-written consumers are their own."""
+    return consumer.partition("#")[0]
+
+
+def client_name(consumer: str) -> str:
+    """What a consumer's connections are called in CLIENT LIST."""
+    return f"mesh:{consumer}"

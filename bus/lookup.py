@@ -1,0 +1,123 @@
+"""One task looked up as it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import connection, errors, keys, messages, scripts
+from .messages import Task
+
+
+def get_task(task_id: str, topic: str | None = None) -> Task:
+    """The task as it stands, ended or live; TaskNotFound if it is unknown.
+
+    Without `topic` all known topics are asked in one round trip.
+    """
+    task_id = keys.check_task_id(task_id)
+    task = found(keys.check_topic(topic), task_id) if topic else _searched(task_id)
+    if task is None:
+        raise errors.TaskNotFound(
+            f"no task {task_id}: never sent, or its result was trimmed"
+        )
+    return task
+
+
+def found(topic: str, task_id: str) -> Task | None:
+    """The task if this topic knows it; names must have been checked."""
+    return _task_of(topic, task_id, scripts.run("get_task", topic, [task_id]))
+
+
+def _searched(task_id: str) -> Task | None:
+    """Ask every known topic; one pipeline, one round trip (two after a restart)."""
+    with connection.guard():
+        client = connection.reader()
+        topics = sorted(client.smembers(keys.TOPICS))
+        if not topics:
+            return None
+        script, _ = scripts.call("get_task", topics[0], [task_id])
+        if not client.script_exists(script.sha)[0]:
+            client.script_load(script.text)
+        pipe = client.pipeline(transaction=False)
+        for topic in topics:
+            _, tail = scripts.call("get_task", topic, [task_id])
+            pipe.execute_command("EVALSHA", script.sha, *tail)
+        replies = pipe.execute()
+    for topic, raw in zip(topics, replies, strict=True):
+        task = _task_of(topic, task_id, raw)
+        if task is not None:
+            return task
+    return None
+
+
+def _task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
+    if not raw:
+        return None
+    if raw[0] == "live":
+        return _live_task(topic, task_id, *raw[1:])
+    if raw[0] == "dead":
+        fields = dict(zip(raw[2][::2], raw[2][1::2], strict=True))
+        letter = messages.parse_letter(topic, raw[1], fields)
+        return Task(
+            id=task_id,
+            topic=topic,
+            payload=letter.payload,
+            state=messages.DEAD,
+            attempt=messages.executions(letter.attempts, letter.epoch),
+            epoch=letter.epoch,
+            fence=letter.fence,
+            enqueued_at=letter.enqueued_at,
+            attempts=letter.attempts,
+            error=letter.error,
+            ended_at=letter.died_at,
+        )
+    row = messages.parse_row(raw[1]) if raw[1] else {}
+    return Task(
+        id=task_id,
+        topic=topic,
+        payload=row.get("task"),
+        state=row.get("state", messages.DONE),
+        attempt=row.get("attempt", 0),
+        fence=row.get("fence", ""),
+        enqueued_at=row.get("enqueued_at"),
+        agent=row.get("agent"),
+        result=row.get("result"),
+        ended_at=row.get("finished_at") or messages.iso(int(raw[2])),
+    )
+
+
+def _live_task(
+    topic: str,
+    task_id: str,
+    text: str,
+    json: str,
+    meta: str,
+    due: str,
+    who: str,
+    log: str,
+) -> Task:
+    record = messages.parse_record(text)
+    options = messages.parse_options(record.options)
+    marks = messages.parse_options(meta)
+    if not record.sid:
+        state = messages.DELAYED
+    elif who and who != keys.HANDED_OVER:
+        state = messages.RUNNING
+    else:
+        state = messages.WAITING
+    enqueued = int(marks["e"]) if "e" in marks else messages.entry_ms(record.sid)
+    return Task(
+        id=task_id,
+        topic=topic,
+        payload=messages.decode_or_text(json),
+        state=state,
+        attempt=record.attempt + (state == messages.RUNNING),
+        epoch=record.epoch,
+        fence=f"{record.sid}.{record.n}" if record.sid else "",
+        max_attempts=int(options["m"]) if "m" in options else None,
+        timeout_s=float(options["t"]) if "t" in options else None,
+        enqueued_at=messages.iso(enqueued),
+        due_at=messages.iso(int(float(due))) if due else None,
+        agent=keys.agent_of(who) if state == messages.RUNNING else None,
+        attempts=messages.decode_lines(log),
+        cancel_requested="c" in record.flags,
+    )

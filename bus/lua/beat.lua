@@ -1,0 +1,12 @@
+-- Renew an agent's registration; never creates one.
+-- KEYS: <record> agents gone
+-- ARGV: agent id, consumer, ttl ms, record json ('' keeps the stored one)
+-- Returns 1 renewed, 0 not registered (any more).
+call('HDEL', gone, '')
+local stored = call('GET', record)
+if not stored then return 0 end
+local json = ARGV[4] == '' and stored or ARGV[4]
+call('SET', record, json, 'PX', ARGV[3])
+call('ZADD', agents, int(now_ms() + tonumber(ARGV[3])), ARGV[2])
+call('HSET', gone, ARGV[1], json)
+return 1

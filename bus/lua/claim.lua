@@ -1,0 +1,93 @@
+-- Take tasks for one consumer: handed-over rows first, then new entries.
+-- KEYS: tasks_stream tasks settings counters done dead_index
+-- ARGV: group, consumer, how many, '1' when the consumer has nothing else in hand,
+--       suspect bound, '1' to read new entries, then sids a blocking read has just
+--       delivered to this consumer
+-- Returns {now, paused 0/1, suspects left, timeout_s of the topic, deliveries}
+--   deliveries: flat sid, id, json, meta, record.
+-- An entry without its record (or with another sid in it) is acked and never run. A
+-- suspect, which lost its agents before, is given alone. NOGROUP is returned as error.
+local group, me, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local alone, suspect_at, fresh_too = ARGV[4] == '1', tonumber(ARGV[5]), ARGV[6] == '1'
+local k = { tasks = tasks, done = done, dead_index = dead_index, counters = counters }
+local now = now_ms()
+local set = call('HMGET', settings, 'paused', 'timeout_s')
+local paused = set[1] == '1'
+local out, suspects, count = {}, 0, 0
+
+local function drop(sid)
+  call('XACK', tasks_stream, group, sid)
+  call('XDEL', tasks_stream, sid)
+  call('HINCRBY', counters, 'orphans', 1)
+end
+
+local function give(sid, e, record)
+  local at = #out
+  out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
+  out[at + 4], out[at + 5] = e.meta, record
+  count = count + 1
+end
+
+-- An entry that this consumer holds since a moment ago.
+local function receive(sid, e, text)
+  local r = text and read_record(text)
+  if not r or r.sid ~= sid then
+    r, text = record_of(k, sid, e)
+    if not r then return drop(sid) end
+  end
+  if paused or r.lost >= suspect_at then
+    if not paused then suspects = suspects + 1 end
+    call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')
+    r.n = r.n + 1
+    call('HSET', tasks, e.id, write_record(r))
+  else
+    give(sid, e, text)
+  end
+end
+
+for i = 7, #ARGV do
+  local e = entry(tasks_stream, ARGV[i])
+  if e then receive(ARGV[i], e, call('HGET', tasks, e.id))
+  else call('XACK', tasks_stream, group, ARGV[i]) end
+end
+if paused or want <= count then return { now, paused and 1 or 0, suspects, set[2], out } end
+
+local rows = redis.pcall('XPENDING', tasks_stream, group, '-', '+', want + 64, HANDED)
+if rows.err then return rows end
+for i = 1, #rows do
+  if count >= want then break end
+  local sid = rows[i][1]
+  local e = entry(tasks_stream, sid)
+  local r, text
+  if e then r, text = record_of(k, sid, e) end
+  if not e then
+    call('XACK', tasks_stream, group, sid)
+  elseif not r then
+    drop(sid)
+  elseif r.lost < suspect_at then
+    call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
+    give(sid, e, text)
+  elseif alone and count == 0 then
+    call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
+    give(sid, e, text)
+    return { now, 0, suspects, set[2], out }
+  else
+    suspects = suspects + 1
+  end
+end
+
+if fresh_too and count < want then
+  local got = redis.pcall('XREADGROUP', 'GROUP', group, me, 'COUNT', want - count,
+    'STREAMS', tasks_stream, '>')
+  if got and got.err then return got end
+  if got and got[1] then
+    local list, ids = got[1][2], {}
+    for i = 1, #list do
+      list[i][3] = as_entry(tasks_stream, list[i][1], list[i][2])
+      ids[i] = list[i][3].id
+    end
+    local records = call('HMGET', tasks, unpack(ids))
+    for i = 1, #list do receive(list[i][1], list[i][3], records[i]) end
+  end
+end
+return { now, 0, suspects, set[2], out }

@@ -1,0 +1,76 @@
+-- End up to 100 tasks with their results.
+-- KEYS: tasks_stream results tasks done attempts counters settings minutes hours dead_index dead
+-- ARGV: group, consumer, results to keep,
+--       then per task: sid, n, id, wait bucket, run bucket, result row
+-- Returns {ok count, then per task that was not ok: index from 0, kind, info}
+--   kind 'fenced' (info: the record), 'done' (info: the result row), 'dead' (info: the
+--   letter's fence) or 'gone'; the caller tells a repeat of its own by the fence.
+-- Only the holder of the delivery sid.n may end it. XACK comes first: a release passes
+-- at maxmemory, and everything after it does too.
+local group, me = ARGV[1], ARGV[2]
+local ids = {}
+for i = 6, #ARGV, 6 do ids[#ids + 1] = ARGV[i] end
+local records = call('HMGET', tasks, unpack(ids))
+local mine, sids, gone_ids, forget, out = {}, {}, {}, {}, { 0 }
+local add, now = { d = 0 }, now_ms()
+local taken = {}
+for n = 1, #ids do
+  local at = 4 + (n - 1) * 6
+  local sid, fence_n, id = ARGV[at], tonumber(ARGV[at + 1]), ids[n]
+  local r = records[n] and not taken[id] and read_record(records[n])
+  if r and r.sid == sid and r.n == fence_n
+      and #call('XPENDING', tasks_stream, group, sid, sid, 1, me) == 1 then
+    taken[id] = true
+    mine[#mine + 1] = at
+    sids[#sids + 1] = sid
+    gone_ids[#gone_ids + 1] = id
+    if r.attempt > 0 or r.epoch > 0 or r.lost > 0 then forget[#forget + 1] = id end
+    local w, b = 'w' .. ARGV[at + 3], 'r' .. ARGV[at + 4]
+    add[w] = (add[w] or 0) + 1
+    add[b] = (add[b] or 0) + 1
+  else
+    local kind, info = 'gone', ''
+    if r then
+      kind, info = 'fenced', records[n]
+    else
+      local score = call('ZSCORE', done, id)
+      local dead_id = call('HGET', dead_index, id)
+      if score then
+        local ms = floor(score / 4096)
+        local seq = score - ms * 4096
+        local to = int(ms) .. (seq == 4095 and '' or '-' .. int(seq))
+        local rows = call('XRANGE', results, int(ms) .. '-' .. int(seq), to)
+        kind = 'done'
+        for i = 1, #rows do
+          if rows[i][2][2] == id then info = rows[i][2][4] end
+        end
+      elseif dead_id then
+        local letter = letter_of(dead, dead_id)
+        kind, info = 'dead', letter and letter.fence or ''
+      end
+    end
+    out[#out + 1] = n - 1
+    out[#out + 1] = kind
+    out[#out + 1] = info
+  end
+end
+if #mine == 0 then return out end
+call('XACK', tasks_stream, group, unpack(sids))
+call('XDEL', tasks_stream, unpack(sids))
+call('HDEL', tasks, unpack(gone_ids))
+if #forget > 0 then call('HDEL', attempts, unpack(forget)) end
+local scores = {}
+for i = 1, #mine do
+  local at = mine[i]
+  local id = ARGV[at + 2]
+  local result_id = call('XADD', results, '*', 'id', id, 'json', ARGV[at + 5])
+  scores[#scores + 1] = done_score(result_id)
+  scores[#scores + 1] = id
+end
+call('ZADD', done, unpack(scores))
+call('XTRIM', results, 'MAXLEN', '=', call('HGET', settings, 'results_keep') or ARGV[3])
+call('HINCRBY', counters, 'done', #mine)
+add.d = #mine
+tally(minutes, hours, now, add)
+out[1] = #mine
+return out

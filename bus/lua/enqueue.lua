@@ -1,0 +1,82 @@
+-- Accept up to 100 tasks: into the stream, or parked until they are due.
+-- KEYS: tasks_stream tasks delayed parked done dead_index dead counters settings minutes hours
+-- ARGV: backlog bound, dead-letter bound, this call's bound or '',
+--       then per task: id, due ('' now, '+ms' from now, 'ms' since 1970), options, json
+-- Returns per task: 1 waiting, 2 delayed, 3 known and live, 0 full,
+--   {4, 'json'} known but with another text, {5, entry} done, {6, entry} dead letter.
+-- A known id is never sent twice; where the texts differ (or live elsewhere) the caller
+-- compares the values. The first write is XADD or HSET: refused whole at maxmemory.
+local now = now_ms()
+local bounds = call('HMGET', settings, 'backlog_max', 'dead_max')
+local bound = tonumber(bounds[1] or ARGV[1])
+if ARGV[3] ~= '' then bound = math.min(bound, tonumber(ARGV[3])) end
+local dead_full = call('XLEN', dead) >= tonumber(bounds[2] or ARGV[2])
+local live = call('HLEN', tasks)
+
+local ids = {}
+for i = 4, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+local records = call('HMGET', tasks, unpack(ids))
+local finished = call('ZMSCORE', done, unpack(ids))
+local buried = call('HMGET', dead_index, unpack(ids))
+
+local out, fresh, seen = {}, {}, {}
+local accepted, repeated = 0, 0
+for n = 1, #ids do
+  local id, at = ids[n], 4 + (n - 1) * 4
+  local due, options, json = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  if records[n] then
+    local r = read_record(records[n])
+    local stored
+    if r and r.sid ~= '' then
+      local e = entry(tasks_stream, r.sid)
+      stored = e and e.json
+    else
+      stored = match(call('HGET', parked, id) or '', '^[^\n]*\n(.*)$')
+    end
+    if stored and stored ~= json then
+      out[n] = { 4, stored }
+    else
+      repeated = repeated + 1
+      out[n] = 3
+    end
+  elseif seen[id] then
+    -- The same id twice in one call: the first one stands.
+    if seen[id] == json then repeated = repeated + 1; out[n] = 3
+    else out[n] = { 4, seen[id] } end
+  elseif finished[n] then
+    repeated = repeated + 1
+    out[n] = { 5, int(finished[n]) }
+  elseif buried[n] then
+    repeated = repeated + 1
+    out[n] = { 6, buried[n] }
+  elseif dead_full or live >= bound then
+    out[n] = 0
+  else
+    local wait
+    if due == '' then wait = 0
+    elseif match(due, '^%+') then wait = tonumber(due)
+    else wait = tonumber(due) - now end
+    local sid = ''
+    if wait > 0 then
+      call('HSET', parked, id, 'e=' .. int(now) .. '\n' .. json)
+      call('ZADD', delayed, int(now + wait), id)
+      out[n] = 2
+    else
+      sid = call('XADD', tasks_stream, '*', 'id', id, 'json', json, 'meta', '')
+      out[n] = 1
+    end
+    fresh[#fresh + 1] = id
+    fresh[#fresh + 1] = sid .. '|0|0|0|0||' .. options
+    seen[id] = json
+    live = live + 1
+    accepted = accepted + 1
+  end
+end
+if accepted > 0 then
+  call('HSET', tasks, unpack(fresh))
+  call('HINCRBY', counters, 'accepted', accepted)
+  tally(minutes, hours, now, { a = accepted })
+end
+-- A repeat writes too, so that WAIT on this connection covers the original.
+if repeated > 0 then call('HINCRBY', counters, 'repeated', repeated) end
+return out

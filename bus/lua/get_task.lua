@@ -1,0 +1,36 @@
+-- Everything known about one task, in one look.
+-- KEYS: tasks_stream tasks delayed parked done dead_index dead attempts settings results
+-- ARGV: id
+-- Returns {'live', record, json, meta, due or '', holder or '', attempts}
+--   | {'done', row} (row '' when trimmed or none) | {'dead', dead id, flat fields} | {}.
+local id = ARGV[1]
+local text = call('HGET', tasks, id)
+local r = text and read_record(text)
+if r then
+  local json, meta, due, who = '', '', '', ''
+  if r.sid == '' then
+    meta, json = match(call('HGET', parked, id) or '\n', '^([^\n]*)\n(.*)$')
+    due = call('ZSCORE', delayed, id) or ''
+  else
+    local e = entry(tasks_stream, r.sid)
+    if e then json, meta = e.json or '', e.meta or '' end
+    local working = call('HGET', settings, 'group')
+    who = working and holder(tasks_stream, working, r.sid) or ''
+  end
+  return { 'live', text, json, meta, due, who, call('HGET', attempts, id) or '' }
+end
+local dead_id = call('HGET', dead_index, id)
+if dead_id then
+  local rows = call('XRANGE', dead, dead_id, dead_id)
+  return { 'dead', dead_id, rows[1] and rows[1][2] or {} }
+end
+local score = call('ZSCORE', done, id)
+if not score then return {} end
+local ms = floor(score / 4096)
+local seq = score - ms * 4096
+local rows = call('XRANGE', results, int(ms) .. '-' .. int(seq),
+  int(ms) .. (seq == 4095 and '' or '-' .. int(seq)))
+for i = 1, #rows do
+  if rows[i][2][2] == id then return { 'done', rows[i][2][4], int(ms) } end
+end
+return { 'done', '', int(ms) }

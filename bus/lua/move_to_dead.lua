@@ -1,0 +1,43 @@
+-- A hand-written agent gives up on an entry: ack, delete, letter.
+-- KEYS: tasks_stream tasks done attempts dead dead_index errors counters settings minutes hours events <group>
+-- ARGV: entry id, id for an unknown entry, letter json head and tail around the id,
+--       error json, fingerprint
+-- Returns the dead entry id; for a letter that exists already, that one's.
+local sid, derived = ARGV[1], ARGV[2]
+local e = entry(tasks_stream, sid)
+local k = { tasks = tasks, done = done, counters = counters, dead = dead,
+            dead_index = dead_index, group = group, errors = errors }
+local r = e and record_of(k, sid, e)
+local id = r and e.id or derived
+if not r then
+  local exists = call('HGET', dead_index, id)
+  if exists then return exists end
+  -- A repeat for an entry that had a task of its own: its letter carries the sid.
+  local newest = call('XREVRANGE', dead, '+', '-', 'COUNT', 100)
+  for i = 1, #newest do
+    local flat = newest[i][2]
+    for j = 1, #flat, 2 do
+      if flat[j] == 'fence' and match(flat[j + 1], '^(.*)%.') == sid then
+        return newest[i][1]
+      end
+    end
+  end
+  call('HDEL', tasks, '')
+  call('HINCRBY', counters, 'adopted', 1)
+  r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
+end
+local working = call('HGET', settings, 'group')
+if working then redis.pcall('XACK', tasks_stream, working, sid) end
+call('XDEL', tasks_stream, sid)
+local meta = with_enqueued(e and e.meta or '', sid) .. ',epoch=' .. int(r.epoch)
+if r.options ~= '' then meta = meta .. ',' .. r.options end
+local history = call('HGET', attempts, id) or ''
+call('HDEL', tasks, id)
+call('HDEL', attempts, id)
+local now = now_ms()
+local dead_id = bury(k, now, { id = id, json = ARGV[3] .. id .. ARGV[4], error = ARGV[5],
+  fp = ARGV[6], fence = sid .. '.' .. int(r.n), attempts = history, meta = meta })
+call('HINCRBY', counters, 'died', 1)
+tally(minutes, hours, now, { x = 1 })
+note(events, 'dead', id, 'moved')
+return dead_id

@@ -1,0 +1,206 @@
+-- Shared by every verb: the record, the clock, counters, and how a task's stay ends.
+-- Records are `sid|attempt|epoch|n|lost|flags|options`; `attempt` counts failed ones.
+-- Lua never decodes a payload; JSON written here is joined from opaque pieces.
+local call = redis.call
+local floor, fmt, match, gmatch = math.floor, string.format, string.match, string.gmatch
+local HANDED = '~'
+
+local function now_ms()
+  local t = call('TIME')
+  return t[1] * 1000 + floor(t[2] / 1000)
+end
+
+local function int(x) return fmt('%.0f', x) end
+
+local function read_record(text)
+  local sid, attempt, epoch, n, lost, flags, options =
+    match(text, '^([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|(.*)$')
+  if not sid then return nil end
+  return { sid = sid, attempt = tonumber(attempt), epoch = tonumber(epoch),
+           n = tonumber(n), lost = tonumber(lost), flags = flags, options = options }
+end
+
+local function write_record(r)
+  return r.sid .. '|' .. int(r.attempt) .. '|' .. int(r.epoch) .. '|' .. int(r.n)
+    .. '|' .. int(r.lost) .. '|' .. r.flags .. '|' .. r.options
+end
+
+local function option(options, name)
+  return match(',' .. options .. ',', ',' .. name .. '=([^,]*),')
+end
+
+-- The id of a task whose entry somebody else wrote: derived, so that it is always the
+-- same (keys.foreign_id computes it in Python).
+local function foreign_id(stream, sid)
+  local h = redis.sha1hex(stream .. ' ' .. sid)
+  return h:sub(1, 8) .. '-' .. h:sub(9, 12) .. '-5' .. h:sub(14, 16) .. '-8'
+    .. h:sub(18, 20) .. '-' .. h:sub(21, 32)
+end
+
+-- One entry as {id, json, meta, foreign}; our own are exactly these three fields.
+local function as_entry(stream, sid, flat)
+  if #flat == 6 and flat[1] == 'id' and flat[3] == 'json' and flat[5] == 'meta' then
+    return { id = flat[2], json = flat[4], meta = flat[6] }
+  end
+  local json = ''
+  for i = 1, #flat, 2 do if flat[i] == 'json' then json = flat[i + 1] end end
+  return { id = foreign_id(stream, sid), json = json, meta = '', foreign = true }
+end
+
+local function entry(stream, sid)
+  local rows = call('XRANGE', stream, sid, sid)
+  return rows[1] and as_entry(stream, sid, rows[1][2])
+end
+
+-- The fields of a letter as a table, or nil when it is gone.
+local function letter_of(stream, sid)
+  local rows = call('XRANGE', stream, sid, sid)
+  if not rows[1] then return nil end
+  local fields, flat = {}, rows[1][2]
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
+-- The record of an entry, or nil when the entry stands for no live task (any more). A
+-- foreign entry becomes a task here, on first sight.
+local function record_of(k, sid, e)
+  local text = call('HGET', k.tasks, e.id)
+  local r = text and read_record(text)
+  if r and r.sid == sid then return r, text end
+  if r or not e.foreign or call('ZSCORE', k.done, e.id)
+      or call('HEXISTS', k.dead_index, e.id) == 1 then return nil end
+  r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
+  text = write_record(r)
+  call('HDEL', k.tasks, '')
+  call('HSET', k.tasks, e.id, text)
+  call('HINCRBY', k.counters, 'adopted', 1)
+  return r, text
+end
+
+-- The consumer that holds an entry in the group's pending list, or nil.
+local function holder(stream, group, sid)
+  local rows = redis.pcall('XPENDING', stream, group, sid, sid, 1)
+  if rows.err or not rows[1] then return nil end
+  return rows[1][2]
+end
+
+-- When a task was first accepted: from its meta, else the clock in its first sid.
+local function enqueued_ms(meta, sid)
+  return match(meta, 'e=(%d+)') or match(sid, '^(%d+)') or '0'
+end
+
+local function with_enqueued(meta, sid)
+  if match(meta, 'e=%d+') then return meta end
+  local mark = 'e=' .. enqueued_ms(meta, sid)
+  if meta == '' then return mark end
+  return meta .. ',' .. mark
+end
+
+-- ISO 8601 in UTC of ms since 1970 (days to civil date after Hinnant).
+local function iso(ms)
+  ms = tonumber(ms)
+  local s = floor(ms / 1000)
+  local days, rest = floor(s / 86400), s % 86400
+  local z = days + 719468
+  local era = floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = floor((doe - floor(doe / 1460) + floor(doe / 36524)
+    - floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + floor(yoe / 4) - floor(yoe / 100))
+  local mp = floor((5 * doy + 2) / 153)
+  local d = doy - floor((153 * mp + 2) / 5) + 1
+  local m = mp < 10 and mp + 3 or mp - 9
+  local y = yoe + era * 400 + (m <= 2 and 1 or 0)
+  return fmt('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', y, m, d, floor(rest / 3600),
+    floor(rest / 60) % 60, rest % 60, ms % 1000)
+end
+
+-- A result entry id as the one number the done index sorts by. The sequence saturates:
+-- a clock that stood still for 4,096 results makes a look-up scan that millisecond.
+local function done_score(entry_id)
+  local ms, seq = match(entry_id, '^(%d+)-(%d+)$')
+  return int(ms * 4096 + math.min(tonumber(seq), 4095))
+end
+
+-- Add counts to the ring of minutes and of hours: `a`ccepted, `d`one, `r`etried, `x`
+-- dead, `l`ost leases, w<b> and r<b> log2 buckets of wait and run time in ms.
+local function tally_ring(key, ring, stamp, add)
+  local field = int(stamp % ring)
+  local sum, old = {}, call('HGET', key, field)
+  if old and match(old, '^%d+') == int(stamp) then
+    for name, count in gmatch(old, '(%a%d*)=(%d+)') do sum[name] = tonumber(count) end
+  end
+  for name, count in pairs(add) do sum[name] = (sum[name] or 0) + count end
+  local parts = { int(stamp) }
+  for name, count in pairs(sum) do parts[#parts + 1] = name .. '=' .. int(count) end
+  call('HSET', key, field, table.concat(parts, ' '))
+end
+
+local function tally(minutes_key, hours_key, now, add)
+  if next(add) == nil then return end
+  tally_ring(minutes_key, 180, floor(now / 60000), add)
+  tally_ring(hours_key, 720, floor(now / 3600000), add)
+end
+
+local function note(events_key, what, id, detail)
+  call('XADD', events_key, 'MAXLEN', '~', '10000', '*',
+    'event', what, 'id', id, 'detail', detail or '')
+end
+
+-- One attempt or lost lease appended to a task's history, newest 50 kept.
+local function remember(attempts_key, id, line)
+  local old = call('HGET', attempts_key, id)
+  if old then
+    local lines, count = old .. '\n' .. line, 1
+    for _ in gmatch(lines, '\n') do count = count + 1 end
+    while count > 50 do
+      lines = match(lines, '^[^\n]*\n(.*)$')
+      count = count - 1
+    end
+    line = lines
+  end
+  call('HSET', attempts_key, id, line)
+end
+
+-- A letter into the dead stream, its index and its failure group. The caller released
+-- the entry before (that first write passes at maxmemory).
+local function bury(k, now, letter)
+  local dead_id = call('XADD', k.dead, '*', 'id', letter.id, 'json', letter.json,
+    'error', letter.error, 'fp', letter.fp, 'fence', letter.fence,
+    'attempts', letter.attempts, 'meta', letter.meta)
+  call('HSET', k.dead_index, letter.id, dead_id)
+  call('ZADD', k.group, int(now), dead_id)
+  local first, total = int(now), 0
+  local old = call('HGET', k.errors, letter.fp)
+  if old then
+    first = match(old, '^(%d+)|') or first
+    total = tonumber(match(old, '^%d+|%d+|(%d+)|')) or 0
+  end
+  call('HSET', k.errors, letter.fp,
+    first .. '|' .. int(now) .. '|' .. int(total + 1) .. '|' .. letter.error)
+  return dead_id
+end
+
+-- Facts of a failure group go when its last letter goes.
+local function unbury(k, letter, dead_id)
+  call('XDEL', k.dead, dead_id)
+  call('HDEL', k.dead_index, letter.id)
+  call('ZREM', k.group, dead_id)
+  if call('EXISTS', k.group) == 0 then call('HDEL', k.errors, letter.fp or '') end
+end
+
+-- A row for a task that ends without a result of its own.
+local function row_without_result(id, topic, state, json, r, fence, enqueued, now)
+  return '{"id":"' .. id .. '","topic":"' .. topic .. '","state":"' .. state
+    .. '","task":' .. json .. ',"result":null,"agent":null,"attempt":'
+    .. int(r.attempt) .. ',"fence":"' .. fence .. '","enqueued_at":"'
+    .. iso(enqueued) .. '","started_at":null,"finished_at":"' .. iso(now) .. '"}'
+end
+
+-- Write one result row, index it, and keep the newest `keep`.
+local function publish(k, id, row, keep)
+  local result_id = call('XADD', k.results, '*', 'id', id, 'json', row)
+  call('ZADD', k.done, done_score(result_id), id)
+  call('XTRIM', k.results, 'MAXLEN', '=', keep)
+  return result_id
+end

@@ -1,0 +1,71 @@
+-- Take up to 100 tasks from an owner that is dead: hand them over, or bury the poison.
+-- KEYS: tasks_stream tasks attempts dead dead_index errors results done counters settings minutes hours events <group>
+-- ARGV: group, owner, least idle ms, deliveries allowed, topic, results to keep,
+--       poison fingerprint, poison error json, owner's name safe for JSON
+-- Returns {handed over, buried, rows seen}.
+-- The caller judged the owner; the idle time is checked again here, because it may have
+-- come back and renewed its lease since.
+local working, owner, idle = ARGV[1], ARGV[2], ARGV[3]
+local allowed, topic, keep, name = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[9]
+local rows = redis.pcall('XPENDING', tasks_stream, working, 'IDLE', idle, '-', '+', 100,
+  owner)
+if rows.err then return { 0, 0, 0 } end
+local now = now_ms()
+local k = { tasks = tasks, counters = counters, dead = dead, dead_index = dead_index, group = group, errors = errors,
+            results = results, done = done }
+local handed, buried = 0, 0
+for i = 1, #rows do
+  local sid = rows[i][1]
+  local e = entry(tasks_stream, sid)
+  local r = e and record_of(k, sid, e)
+  if not e then
+    call('XACK', tasks_stream, working, sid)
+  elseif not r then
+    call('XACK', tasks_stream, working, sid)
+    call('XDEL', tasks_stream, sid)
+    call('HINCRBY', counters, 'orphans', 1)
+  else
+    local id, fence = e.id, sid .. '.' .. int(r.n)
+    r.lost = r.lost + 1
+    local line = '{"epoch":' .. int(r.epoch) .. ',"attempt":' .. int(r.attempt + 1)
+      .. ',"agent":"' .. name .. '","fence":"' .. fence .. '","finished_at":"'
+      .. iso(now) .. '","error":{"type":"LeaseLost","message":"the agent was gone ('
+      .. int(r.lost) .. ' of ' .. int(allowed) .. ')"}}'
+    if match(r.flags, 'c') then
+      call('XACK', tasks_stream, working, sid)
+      call('XDEL', tasks_stream, sid)
+      call('HDEL', tasks, id)
+      call('HDEL', attempts, id)
+      publish(k, id, row_without_result(id, topic, 'cancelled', e.json, r, fence,
+        enqueued_ms(e.meta, sid), now), call('HGET', settings, 'results_keep') or keep)
+      call('HINCRBY', counters, 'cancelled', 1)
+      note(events, 'cancelled', id)
+    elseif r.lost >= allowed then
+      call('XACK', tasks_stream, working, sid)
+      call('XDEL', tasks_stream, sid)
+      call('HDEL', tasks, id)
+      remember(attempts, id, line)
+      local history = call('HGET', attempts, id)
+      call('HDEL', attempts, id)
+      local facts = with_enqueued(e.meta, sid) .. ',epoch=' .. int(r.epoch)
+      if r.options ~= '' then facts = facts .. ',' .. r.options end
+      bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. e.json .. '}',
+        error = ARGV[8], fp = ARGV[7], fence = fence, attempts = history, meta = facts })
+      call('HINCRBY', counters, 'died', 1)
+      note(events, 'dead', id, 'poison')
+      buried = buried + 1
+    else
+      call('XCLAIM', tasks_stream, working, HANDED, 0, sid, 'JUSTID')
+      r.n = r.n + 1
+      call('HSET', tasks, id, write_record(r))
+      remember(attempts, id, line)
+      note(events, 'lost', id, name)
+      handed = handed + 1
+    end
+  end
+end
+if handed + buried > 0 then
+  call('HINCRBY', counters, 'lost', handed + buried)
+  tally(minutes, hours, now, { l = handed + buried, x = buried })
+end
+return { handed, buried, #rows }

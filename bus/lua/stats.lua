@@ -1,0 +1,45 @@
+-- Counts and the ledger of one topic, read in one moment.
+-- KEYS: tasks_stream tasks delayed results dead done counters settings errors
+-- Returns flat name, value pairs; every count without walking.
+local group = call('HGET', settings, 'group')
+local pending, handed, oldest = 0, 0, ''
+if group then
+  local summary = redis.pcall('XPENDING', tasks_stream, group)
+  if not summary.err then
+    pending = summary[1]
+    for _, row in ipairs(summary[4] or {}) do
+      if row[1] == HANDED then handed = tonumber(row[2]) end
+    end
+  end
+end
+local live, late = call('HLEN', tasks), call('ZCARD', delayed)
+if handed > 0 then
+  local row = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 1, HANDED)
+  if not row.err and row[1] then oldest = row[1][1] end
+elseif live - late - pending > 0 then
+  local last = '0-0'
+  if group then
+    local groups = redis.pcall('XINFO', 'GROUPS', tasks_stream)
+    if not groups.err then
+      for _, flat in ipairs(groups) do
+        local facts = {}
+        for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
+        if facts.name == group then last = facts['last-delivered-id'] end
+      end
+    end
+  end
+  local first = call('XRANGE', tasks_stream, '(' .. last, '+', 'COUNT', 1)
+  if first[1] then oldest = first[1][1] end
+end
+local out = { 'now', int(now_ms()), 'group', group or '', 'live', live,
+  'running', pending - handed, 'delayed', late, 'waiting', live - late - (pending - handed),
+  'oldest', oldest, 'results', call('XLEN', results), 'dead', call('XLEN', dead),
+  'groups', call('HLEN', errors) }
+for _, from in ipairs({ { 'counter.', call('HGETALL', counters) },
+                        { 'setting.', call('HGETALL', settings) } }) do
+  for i = 1, #from[2], 2 do
+    out[#out + 1] = from[1] .. from[2][i]
+    out[#out + 1] = from[2][i + 1]
+  end
+end
+return out

@@ -1,0 +1,306 @@
+"""The shapes that travel: tasks, results, dead letters, agents.
+
+waiting ─► running ─► done
+   ▲          │ ├───► dead ──► waiting (replay) │ discarded (discard; undo: dead)
+   │          │ └───► delayed (retry)
+   └─ delayed ◄┘      any live state ──► cancelled (a running task: when it ends)
+
+Times are ISO 8601 text in UTC with milliseconds, read from the server's clock.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from . import errors
+from .conf import conf
+
+WAITING: Final = "waiting"
+RUNNING: Final = "running"
+DELAYED: Final = "delayed"
+DONE: Final = "done"
+DEAD: Final = "dead"
+CANCELLED: Final = "cancelled"
+DISCARDED: Final = "discarded"
+STATES: Final = (WAITING, RUNNING, DELAYED, DONE, DEAD, CANCELLED, DISCARDED)
+ENDED: Final = frozenset({DONE, DEAD, CANCELLED, DISCARDED})
+
+_STRICT: Final = (
+    orjson.OPT_STRICT_INTEGER
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task, as a handler or `get_task` sees it.
+
+    `attempt` counts executions from 1 within `epoch`; `epoch` counts replays from 0;
+    `fence` is the server's token of this delivery and grows with every one.
+    """
+
+    id: str
+    topic: str
+    payload: Any
+    state: str = RUNNING
+    attempt: int = 0
+    epoch: int = 0
+    fence: str = ""
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    enqueued_at: str | None = None
+    due_at: str | None = None
+    agent: str | None = None
+    attempts: tuple[dict[str, Any], ...] = ()
+    result: Any = None
+    error: dict[str, Any] | None = None
+    ended_at: str | None = None
+    cancel_requested: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to this task by itself."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A task whose last attempt failed for good, with every attempt it had."""
+
+    entry_id: str
+    id: str
+    topic: str
+    payload: Any
+    error: dict[str, Any]
+    fingerprint: str
+    fence: str
+    attempts: tuple[dict[str, Any], ...]
+    epoch: int
+    options: str
+    enqueued_at: str | None
+    died_at: str
+    raw: dict[str, str] = field(repr=False, default_factory=dict)
+
+
+@functools.lru_cache(maxsize=64)
+def _iso_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def iso(ms: int) -> str:
+    """ISO 8601 text of a server time in ms since 1970."""
+    second, milli = divmod(ms, 1000)
+    return f"{_iso_second(second)}.{milli:03d}Z"
+
+
+def entry_ms(entry_id: str) -> int:
+    """The server time, in ms, that a stream id carries."""
+    return int(entry_id.partition("-")[0])
+
+
+def encode(value: Any, *, what: str = "payload", max_bytes: int | None = None) -> bytes:
+    """Compact JSON of a payload or result, or InvalidPayload saying what is wrong.
+
+    orjson writes NaN and infinities as null and bounds nothing, hence the walk; it is
+    skipped when the text itself proves it needless.
+    """
+    limit = conf.PAYLOAD_MAX_BYTES if max_bytes is None else max_bytes
+    try:
+        text = orjson.dumps(value, option=_STRICT)
+    except (TypeError, ValueError) as exc:
+        raise errors.InvalidPayload(f"{what} is not JSON: {exc}") from None
+    except RecursionError:
+        raise errors.InvalidPayload(f"{what} is nested too deeply") from None
+    if len(text) > limit:
+        raise errors.PayloadTooLarge(
+            f"{what} has {len(text):,} bytes of JSON, more than the {limit:,} allowed; "
+            "store the data elsewhere and send a reference"
+        )
+    opened = text.count(b"[") + text.count(b"{")
+    if (
+        b"null" in text
+        or opened > conf.JSON_MAX_DEPTH
+        or opened + text.count(b",") > conf.JSON_MAX_NODES // 2
+    ):
+        _check(value, what)
+    return text
+
+
+def _check(root: Any, what: str) -> None:
+    """Refuse NaN, infinities, too deep and too many nodes, without recursion."""
+    max_depth, max_nodes = conf.JSON_MAX_DEPTH, conf.JSON_MAX_NODES
+    stack: list[tuple[Any, int]] = [(root, 0)]
+    nodes = 0
+    while stack:
+        value, depth = stack.pop()
+        nodes += 1
+        if nodes > max_nodes:
+            raise errors.InvalidPayload(f"{what} has more than {max_nodes:,} nodes")
+        if isinstance(value, float) and (value != value or value in (_INF, -_INF)):
+            raise errors.InvalidPayload(f"{what} holds {value}, which is not JSON")
+        if isinstance(value, dict):
+            stack.extend((child, depth + 1) for child in value.values())
+        elif isinstance(value, (list, tuple)):
+            stack.extend((child, depth + 1) for child in value)
+        else:
+            continue
+        if depth >= max_depth:
+            raise errors.InvalidPayload(
+                f"{what} is nested deeper than {max_depth} levels"
+            )
+
+
+_INF: Final = float("inf")
+
+
+def decode(text: str | bytes) -> Any:
+    """The value of JSON text; DecodeError keeps what could not be read."""
+    try:
+        return orjson.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise errors.DecodeError(f"not JSON: {exc}", raw=text) from None
+
+
+def decode_or_text(text: str) -> Any:
+    """The value of JSON text, or the text itself where somebody wrote no JSON."""
+    try:
+        return orjson.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the mesh knows of a live task beside its payload; written by Lua only."""
+
+    sid: str
+    attempt: int  # failed attempts so far
+    epoch: int
+    n: int
+    lost: int
+    flags: str
+    options: str
+
+
+def parse_record(text: str) -> Record:
+    """A record as stored in the hash of live tasks."""
+    sid, attempt, epoch, n, lost, flags, options = text.split("|", 6)
+    return Record(sid, int(attempt), int(epoch), int(n), int(lost), flags, options)
+
+
+def parse_row(text: str) -> dict[str, Any]:
+    """A result row as a dict; empty where somebody else wrote something else."""
+    row = decode_or_text(text)
+    return row if isinstance(row, dict) else {}
+
+
+def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:
+    """The highest attempt of an epoch among the attempts on record."""
+    numbers = [row.get("attempt", 0) for row in attempts if row.get("epoch") == epoch]
+    return max((n for n in numbers if isinstance(n, int)), default=0)
+
+
+def decode_lines(text: str) -> tuple[dict[str, Any], ...]:
+    """Objects of a one-JSON-object-per-line field; a broken line is kept as raw."""
+    rows: list[dict[str, Any]] = []
+    for line in text.split("\n"):
+        if not line:
+            continue
+        try:
+            row = orjson.loads(line)
+        except ValueError:
+            row = None
+        rows.append(row if isinstance(row, dict) else {"raw": line})
+    return tuple(rows)
+
+
+def letter_json(task_id: str, payload_json: bytes) -> bytes:
+    """The founding shape of a dead letter's `json`: `{id, payload}`."""
+    return b'{"id":"%b","payload":%b}' % (task_id.encode(), payload_json)
+
+
+def dump(value: Any) -> bytes:
+    """Compact JSON of our own shapes."""
+    return orjson.dumps(value)
+
+
+def parse_options(text: str) -> dict[str, str]:
+    """`m=3,t=60` as a dict; unknown marks are kept for newer code to read."""
+    pairs = (part.partition("=") for part in text.split(",") if part)
+    return {name: value for name, _, value in pairs}
+
+
+def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLetter:
+    """A dead entry as a letter, also when somebody else wrote it."""
+    raw_json = fields.get("json", "")
+    body: Any
+    try:
+        body = orjson.loads(raw_json)
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and "payload" in body:
+        payload = body["payload"]
+    else:
+        payload = body if body is not None else raw_json
+    meta = parse_options(fields.get("meta", ""))
+    try:
+        error = orjson.loads(fields.get("error", ""))
+    except ValueError:
+        error = None
+    if not isinstance(error, dict):
+        error = {"type": "Unknown", "message": fields.get("error", "")}
+    enqueued = meta.pop("e", None)
+    epoch = meta.pop("epoch", "0")
+    return DeadLetter(
+        entry_id=entry_id,
+        id=fields.get("id", ""),
+        topic=topic,
+        payload=payload,
+        error=error,
+        fingerprint=fields.get("fp", ""),
+        fence=fields.get("fence", ""),
+        attempts=decode_lines(fields.get("attempts", "")),
+        epoch=int(epoch) if epoch.isdigit() else 0,
+        options=",".join(f"{k}={v}" for k, v in meta.items()),
+        enqueued_at=iso(int(enqueued)) if enqueued and enqueued.isdigit() else None,
+        died_at=iso(entry_ms(entry_id)),
+        raw=fields,
+    )
+
+
+def streams_of(reply: Any) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Each stream of an XREAD-like reply with its `(entry id, flat fields)`.
+
+    redis-py shapes such replies differently per protocol version; both are read.
+    """
+    pairs = reply.items() if isinstance(reply, dict) else reply or []
+    out = []
+    for stream, entries in pairs:
+        if entries and entries[0] and isinstance(entries[0][0], (list, tuple)):
+            entries = entries[0]
+        rows: list[tuple[str, list[str]]] = []
+        for entry_id, fields in entries:
+            if isinstance(fields, dict):
+                fields = [part for pair in fields.items() for part in pair]
+            rows.append((entry_id, list(fields or [])))
+        if rows:
+            out.append((stream, rows))
+    return out
+
+
+def flat_entries(reply: Any) -> list[tuple[str, list[str]]]:
+    """All entries of an XREAD-like reply as `(entry id, flat fields)`."""
+    return [row for _, rows in streams_of(reply) for row in rows]
+
+
+def without_option(text: str, name: str) -> str:
+    """Options without one mark."""
+    pairs = parse_options(text).items()
+    return ",".join(f"{k}={v}" for k, v in pairs if k != name)

@@ -1,0 +1,100 @@
+"""Results, read from their stream."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from . import connection, keys, lookup, messages
+from .messages import Task
+
+
+def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]]:
+    """The newest results first: `(entry id, row)`.
+
+    Cancelled and discarded tasks are left out. A row that somebody else wrote without
+    JSON comes back as its raw fields.
+    """
+    key = keys.result_stream(topic)
+    found: list[tuple[str, dict[str, Any]]] = []
+    before = "+"
+    while len(found) < count:
+        ask = max(count - len(found), 10)
+        with connection.guard():
+            rows = connection.reader().xrevrange(key, before, "-", count=ask)
+        found += [item for item in map(_row, rows) if _is_result(item[1])]
+        if len(rows) < ask:
+            break
+        before = f"({rows[-1][0]}"
+    return found[:count]
+
+
+def _row(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:
+    entry_id, fields = entry
+    row = messages.parse_row(fields.get("json", "")) or dict(fields)
+    return entry_id, row
+
+
+def _is_result(row: dict[str, Any]) -> bool:
+    return row.get("state") not in (messages.CANCELLED, messages.DISCARDED)
+
+
+def results_after(
+    topic: str, after: str, count: int = 100, block_ms: int = 0
+) -> list[tuple[str, dict[str, Any]]]:
+    """Rows newer than entry id `after`, oldest first, waiting up to `block_ms`."""
+    key = keys.result_stream(topic)
+    with connection.guard():
+        client = connection.blocker()
+        if not block_ms:
+            rows = client.xrange(key, f"({after}", "+", count=count)
+            return [_row(row) for row in rows]
+        reply = client.execute_command(
+            "XREAD", "COUNT", count, "BLOCK", min(block_ms, 2000), "STREAMS", key, after
+        )
+    entries = messages.flat_entries(reply)
+    return [
+        _row((sid, dict(zip(flat[::2], flat[1::2], strict=False))))
+        for sid, flat in entries
+    ]
+
+
+def last_result_id(topic: str) -> str:
+    """The newest entry id, from which to follow; `0-0` if there is none yet."""
+    with connection.guard():
+        rows = connection.reader().xrevrange(keys.result_stream(topic), count=1)
+    return str(rows[0][0]) if rows else "0-0"
+
+
+def wait_result(task_id: str, topic: str, timeout_s: float = 10.0) -> Task:
+    """The task once it has ended (done, dead, cancelled, discarded), or as it stands
+    after `timeout_s`; TaskNotFound if it is unknown.
+
+    The cursors are taken before the look, so an end in between wakes the wait.
+    """
+    until = time.monotonic() + timeout_s
+    streams = [keys.result_stream(topic), keys.dead_stream(topic)]
+    while True:
+        with connection.guard():
+            client = connection.blocker()
+            pipe = client.pipeline(transaction=False)
+            for stream in streams:
+                pipe.xrevrange(stream, count=1)
+            ends = [rows[0][0] if rows else "0-0" for rows in pipe.execute()]
+        task = lookup.get_task(task_id, topic)
+        while not task.ended:
+            left = until - time.monotonic()
+            if left <= 0:
+                return task
+            command: list[Any] = ["XREAD", "COUNT", 100, "BLOCK"]
+            command += [max(1, int(min(left, 2.0) * 1000)), "STREAMS", *streams, *ends]
+            with connection.guard():
+                reply = client.execute_command(*command)
+            ids = {}
+            for stream, entries in messages.streams_of(reply):
+                ends[streams.index(stream)] = entries[-1][0]
+                ids.update({flat[1]: stream for _, flat in entries if len(flat) > 1})
+            if task.id in ids:
+                break
+        else:
+            return task

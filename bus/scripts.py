@@ -1,0 +1,179 @@
+"""Runs the Lua scripts, one verb per file in `lua/`.
+
+A script's header names its keys from `keys.py`; this module passes exactly those and
+binds the names, so a key can be touched only where it is declared:
+
+    -- KEYS: tasks_stream tasks counters      (a trailing `...` takes further keys)
+
+`prelude.lua` is put in front of every verb. Every script is idempotent by content, so a
+send without an answer may be repeated here, with the same arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+
+from . import connection, errors, keys
+from .conf import conf
+
+_HEADER: Final = re.compile(r"^-- KEYS:(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One verb: its text with the prelude, its digest and the names of its keys."""
+
+    name: str
+    text: str
+    sha: str
+    names: tuple[str, ...]
+    more: bool
+
+
+def _load() -> dict[str, Script]:
+    folder = resources.files(__package__) / "lua"
+    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
+    scripts = {}
+    for file in sorted(folder.iterdir(), key=lambda item: item.name):
+        name, _, suffix = file.name.partition(".")
+        if suffix != "lua" or name == "prelude":
+            continue
+        body = file.read_text(encoding="utf-8")
+        header = _HEADER.search(body)
+        if header is None:
+            raise errors.BusError(f"lua/{file.name} does not declare its KEYS")
+        words = header.group(1).split()
+        more = words[-1:] == ["..."]
+        names = tuple(words[:-1] if more else words)
+        unknown = [word for word in names if word not in keys.NAMES and word[0] != "<"]
+        if unknown:
+            raise errors.BusError(f"lua/{file.name} names unknown keys {unknown}")
+        bound = ", ".join(word.strip("<>") for word in names)
+        slots = ", ".join(f"KEYS[{i + 1}]" for i in range(len(names)))
+        text = f"local {bound} = {slots}\n{prelude}\n{body}"
+        sha = hashlib.sha1(text.encode()).hexdigest()
+        scripts[name] = Script(name, text, sha, names, more)
+    return scripts
+
+
+SCRIPTS: Final = _load()
+
+
+def call(
+    name: str, topic: str, args: Sequence[Any], more: Sequence[str] = ()
+) -> tuple[Script, list[Any]]:
+    """A script with its `numkeys, keys…, args…`; names in <> come from `more`."""
+    script = SCRIPTS[name]
+    given = list(more)
+    names = [
+        given.pop(0) if word[0] == "<" else keys.named(word, topic)
+        for word in script.names
+    ]
+    names += given
+    return script, [len(names), *names, *args]
+
+
+def run(
+    name: str,
+    topic: str,
+    args: Sequence[Any] = (),
+    more: Sequence[str] = (),
+    *,
+    client: redis.Redis | None = None,
+    retry_s: float | None = None,
+) -> Any:
+    """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds."""
+    script, tail = call(name, topic, args, more)
+    pause = _Pause(retry_s)
+    while True:
+        try:
+            server = connection.writer() if client is None else client
+            try:
+                return server.execute_command("EVALSHA", script.sha, *tail)
+            except redis.exceptions.NoScriptError:
+                return server.execute_command("EVAL", script.text, *tail)
+        except (redis.RedisError, OSError) as exc:
+            time.sleep(pause.after(exc))
+
+
+async def arun(
+    name: str,
+    topic: str,
+    args: Sequence[Any] = (),
+    more: Sequence[str] = (),
+    *,
+    client: redis.asyncio.Redis | None = None,
+    retry_s: float | None = None,
+) -> Any:
+    """`run` for asyncio."""
+    script, tail = call(name, topic, args, more)
+    pause = _Pause(retry_s)
+    while True:
+        try:
+            server = connection.awriter() if client is None else client
+            try:
+                return await server.execute_command("EVALSHA", script.sha, *tail)
+            except redis.exceptions.NoScriptError:
+                return await server.execute_command("EVAL", script.text, *tail)
+        except (redis.RedisError, OSError) as exc:
+            await asyncio.sleep(pause.after(exc))
+
+
+class _Pause:
+    """How long to wait before the next try of one call; raises when it is over."""
+
+    def __init__(self, retry_s: float | None) -> None:
+        budget = conf.SEND_RETRY_S if retry_s is None else retry_s
+        self._until = time.monotonic() + budget
+        self._next = 0.02
+
+    def after(self, exc: Exception) -> float:
+        left = self._until - time.monotonic()
+        if left <= 0 or not connection.is_passing(exc):
+            raise connection.mapped(exc, wrote=True) from exc
+        wait = min(left, self._next * (0.5 + random.random()))
+        self._next = min(self._next * 2, 0.5)
+        return wait
+
+
+_known_topics: set[tuple[str, str]] = set()
+
+
+def ensure_topic(topic: str) -> None:
+    """Make the topic known before this process's first send; TooManyTopics if full."""
+    known = (connection._redis_url(), topic)
+    if known not in _known_topics:
+        _registered(topic, run("add_topic", "", [topic, conf.TOPICS_MAX]))
+        _known_topics.add(known)
+
+
+async def aensure_topic(topic: str) -> None:
+    """`ensure_topic` for asyncio."""
+    known = (connection._redis_url(), topic)
+    if known not in _known_topics:
+        _registered(topic, await arun("add_topic", "", [topic, conf.TOPICS_MAX]))
+        _known_topics.add(known)
+
+
+def _registered(topic: str, reply: int) -> None:
+    if not reply:
+        raise errors.TooManyTopics(
+            f"topic {topic!r} is new and the mesh already knows {conf.TOPICS_MAX:,}; "
+            "delete topics or raise MESH_TOPICS_MAX"
+        )
+
+
+def forget_topics() -> None:
+    """Ask again for every topic, after a flush."""
+    _known_topics.clear()

@@ -1,0 +1,118 @@
+"""Topics: which there are, how they stand, pause and limits."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from . import connection, errors, keys, messages, scripts
+from .conf import conf
+
+# Settings of a topic that anybody may set, with what each must look like.
+LIMITS: Final[dict[str, tuple[float, float]]] = {
+    "backlog_max": (1, 100_000_000),
+    "results_keep": (0, 10_000_000),
+    "dead_max": (1, 10_000_000),
+    "max_attempts": (1, 1_000),
+    "timeout_s": (0.001, 7 * 86_400),
+}
+
+
+def list_topics() -> list[str]:
+    """Every known topic, sorted."""
+    with connection.guard():
+        return sorted(connection.reader().smembers(keys.TOPICS))
+
+
+def stats(topic: str) -> dict[str, Any]:
+    """Counts, limits and the ledger of one topic, read in one moment.
+
+    `oldest_s` is the age of the oldest waiting task, None if none waits. The ledger
+    balances when `drift` is 0: accepted + adopted = live + done + dead + discarded +
+    cancelled.
+    """
+    keys.check_topic(topic)
+    flat = scripts.run("stats", topic)
+    raw = dict(zip(flat[::2], flat[1::2], strict=True))
+    count = {name: int(raw.get(f"counter.{name}", 0)) for name in _COUNTERS}
+    live, dead = int(raw["live"]), int(raw["dead"])
+    oldest = raw["oldest"]
+    now = int(raw["now"])
+    came = count["accepted"] + count["adopted"]
+    went = count["done"] + dead + count["discarded"] + count["cancelled"]
+    return {
+        "topic": topic,
+        "group": raw["group"] or None,
+        "waiting": int(raw["waiting"]),
+        "delayed": int(raw["delayed"]),
+        "running": int(raw["running"]),
+        "dead": dead,
+        "dead_groups": int(raw["groups"]),
+        "results": int(raw["results"]),
+        "paused": raw.get("setting.paused") == "1",
+        "oldest_s": (now - messages.entry_ms(oldest)) / 1000 if oldest else None,
+        "backlog": live,
+        **count,
+        "limits": {name: _limit(raw, name) for name in LIMITS},
+        "ledger": {
+            "came": came,
+            "live": live,
+            "ended": went,
+            "drift": came - live - went,
+        },
+    }
+
+
+_COUNTERS: Final = [
+    "accepted",
+    "adopted",
+    "repeated",
+    "done",
+    "retried",
+    "died",
+    "lost",
+    "replayed",
+    "discarded",
+    "cancelled",
+    "orphans",
+]
+
+
+def _limit(raw: dict[str, Any], name: str) -> float:
+    stored = raw.get(f"setting.{name}")
+    value = float(stored) if stored else float(getattr(conf, name.upper()))
+    return int(value) if value.is_integer() else value
+
+
+def pause(topic: str) -> None:
+    """No task of the topic starts later than 1 s after this returns."""
+    _set(topic, {"paused": "1"})
+
+
+def resume(topic: str) -> None:
+    """Undo `pause`."""
+    _set(topic, {"paused": ""})
+
+
+def set_limits(topic: str, **limits: float | None) -> None:
+    """Set limits of one topic (`LIMITS`); None returns one to the default."""
+    values = {}
+    for name, value in limits.items():
+        if name not in LIMITS:
+            known = ", ".join(LIMITS)
+            raise errors.InvalidOption(f"no limit {name!r}; there are {known}")
+        least, most = LIMITS[name]
+        if value is None:
+            values[name] = ""
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = name == "timeout_s" or (number and float(value).is_integer())
+        if not number or not whole or not least <= value <= most:
+            raise errors.InvalidOption(f"{name} {value!r} is not {least:g} to {most:g}")
+        values[name] = f"{value:.15g}"
+    _set(topic, values)
+
+
+def _set(topic: str, values: dict[str, str]) -> None:
+    keys.check_topic(topic)
+    scripts.ensure_topic(topic)
+    scripts.run("set_topic", topic, [part for pair in values.items() for part in pair])

@@ -1,0 +1,1 @@
+"""The demo: every file of the standard library is a task, its metrics the result."""

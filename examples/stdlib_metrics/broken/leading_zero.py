@@ -1,0 +1,2 @@
+# Broken: an octal number as Python 2 wrote it.
+mode = 0777

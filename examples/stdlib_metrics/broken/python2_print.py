@@ -1,0 +1,2 @@
+# Broken: a Python 2 print statement.
+print "hello"

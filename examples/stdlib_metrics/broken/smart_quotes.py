@@ -1,0 +1,2 @@
+# Broken: a word processor turned the quotes into typographic ones.
+greeting = “hello”

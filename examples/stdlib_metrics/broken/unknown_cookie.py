@@ -1,0 +1,3 @@
+# Broken: the coding cookie below names a codec that does not exist.
+# -*- coding: klingon-8 -*-
+greeting = "nuqneH"

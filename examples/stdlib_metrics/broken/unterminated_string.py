@@ -1,0 +1,3 @@
+# Broken: the triple-quoted string never ends.
+help_text = """
+Usage: program [options]
