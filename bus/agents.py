@@ -36,12 +36,19 @@ def register_agent(
     register(agent_id, agent_id, ttl_seconds, record)
 
 
-def register(agent_id: str, consumer: str, ttl_s: float, record: dict[str, Any]) -> int:
+def register(
+    agent_id: str,
+    consumer: str,
+    ttl_s: float,
+    record: dict[str, Any],
+    client: redis.Redis | None = None,
+) -> int:
     """Register a consumer of an agent; its expiry in server ms."""
     body = messages.encode(record, what="agent record", max_bytes=64 * 1024)
     args = [agent_id, consumer, _ttl_ms(ttl_s), body]
     more = [keys.agent_key(agent_id)]
-    return int(scripts.run("register", "", args, more))
+    retry_s = None if client is None else 0
+    return int(scripts.run("register", "", args, more, client=client, retry_s=retry_s))
 
 
 def heartbeat_agent(agent_id: str, ttl_seconds: float = 60) -> bool:
@@ -66,7 +73,7 @@ def beat(
 
 
 def deregister_agent(agent_id: str, consumer: str | None = None) -> bool:
-    """End a registration; whether there was one. Tasks left in hand are free at once."""
+    """End a registration; whether there was one. Tasks left in hand are free."""
     more = [keys.agent_key(agent_id)]
     return bool(scripts.run("deregister", "", [consumer or agent_id], more))
 

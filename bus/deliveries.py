@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
+import redis.asyncio
 
 from . import connection, errors, keys, messages, scripts
 from .conf import conf
@@ -201,18 +202,53 @@ def claim_args(
     return [group, consumer, want, flag, conf.SUSPECT_AFTER, "1", *sids]
 
 
+async def claim(
+    client: redis.asyncio.Redis,
+    topic: str,
+    group: str,
+    consumer: str,
+    want: int,
+    alone: bool,
+    sids: Sequence[str] | None = None,
+) -> Claimed:
+    """Take up to `want` tasks. Sent once: after an error `recover` finds what came."""
+    args = claim_args(group, consumer, want, alone, sids or ())
+    raw = await scripts.arun("claim", topic, args, client=client, retry_s=0)
+    return parse_claim(topic, raw)
+
+
+async def recover(
+    client: redis.asyncio.Redis, topic: str, group: str, consumer: str, after: str
+) -> tuple[int, str, list[Delivery]]:
+    """Server ms, the sid to go on behind (or empty), and tasks this consumer holds."""
+    args = [group, consumer, after]
+    now, last, flat = await scripts.arun("recover", topic, args, client=client)
+    return now, last, _deliveries(topic, now, flat)
+
+
+def raw_fields(topic: str, sid: str) -> dict[str, str]:
+    """The fields of an entry as somebody wrote them; empty if it is gone."""
+    with connection.guard():
+        rows = connection.reader().xrange(keys.task_stream(topic), sid, sid)
+    return dict(rows[0][1]) if rows else {}
+
+
 def parse_claim(topic: str, raw: list[Any]) -> Claimed:
     """The reply of `claim`."""
     now, paused, suspects, timeout, flat = raw
+    timeout_s = float(timeout) if timeout else None
+    items = _deliveries(topic, now, flat)
+    return Claimed(items, now, bool(paused), suspects, timeout_s)
+
+
+def _deliveries(topic: str, now: int, flat: list[str]) -> list[Delivery]:
     record = messages.parse_record
-    deliveries = [
+    return [
         Delivery(topic, sid, task_id, json, meta, record(text), now)
         for sid, task_id, json, meta, text in zip(
             flat[::5], flat[1::5], flat[2::5], flat[3::5], flat[4::5], strict=True
         )
     ]
-    timeout_s = float(timeout) if timeout else None
-    return Claimed(deliveries, now, bool(paused), suspects, timeout_s)
 
 
 @dataclass(slots=True)
@@ -226,7 +262,11 @@ class Completion:
 
 
 async def complete(
-    topic: str, group: str, consumer: str, items: Sequence[Completion]
+    client: redis.asyncio.Redis,
+    topic: str,
+    group: str,
+    consumer: str,
+    items: Sequence[Completion],
 ) -> list[str]:
     """End up to 100 deliveries of one topic; per item ok, duplicate, fenced or gone."""
     args: list[Any] = [group, consumer, conf.RESULTS_KEEP]
@@ -234,7 +274,7 @@ async def complete(
         held = item.delivery
         args += (held.sid, held.record.n, held.id)
         args += (item.wait_bucket, item.run_bucket, item.row)
-    raw = await scripts.arun("complete", topic, args)
+    raw = await scripts.arun("complete", topic, args, client=client)
     outcomes = [OK] * len(items)
     for at in range(1, len(raw), 3):
         index, kind, info = raw[at : at + 3]
@@ -265,7 +305,9 @@ class Failure:
     run_bucket: int
 
 
-async def fail(topic: str, group: str, consumer: str, item: Failure) -> str:
+async def fail(
+    client: redis.asyncio.Redis, topic: str, group: str, consumer: str, item: Failure
+) -> str:
     """End an attempt as failed: delayed, dead, cancelled, or fenced / gone."""
     held = item.delivery
     letter = messages.letter_json(held.id, held.json.encode())
@@ -275,11 +317,16 @@ async def fail(topic: str, group: str, consumer: str, item: Failure) -> str:
     args += (item.attempt_line, item.error_json, item.fingerprint, letter)
     args += (item.run_bucket,)
     group_key = keys.group_key(topic, item.fingerprint)
-    return str((await scripts.arun("fail", topic, args, [group_key]))[0])
+    reply = await scripts.arun("fail", topic, args, [group_key], client=client)
+    return str(reply[0])
 
 
 async def release(
-    topic: str, group: str, consumer: str, held: Sequence[Delivery]
+    client: redis.asyncio.Redis,
+    topic: str,
+    group: str,
+    consumer: str,
+    held: Sequence[Delivery],
 ) -> int:
     """Give deliveries back unfinished, keeping their place; how many were ours."""
     count = 0
@@ -287,7 +334,7 @@ async def release(
         args: list[Any] = [group, consumer]
         for item in held[at : at + BATCH]:
             args += (item.sid, item.record.n, item.id)
-        count += int(await scripts.arun("release", topic, args))
+        count += int(await scripts.arun("release", topic, args, client=client))
     return count
 
 

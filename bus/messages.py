@@ -221,6 +221,31 @@ def decode_lines(text: str) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
+def result_row(
+    task_id: str,
+    topic: str,
+    payload_json: str,
+    result_json: bytes,
+    *,
+    agent: str,
+    attempt: int,
+    fence: str,
+    enqueued_ms: int,
+    started_ms: int,
+    finished_ms: int,
+) -> bytes:
+    """A finished task's row, joined from texts that are JSON already.
+
+    Ids, topics, consumers and fences are checked names: none needs escaping.
+    """
+    return (
+        f'{{"id":"{task_id}","topic":"{topic}","state":"done","task":{payload_json},'
+        f'"result":{result_json.decode()},"agent":"{agent}","attempt":{attempt},'
+        f'"fence":"{fence}","enqueued_at":"{iso(enqueued_ms)}",'
+        f'"started_at":"{iso(started_ms)}","finished_at":"{iso(finished_ms)}"}}'
+    ).encode()
+
+
 def letter_json(task_id: str, payload_json: bytes) -> bytes:
     """The founding shape of a dead letter's `json`: `{id, payload}`."""
     return b'{"id":"%b","payload":%b}' % (task_id.encode(), payload_json)

@@ -98,7 +98,7 @@ def run(
     pause = _Pause(retry_s)
     while True:
         try:
-            server = connection.writer() if client is None else client
+            server: Any = connection.writer() if client is None else client
             try:
                 return server.execute_command("EVALSHA", script.sha, *tail)
             except redis.exceptions.NoScriptError:
@@ -121,7 +121,7 @@ async def arun(
     pause = _Pause(retry_s)
     while True:
         try:
-            server = connection.awriter() if client is None else client
+            server: Any = connection.awriter() if client is None else client
             try:
                 return await server.execute_command("EVALSHA", script.sha, *tail)
             except redis.exceptions.NoScriptError:

@@ -1,0 +1,160 @@
+"""The agent runtime: one process that runs the tasks of its topics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from . import agents, deliveries, errors, keys, lane, messages, quiet
+from .beats import Beats
+from .handlers import Handler
+from .janitor import Janitor
+
+log = logging.getLogger("bus.agent")
+
+VERSION: Final = "0.1.0"
+GRACE_S: Final = 7.0  # `up` ends everything within 10 s
+_CONCURRENCY: Final = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def default_id() -> str:
+    """`host-pid`, unique among the processes that are alive."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip("._-")
+    return f"{host[:100] or 'host'}-{os.getpid()}"
+
+
+class Agent:
+    """Registers, beats, reads, runs, drains on SIGTERM, deregisters."""
+
+    def __init__(
+        self,
+        found: Sequence[Handler],
+        *,
+        agent_id: str | None = None,
+        concurrency: int | None = None,
+        group: str = "default",
+        grace_s: float = GRACE_S,
+    ) -> None:
+        if not found:
+            raise errors.HandlerError(
+                "no handler: decorate a function with @handler in an app's agents.py, "
+                "or name one with --handler package.module:function"
+            )
+        self.id = keys.check_agent(agent_id or default_id())
+        self.consumer = keys.consumer_of(self.id, secrets.token_hex(4))
+        self._handlers = list(found)
+        self._concurrency = concurrency
+        self._group = group
+        self._grace_s = grace_s
+        self._stopping: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lanes: list[lane.Lane] = []
+        self._started = time.time()
+        self._state = "live"
+        self._cpu = (time.monotonic(), _cpu_s())
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT; a second one gives up on what still runs."""
+        asyncio.run(self.main(signals=True))
+
+    def stop(self) -> None:
+        """Begin to drain; safe from any thread."""
+        if self._loop is not None and self._stopping is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def main(self, *, signals: bool = False) -> None:
+        """The whole life, on the running loop."""
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._signalled)
+        shared = quiet.Quiet()
+        for found in self._handlers:
+            group = await self._join(found.topic)
+            size = self._concurrency or found.concurrency or _CONCURRENCY[found.kind]
+            self._lanes.append(lane.Lane(found, group, self.consumer, size, shared))
+        shared.lanes = self._lanes
+        beats = Beats(self.id, self.consumer, self.record, self._lanes)
+        janitor = Janitor(self.consumer, lambda: beats.steady_s)
+        beats.start()
+        janitor.start()
+        topics = ", ".join(f"{each.topic} ({each.size} slots)" for each in self._lanes)
+        log.info("agent %s serves %s", self.id, topics)
+        await self._stopping.wait()
+        self._state = "draining"
+        log.info("agent %s drains", self.id)
+        await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
+        janitor.close()
+        beats.close()
+        with contextlib.suppress(errors.BusError):
+            await asyncio.to_thread(agents.deregister_agent, self.id, self.consumer)
+        log.info("agent %s ended", self.id)
+
+    def _signalled(self) -> None:
+        assert self._stopping is not None
+        if self._stopping.is_set():
+            os._exit(130)  # the second signal: the mesh hands our tasks over
+        self._stopping.set()
+
+    async def _join(self, topic: str) -> str:
+        """The working group; a server that is not there yet is waited for."""
+        while True:
+            try:
+                return await asyncio.to_thread(
+                    deliveries.join_group, topic, self._group
+                )
+            except errors.BusUnavailable as exc:
+                log.warning("%s", exc)
+                await asyncio.sleep(0.3)
+
+    def record(self) -> dict[str, Any]:
+        """What operators see of this agent; read from the beat thread."""
+        now, cpu = time.monotonic(), _cpu_s()
+        then, before = self._cpu
+        self._cpu = (now, cpu)
+        return {
+            "agent_id": self.id,
+            "agent_type": "mesh",
+            "consumer": self.consumer,
+            "state": self._state,
+            "topics": [each.topic for each in self._lanes],
+            "slots": sum(each.size for each in self._lanes),
+            "in_flight": sum(len(each.held) for each in self._lanes),
+            "done": sum(each.done for each in self._lanes),
+            "failed": sum(each.failed for each in self._lanes),
+            "rss_bytes": _rss_bytes(),
+            "cpu": round((cpu - before) / (now - then), 3) if now > then else 0.0,
+            "version": VERSION,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started_at": messages.iso(int(self._started * 1000)),
+            "last_read_at": messages.iso(
+                int(min(each.last_read for each in self._lanes) * 1000)
+            ),
+            "meta": {},
+        }
+
+
+def _cpu_s() -> float:
+    spent = os.times()
+    return spent.user + spent.system
+
+
+def _rss_bytes() -> int | None:
+    """Resident memory, where the system tells."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return None

@@ -1,0 +1,101 @@
+"""The thread that keeps an agent alive in the eyes of the mesh.
+
+Its own thread and its own connection: a handler that holds the loop must not cost the
+agent its life. It renews the registration and the lease of every task in hand, once a
+second, and reports what the server answered to the loop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import redis
+
+from . import agents, connection, deliveries, errors, keys
+from .conf import conf
+from .deliveries import Beat, Delivery
+
+
+class Held(Protocol):
+    """What a beat needs to know of one topic of the agent."""
+
+    topic: str
+    group: str
+
+    def leased(self) -> list[Delivery]:
+        """Deliveries whose lease is to be renewed, read from the beat thread."""
+
+    def beaten(self, beat: Beat) -> None:
+        """What the server answered; called from the beat thread."""
+
+
+class Beats(threading.Thread):
+    """Beats every `BEAT_S` until closed; reconnects within half a second."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        consumer: str,
+        record: Callable[[], dict[str, Any]],
+        topics: Sequence[Held],
+    ) -> None:
+        super().__init__(name="mesh-beats", daemon=True)
+        self._id, self._consumer = agent_id, consumer
+        self._record, self._topics = record, topics
+        self._client: redis.Redis | None = None
+        self._closed = threading.Event()
+        self._steady_since: float | None = None
+        self.registered = threading.Event()
+
+    @property
+    def steady_s(self) -> float:
+        """Seconds of unbroken beats; nobody is judged before enough of them."""
+        since = self._steady_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def run(self) -> None:
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                self._beat()
+                if self._steady_since is None:
+                    self._steady_since = time.monotonic()
+                pause = conf.BEAT_S - (time.monotonic() - began)
+            except (errors.BusError, redis.RedisError, OSError):
+                self._steady_since = None
+                self._drop_client()
+                pause = min(0.3, conf.BEAT_S)
+            self._closed.wait(max(pause, 0.01))
+        self._drop_client()
+
+    def close(self) -> None:
+        """Stop beating; the registration ends by itself or by `deregister`."""
+        self._closed.set()
+
+    def _beat(self) -> None:
+        if self._client is None:
+            name = keys.client_name(self._consumer)
+            self._client = connection.dedicated(name=name)
+        record, ttl = self._record(), conf.EXPIRY_S
+        if not agents.beat(self._id, self._consumer, ttl, record, self._client):
+            agents.register(self._id, self._consumer, ttl, record, self._client)
+        self.registered.set()
+        for topic in self._topics:
+            held = topic.leased()
+            for at in range(0, max(len(held), 1), deliveries.BATCH):
+                beat = deliveries.heartbeat(
+                    self._client,
+                    topic.topic,
+                    topic.group,
+                    self._consumer,
+                    held[at : at + deliveries.BATCH],
+                )
+                topic.beaten(beat)
+
+    def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()

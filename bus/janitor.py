@@ -1,0 +1,199 @@
+"""The duties every agent and server shares, without leader or lock.
+
+Promote what is due, take tasks of dead owners, trim, forget agents long gone.
+Every duty is a script that finds nothing to do when somebody else was first.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import redis
+
+from . import agents, connection, errors, failures, keys, messages, scripts, topics
+from .conf import conf
+
+log = logging.getLogger("bus.janitor")
+
+_TICK_S: Final = 1.0
+_TRIM_EVERY: Final = 5  # ticks
+_SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
+
+
+class Janitor(threading.Thread):
+    """A thread that does the duties about once a second until closed."""
+
+    def __init__(self, consumer: str, steady_s: Callable[[], float]) -> None:
+        super().__init__(name="mesh-janitor", daemon=True)
+        self._consumer = consumer
+        self._steady_s = steady_s
+        self._closed = threading.Event()
+
+    def run(self) -> None:
+        tick = 0
+        while not self._closed.is_set():
+            tick += 1
+            wait_s = _TICK_S * random.uniform(0.7, 1.1)
+            try:
+                wait_s = min(wait_s, self._tick(tick))
+            except (errors.BusError, redis.RedisError, OSError) as exc:
+                log.debug("janitor: %s", exc)
+            self._closed.wait(max(wait_s, 0.005))
+
+    def close(self) -> None:
+        """Stop after the duty at hand."""
+        self._closed.set()
+
+    def _tick(self, tick: int) -> float:
+        """All duties once; seconds until the next task is due (at most a tick)."""
+        next_s = _TICK_S
+        judge = Judge(self._consumer) if self._may_judge() else None
+        for topic in topics.list_topics():
+            next_s = min(next_s, promote(topic))
+            if judge is not None:
+                judge.reclaim(topic)
+            if tick % _TRIM_EVERY == 0:
+                trim(topic)
+        if tick % 60 == 0:
+            forget_agents()
+        return next_s
+
+    def _may_judge(self) -> bool:
+        # After an outage of the server everybody looks dead; give them time to beat.
+        return self._steady_s() >= conf.JUDGE_AFTER_S
+
+
+def promote(topic: str) -> float:
+    """Move what is due into the stream; seconds until the next one is due."""
+    while True:
+        moved, next_ms = scripts.run("promote", topic, [100], retry_s=0)
+        if moved < 100:
+            return _TICK_S if next_ms < 0 else max(next_ms, 1) / 1000
+
+
+def trim(topic: str) -> None:
+    """Keep results, index and bin within their bounds."""
+    window = (conf.DONE_WINDOW_S, conf.DONE_INDEX_MAX, conf.BIN_KEEP_S)
+    scripts.run("trim", topic, [conf.RESULTS_KEEP, *window], retry_s=0)
+
+
+def forget_agents() -> None:
+    """Drop records of agents that are gone for long."""
+    args: list[Any] = [conf.GONE_AGENTS_KEEP_S, conf.GONE_AGENTS_KEEP]
+    dropped = scripts.run("forget_agents", "", args, retry_s=0)
+    if dropped:
+        ids = sorted({keys.agent_of(consumer) for consumer in dropped})
+        with connection.guard():
+            connection.reader().hdel(keys.GONE, *ids)
+
+
+class Judge:
+    """Who is dead, decided once per tick from one look at registry and connections.
+
+    An owner is dead if its registration has expired and no connection carries its name,
+    or if its tasks were idle for one lease. Agents written by hand are registered under
+    the consumer name itself and keep their tasks while the registration lives.
+    """
+
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._looked = False
+        self._names: set[str] | None = None
+
+    def reclaim(self, topic: str) -> int:
+        """Take the tasks of dead owners of one topic; how many."""
+        with connection.guard():
+            client = connection.reader()
+            group = client.hget(keys.named("settings", topic), "group")
+            if not group:
+                return 0
+            try:
+                rows = client.execute_command(
+                    "XINFO", "CONSUMERS", keys.task_stream(topic), group
+                )
+            except redis.ResponseError:
+                return 0  # the group is gone; its next reader makes it again
+        consumers = [_facts(row) for row in rows]
+        holding = [
+            c for c in consumers if c["name"] != keys.HANDED_OVER and c["pending"]
+        ]
+        self._drop_gone(topic, group, consumers)
+        if not holding:
+            return 0
+        expiries = agents.registered_until([c["name"] for c in holding])
+        now_ms, _ = agents.expired_consumers(1)
+        taken = 0
+        for consumer, expiry in zip(holding, expiries, strict=True):
+            idle_ms = self._verdict(consumer["name"], expiry, now_ms)
+            if idle_ms is not None:
+                taken += take(topic, group, consumer["name"], idle_ms)
+        return taken
+
+    def _verdict(self, name: str, expiry: float | None, now_ms: int) -> int | None:
+        """How idle rows must be to be taken; None if all of them stay."""
+        lease_ms = int(conf.LEASE_S * 1000)
+        if expiry is None:
+            return lease_ms
+        if expiry < now_ms:
+            gone = name != self._me and self._connected(name) is False
+            return min(_SETTLED_MS, lease_ms) if gone else lease_ms
+        by_hand = keys.agent_of(name) == name
+        return None if by_hand else lease_ms
+
+    def _connected(self, name: str) -> bool | None:
+        """Whether a connection carries the owner's name; None if we may not look."""
+        if not self._looked:
+            self._looked = True
+            try:
+                text = connection.reader().execute_command("CLIENT", "LIST")
+                self._names = _client_names(text)
+            except redis.RedisError:
+                self._names = None
+        if self._names is None:
+            return None
+        return keys.client_name(name) in self._names
+
+    def _drop_gone(self, topic: str, group: str, rows: list[dict[str, Any]]) -> None:
+        """Remove consumers of our runtime that ended and hold nothing."""
+        for row in rows:
+            ours = "#" in row["name"] and row["name"] != self._me
+            old = ours and not row["pending"] and row["idle"] > 60_000
+            if old and self._connected(row["name"]) is False:
+                scripts.run("drop_consumer", topic, [group, row["name"]], retry_s=0)
+
+
+def take(topic: str, group: str, owner: str, idle_ms: int) -> int:
+    """Hand over (or bury as poison) every task of an owner that is idle so long."""
+    fp = failures.fingerprint(failures.POISON)
+    args: list[Any] = [group, owner, idle_ms, conf.MAX_DELIVERIES, topic]
+    args += [conf.RESULTS_KEEP, fp, messages.dump(failures.POISON)]
+    args += [re.sub(r"[^A-Za-z0-9:._@#~-]", "?", owner)[:160]]
+    taken = 0
+    while True:
+        reply: list[int] = scripts.run(
+            "reclaim", topic, args, [keys.group_key(topic, fp)], retry_s=0
+        )
+        handed, buried, seen = reply
+        taken += handed + buried
+        if handed or buried:
+            log.warning("%s: took %d tasks of %s", topic, handed + buried, owner)
+        if seen < 100:
+            return taken
+
+
+def _facts(row: Any) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    return dict(zip(row[::2], row[1::2], strict=True))
+
+
+def _client_names(reply: Any) -> set[str]:
+    """Names of all connections, from either shape redis-py makes of CLIENT LIST."""
+    if isinstance(reply, list):
+        return {str(client.get("name", "")) for client in reply}
+    return set(re.findall(r"\bname=(\S*)", str(reply)))

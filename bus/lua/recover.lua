@@ -1,0 +1,29 @@
+-- Read up to 100 tasks this consumer holds: ghosts of lost replies, rows left at the end.
+-- KEYS: tasks_stream tasks counters done dead_index
+-- ARGV: group, consumer, sid to start behind ('' from the first)
+-- Returns {now, last sid seen or '', deliveries}; deliveries as in claim.
+local group, me = ARGV[1], ARGV[2]
+local k = { tasks = tasks, done = done, dead_index = dead_index, counters = counters }
+local from = ARGV[3] == '' and '-' or '(' .. ARGV[3]
+local rows = redis.pcall('XPENDING', tasks_stream, group, from, '+', 100, me)
+if rows.err then return rows end
+local out, last = {}, ''
+for i = 1, #rows do
+  local sid = rows[i][1]
+  last = sid
+  local e = entry(tasks_stream, sid)
+  local r, text
+  if e then r, text = record_of(k, sid, e) end
+  if not e then
+    call('XACK', tasks_stream, group, sid)
+  elseif not r then
+    call('XACK', tasks_stream, group, sid)
+    call('XDEL', tasks_stream, sid)
+    call('HINCRBY', counters, 'orphans', 1)
+  else
+    local at = #out
+    out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
+    out[at + 4], out[at + 5] = e.meta, text
+  end
+end
+return { now_ms(), #rows == 100 and last or '', out }

@@ -1,0 +1,114 @@
+"""A child process that runs one `cpu=True` handler call at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+from . import errors, handlers, messages
+from .handlers import Handler
+
+
+class ProcessDied(Exception):
+    """The process of this attempt ended before it answered."""
+
+
+class Child:
+    """One process, started on its first call and again after a death or a kill."""
+
+    def __init__(self) -> None:
+        # Spawn: a fork would copy the threads' locks and the server connections.
+        self._context = multiprocessing.get_context("spawn")
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def call(self, handler: Handler, json: str, task: messages.Task) -> Any:
+        """The handler's value; its exception, or ProcessDied."""
+        if self._process is None or not self._process.is_alive():
+            self._start()
+        assert self._pipe is not None
+        try:
+            self._pipe.send((handler.path, handler.topic, json, task))
+            ok, value = self._pipe.recv()
+        except (EOFError, OSError):
+            code = self._reap()
+            raise ProcessDied(f"the process ended with {_meaning(code)}") from None
+        if ok:
+            return value
+        raise value
+
+    def kill(self) -> None:
+        """End the process now, whatever it is doing."""
+        process = self._process
+        if process is not None and process.is_alive():
+            process.kill()
+
+    def _start(self) -> None:
+        mine, theirs = self._context.Pipe()
+        settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+        process = self._context.Process(
+            target=_serve, args=(theirs, settings), daemon=True, name="mesh-process"
+        )
+        process.start()
+        theirs.close()
+        self._process, self._pipe = process, mine
+
+    def _reap(self) -> int | None:
+        process, self._process = self._process, None
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+        process.join(5)
+        code = process.exitcode
+        return None if code is None else int(code)
+
+
+def _meaning(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _serve(pipe: Connection, settings: str) -> None:
+    """The child's life: set Django up once, then answer calls until the pipe closes."""
+    # Ctrl-C goes to the whole terminal group; the agent decides when this ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if settings:
+        import django
+
+        django.setup()
+    known: dict[tuple[str, str], Handler] = {}
+    while True:
+        try:
+            path, topic, json, task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            handler = known.get((path, topic))
+            if handler is None:
+                handler = known[path, topic] = handlers.load(path, topic)
+            answer = (True, handler.function(messages.decode(json), task))
+        except Exception as exc:
+            answer = (False, exc)
+        pipe.send_bytes(_packed(answer))
+
+
+def _packed(answer: tuple[bool, Any]) -> bytes:
+    """The answer as bytes that the agent can surely read."""
+    try:
+        data = pickle.dumps(answer)
+        pickle.loads(data)
+        return data
+    except Exception as exc:
+        ok, value = answer
+        said = "returned" if ok else "raised"
+        text = f"the handler {said} {type(value).__name__}, which cannot travel: {exc}"
+        if isinstance(answer[1], errors.GiveUp):
+            return pickle.dumps((False, errors.GiveUp(str(value))))
+        return pickle.dumps((False, RuntimeError(text)))

@@ -1,0 +1,52 @@
+"""One attempt in an agent's hand, and what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from . import messages
+from .deliveries import Delivery
+from .handlers import Handler
+
+# Why a run is stopped from outside.
+TIMED_OUT: Final = "timed out"
+CANCELLED: Final = "cancelled"
+FENCED: Final = "fenced"  # the lease is lost: whatever comes of it is not ours to say
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A delivery with its handler and the clock of its attempt (monotonic s)."""
+
+    delivery: Delivery
+    handler: Handler
+    timeout_s: float
+    started: float = 0.0
+    finished: float = 0.0
+    stopped: str = ""
+    task: asyncio.Task[None] | None = None
+    value: Any = None
+    error: BaseException | None = None
+    over: bool = field(default=False)
+
+    @property
+    def deadline(self) -> float:
+        """When the sweeper ends it; infinite until it starts."""
+        return self.started + self.timeout_s if self.started else float("inf")
+
+    def context(self) -> messages.Task:
+        """What the handler gets beside the payload."""
+        held = self.delivery
+        record = held.record
+        return messages.Task(
+            id=held.id,
+            topic=held.topic,
+            payload=None,
+            attempt=record.attempt + 1,
+            epoch=record.epoch,
+            fence=held.fence,
+            timeout_s=self.timeout_s,
+            enqueued_at=messages.iso(held.enqueued_ms),
+        )

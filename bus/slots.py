@@ -1,0 +1,239 @@
+"""Slots that run handlers: coroutines on the loop, threads, processes behind threads.
+
+Each kind takes runs, starts them in order, and hands every finished one back once.
+There is no task and no timeout object per run: slots live as long as the agent, and one
+sweeper looks at the deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from . import errors, messages, processes
+from .runs import CANCELLED, FENCED, TIMED_OUT, Run
+
+Finished = Callable[[Run], None]
+
+# How long handlers that never wait may keep the loop from reading and flushing.
+_TURN_S: Final = 0.002
+# Threads that hang beyond their deadline before the agent stops taking tasks.
+_STUCK_PER_SLOT: Final = 4
+
+
+class AsyncSlots:
+    """Coroutine handlers on the running loop."""
+
+    def __init__(self, size: int, finished: Finished) -> None:
+        self.size = size
+        self._finished = finished
+        self._ready: deque[Run] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._tasks = {loop.create_task(self._slot()) for _ in range(size)}
+        self.stuck = False
+
+    def put(self, run: Run) -> None:
+        """Queue a run; an idle slot starts it."""
+        self._ready.append(run)
+        while self._idle:
+            sleeper = self._idle.pop()
+            if not sleeper.done():
+                sleeper.set_result(None)
+                break
+
+    def take_unstarted(self) -> list[Run]:
+        """The runs no slot has started, which become the caller's again."""
+        runs = list(self._ready)
+        self._ready.clear()
+        return runs
+
+    def stop(self, run: Run, why: str) -> None:
+        """Cancel a started run; it comes back finished, with `stopped` set."""
+        run.stopped = run.stopped or why
+        if run.task is not None and not run.over:
+            run.task.cancel()
+
+    async def close(self) -> None:
+        """End all slots."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _slot(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        ready, clock = self._ready, time.monotonic
+        turn = clock()
+        while True:
+            while not ready:
+                sleeper = self._loop.create_future()
+                self._idle.append(sleeper)
+                await sleeper
+                turn = clock()
+            run = ready.popleft()
+            run.task, run.started = me, clock()
+            try:
+                payload = messages.decode(run.delivery.json)
+                run.value = await run.handler.function(payload, run.context())
+            except asyncio.CancelledError as exc:
+                # Ours (deadline, cancel, fence) ends the run; a foreign one the slot.
+                if not run.stopped:
+                    if me.cancelling():
+                        raise
+                    run.error = exc
+                while me.cancelling():
+                    me.uncancel()
+            except Exception as exc:
+                run.error = exc
+            except (KeyboardInterrupt, SystemExit) as exc:
+                run.error = RuntimeError(f"the handler raised {type(exc).__name__}")
+            run.finished, run.task, run.over = clock(), None, True
+            self._finished(run)
+            if run.finished - turn > _TURN_S:
+                await asyncio.sleep(0)
+                turn = clock()
+
+
+class ThreadSlots:
+    """Sync handlers, each on a thread of its own or on that thread's child process."""
+
+    def __init__(self, size: int, finished: Finished, *, cpu: bool = False) -> None:
+        self.size = size
+        self._cpu = cpu
+        self._finished = finished
+        self._loop = asyncio.get_running_loop()
+        self._ready: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._out: deque[Run] = deque()
+        self._woken = False
+        self._lock = threading.Lock()
+        self._children: dict[Run, processes.Child] = {}
+        self._hung = 0
+        self.stuck = False
+        for _ in range(size):
+            self._start_thread()
+
+    def put(self, run: Run) -> None:
+        """Queue a run; an idle thread starts it."""
+        self._ready.put(run)
+
+    def take_unstarted(self) -> list[Run]:
+        """The runs no thread has started, which become the caller's again."""
+        runs = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                run = self._ready.get_nowait()
+                if run is not None:
+                    runs.append(run)
+        return runs
+
+    def stop(self, run: Run, why: str) -> None:
+        """Give up on a started run; it comes back finished at once, `stopped` set.
+
+        A process is killed. A thread cannot be: it is left to itself, another takes its
+        slot, and what it returns one day is dropped.
+        """
+        with self._lock:
+            if run.over:
+                return
+            run.over, run.stopped, run.finished = True, why, time.monotonic()
+            child = self._children.get(run)
+            if child is None:
+                self._hung += 1
+                self.stuck = self._hung > self.size * _STUCK_PER_SLOT
+        if child is not None:
+            child.kill()
+        elif not self.stuck:
+            self._start_thread()
+        self._finished(run)
+
+    async def close(self) -> None:
+        """End all idle threads; hung ones are daemons and end with the process."""
+        for _ in range(self.size):
+            self._ready.put(None)
+        for child in list(self._children.values()):
+            child.kill()
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._slot, name="mesh-slot", daemon=True).start()
+
+    def _slot(self) -> None:
+        child = processes.Child() if self._cpu else None
+        try:
+            while (run := self._ready.get()) is not None:
+                run.started = time.monotonic()
+                if child is not None:
+                    self._children[run] = child
+                self._execute(run, child)
+                self._children.pop(run, None)
+                with self._lock:
+                    given_up = run.over
+                    run.over = True
+                    if not given_up:
+                        run.finished = time.monotonic()
+                    elif child is None:
+                        # Somebody else has this slot now.
+                        self._hung -= 1
+                        self.stuck = self._hung > self.size * _STUCK_PER_SLOT
+                if given_up and child is None:
+                    return
+                if not given_up:
+                    self._hand_back(run)
+        finally:
+            if child is not None:
+                child.kill()
+
+    def _execute(self, run: Run, child: processes.Child | None) -> None:
+        try:
+            if child is not None:
+                run.value = child.call(run.handler, run.delivery.json, run.context())
+            else:
+                payload = messages.decode(run.delivery.json)
+                run.value = run.handler.function(payload, run.context())
+        except Exception as exc:
+            run.error = exc
+        except BaseException as exc:  # SystemExit must not end the slot
+            run.error = RuntimeError(f"the handler raised {type(exc).__name__}")
+
+    def _hand_back(self, run: Run) -> None:
+        """One wake-up of the loop for all runs that finish before it looks."""
+        self._out.append(run)
+        with self._lock:
+            if self._woken:
+                return
+            self._woken = True
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        with self._lock:
+            self._woken = False
+        while self._out:
+            self._finished(self._out.popleft())
+
+
+Slots = AsyncSlots | ThreadSlots
+
+
+def make(kind: str, size: int, finished: Finished) -> Slots:
+    """Slots for `async`, `thread` or `process` handlers."""
+    if kind == "async":
+        return AsyncSlots(size, finished)
+    return ThreadSlots(size, finished, cpu=kind == "process")
+
+
+def stop_error(run: Run) -> BaseException | None:
+    """The error a stopped run counts as; None when it is not to be reported."""
+    if run.stopped == TIMED_OUT:
+        return TimeoutError(f"the attempt took longer than {run.timeout_s:g} s")
+    if run.stopped == CANCELLED:
+        return errors.GiveUp("cancelled while it ran")
+    assert run.stopped == FENCED
+    return None
