@@ -397,7 +397,7 @@ def test_a_second_ctrl_c_hurries(record: Path) -> None:
 
         os.killpg(main.pid, signal.SIGINT)
         for line in main.stdout:
-            if "Ctrl-C again" in line:
+            if "Ctrl-C hurries" in line:
                 break
         os.killpg(main.pid, signal.SIGINT)
         asked_at = time.monotonic()

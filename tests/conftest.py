@@ -1,0 +1,147 @@
+"""Fixtures of the whole suite: one real server per test process, fresh for each test."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+# Before Django reads its settings: no test touches this folder's var/.
+_STATE = tempfile.TemporaryDirectory(prefix="mesh-tests-")
+os.environ["MESH_VAR_DIR"] = _STATE.name
+os.environ.pop("REDIS_URL", None)
+os.environ.setdefault("SECRET_KEY", "a-secret-for-tests-only")
+
+from tests.support.figures import Figures  # noqa: E402
+from tests.support.nemesis import FailureSimulator  # noqa: E402
+
+# Keys that may live without a bound in time; everything else a test leaves is a leak.
+PERMANENT = (
+    "stream:tasks:{",
+    "stream:results:{",
+    "stream:dead:{",
+    "mesh:{",
+    "mesh:topics",
+    "mesh:format",
+    "mesh:agents:{agents}",
+    "mesh:gone:{agents}",
+    "mesh:agent:{agents}:",
+)
+
+
+@pytest.fixture(scope="session")
+def mesh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The embedded server of this test process."""
+    from bus.server import EmbeddedServer
+
+    directory: Path = tmp_path_factory.mktemp("redis")
+    with EmbeddedServer(directory, port=0, debug_commands=True) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(mesh_server: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of the real server, set for the code under test and its children."""
+    monkeypatch.setenv("REDIS_URL", mesh_server.url)
+    return str(mesh_server.url)
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the real server, which is empty before and after."""
+    from bus import connection, scripts
+
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    client.config_set("maxmemory", 0)
+    client.flushall()
+    scripts.forget_topics()
+    yield client
+    client.config_set("maxmemory", 0)
+    client.flushall()
+    client.close()
+    connection.reset()
+
+
+@pytest.fixture
+def mock_redis() -> fakeredis.FakeRedis:
+    """A fake for what needs no script, no group and no blocking read."""
+    server = fakeredis.FakeServer()
+    return fakeredis.FakeRedis(server=server, decode_responses=True)
+
+
+@pytest.fixture
+def cleanup_test_data(redis_client: redis.Redis) -> Iterator[None]:
+    """Empty before; afterwards no key that nobody bounds."""
+    yield
+    names = [str(name) for name in redis_client.scan_iter(count=1000)]
+    leaked = [
+        name
+        for name in names
+        if not name.startswith(PERMANENT) and redis_client.ttl(name) < 0
+    ]
+    assert leaked == [], f"keys without bound: {leaked}"
+
+
+@pytest.fixture
+def test_topic(cleanup_test_data: None) -> str:
+    """A topic no other test uses, on the real server."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def sample_task_data() -> dict[str, Any]:
+    """A payload with every kind of JSON value."""
+    return {
+        "action": "resize",
+        "image": "kätzchen.png",
+        "width": 640,
+        "ratio": 1.5,
+        "tags": ["a", "b"],
+        "nested": {"deep": [None, True, {}]},
+    }
+
+
+@pytest.fixture
+def sample_agent_data() -> dict[str, Any]:
+    """Arguments of `register_agent`."""
+    return {
+        "agent_id": f"agent-{uuid.uuid4().hex[:8]}",
+        "agent_type": "resizer",
+        "ttl_seconds": 30,
+        "meta": {"version": "1.2", "slots": 4},
+    }
+
+
+@pytest.fixture
+def sample_result_data() -> dict[str, Any]:
+    """What a handler returns."""
+    return {"path": "/tmp/out.png", "bytes": 12345, "ok": True}
+
+
+@pytest.fixture
+def performance_metrics() -> Figures:
+    """Collects durations; gives rate, mean and percentiles."""
+    return Figures()
+
+
+@pytest.fixture
+def concurrency_metrics() -> Figures:
+    """Collects durations and errors from many threads."""
+    return Figures()
+
+
+@pytest.fixture
+def failure_simulator(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> Iterator[FailureSimulator]:
+    """Makes Redis fail for the code under test, for a while or forever."""
+    simulator = FailureSimulator(monkeypatch, redis_url)
+    yield simulator
+    simulator.heal()

@@ -1,0 +1,38 @@
+"""Handlers for agents that tests run as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+
+async def echo(payload: Any, task: Any) -> Any:
+    """Gives the payload back."""
+    return payload
+
+
+async def nap(payload: Any, task: Any) -> Any:
+    """10 ms of waiting."""
+    await asyncio.sleep(0.01)
+    return payload
+
+
+def block(payload: Any, task: Any) -> Any:
+    """10 ms on a thread."""
+    time.sleep(0.01)
+    return payload
+
+
+async def deadly(payload: Any, task: Any) -> Any:
+    """Kills its agent where the payload says so."""
+    if isinstance(payload, dict) and payload.get("kill"):
+        os._exit(137)
+    await asyncio.sleep(0.005)
+    return "survived"
+
+
+async def failing(payload: Any, task: Any) -> Any:
+    """Always fails."""
+    raise ValueError(f"cannot do {payload}")
