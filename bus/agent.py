@@ -22,7 +22,7 @@ from .janitor import Janitor
 log = logging.getLogger("bus.agent")
 
 VERSION: Final = "0.1.0"
-GRACE_S: Final = 7.0  # `up` ends everything within 10 s
+GRACE_S: Final = 4.0  # for running tasks; `up` ends everything within 10 s
 _CONCURRENCY: Final = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 

@@ -58,7 +58,7 @@ def ask(url: str, *, timeout_s: float = 2.0) -> Answer:
             # INFO rather than PING: it is answered while data is still loading.
             info: dict[str, Any] = connection.info("server")
     except (redis.RedisError, OSError, ValueError) as exc:
-        raise errors.ServerError(str(exc)) from exc
+        raise errors.ServerError(str(exc).rstrip(".")) from exc
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "of some version")
     return Answer(url, int(info.get("process_id", 0)), f"{name} {version}")

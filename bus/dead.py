@@ -47,6 +47,21 @@ def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter
     return [messages.parse_letter(topic, sid, fields) for sid, fields in rows]
 
 
+def dead_after(topic: str, after: str, count: int = 100) -> list[DeadLetter]:
+    """Letters newer than entry id `after`, oldest first."""
+    key = keys.dead_stream(topic)
+    with connection.guard():
+        rows = connection.reader().xrange(key, f"({after}", "+", count=count)
+    return [messages.parse_letter(topic, sid, fields) for sid, fields in rows]
+
+
+def last_dead_id(topic: str) -> str:
+    """The newest letter's entry id, from which to follow; `0-0` if there is none."""
+    with connection.guard():
+        rows = connection.reader().xrevrange(keys.dead_stream(topic), count=1)
+    return str(rows[0][0]) if rows else "0-0"
+
+
 def get_dead(topic: str, task_id: str) -> DeadLetter:
     """The letter of a task, or DeadLetterNotFound."""
     return _letter(topic, keys.check_task_id(task_id))

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from . import errors, messages
 
+_HERE: Final = __file__.rpartition("/")[0] + "/"
 TRACEBACK_MOST: Final = 4_096  # bytes kept per attempt
 MESSAGE_MOST: Final = 1_024  # characters
 
@@ -40,9 +41,9 @@ def describe(exc: BaseException) -> dict[str, Any]:
     """
     final = isinstance(exc, errors.GiveUp)
     frames = traceback.extract_tb(exc.__traceback__)
-    own = [f for f in frames if "/bus/" not in f.filename] or list(frames)
+    own = [f for f in frames if not _ours(f.filename)] or list(frames)
     frame = f"{own[-1].filename.rsplit('/', 1)[-1]}:{own[-1].name}" if own else ""
-    text = "" if final else _tail("".join(traceback.format_exception(exc)))
+    text = "" if final else _tail(_traceback(exc))
     return {
         "type": _printable(str(getattr(exc, "kind", None) or type(exc).__name__))[:128],
         "message": _printable(_text(exc))[:MESSAGE_MOST],
@@ -66,6 +67,20 @@ def _text(exc: BaseException) -> str:
         return str(exc) or type(exc).__name__
     except Exception:  # a broken __str__ must not cost the task its letter
         return type(exc).__name__
+
+
+def _traceback(exc: BaseException) -> str:
+    """The traceback from the handler on: our own frames on top say nothing."""
+    where = exc.__traceback__
+    while where is not None and _ours(where.tb_frame.f_code.co_filename):
+        where = where.tb_next
+    return "".join(
+        traceback.format_exception(type(exc), exc, where or exc.__traceback__)
+    )
+
+
+def _ours(filename: str) -> bool:
+    return filename.startswith(_HERE)
 
 
 def _printable(text: str) -> str:

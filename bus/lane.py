@@ -51,6 +51,7 @@ class Lane:
     ) -> None:
         self.topic, self.group, self.consumer = handler.topic, group, consumer
         self.handler, self.size, self._quiet = handler, size, quiet
+        self._agent = keys.agent_of(consumer)
         self.held: dict[str, Run] = {}  # by sid, from claim until the server knows
         self.done = self.failed = 0
         self.paused = False
@@ -228,7 +229,7 @@ class Lane:
             self.topic,
             held.json,
             result,
-            agent=self.consumer,
+            agent=self._agent,
             attempt=held.record.attempt + 1,
             fence=held.fence,
             enqueued_ms=held.enqueued_ms,
@@ -281,7 +282,7 @@ class Lane:
         line = failures.attempt_line(
             epoch=record.epoch,
             attempt=attempt,
-            agent=self.consumer,
+            agent=self._agent,
             fence=held.fence,
             started_ms=int(self._clock_ms + run.started * 1000),
             finished_ms=int(self._clock_ms + run.finished * 1000),

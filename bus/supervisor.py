@@ -27,7 +27,6 @@ KILL_WAIT_S: Final = 0.5  # from SIGKILL to a reaped child
 # Django exit with, 78 is EX_CONFIG.
 USAGE_EXITS: Final = (2, 78)
 USAGE_TRIES: Final = 3
-_SELF: Final = "up"
 
 
 class Watched(Protocol):
@@ -85,8 +84,10 @@ class Supervisor:
         *,
         server: Server | None = None,
         out: TextIO | None = None,
+        name: str = "up",
     ) -> None:
-        names = [_SELF, *(spec.name for spec in specs)]
+        self.name = name  # under which it speaks on the screen
+        names = [name, *(spec.name for spec in specs)]
         self.exit_code = 0
         self._screen = screen.Screen(names, out)
         self._server = server
@@ -215,9 +216,10 @@ class Supervisor:
         return False
 
     def _stop_all(self) -> None:
+        self._stop_asked = True  # so that one Ctrl-C from here on hurries
         ranks = sorted({one.spec.stop_rank for one in self._children})
         if any(one.pid for one in self._children):
-            self._say("stopping; Ctrl-C again to hurry")
+            self._say("stopping; Ctrl-C hurries")
         end_at = time.monotonic() + STOP_LIMIT_S - SERVER_STOP_S - 1.0
         for index, rank in enumerate(ranks, 1):
             stage = [one for one in self._children if one.spec.stop_rank == rank]
@@ -252,7 +254,7 @@ class Supervisor:
             one.last_words()  # their output, before the server's stop
 
     def _say(self, text: str) -> None:
-        self._screen.line(_SELF, text.rstrip())
+        self._screen.line(self.name, text.rstrip())
 
 
 def _wait(over: Callable[[], bool], end_at: float) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
+import tempfile
 from pathlib import Path
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -12,26 +17,32 @@ env = environ.Env()
 # The one place that holds state: server data, SQLite, secret, credentials, logs.
 MESH_VAR_DIR = env.str("MESH_VAR_DIR", default=str(BASE_DIR / "var"))
 REDIS_URL = env.str("REDIS_URL", default="")
+# The embedded server, which runs where REDIS_URL is empty.
+MESH_REDIS_BIN = env.str("MESH_REDIS_BIN", default="")
+MESH_REDIS_PORT = env.int("MESH_REDIS_PORT", default=6390)
+MESH_REDIS_MAXMEMORY = env.str("MESH_REDIS_MAXMEMORY", default="0")
 
 
 def _local_secret() -> str:
     """A secret kept in var/, so that sessions outlive a restart of a local mesh."""
-    import os
-    import secrets
-
     path = Path(MESH_VAR_DIR) / "secret"
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # O_EXCL: of two processes that start at once one writes, the other reads.
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
+        if path.exists():
             return path.read_text().strip()
-        with os.fdopen(fd, "w") as file:
-            file.write(secrets.token_urlsafe(48))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written aside and linked: of two processes that start at once one wins, and
+        # nobody reads half a secret.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".secret") as own:
+            own.write(secrets.token_urlsafe(48))
+            own.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(own.name, path)
         return path.read_text().strip()
+    except OSError as exc:
+        raise ImproperlyConfigured(
+            f"MESH_VAR_DIR {MESH_VAR_DIR} cannot hold this folder's state: "
+            f"{exc.strerror}; name a folder of yours, or set SECRET_KEY"
+        ) from exc
 
 
 SECRET_KEY = env.str("SECRET_KEY", default="") or _local_secret()

@@ -9,9 +9,13 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import agent, errors, handlers, keys, supervisor
+from bus import agent, child, errors, handlers, keys, supervisor
+from bus.management import output
+
+STOP_S = agent.GRACE_S + 1.0
 
 
 class Command(BaseCommand):
@@ -30,8 +34,13 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         for name in ("concurrency", "processes"):
             if options[name] is not None and not 1 <= options[name] <= 1000:
-                raise CommandError(f"--{name} {options[name]} is not 1 to 1000")
-        try:
+                raise CommandError(
+                    f"--{name} {options[name]} is not 1 to 1000", returncode=2
+                )
+        if options["agent_id"] and options["processes"] > 1:
+            raise CommandError("--agent-id names one process", returncode=2)
+        with output.bus_errors():
+            group = keys.check_group(options["group"])
             found = _handlers(options["topic"], options["handler"])
             if options["processes"] > 1:
                 self._many(options)
@@ -40,28 +49,32 @@ class Command(BaseCommand):
                 found,
                 agent_id=options["agent_id"],
                 concurrency=options["concurrency"],
-                group=keys.check_group(options["group"]),
+                group=group,
             )
-        except errors.BusError as exc:
-            raise CommandError(str(exc), returncode=2) from exc
         logging.basicConfig(
             level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True
         )
-        try:
+        with output.bus_errors():
             runtime.run()
-        except errors.BusError as exc:
-            raise CommandError(str(exc), returncode=69) from exc
         # Threads of handlers that hang must not keep the process.
         sys.stdout.flush()
         os._exit(0)
 
     def _many(self, options: dict[str, Any]) -> None:
         """P children of this command, restarted when they die."""
-        argv = [sys.executable, str(Path(sys.argv[0]).resolve()), "agent"]
+        argv = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "agent"]
         for name in ("topic", "handler", "concurrency", "group"):
             if options[name] is not None:
                 argv += [f"--{name}", str(options[name])]
-        raise NotImplementedError(argv, supervisor)
+        specs = [
+            child.Spec(name=f"agent-{number}", argv=argv, stop_timeout_s=STOP_S)
+            for number in range(1, options["processes"] + 1)
+        ]
+        mesh = supervisor.Supervisor(specs, name="agents")
+        mesh.start()
+        code = mesh.run_until_signal()
+        if code:
+            raise CommandError("the agents could not be kept up", returncode=code)
 
 
 def _handlers(topic: str | None, path: str | None) -> list[handlers.Handler]:

@@ -67,6 +67,11 @@ class Command(BaseCommand):
             raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
         except errors.ServerError as exc:
             raise CommandError(str(exc), returncode=EXIT_UNAVAILABLE) from exc
+        except OSError as exc:
+            raise CommandError(
+                f"{exc.filename or 'the mesh'} cannot be used: {exc.strerror}",
+                returncode=EXIT_UNAVAILABLE,
+            ) from exc
         except DatabaseError as exc:
             raise CommandError(
                 f"the database cannot be migrated: {exc}", returncode=EXIT_UNAVAILABLE
@@ -86,6 +91,8 @@ class Command(BaseCommand):
                 embedded = server.EmbeddedServer(conf.announcement().parent)
                 embedded.start()  # refused if this folder's mesh runs already
                 url, origin = embedded.url, _origin(embedded)
+            # With SECRET_KEY and REDIS_URL given nobody has made it for SQLite yet.
+            conf.var_dir().mkdir(parents=True, exist_ok=True)
             call_command("migrate", interactive=False, verbosity=0)
             mesh = supervisor.Supervisor(
                 _agents(agents, concurrency, url), server=embedded

@@ -1,0 +1,146 @@
+"""Keeps `.venv` in step with a requirements file: `bootstrap.py requirements.txt`.
+
+Standard library only. Old interpreters must at least parse it, so that they can be
+told they are too old; hence no newer syntax here.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+OLDEST = (3, 11)  # asyncio.TaskGroup, ExceptionGroup, tomllib
+NEWEST_BUNDLED = (3, 13)  # the newest Python with a wheel of the embedded server
+NEWER_PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.14")
+EXIT_UNAVAILABLE = 69
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+VENV_PYTHON = VENV / "bin" / "python"
+WHEELHOUSE = ROOT / "wheelhouse"
+
+
+def main() -> int:
+    if sys.version_info < OLDEST:
+        hand_over()
+    requirements = ROOT / (sys.argv[1] if len(sys.argv) > 1 else "requirements.txt")
+    stamp = VENV / (".stamp-" + "-".join(requirements.relative_to(ROOT).parts))
+    wanted = fingerprint(requirements)
+    if is_current(stamp, wanted):
+        return 0
+    # One at a time: two `make` at once would install into each other's half-made
+    # folder. The lock is on this very file, which no rebuild deletes.
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_current(stamp, wanted):
+            return 0  # the one we waited for did it
+        if stamp.exists():
+            stamp.unlink()  # from here on the folder is half-made
+        make_venv()
+        install(requirements)
+        stamp.write_text(wanted)
+    return 0
+
+
+def fingerprint(requirements: Path) -> str:
+    """Of all the text pip would read, and of the Python that would run it."""
+    text = requirements.read_bytes()
+    for line in text.decode().splitlines():
+        nested = re.match(r"-r\s+(\S+)", line)
+        if nested:
+            text += fingerprint(requirements.parent / nested.group(1)).encode()
+    python = "{} {}.{}".format(sys.implementation.name, *sys.version_info[:2])
+    return hashlib.sha256(text + python.encode()).hexdigest()
+
+
+def is_current(stamp: Path, wanted: str) -> bool:
+    # A dangling interpreter, after the system's Python was upgraded, is not current.
+    return VENV_PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted
+
+
+def hand_over() -> NoReturn:
+    """Run again under a newer Python of this machine, or say which one is needed."""
+    for name in NEWER_PYTHONS:
+        # Version managers leave stubs on PATH that only print an error: try it.
+        if shutil.which(name) and answers(name):
+            os.execvp(name, [name, *sys.argv])
+    need = ".".join(map(str, OLDEST))
+    have = ".".join(map(str, sys.version_info[:3]))
+    fail(
+        f"Python {need} or later is needed (asyncio.TaskGroup, exception groups); "
+        f"{sys.executable} is {have}.\n"
+        "Install a newer one, then: make PYTHON=/path/to/python3.12 run"
+    )
+
+
+def answers(name: str) -> bool:
+    quiet = subprocess.DEVNULL
+    return subprocess.call([name, "-c", ""], stdout=quiet, stderr=quiet) == 0
+
+
+def make_venv() -> None:
+    version = sys.version_info
+    if any(importlib.util.find_spec(name) is None for name in ("venv", "ensurepip")):
+        fail(
+            "this Python cannot make virtual environments; on Debian or Ubuntu:\n"
+            "  apt install python3-venv\n"
+            f"(or python{version[0]}.{version[1]}-venv, for a Python of its own)"
+        )
+    if version[:2] > NEWEST_BUNDLED:
+        say(
+            f"Python {version[0]}.{version[1]} has no bundled Redis server yet: "
+            "apt install valkey-server, or make PYTHON=python3.13 …"
+        )
+    mine = f"{version[0]}.{version[1]}"
+    if VENV_PYTHON.exists():
+        probe = "import sys, pip; print('{}.{}'.format(*sys.version_info))"
+        command = [str(VENV_PYTHON), "-c", probe]
+        found = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        if found.stdout.decode().strip() == mine:
+            return  # only its packages are out of date
+    say("making .venv")
+    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        fail(done.stdout.decode(errors="replace") + "making .venv failed, see above")
+
+
+def install(requirements: Path) -> None:
+    shown = requirements.relative_to(ROOT)
+    command = [str(VENV_PYTHON), "-m", "pip", "install", "-qq"]
+    command += ["--disable-pip-version-check", "--no-input"]
+    source = ""
+    if WHEELHOUSE.is_dir():
+        command += ["--no-index", "--find-links", str(WHEELHOUSE)]
+        source = " from wheelhouse/, without network"
+    say(f"installing {shown} into .venv{source}; once per change")
+    if subprocess.call([*command, "-r", str(requirements)], cwd=str(ROOT)):
+        fail(
+            f"pip could not install {shown}, see above. Without network: run "
+            "`make wheels` where there is some, then copy wheelhouse/ here"
+        )
+
+
+def say(text: str) -> None:
+    print("bootstrap: " + text, file=sys.stderr, flush=True)
+
+
+def fail(text: str) -> NoReturn:
+    say(text)
+    sys.exit(EXIT_UNAVAILABLE)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,48 @@
+# Needs python3 >= 3.11 with venv, nothing else: each target makes its own .venv.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint bench doctor wheels clean venv venv-lint
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo '  Options go through ARGS, as in: make run ARGS="--agents 4"'
+
+run: venv ## run the mesh here: server, agents; Ctrl-C stops all
+	@$(VENV) manage.py up $(ARGS)
+
+demo: venv ## send the standard library through two agents, show what comes back
+	@$(VENV) -m examples.stdlib_metrics $(ARGS)
+
+test: venv ## all tests that need no browser and no benchmark machine
+	@$(VENV) -m pytest -n auto $(ARGS)
+
+lint: venv-lint ## ruff, its formatter, mypy
+	@$(VENV) -m ruff check .
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m mypy
+
+bench: venv ## how fast this machine is
+	@$(VENV) -m bench $(ARGS)
+
+doctor: venv ## what is wrong, with what to type
+	@$(VENV) manage.py doctor $(ARGS)
+
+wheels: venv ## fill wheelhouse/, from which other machines install offline
+	@$(VENV) -m pip --disable-pip-version-check wheel -q -w wheelhouse -r requirements.txt
+
+clean: ## delete .venv, caches; var/ holds your data, so it stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "no $(PYTHON) here; on Debian or Ubuntu: apt install python3 python3-venv"; \
+	  exit 69; }
+	@$(PYTHON) .ci/bootstrap.py requirements.txt
+
+venv-lint: venv
+	@$(PYTHON) .ci/bootstrap.py tests/requirements.txt

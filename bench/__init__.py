@@ -1,0 +1,1 @@
+"""How fast this machine moves tasks, beside what the same server can do bare."""

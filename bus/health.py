@@ -1,0 +1,156 @@
+"""Whether the mesh can keep its promises here: what is wrong, with what to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from . import agents, conf, connection, errors, topics
+
+OK: Final = "ok"
+WARN: Final = "warn"
+BAD: Final = "bad"
+
+LEAST_VERSION: Final = (7, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: `status` ok, warn or bad, a sentence, and what to type if any."""
+
+    name: str
+    status: str
+    says: str
+    hint: str = ""
+
+
+def checks() -> list[Check]:
+    """All findings; without a server only those that need none."""
+    found = [_python()]
+    try:
+        client = connection.reader()
+        info = client.info()
+        client.ping()
+    except errors.BusError as exc:
+        found.append(Check("redis", BAD, str(exc), _start_hint()))
+        return found
+    except (redis.RedisError, OSError) as exc:
+        found.append(Check("redis", BAD, str(connection.mapped(exc)), _start_hint()))
+        return found
+    found.append(_version(info))
+    found += _server(client, info)
+    found.append(_connections(client))
+    found += _mesh()
+    return found
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        return Check("python", BAD, f"Python {version}", "use Python 3.11 or newer")
+    return Check("python", OK, f"Python {version}")
+
+
+def _start_hint() -> str:
+    if conf.redis_url_given():
+        return "start the server REDIS_URL names, or unset it and type `make run`"
+    return "type `make run` in this folder, or set REDIS_URL"
+
+
+def _version(info: dict[str, Any]) -> Check:
+    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
+    text = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    where = connection.shown_url(connection._redis_url())
+    numbers = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    if numbers < LEAST_VERSION:
+        return Check(
+            "redis", BAD, f"{name} {text} at {where}", "7.0 or newer is needed"
+        )
+    return Check("redis", OK, f"{name} {text} at {where}")
+
+
+def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
+    """What the server is set to do with our data."""
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    if policy == "noeviction":
+        yield Check("eviction", OK, "noeviction: full memory refuses, deletes nothing")
+    else:
+        yield Check(
+            "eviction",
+            BAD,
+            f"maxmemory-policy {policy} deletes tasks when memory is full",
+            "CONFIG SET maxmemory-policy noeviction, and in the server's config file",
+        )
+    if info.get("aof_enabled"):
+        broken = info.get("aof_last_write_status", "ok") != "ok"
+        yield Check(
+            "persistence",
+            BAD if broken else OK,
+            "the append-only file cannot be written" if broken else "append-only file",
+            "look at the server's disk" if broken else "",
+        )
+    else:
+        yield Check(
+            "persistence",
+            WARN,
+            "no append-only file: a restart of the server loses tasks",
+            "CONFIG SET appendonly yes, and in the server's config file",
+        )
+    role = str(info.get("role", "master"))
+    if role != "master":
+        yield Check("role", BAD, f"the server is a {role}", "use the primary's address")
+    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    share = used / most if most else 0.0
+    if most and share > 0.8:
+        yield Check(
+            "memory",
+            WARN,
+            f"{share:.0%} of maxmemory is used; at 100 % new tasks are refused",
+            "raise maxmemory, or let agents work the backlog down",
+        )
+    else:
+        bound = f" of {most / 2**20:,.0f}" if most else ", no bound"
+        yield Check("memory", OK, f"{used / 2**20:,.1f} MiB{bound} used")
+
+
+def _connections(client: Any) -> Check:
+    try:
+        client.execute_command("CLIENT", "LIST")
+    except redis.RedisError as exc:
+        return Check(
+            "liveness",
+            WARN,
+            f"CLIENT LIST is not allowed ({exc}): tasks of killed agents wait a lease",
+            "allow it to the user in REDIS_URL: ACL SETUSER … +client|list",
+        )
+    return Check("liveness", OK, "tasks of killed agents are handed over within 5 s")
+
+
+def _mesh() -> Iterator[Check]:
+    """Agents, topics and their ledgers."""
+    live = agents.list_agents()
+    served = {name for agent in live for name in agent.get("topics", [])}
+    says = f"{len(live)} live"
+    yield Check("agents", OK if live else WARN, says, "" if live else _NO_AGENT)
+    for name in topics.list_topics():
+        facts = topics.stats(name)
+        drift = facts["ledger"]["drift"]
+        ledger = (
+            f"{facts['ledger']['came']:,} came = {facts['ledger']['live']:,} live + "
+            f"{facts['ledger']['ended']:,} ended"
+        )
+        if drift:
+            text = f"the ledger is off by {drift:+,}: {ledger}"
+            yield Check(f"topic {name}", BAD, text, "keys were changed by hand?")
+        elif facts["waiting"] and name not in served and not facts["paused"]:
+            text = f"{facts['waiting']:,} tasks wait and no live agent serves it"
+            yield Check(f"topic {name}", WARN, text, _NO_AGENT)
+        else:
+            yield Check(f"topic {name}", OK, ledger)
+
+
+_NO_AGENT: Final = "manage.py agent, for topics with a @handler"

@@ -1,0 +1,193 @@
+"""`manage.py dead`: list, show, replay and discard dead letters."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from django.core.management.base import BaseCommand, CommandError
+
+from bus import dead, errors, keys, messages, topics
+from bus.management import output
+
+
+class Command(BaseCommand):
+    help = "Dead letters: list, groups, show ID, replay ID…, discard ID…, undo ID…"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        sub = parser.add_subparsers(dest="verb", required=True)
+        for verb in ("list", "groups"):
+            one = sub.add_parser(verb)
+            one.add_argument("topic", nargs="?")
+            one.add_argument("--json", action="store_true", help="one object a line")
+            if verb == "list":
+                one.add_argument("-n", "--count", type=int, default=20)
+        for verb in ("show", "replay", "discard", "undo"):
+            one = sub.add_parser(verb)
+            one.add_argument("ids", nargs="*" if verb in _BULK else "+", metavar="ID")
+            one.add_argument("--topic")
+            if verb in _BULK:
+                one.add_argument("--all", action="store_true", help="of the --topic")
+            if verb == "replay":
+                one.add_argument("--payload", help="JSON to use instead, for one ID")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with output.bus_errors():
+            getattr(self, f"_{options['verb']}")(options)
+
+    def _list(self, options: dict[str, Any]) -> None:
+        if not 1 <= options["count"] <= 10_000:
+            raise CommandError("--count is 1 to 10000", returncode=2)
+        names = _names(options["topic"])
+        letters = [x for name in names for x in dead.list_dead(name, options["count"])]
+        letters.sort(key=lambda letter: letter.died_at, reverse=True)
+        letters = letters[: options["count"]]
+        if options["json"]:
+            for letter in letters:
+                self.stdout.write(output.json_line(_facts(letter)))
+            return
+        if not letters:
+            self.stdout.write("No dead letters.")
+            return
+        shown = output.table("died (UTC)", "topic", "id", "attempts", "error")
+        for letter in letters:
+            error = f"{letter.error.get('type')}: {letter.error.get('message')}"
+            first = output.plain(error).partition("\n")[0][:80]
+            count = len(letter.attempts)
+            shown.add_row(
+                letter.died_at[:19].replace("T", " "),
+                letter.topic,
+                letter.id,
+                str(count),
+                first.replace("[", "\\["),
+            )
+        output.console(self.stdout).print(shown)
+
+    def _groups(self, options: dict[str, Any]) -> None:
+        shown = output.table("count", "topic", "fingerprint", "error", right=("count",))
+        rows = [
+            (name, group)
+            for name in _names(options["topic"])
+            for group in dead.dead_groups(name)
+        ]
+        if options["json"]:
+            for name, group in rows:
+                self.stdout.write(output.json_line({"topic": name, **group}))
+            return
+        for name, group in sorted(rows, key=lambda row: -row[1]["count"]):
+            error = f"{group['error'].get('type')}: {group['error'].get('message')}"
+            first = output.plain(error).partition("\n")[0][:90].replace("[", "\\[")
+            shown.add_row(f"{group['count']:,}", name, group["fingerprint"], first)
+        if not rows:
+            self.stdout.write("No dead letters.")
+            return
+        output.console(self.stdout).print(shown)
+
+    def _show(self, options: dict[str, Any]) -> None:
+        for task_id in options["ids"]:
+            letter = _found(task_id, options["topic"])
+            text = orjson.dumps(_facts(letter), option=orjson.OPT_INDENT_2).decode()
+            self.stdout.write(output.plain(text))
+
+    def _replay(self, options: dict[str, Any]) -> None:
+        payload: Any = ...
+        if options["payload"] is not None:
+            if len(options["ids"]) != 1:
+                raise CommandError("--payload is for one ID", returncode=2)
+            try:
+                payload = orjson.loads(options["payload"])
+            except ValueError as exc:
+                raise CommandError(
+                    f"--payload is not JSON: {exc}", returncode=2
+                ) from exc
+        self._each(options, lambda topic, i: dead.replay(topic, i, payload), "replayed")
+
+    def _discard(self, options: dict[str, Any]) -> None:
+        self._each(options, dead.discard, "discarded")
+
+    def _undo(self, options: dict[str, Any]) -> None:
+        names = _names(options["topic"])
+        for task_id in options["ids"]:
+            for at, name in enumerate(names):
+                try:
+                    dead.undo(name, task_id)
+                    self.stdout.write(f"{task_id} is dead again, in {name}")
+                    break
+                except errors.DeadLetterNotFound:
+                    if at == len(names) - 1:
+                        raise
+
+    def _each(self, options: dict[str, Any], act: Any, done: str) -> None:
+        """Act on every letter named; one that fails does not stop the others."""
+        pairs = list(_chosen(options))
+        failed = 0
+        for topic, task_id in pairs:
+            try:
+                act(topic, task_id)
+                self.stdout.write(f"{task_id} {done}")
+            except (errors.NotFound, errors.Conflict) as exc:
+                failed += 1
+                self.stderr.write(f"{task_id} not {done}: {exc}")
+        if failed:
+            raise CommandError(f"{failed} of {len(pairs)} not {done}", returncode=1)
+
+
+_BULK = ("replay", "discard")
+
+
+def _names(topic: str | None) -> list[str]:
+    return topics.list_topics() if topic is None else [keys.check_topic(topic)]
+
+
+def _found(task_id: str, topic: str | None) -> messages.DeadLetter:
+    for name in _names(topic):
+        try:
+            return dead.get_dead(name, task_id)
+        except errors.DeadLetterNotFound:
+            continue
+    where = f"topic {topic!r}" if topic else "any topic"
+    raise errors.DeadLetterNotFound(f"no dead letter of task {task_id} in {where}")
+
+
+def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The letters the command names, as (topic, task id)."""
+    if options["all"]:
+        if not options["topic"] or options["ids"]:
+            raise CommandError("--all needs --topic and no ids", returncode=2)
+        # The set is frozen first: a replayed task that dies again is not taken twice.
+        before, letters = "+", []
+        while page := dead.list_dead(options["topic"], 1000, before):
+            letters += [letter.id for letter in page]
+            before = page[-1].entry_id
+        yield from ((options["topic"], task_id) for task_id in reversed(letters))
+        return
+    if not options["ids"]:
+        raise CommandError("name one or more task ids, or --all", returncode=2)
+    for task_id in options["ids"]:
+        keys.check_task_id(task_id)
+        if options["topic"]:
+            yield keys.check_topic(options["topic"]), task_id
+            continue
+        try:
+            yield _found(task_id, None).topic, task_id
+        except errors.DeadLetterNotFound as exc:
+            raise CommandError(str(exc), returncode=1) from exc
+
+
+def _facts(letter: messages.DeadLetter) -> dict[str, Any]:
+    """A letter as operators read it."""
+    return {
+        "id": letter.id,
+        "topic": letter.topic,
+        "task": letter.payload,
+        "error": letter.error,
+        "fingerprint": letter.fingerprint,
+        "epoch": letter.epoch,
+        "enqueued_at": letter.enqueued_at,
+        "died_at": letter.died_at,
+        "fence": letter.fence,
+        "entry_id": letter.entry_id,
+        "attempts": list(letter.attempts),
+    }

@@ -1,0 +1,135 @@
+"""`manage.py enqueue`: send one task, or a file of them."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+from django.core.management.base import BaseCommand, CommandError
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from bus import errors, keys, tasks
+from bus.management import output
+
+
+class Command(BaseCommand):
+    help = (
+        "Sends one task (TOPIC JSON), or one per line of a JSONL file (--file, - for "
+        "stdin). Prints the id; with --file a summary."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("topic")
+        parser.add_argument("payload", nargs="?", help="JSON, such as '{\"n\": 1}'")
+        parser.add_argument("--file", metavar="JSONL", help="- reads stdin")
+        parser.add_argument(
+            "--id", help="UUID of the task: the same again is no new one"
+        )
+        parser.add_argument("--delay", type=float, metavar="S", help="start it later")
+        parser.add_argument("--max-attempts", type=int, metavar="N")
+        parser.add_argument("--timeout", type=float, metavar="S", help="per attempt")
+        parser.add_argument("--wait", type=float, metavar="S", help="for its result")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if (options["payload"] is None) == (options["file"] is None):
+            raise CommandError("give either a JSON payload or --file", returncode=2)
+        if options["file"] and (options["id"] or options["wait"]):
+            raise CommandError("--id and --wait are for one task", returncode=2)
+        with output.bus_errors():
+            keys.check_topic(options["topic"])
+            if options["file"]:
+                self._send_file(options)
+            else:
+                self._send_one(options)
+
+    def _send_one(self, options: dict[str, Any]) -> None:
+        try:
+            payload = orjson.loads(options["payload"])
+        except ValueError as exc:
+            raise CommandError(
+                f"the payload is not JSON: {exc}; a text needs quotes of its own, "
+                """as in '"text"'""",
+                returncode=2,
+            ) from exc
+        task_id = tasks.enqueue_task(
+            options["topic"], payload, task_id=options["id"], **_knobs(options)
+        )
+        if not options["wait"]:
+            self.stdout.write(task_id)
+            return
+        from bus import results
+
+        task = results.wait_result(task_id, options["topic"], options["wait"])
+        row = {"id": task_id, "state": task.state, "result": task.result}
+        if task.error:
+            row["error"] = task.error
+        self.stdout.write(output.json_line(row))
+        if task.state != "done":
+            raise CommandError(f"task {task_id} is {task.state}", returncode=1)
+
+    def _send_file(self, options: dict[str, Any]) -> None:
+        source, total = _opened(options["file"])
+        sent = 0
+        progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=output.console(sys.stderr),
+            disable=not sys.stderr.isatty(),
+        )
+        with source, progress:
+            bar = progress.add_task(f"enqueue {options['topic']}", total=total)
+            lines = _payloads(source)
+            try:
+                while chunk := list(itertools.islice(lines, tasks.BATCH)):
+                    ids = tasks.enqueue_many(options["topic"], chunk, **_knobs(options))
+                    sent += len(ids)
+                    progress.update(bar, completed=sent)
+            except errors.BusError as exc:
+                sent += len(exc.accepted) if isinstance(exc, errors.TopicFull) else 0
+                told = f"{sent:,} tasks were accepted before; nothing after them"
+                exc.args = (f"{exc} ({told})",)
+                raise
+        self.stdout.write(f"{sent:,} tasks accepted in topic {options['topic']}")
+
+
+def _knobs(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "delay_s": options["delay"],
+        "max_attempts": options["max_attempts"],
+        "timeout_s": options["timeout"],
+    }
+
+
+def _opened(name: str) -> tuple[IO[bytes], int | None]:
+    """The source and how many lines it has, where that can be known."""
+    if name == "-":
+        return sys.stdin.buffer, None
+    try:
+        with Path(name).open("rb") as file:
+            total = sum(1 for line in file if line.strip())
+        return Path(name).open("rb"), total
+    except OSError as exc:
+        raise CommandError(f"cannot read {name}: {exc.strerror}", returncode=2) from exc
+
+
+def _payloads(source: IO[bytes]) -> Iterator[Any]:
+    for number, line in enumerate(source, 1):
+        if not line.strip():
+            continue
+        try:
+            yield orjson.loads(line)
+        except ValueError as exc:
+            raise errors.InvalidPayload(f"line {number} is not JSON: {exc}") from None

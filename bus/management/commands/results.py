@@ -1,0 +1,86 @@
+"""`manage.py results`: the newest results, or all as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from bus import errors, keys, results, topics
+from bus.management import output
+
+
+class Command(BaseCommand):
+    help = "Prints the newest results of a topic (or of all); --follow goes on."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("topic", nargs="?")
+        parser.add_argument("-n", "--count", type=int, default=10)
+        parser.add_argument("-f", "--follow", action="store_true")
+        parser.add_argument(
+            "--json", action="store_true", help="whole rows, one a line"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not 0 <= options["count"] <= 10_000:
+            raise CommandError("--count is 0 to 10000", returncode=2)
+        with output.bus_errors(), contextlib.suppress(KeyboardInterrupt):
+            names = _names(options["topic"])
+            # The cursors first: what comes while we print is not missed after it.
+            cursors = {name: results.last_result_id(name) for name in names}
+            rows = [
+                (entry_id, row)
+                for name in names
+                for entry_id, row in results.tail_results(name, options["count"])
+            ]
+            newest = sorted(rows, key=lambda item: _order(item[0]))
+            shown = newest[-options["count"] :] if options["count"] else []
+            for entry_id, row in shown:
+                self._print(entry_id, row, options["json"])
+            if options["follow"]:
+                self._follow(options, cursors)
+
+    def _follow(self, options: dict[str, Any], cursors: dict[str, str]) -> None:
+        while True:
+            try:
+                for name in _names(options["topic"]):
+                    if name not in cursors:
+                        cursors[name] = "0-0"  # a new topic: from its first result
+                quiet = True
+                for name, cursor in cursors.items():
+                    block_ms = 1000 if len(cursors) == 1 else 0
+                    for entry_id, row in results.results_after(
+                        name, cursor, 1000, block_ms
+                    ):
+                        cursors[name] = entry_id
+                        self._print(entry_id, row, options["json"])
+                        quiet = False
+                if quiet:
+                    time.sleep(0.2)
+            except errors.BusUnavailable as exc:
+                # The cursor is an id: after an outage it goes on without a gap.
+                self.stderr.write(f"waiting: {exc}")
+                time.sleep(1)
+
+    def _print(self, entry_id: str, row: dict[str, Any], whole: bool) -> None:
+        if whole:
+            self.stdout.write(output.json_line({"entry_id": entry_id, **row}))
+            return
+        when = str(row.get("finished_at", ""))[11:23]
+        state = row.get("state", "?")
+        value = output.json_line(row.get("result", row))
+        head = f"{when}  {row.get('topic', '-'):<16} {state:<9} {row.get('id', '-')}"
+        self.stdout.write(output.plain(f"{head}  {value[:120]}"))
+        self.stdout.flush()
+
+
+def _names(topic: str | None) -> list[str]:
+    return topics.list_topics() if topic is None else [keys.check_topic(topic)]
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)

@@ -1,0 +1,61 @@
+"""What all commands share: the console and how errors of the bus end a command."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+from django.core.management.base import CommandError
+from rich.console import Console
+from rich.table import Table
+
+from bus import errors
+
+EXIT_USAGE: Final = 2
+EXIT_UNAVAILABLE: Final = 69
+
+
+@contextlib.contextmanager
+def bus_errors() -> Iterator[None]:
+    """Errors of the bus as one sentence: exit 69 where Redis is away, 2 for input."""
+    try:
+        yield
+    except errors.BusUnavailable as exc:
+        raise CommandError(str(exc), returncode=EXIT_UNAVAILABLE) from exc
+    except (errors.InvalidName, errors.InvalidPayload, errors.InvalidOption) as exc:
+        raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
+    except errors.HandlerError as exc:
+        raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
+    except errors.BusError as exc:
+        raise CommandError(str(exc), returncode=1) from exc
+
+
+def console(stream: Any = None) -> Console:
+    """A console that is plain where nobody looks (no terminal, NO_COLOR)."""
+    out = stream or sys.stdout
+    wide = None if getattr(out, "isatty", lambda: False)() else 160
+    return Console(file=out, highlight=False, soft_wrap=False, width=wide)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table without boxes; the columns named in `right` hold numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left")
+    return made
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON for pipes."""
+    return orjson.dumps(value, default=str).decode()
+
+
+def plain(text: str) -> str:
+    """Text of others on a terminal: control and direction characters made visible."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else repr(char)[1:-1]
+        for char in text
+    )
