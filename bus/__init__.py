@@ -13,7 +13,6 @@ from .dead import (
     replay,
     undo,
 )
-from .deliveries import ack, create_consumer_group, read_group
 from .errors import (
     AgentNotFound,
     BusError,
@@ -39,6 +38,7 @@ from .errors import (
     TooManyTopics,
     TopicFull,
 )
+from .groups import ack, create_consumer_group, read_group
 from .handlers import handler
 from .keys import agent_key, dead_stream, result_stream, task_stream
 from .lookup import get_task

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from . import agents, deliveries, errors, keys, lane, messages, quiet
+from . import agents, errors, groups, keys, lane, messages, quiet
 from .beats import Beats
 from .handlers import Handler
 from .janitor import Janitor
@@ -111,9 +111,7 @@ class Agent:
         """The working group; a server that is not there yet is waited for."""
         while True:
             try:
-                return await asyncio.to_thread(
-                    deliveries.join_group, topic, self._group
-                )
+                return await asyncio.to_thread(groups.join_group, topic, self._group)
             except errors.BusUnavailable as exc:
                 log.warning("%s", exc)
                 await asyncio.sleep(0.3)
@@ -131,8 +129,8 @@ class Agent:
             "topics": [each.topic for each in self._lanes],
             "slots": sum(each.size for each in self._lanes),
             "in_flight": sum(len(each.held) for each in self._lanes),
-            "done": sum(each.done for each in self._lanes),
-            "failed": sum(each.failed for each in self._lanes),
+            "done": sum(each.reports.done for each in self._lanes),
+            "failed": sum(each.reports.failed for each in self._lanes),
             "rss_bytes": _rss_bytes(),
             "cpu": round((cpu - before) / (now - then), 3) if now > then else 0.0,
             "version": VERSION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from . import connection, errors, failures, keys, messages, scripts
+from . import connection, errors, failures, keys, messages, records, scripts
 from .conf import conf
 from .messages import DeadLetter
 
@@ -125,7 +125,7 @@ def replay(topic: str, task_id: str, payload: Any = ...) -> str:
     while True:
         letter = _letter_or_not_dead(topic, task_id)
         body = messages.encode(letter.payload if payload is ... else payload)
-        options = messages.without_option(letter.options, "q")
+        options = records.without_option(letter.options, "q")
         args = [task_id, letter.entry_id, body, options, letter.epoch + 1, mark]
         more = [keys.group_key(topic, letter.fingerprint)]
         outcome = scripts.run("replay", topic, args, more)[0]

@@ -1,8 +1,7 @@
-"""Tasks as agents see them: groups, reading, and every way a delivery can end."""
+"""Deliveries in the hand of the agent runtime: claimed, renewed, ended."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +9,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import connection, errors, keys, messages, scripts
+from . import connection, keys, messages, records, scripts
 from .conf import conf
 
 BATCH: Final = 100
@@ -29,7 +28,7 @@ class Delivery:
     id: str
     json: str
     meta: str
-    record: messages.Record
+    record: records.Record
     received_ms: int
 
     @property
@@ -41,10 +40,24 @@ class Delivery:
     def enqueued_ms(self) -> int:
         """When the task was first accepted, server ms."""
         if self.meta:
-            mark = messages.parse_options(self.meta).get("e", "")
+            mark = records.parse_options(self.meta).get("e", "")
             if mark.isdigit():
                 return int(mark)
         return messages.entry_ms(self.sid)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a consumer takes its tasks: one topic's working group, over one client."""
+
+    client: redis.asyncio.Redis
+    topic: str
+    group: str
+    consumer: str
+
+    async def run(self, name: str, args: list[Any], more: Sequence[str] = ()) -> Any:
+        """A script of this topic."""
+        return await scripts.arun(name, self.topic, args, more, client=self.client)
 
 
 @dataclass(slots=True)
@@ -58,142 +71,6 @@ class Claimed:
     timeout_s: float | None  # the topic's setting
 
 
-# --- groups
-
-
-def create_consumer_group(topic: str, group: str, observe: bool = False) -> bool:
-    """Create a group from the first entry on; an existing one is success (False).
-
-    The first group of a topic becomes its working group, which moves tasks on;
-    `observe` makes one that only looks.
-    """
-    keys.check_topic(topic)
-    keys.check_group(group)
-    scripts.ensure_topic(topic)
-    return bool(_ensure_group(topic, group, observe)[0])
-
-
-def join_group(topic: str, default: str = "default") -> str:
-    """The topic's working group, created as `default` if the topic has none."""
-    keys.check_topic(topic)
-    scripts.ensure_topic(topic)
-    working = _ensure_group(topic, default, False)[1]
-    if working != default:
-        _ensure_group(topic, working, False)
-    return working
-
-
-def _ensure_group(topic: str, group: str, observe: bool) -> tuple[int, str]:
-    args = [group, "1" if observe else "0"]
-    created, working = scripts.run("ensure_group", topic, args)
-    return int(created), str(working)
-
-
-def is_nogroup(exc: BaseException) -> bool:
-    """Whether an operator deleted the group (or flushed the server) meanwhile."""
-    cause = exc.__cause__
-    return "NOGROUP" in str(exc) or (cause is not None and "NOGROUP" in str(cause))
-
-
-# --- hand-written agents
-
-
-def read_group(
-    topic: str, group: str, consumer: str, count: int = 1, block_ms: int = 1000
-) -> list[tuple[str, dict[str, Any]]]:
-    """Up to `count` tasks for a hand-written agent: `(entry id, fields)`.
-
-    Fields: `id`, `json` (as sent), `payload` (its value; the text itself where it is no
-    JSON), `meta`; in the working group also `attempt` and `fence`. Waits up to
-    `block_ms` for the first. End each with `ack` or `move_to_dead`; one that is held
-    for a lease (15 s) without a sign of life is handed to the next reader.
-    """
-    keys.check_topic(topic)
-    keys.check_group(group)
-    keys.check_group(consumer)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
-        raise errors.InvalidOption(f"count {count!r} is not 1 to 1000")
-    until = time.monotonic() + max(0, block_ms) / 1000
-    scripts.ensure_topic(topic)
-    working = _ensure_group(topic, group, False)[1] == group
-    if not working:
-        _ensure_group(topic, group, True)
-    block_s = 0.0
-    while True:
-        try:
-            entries = (
-                _read_new(topic, group, consumer, count, block_s)
-                if (block_s or not working)
-                else []
-            )
-            if working:
-                found = _verified(topic, group, consumer, count, entries)
-            else:
-                found = [(sid, _observed(flat)) for sid, flat in entries]
-        except errors.BusError as exc:
-            if not is_nogroup(exc):
-                raise
-            _ensure_group(topic, group, not working)
-            found = []
-        left = until - time.monotonic()
-        if found or left <= 0:
-            return found
-        # Short blocks keep the socket timeout out of it, and a reader that sleeps
-        # inside the server would not see rows handed over.
-        block_s = min(left, 1.0)
-
-
-def _read_new(
-    topic: str, group: str, consumer: str, count: int, block_s: float
-) -> list[tuple[str, list[str]]]:
-    """New entries as `(sid, flat fields)`, blocking for at most `block_s`."""
-    command: list[Any] = ["XREADGROUP", "GROUP", group, consumer, "COUNT", count]
-    if block_s:
-        command += ["BLOCK", max(1, int(block_s * 1000))]
-    command += ["STREAMS", keys.task_stream(topic), ">"]
-    with connection.guard():
-        client = connection.blocker()
-        # The raw reply: redis-py's own parsing differs between its protocol versions.
-        return messages.flat_entries(client.execute_command(*command))
-
-
-def _verified(
-    topic: str,
-    group: str,
-    consumer: str,
-    count: int,
-    entries: list[tuple[str, list[str]]],
-) -> list[tuple[str, dict[str, Any]]]:
-    sids = [sid for sid, _ in entries]
-    raw = scripts.run("claim", topic, claim_args(group, consumer, count, True, sids))
-    found = []
-    for item in parse_claim(topic, raw).deliveries:
-        fields = _observed(["id", item.id, "json", item.json, "meta", item.meta])
-        fields |= {"attempt": item.record.attempt + 1, "fence": item.fence}
-        found.append((item.sid, fields))
-    return found
-
-
-def _observed(flat: list[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=False))
-    if "json" in fields:
-        fields["payload"] = messages.decode_or_text(fields["json"])
-    return fields
-
-
-def ack(topic: str, group: str, entry_id: str) -> int:
-    """1 if the entry was pending in the group, else 0.
-
-    In the working group this completes the task without a result of its own.
-    """
-    keys.check_topic(topic)
-    keys.check_group(group)
-    return int(scripts.run("ack", topic, [group, keys.check_entry(entry_id)]))
-
-
-# --- the agent runtime
-
-
 def claim_args(
     group: str, consumer: str, want: int, alone: bool, sids: Sequence[str] = ()
 ) -> list[Any]:
@@ -203,27 +80,22 @@ def claim_args(
 
 
 async def claim(
-    client: redis.asyncio.Redis,
-    topic: str,
-    group: str,
-    consumer: str,
+    seat: Seat,
     want: int,
     alone: bool,
     sids: Sequence[str] | None = None,
 ) -> Claimed:
     """Take up to `want` tasks. Sent once: after an error `recover` finds what came."""
-    args = claim_args(group, consumer, want, alone, sids or ())
-    raw = await scripts.arun("claim", topic, args, client=client, retry_s=0)
-    return parse_claim(topic, raw)
+    args = claim_args(seat.group, seat.consumer, want, alone, sids or ())
+    raw = await scripts.arun("claim", seat.topic, args, client=seat.client, retry_s=0)
+    return parse_claim(seat.topic, raw)
 
 
-async def recover(
-    client: redis.asyncio.Redis, topic: str, group: str, consumer: str, after: str
-) -> tuple[int, str, list[Delivery]]:
+async def recover(seat: Seat, after: str) -> tuple[int, str, list[Delivery]]:
     """Server ms, the sid to go on behind (or empty), and tasks this consumer holds."""
-    args = [group, consumer, after]
-    now, last, flat = await scripts.arun("recover", topic, args, client=client)
-    return now, last, _deliveries(topic, now, flat)
+    args = [seat.group, seat.consumer, after]
+    now, last, flat = await seat.run("recover", args)
+    return now, last, _deliveries(seat.topic, now, flat)
 
 
 def raw_fields(topic: str, sid: str) -> dict[str, str]:
@@ -242,7 +114,7 @@ def parse_claim(topic: str, raw: list[Any]) -> Claimed:
 
 
 def _deliveries(topic: str, now: int, flat: list[str]) -> list[Delivery]:
-    record = messages.parse_record
+    record = records.parse_record
     return [
         Delivery(topic, sid, task_id, json, meta, record(text), now)
         for sid, task_id, json, meta, text in zip(
@@ -262,19 +134,16 @@ class Completion:
 
 
 async def complete(
-    client: redis.asyncio.Redis,
-    topic: str,
-    group: str,
-    consumer: str,
+    seat: Seat,
     items: Sequence[Completion],
 ) -> list[str]:
     """End up to 100 deliveries of one topic; per item ok, duplicate, fenced or gone."""
-    args: list[Any] = [group, consumer, conf.RESULTS_KEEP]
+    args: list[Any] = [seat.group, seat.consumer, conf.RESULTS_KEEP]
     for item in items:
         held = item.delivery
         args += (held.sid, held.record.n, held.id)
         args += (item.wait_bucket, item.run_bucket, item.row)
-    raw = await scripts.arun("complete", topic, args, client=client)
+    raw = await seat.run("complete", args)
     outcomes = [OK] * len(items)
     for at in range(1, len(raw), 3):
         index, kind, info = raw[at : at + 3]
@@ -305,36 +174,31 @@ class Failure:
     run_bucket: int
 
 
-async def fail(
-    client: redis.asyncio.Redis, topic: str, group: str, consumer: str, item: Failure
-) -> str:
+async def fail(seat: Seat, item: Failure) -> str:
     """End an attempt as failed: delayed, dead, cancelled, or fenced / gone."""
     held = item.delivery
     letter = messages.letter_json(held.id, held.json.encode())
-    args: list[Any] = [group, consumer, topic, conf.RESULTS_KEEP]
+    args: list[Any] = [seat.group, seat.consumer, seat.topic, conf.RESULTS_KEEP]
     args += (held.sid, held.record.n, held.id, int(item.delay_s * 1000))
     args += ("1" if item.final else "0", item.max_attempts)
     args += (item.attempt_line, item.error_json, item.fingerprint, letter)
     args += (item.run_bucket,)
-    group_key = keys.group_key(topic, item.fingerprint)
-    reply = await scripts.arun("fail", topic, args, [group_key], client=client)
+    group_key = keys.group_key(seat.topic, item.fingerprint)
+    reply = await seat.run("fail", args, [group_key])
     return str(reply[0])
 
 
 async def release(
-    client: redis.asyncio.Redis,
-    topic: str,
-    group: str,
-    consumer: str,
+    seat: Seat,
     held: Sequence[Delivery],
 ) -> int:
     """Give deliveries back unfinished, keeping their place; how many were ours."""
     count = 0
     for at in range(0, len(held), BATCH):
-        args: list[Any] = [group, consumer]
+        args: list[Any] = [seat.group, seat.consumer]
         for item in held[at : at + BATCH]:
             args += (item.sid, item.record.n, item.id)
-        count += int(await scripts.arun("release", topic, args, client=client))
+        count += int(await seat.run("release", args))
     return count
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import connection, errors, keys, messages, scripts
+from . import connection, errors, keys, messages, records, scripts
 from .messages import Task
 
 
@@ -95,9 +95,9 @@ def _live_task(
     who: str,
     log: str,
 ) -> Task:
-    record = messages.parse_record(text)
-    options = messages.parse_options(record.options)
-    marks = messages.parse_options(meta)
+    record = records.parse_record(text)
+    options = records.parse_options(record.options)
+    marks = records.parse_options(meta)
     if not record.sid:
         state = messages.DELAYED
     elif who and who != keys.HANDED_OVER:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from . import errors
+from . import errors, records
 from .conf import conf
 
 WAITING: Final = "waiting"
@@ -176,25 +176,6 @@ def decode_or_text(text: str) -> Any:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What the mesh knows of a live task beside its payload; written by Lua only."""
-
-    sid: str
-    attempt: int  # failed attempts so far
-    epoch: int
-    n: int
-    lost: int
-    flags: str
-    options: str
-
-
-def parse_record(text: str) -> Record:
-    """A record as stored in the hash of live tasks."""
-    sid, attempt, epoch, n, lost, flags, options = text.split("|", 6)
-    return Record(sid, int(attempt), int(epoch), int(n), int(lost), flags, options)
-
-
 def parse_row(text: str) -> dict[str, Any]:
     """A result row as a dict; empty where somebody else wrote something else."""
     row = decode_or_text(text)
@@ -256,12 +237,6 @@ def dump(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-def parse_options(text: str) -> dict[str, str]:
-    """`m=3,t=60` as a dict; unknown marks are kept for newer code to read."""
-    pairs = (part.partition("=") for part in text.split(",") if part)
-    return {name: value for name, _, value in pairs}
-
-
 def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLetter:
     """A dead entry as a letter, also when somebody else wrote it."""
     raw_json = fields.get("json", "")
@@ -274,7 +249,7 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         payload = body["payload"]
     else:
         payload = body if body is not None else raw_json
-    meta = parse_options(fields.get("meta", ""))
+    meta = records.parse_options(fields.get("meta", ""))
     try:
         error = orjson.loads(fields.get("error", ""))
     except ValueError:
@@ -298,34 +273,3 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         died_at=iso(entry_ms(entry_id)),
         raw=fields,
     )
-
-
-def streams_of(reply: Any) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Each stream of an XREAD-like reply with its `(entry id, flat fields)`.
-
-    redis-py shapes such replies differently per protocol version; both are read.
-    """
-    pairs = reply.items() if isinstance(reply, dict) else reply or []
-    out = []
-    for stream, entries in pairs:
-        if entries and entries[0] and isinstance(entries[0][0], (list, tuple)):
-            entries = entries[0]
-        rows: list[tuple[str, list[str]]] = []
-        for entry_id, fields in entries:
-            if isinstance(fields, dict):
-                fields = [part for pair in fields.items() for part in pair]
-            rows.append((entry_id, list(fields or [])))
-        if rows:
-            out.append((stream, rows))
-    return out
-
-
-def flat_entries(reply: Any) -> list[tuple[str, list[str]]]:
-    """All entries of an XREAD-like reply as `(entry id, flat fields)`."""
-    return [row for _, rows in streams_of(reply) for row in rows]
-
-
-def without_option(text: str, name: str) -> str:
-    """Options without one mark."""
-    pairs = parse_options(text).items()
-    return ",".join(f"{k}={v}" for k, v in pairs if k != name)

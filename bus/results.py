@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from . import connection, keys, lookup, messages
+from . import connection, keys, lookup, messages, replies
 from .messages import Task
 
 
@@ -52,7 +52,7 @@ def results_after(
         reply = client.execute_command(
             "XREAD", "COUNT", count, "BLOCK", min(block_ms, 2000), "STREAMS", key, after
         )
-    entries = messages.flat_entries(reply)
+    entries = replies.flat_entries(reply)
     return [
         _row((sid, dict(zip(flat[::2], flat[1::2], strict=False))))
         for sid, flat in entries
@@ -91,7 +91,7 @@ def wait_result(task_id: str, topic: str, timeout_s: float = 10.0) -> Task:
             with connection.guard():
                 reply = client.execute_command(*command)
             ids = {}
-            for stream, entries in messages.streams_of(reply):
+            for stream, entries in replies.streams_of(reply):
                 ends[streams.index(stream)] = entries[-1][0]
                 ids.update({flat[1]: stream for _, flat in entries if len(flat) > 1})
             if task.id in ids:

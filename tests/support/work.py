@@ -7,6 +7,8 @@ import os
 import time
 from typing import Any
 
+import bus
+
 
 async def echo(payload: Any, task: Any) -> Any:
     """Gives the payload back."""
@@ -35,4 +37,23 @@ async def deadly(payload: Any, task: Any) -> Any:
 
 async def failing(payload: Any, task: Any) -> Any:
     """Always fails."""
+    raise ValueError(f"cannot do {payload}")
+
+
+async def stubborn(payload: Any, task: Any) -> Any:
+    """Never ends, whatever one asks of it."""
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            continue
+
+
+def busy(payload: Any, task: Any) -> Any:
+    """Asks for another try and says why."""
+    raise bus.Retry(0.05, "the printer is busy")
+
+
+def broken(payload: Any, task: Any) -> Any:
+    """Fails one call deep."""
     raise ValueError(f"cannot do {payload}")

@@ -1,0 +1,137 @@
+"""Consumer groups, with the three calls an agent written by hand lives on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from . import connection, deliveries, errors, keys, messages, replies, scripts
+
+
+def create_consumer_group(topic: str, group: str, observe: bool = False) -> bool:
+    """Create a group from the first entry on; an existing one is success (False).
+
+    The first group of a topic becomes its working group, which moves tasks on;
+    `observe` makes one that only looks.
+    """
+    keys.check_topic(topic)
+    keys.check_group(group)
+    scripts.ensure_topic(topic)
+    return bool(_ensure_group(topic, group, observe)[0])
+
+
+def join_group(topic: str, default: str = "default") -> str:
+    """The topic's working group, created as `default` if the topic has none."""
+    keys.check_topic(topic)
+    scripts.ensure_topic(topic)
+    working = _ensure_group(topic, default, False)[1]
+    if working != default:
+        _ensure_group(topic, working, False)
+    return working
+
+
+def _ensure_group(topic: str, group: str, observe: bool) -> tuple[int, str]:
+    args = [group, "1" if observe else "0"]
+    created, working = scripts.run("ensure_group", topic, args)
+    return int(created), str(working)
+
+
+def is_nogroup(exc: BaseException) -> bool:
+    """Whether an operator deleted the group (or flushed the server) meanwhile."""
+    cause = exc.__cause__
+    return "NOGROUP" in str(exc) or (cause is not None and "NOGROUP" in str(cause))
+
+
+def read_group(
+    topic: str, group: str, consumer: str, count: int = 1, block_ms: int = 1000
+) -> list[tuple[str, dict[str, Any]]]:
+    """Up to `count` tasks for a hand-written agent: `(entry id, fields)`.
+
+    Fields: `id`, `json` (as sent), `payload` (its value; the text itself where it is no
+    JSON), `meta`; in the working group also `attempt` and `fence`. Waits up to
+    `block_ms` for the first. End each with `ack` or `move_to_dead`; one that is held
+    for a lease (15 s) without a sign of life is handed to the next reader.
+    """
+    keys.check_topic(topic)
+    keys.check_group(group)
+    keys.check_group(consumer)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
+        raise errors.InvalidOption(f"count {count!r} is not 1 to 1000")
+    until = time.monotonic() + max(0, block_ms) / 1000
+    scripts.ensure_topic(topic)
+    working = _ensure_group(topic, group, False)[1] == group
+    if not working:
+        _ensure_group(topic, group, True)
+    block_s = 0.0
+    while True:
+        try:
+            entries = (
+                _read_new(topic, group, consumer, count, block_s)
+                if (block_s or not working)
+                else []
+            )
+            if working:
+                found = _verified(topic, group, consumer, count, entries)
+            else:
+                found = [(sid, _observed(flat)) for sid, flat in entries]
+        except errors.BusError as exc:
+            if not is_nogroup(exc):
+                raise
+            _ensure_group(topic, group, not working)
+            found = []
+        left = until - time.monotonic()
+        if found or left <= 0:
+            return found
+        # Short blocks keep the socket timeout out of it, and a reader that sleeps
+        # inside the server would not see rows handed over.
+        block_s = min(left, 1.0)
+
+
+def _read_new(
+    topic: str, group: str, consumer: str, count: int, block_s: float
+) -> list[tuple[str, list[str]]]:
+    """New entries as `(sid, flat fields)`, blocking for at most `block_s`."""
+    command: list[Any] = ["XREADGROUP", "GROUP", group, consumer, "COUNT", count]
+    if block_s:
+        command += ["BLOCK", max(1, int(block_s * 1000))]
+    command += ["STREAMS", keys.task_stream(topic), ">"]
+    with connection.guard():
+        client = connection.blocker()
+        # The raw reply: redis-py's own parsing differs between its protocol versions.
+        return replies.flat_entries(client.execute_command(*command))
+
+
+def _verified(
+    topic: str,
+    group: str,
+    consumer: str,
+    count: int,
+    entries: list[tuple[str, list[str]]],
+) -> list[tuple[str, dict[str, Any]]]:
+    sids = [sid for sid, _ in entries]
+    raw = scripts.run(
+        "claim", topic, deliveries.claim_args(group, consumer, count, True, sids)
+    )
+    found = []
+    for item in deliveries.parse_claim(topic, raw).deliveries:
+        fields = _observed(["id", item.id, "json", item.json, "meta", item.meta])
+        fields |= {"attempt": item.record.attempt + 1, "fence": item.fence}
+        found.append((item.sid, fields))
+    return found
+
+
+def _observed(flat: list[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=False))
+    if "json" in fields:
+        fields["payload"] = messages.decode_or_text(fields["json"])
+    return fields
+
+
+def ack(topic: str, group: str, entry_id: str) -> int:
+    """1 if the entry was pending in the group, else 0.
+
+    In the working group this completes the task without a result of its own.
+    """
+    keys.check_topic(topic)
+    keys.check_group(group)
+    return int(scripts.run("ack", topic, [group, keys.check_entry(entry_id)]))

@@ -1,0 +1,36 @@
+"""What the mesh keeps of a live task beside its payload, as only Lua writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the mesh knows of a live task beside its payload; written by Lua only."""
+
+    sid: str
+    attempt: int  # failed attempts so far
+    epoch: int
+    n: int
+    lost: int
+    flags: str
+    options: str
+
+
+def parse_record(text: str) -> Record:
+    """A record as stored in the hash of live tasks."""
+    sid, attempt, epoch, n, lost, flags, options = text.split("|", 6)
+    return Record(sid, int(attempt), int(epoch), int(n), int(lost), flags, options)
+
+
+def parse_options(text: str) -> dict[str, str]:
+    """`m=3,t=60` as a dict; unknown marks are kept for newer code to read."""
+    pairs = (part.partition("=") for part in text.split(",") if part)
+    return {name: value for name, _, value in pairs}
+
+
+def without_option(text: str, name: str) -> str:
+    """Options without one mark."""
+    pairs = parse_options(text).items()
+    return ",".join(f"{k}={v}" for k, v in pairs if k != name)

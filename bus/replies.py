@@ -1,0 +1,30 @@
+"""Stream replies in the one shape we read, whatever redis-py made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def streams_of(reply: Any) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Each stream of an XREAD-like reply with its `(entry id, flat fields)`.
+
+    redis-py shapes such replies differently per protocol version; both are read.
+    """
+    pairs = reply.items() if isinstance(reply, dict) else reply or []
+    out = []
+    for stream, entries in pairs:
+        if entries and entries[0] and isinstance(entries[0][0], (list, tuple)):
+            entries = entries[0]
+        rows: list[tuple[str, list[str]]] = []
+        for entry_id, fields in entries:
+            if isinstance(fields, dict):
+                fields = [part for pair in fields.items() for part in pair]
+            rows.append((entry_id, list(fields or [])))
+        if rows:
+            out.append((stream, rows))
+    return out
+
+
+def flat_entries(reply: Any) -> list[tuple[str, list[str]]]:
+    """All entries of an XREAD-like reply as `(entry id, flat fields)`."""
+    return [row for _, rows in streams_of(reply) for row in rows]

@@ -1,0 +1,193 @@
+"""How runs end on the server: results in batches, failures one by one.
+
+One completion script is in flight at a time: a completion that finds none goes at once,
+those that come meanwhile go together with the next. Nothing waits for a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from . import dead, deliveries, errors, failures, keys, messages, slots
+from .conf import conf
+from .deliveries import Completion, Seat
+from .handlers import Handler
+from .runs import FENCED, TIMED_OUT, Run
+
+log = logging.getLogger("bus.agent")
+
+_RETRY_S: Final = 0.2
+T = TypeVar("T")
+
+
+class Reports:
+    """Reports finished runs of one topic; `ended` hears of each once it is known."""
+
+    def __init__(
+        self, seat: Seat, handler: Handler, ended: Callable[[Run], None]
+    ) -> None:
+        self.done = self.failed = 0
+        self.clock_ms = 0.0  # server ms at monotonic 0
+        self._seat, self._handler, self._ended = seat, handler, ended
+        self._agent = keys.agent_of(seat.consumer)
+        self._unsent: deque[tuple[Run, Completion]] = deque()
+        self._sending = False
+        self._work: set[asyncio.Task[None]] = set()
+
+    @property
+    def unsent(self) -> int:
+        """Finished tasks that wait for the script in flight."""
+        return len(self._unsent)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way."""
+        return bool(self._work)
+
+    def report(self, run: Run) -> None:
+        """Take a run that came back from its slot."""
+        if run.stopped == FENCED:
+            self._ended(run)
+            return
+        error = slots.stop_error(run) if run.stopped else run.error
+        if error is None:
+            try:
+                limit = conf.RESULT_MAX_BYTES
+                result = messages.encode(run.value, what="result", max_bytes=limit)
+            except errors.InvalidPayload as exc:
+                error = exc
+        if error is not None:
+            self._spawn(self._fail(run, error))
+            return
+        self._unsent.append((run, self._completion(run, result)))
+        if not self._sending:
+            self._sending = True
+            self._spawn(self._send())
+
+    async def close(self) -> None:
+        """Give up on what could not be reported."""
+        for task in list(self._work):
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+    def _completion(self, run: Run, result: bytes) -> Completion:
+        held = run.delivery
+        started_ms, enqueued_ms = self._server_ms(run.started), held.enqueued_ms
+        row = messages.result_row(
+            held.id,
+            held.topic,
+            held.json,
+            result,
+            agent=self._agent,
+            attempt=held.record.attempt + 1,
+            fence=held.fence,
+            enqueued_ms=enqueued_ms,
+            started_ms=started_ms,
+            finished_ms=self._server_ms(run.finished),
+        )
+        return Completion(
+            held,
+            row,
+            failures.log2_bucket(started_ms - enqueued_ms),
+            failures.log2_bucket((run.finished - run.started) * 1000),
+        )
+
+    def _server_ms(self, monotonic_s: float) -> int:
+        """A moment of ours on the server's clock; our own clock says nothing."""
+        return int(self.clock_ms + monotonic_s * 1000)
+
+    async def _send(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                count = min(len(unsent), deliveries.BATCH)
+                batch = [unsent.popleft() for _ in range(count)]
+                items = [item for _, item in batch]
+                send = functools.partial(deliveries.complete, self._seat, items)
+                outcomes = await self._insist(send)
+                for (run, _), outcome in zip(batch, outcomes, strict=True):
+                    if outcome in (deliveries.OK, deliveries.DUPLICATE):
+                        self.done += 1
+                    else:
+                        log.warning("%s: result refused: %s", run.delivery.id, outcome)
+                    self._ended(run)
+        finally:
+            self._sending = False
+
+    async def _fail(self, run: Run, error: BaseException) -> None:
+        if isinstance(error, errors.DecodeError):
+            await self._bury(run, error)
+        else:
+            failure = self._failure(run, error)
+            send = functools.partial(deliveries.fail, self._seat, failure)
+            outcome = await self._insist(send)
+            log.info(
+                "%s: attempt %d failed (%s), now %s",
+                run.delivery.id,
+                run.delivery.record.attempt + 1,
+                error,
+                outcome,
+            )
+        self.failed += 1
+        self._ended(run)
+
+    def _failure(self, run: Run, error: BaseException) -> deliveries.Failure:
+        held, record = run.delivery, run.delivery.record
+        facts = failures.describe(error)
+        if run.stopped == TIMED_OUT:
+            facts |= {"type": "Timeout", "reason": "timeout", "traceback": ""}
+        attempt = record.attempt + 1
+        base_s = self._handler.backoff_s or conf.BACKOFF_S
+        delay_s = failures.backoff_s(attempt, base_s, conf.BACKOFF_MAX_S)
+        if isinstance(error, errors.Retry) and error.delay_s is not None:
+            delay_s = max(0.0, float(error.delay_s))
+        line = failures.attempt_line(
+            epoch=record.epoch,
+            attempt=attempt,
+            agent=self._agent,
+            fence=held.fence,
+            started_ms=self._server_ms(run.started),
+            finished_ms=self._server_ms(run.finished),
+            error=facts,
+        )
+        return deliveries.Failure(
+            held,
+            line,
+            messages.dump(facts),
+            failures.fingerprint(facts),
+            delay_s,
+            isinstance(error, errors.GiveUp),
+            self._handler.max_attempts or conf.MAX_ATTEMPTS,
+            failures.log2_bucket((run.finished - run.started) * 1000),
+        )
+
+    async def _bury(self, run: Run, error: errors.DecodeError) -> None:
+        """An entry whose JSON nobody can read: a dead letter with what it held."""
+        held = run.delivery
+        facts = failures.plain("Malformed", str(error), "malformed")
+
+        def bury() -> str:
+            fields = deliveries.raw_fields(held.topic, held.sid)
+            payload = fields.get("json", fields)
+            return dead.bury(held.topic, held.sid, payload, facts)
+
+        await self._insist(lambda: asyncio.to_thread(bury))
+
+    async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Repeat until the server answers: a finished task is worth waiting for."""
+        while True:
+            try:
+                return await action()
+            except errors.BusUnavailable as exc:
+                log.warning("%s: cannot report yet: %s", self._seat.topic, exc)
+                await asyncio.sleep(_RETRY_S)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)

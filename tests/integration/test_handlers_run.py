@@ -1,0 +1,168 @@
+"""How handlers run in an agent, and what every ending of theirs comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from tests.support import agents, work
+from tests.support.waiting import wait_until
+
+
+async def echo(payload: Any, task: Any) -> Any:
+    return payload
+
+
+def _ends(topic: str, task_id: str, state: str, timeout_s: float = 10.0) -> bus.Task:
+    """Wait until the task is in the state; the task."""
+    wait_until(
+        lambda: bus.get_task(task_id, topic).state == state,
+        timeout_s,
+        f"task {task_id} is {state}",
+    )
+    return bus.get_task(task_id, topic)
+
+
+@pytest.mark.parametrize("delay", [float("inf"), "soon", 1e300])
+def test_a_retry_with_an_impossible_delay_still_ends_the_attempt(
+    test_topic: str, delay: Any
+) -> None:
+    async def handler(payload: Any, task: Any) -> Any:
+        raise bus.Retry(delay)
+
+    task_id = bus.enqueue_task(test_topic, "x")
+
+    with agents.running(test_topic, handler, concurrency=1):
+        wait_until(
+            lambda: bus.get_task(task_id, test_topic).attempts,
+            5,
+            "the attempt is on record",
+        )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"json": b"\xff\xfe"},
+        {"json": b"\xff\xfe", "meta": b"\x80"},
+        {b"\xff": b"\xff"},
+        {"json": "{" + "x" * 300_000},
+        {"note": "x" * 300_000},
+    ],
+    ids=["bytes", "bytes in meta", "bytes as name", "too large", "too large, no json"],
+)
+def test_an_entry_nobody_can_read_is_buried_and_the_agent_goes_on(
+    test_topic: str, redis_client: redis.Redis, fields: Any
+) -> None:
+    with agents.running(test_topic, echo, concurrency=1):
+        redis_client.xadd(bus.task_stream(test_topic), fields)
+        healthy = bus.enqueue_task(test_topic, "healthy")
+
+        _ends(test_topic, healthy, "done")
+        wait_until(
+            lambda: bus.stats(test_topic)["dead"] == 1, 5, "the entry is a dead letter"
+        )
+
+    assert bus.list_dead(test_topic)[0].error["reason"] == "malformed"
+
+
+def test_a_slot_survives_a_handler_that_swallows_its_cancellation(
+    test_topic: str,
+) -> None:
+    async def handler(payload: Any, task: Any) -> Any:
+        if payload == "swallow":
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                return "swallowed"
+        if payload == "raise":
+            raise asyncio.CancelledError
+        return payload
+
+    options = {"concurrency": 1, "timeout_s": 0.3, "max_attempts": 1}
+    with agents.running(test_topic, handler, **options):
+        for payload in ("swallow", "raise"):
+            task_id = bus.enqueue_task(test_topic, payload)
+            _ends(test_topic, task_id, "dead")
+        after = bus.enqueue_task(test_topic, "after")
+
+        assert _ends(test_topic, after, "done").result == "after"
+
+
+def test_slots_are_back_when_hung_threads_return(test_topic: str) -> None:
+    freed = threading.Event()
+
+    def handler(payload: Any, task: Any) -> Any:
+        if payload == "hang":
+            freed.wait(30)
+        return payload
+
+    options = {"concurrency": 1, "timeout_s": 0.2, "max_attempts": 1}
+    with agents.running(test_topic, handler, **options):
+        bus.enqueue_many(test_topic, ["hang"] * 8)
+        # So many that the agent stops taking tasks until some return.
+        wait_until(lambda: bus.stats(test_topic)["dead"] >= 5, 10, "5 tasks timed out")
+        freed.set()
+        after = bus.enqueue_task(test_topic, "after")
+
+        assert _ends(test_topic, after, "done").result == "after"
+
+
+def test_unstarted_long_tasks_are_left_to_an_agent_that_is_free(
+    test_topic: str,
+) -> None:
+    def handler(payload: Any, task: Any) -> Any:
+        time.sleep(1)
+        return payload
+
+    ids = bus.enqueue_many(test_topic, range(6))
+
+    with (
+        agents.running(test_topic, handler, concurrency=1, agent_id="one"),
+        agents.running(test_topic, handler, concurrency=1, agent_id="two"),
+    ):
+        for task_id in ids:
+            _ends(test_topic, task_id, "done", 15)
+
+    per_agent = [row["agent"] for _, row in bus.tail_results(test_topic, 6)]
+    assert sorted(per_agent.count(name) for name in ("one", "two")) >= [2, 2]
+
+
+def test_a_process_handler_keeps_the_reason_of_its_retry(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, "x")
+
+    with agents.running(test_topic, work.busy, cpu=True, concurrency=1, max_attempts=1):
+        task = _ends(test_topic, task_id, "dead", 20)
+
+    assert task.attempts[0]["error"]["message"] == "the printer is busy"
+
+
+def test_a_process_handler_leaves_the_traceback_of_its_own_frames(
+    test_topic: str,
+) -> None:
+    options = {"cpu": True, "concurrency": 1, "max_attempts": 1}
+    task_id = bus.enqueue_task(test_topic, "x")
+
+    with agents.running(test_topic, work.broken, **options):
+        task = _ends(test_topic, task_id, "dead", 20)
+
+    assert "in broken" in task.attempts[0]["error"]["traceback"]
+    assert task.attempts[0]["error"]["frame"] == "work.py:broken"
+
+
+def test_a_handlers_own_decode_error_is_an_ordinary_failure(test_topic: str) -> None:
+    async def handler(payload: Any, task: Any) -> Any:
+        raise bus.DecodeError("the file it fetched is broken")
+
+    task_id = bus.enqueue_task(test_topic, "x")
+
+    with agents.running(test_topic, handler, max_attempts=2, backoff_s=0.01):
+        task = _ends(test_topic, task_id, "dead")
+
+    assert [row["error"]["type"] for row in task.attempts] == ["DecodeError"] * 2

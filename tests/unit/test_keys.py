@@ -1,0 +1,277 @@
+"""Names: what a topic, an agent, a group or an id may be, and the keys made of them."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus import errors, keys
+
+GOOD_TOPICS = (
+    "a",
+    "0",
+    "demo",
+    "a:b",
+    "a.b",
+    "a_b",
+    "a-b",
+    "a--b",
+    "a::b",
+    "a_",
+    "a-",
+    "orders:eu.west-1_v2",
+    "agents2",
+    "agent",
+    "x" * 64,
+)
+BAD_TOPICS = (
+    "",
+    " ",
+    "a}{b",
+    "{a}",
+    "a{b",
+    "*",
+    "a*",
+    "?",
+    "[a]",
+    "../x",
+    "..",
+    ".",
+    ".a",
+    "a.",
+    "a:",
+    ":a",
+    "-a",
+    "_a",
+    "a/b",
+    "a\\b",
+    "a b",
+    "a\tb",
+    "a\n",
+    "\na",
+    "a\r\n",
+    "a\x00",
+    "a\x00b",
+    "A",
+    "Demo",
+    "x" * 65,
+    "\uff41",  # full-width a
+    "\u0661",  # a digit, but not one of ours
+    "\u00e4",
+    "\u212a",  # the Kelvin sign, which lowers to k
+    "a\u200bb",
+    "a\u202eb",
+    "%00",
+    "a%2fb",
+    "a,b",
+    "a|b",
+    "a~b",
+    "~",
+    "\ud800",
+    "agents",
+)
+NOT_TEXT = (None, 5, b"demo", ["demo"], {"a": 1})
+GLOBAL_NAMES = {"topics", "format", "agents", "gone"}  # of no topic
+
+
+def short(value: object) -> str:
+    """A test id for hostile values."""
+    return ascii(value)[:24]
+
+
+@pytest.mark.parametrize("topic", GOOD_TOPICS)
+def test_it_takes_a_good_topic_as_it_is(topic: str) -> None:
+    assert keys.check_topic(topic) == topic
+
+
+@pytest.mark.parametrize("topic", BAD_TOPICS, ids=short)
+@pytest.mark.parametrize(
+    "key_of", [keys.task_stream, keys.result_stream, keys.dead_stream]
+)
+def test_it_makes_no_key_of_a_hostile_topic(key_of: object, topic: str) -> None:
+    assert callable(key_of)
+
+    with pytest.raises(errors.InvalidName, match="topic"):
+        key_of(topic)
+
+
+@pytest.mark.parametrize("topic", NOT_TEXT, ids=short)
+def test_it_refuses_a_topic_that_is_not_text(topic: object) -> None:
+    with pytest.raises(errors.InvalidName, match="topic"):
+        keys.check_topic(topic)  # type: ignore[arg-type]
+
+
+def test_it_says_what_a_topic_may_be() -> None:
+    with pytest.raises(errors.InvalidName) as refusal:
+        keys.check_topic("No!")
+
+    assert "'No!'" in str(refusal.value)
+    assert "1 to 64 of a-z 0-9" in str(refusal.value)
+    assert refusal.value.code == "invalid_name"
+
+
+def test_it_says_that_a_reserved_topic_is_reserved() -> None:
+    with pytest.raises(errors.InvalidName, match="reserved"):
+        keys.check_topic("agents")
+
+
+def test_it_does_not_repeat_a_megabyte_of_bad_topic() -> None:
+    with pytest.raises(errors.InvalidName) as refusal:
+        keys.check_topic("x" * 1_000_000)
+
+    assert len(str(refusal.value)) < 300
+
+
+def test_an_invalid_name_is_a_value_error_too() -> None:
+    with pytest.raises(ValueError, match="topic"):
+        keys.check_topic("*")
+
+
+@hypothesis.settings(deadline=None)
+@given(st.text(max_size=70))
+def test_it_takes_exactly_the_documented_grammar(text: str) -> None:
+    grammar = re.compile(r"\A[a-z0-9](?:[a-z0-9:._-]{0,62}[a-z0-9_-])?\Z")
+    allowed = bool(grammar.match(text)) and not text.endswith("\n")
+
+    try:
+        taken = keys.check_topic(text) == text
+    except errors.InvalidName:
+        taken = False
+
+    assert taken == (allowed and text != "agents")
+
+
+@hypothesis.settings(deadline=None)
+@given(st.from_regex(r"[a-z0-9][a-z0-9:._-]{0,62}[a-z0-9_-]", fullmatch=True))
+def test_every_key_of_a_topic_carries_its_hash_tag(topic: str) -> None:
+    made = [
+        keys.task_stream(topic),
+        keys.result_stream(topic),
+        keys.dead_stream(topic),
+        keys.group_key(topic, "0123456789abcdef"),
+        *(keys.named(name, topic) for name in keys.NAMES - GLOBAL_NAMES),
+    ]
+
+    # The first {…} decides the cluster slot.
+    tags = {re.search(r"\{([^}]*)\}", key) for key in made}
+    assert {tag.group(1) for tag in tags if tag} == {topic}
+    assert None not in tags
+
+
+def test_two_topics_share_no_key() -> None:
+    topics = ["a", "a:b", "b", "a:b:c", "tasks", "a.b", "topics", "group"]
+
+    made = [
+        keys.named(name, topic)
+        for topic in topics
+        for name in keys.NAMES - GLOBAL_NAMES
+    ]
+
+    assert len(set(made)) == len(made)
+
+
+def test_the_streams_have_their_founding_names() -> None:
+    assert keys.task_stream("demo") == "stream:tasks:{demo}"
+    assert keys.result_stream("demo") == "stream:results:{demo}"
+    assert keys.dead_stream("demo") == "stream:dead:{demo}"
+
+
+@pytest.mark.parametrize("agent_id", ["a", "A.b:c_d@host-1", "0", "x" * 128])
+def test_an_agents_key_names_it_behind_the_tag_of_all_agents(agent_id: str) -> None:
+    assert keys.agent_key(agent_id) == f"mesh:agent:{{agents}}:{agent_id}"
+
+
+@pytest.mark.parametrize(
+    "agent_id",
+    ["", " ", "a b", "a\n", "-a", "@a", "x" * 129, "a#b", "a{b}", "é", "~", None, 7],
+    ids=short,
+)
+def test_it_refuses_a_hostile_agent_id(agent_id: str) -> None:
+    with pytest.raises(errors.InvalidName, match="agent id"):
+        keys.agent_key(agent_id)
+
+
+@pytest.mark.parametrize("group", ["workers", "my group", "Grüße", "a#b", "x" * 256])
+def test_it_takes_any_printable_group(group: str) -> None:
+    assert keys.check_group(group) == group
+
+
+@pytest.mark.parametrize(
+    "group", ["", "~", "a\nb", "a\x00", "x" * 257, "\ud800", "a\u202eb", None, 5, b"g"]
+)
+def test_it_refuses_a_group_that_is_empty_unprintable_or_ours(group: str) -> None:
+    with pytest.raises(errors.InvalidName, match="group"):
+        keys.check_group(group)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "0198c0de-0000-7000-8000-00000000abcd",
+        "0198C0DE-0000-7000-8000-00000000ABCD",
+        "0198c0de00007000800000000000abcd",
+        "{0198c0de-0000-7000-8000-00000000abcd}",
+        "urn:uuid:0198c0de-0000-7000-8000-00000000abcd",
+    ],
+)
+def test_one_task_id_has_one_spelling(spelling: str) -> None:
+    assert keys.check_task_id(spelling) == "0198c0de-0000-7000-8000-00000000abcd"
+
+
+@pytest.mark.parametrize(
+    "task_id",
+    ["", "*", "../", "x" * 1_000_000, "0198c0de", None, 5, b"x", ["a"]],
+    ids=short,
+)
+def test_it_refuses_a_task_id_that_is_no_uuid(task_id: str) -> None:
+    with pytest.raises(errors.InvalidName, match="UUID") as refusal:
+        keys.check_task_id(task_id)
+
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("entry_id", ["0-1", "1732287600000-0", "1732287600000-4095"])
+def test_it_takes_a_stream_id_as_it_is(entry_id: str) -> None:
+    assert keys.check_entry(entry_id) == entry_id
+
+
+@pytest.mark.parametrize(
+    "entry_id",
+    ["", "-", "+", "$", ">", "*", "1", "1-", "-1", "1-1-1", "a-1", "1-*", " 1-1"]
+    + ["1-1\n", "\u0661-1", "\u00b2-1", "1.0-1", None, 5, ["1-1"]],
+    ids=short,
+)
+def test_it_refuses_what_is_no_stream_id(entry_id: str) -> None:
+    with pytest.raises(errors.InvalidName, match="entry id"):
+        keys.check_entry(entry_id)
+
+
+@pytest.mark.parametrize(
+    "entry_id", [f"{2**64}-0", f"1-{2**64}", "9" * 400 + "-0"], ids=short
+)
+def test_it_refuses_a_stream_id_beyond_64_bits(entry_id: str) -> None:
+    """The server could not even parse it, which would be its error, not ours."""
+    with pytest.raises(errors.InvalidName, match="entry id"):
+        keys.check_entry(entry_id)
+
+
+def test_the_id_of_a_foreign_entry_is_a_uuid_and_always_the_same() -> None:
+    first = keys.foreign_id("demo", "1732287600000-0")
+
+    assert first == keys.foreign_id("demo", "1732287600000-0")
+    assert str(uuid.UUID(first)) == first
+    assert first != keys.foreign_id("demo", "1732287600000-1")
+    assert first != keys.foreign_id("other", "1732287600000-0")
+
+
+def test_a_consumer_belongs_to_its_agent() -> None:
+    consumer = keys.consumer_of("agent-1", "5f2a")
+
+    assert keys.agent_of(consumer) == "agent-1"
+    assert keys.agent_of("written-by-hand") == "written-by-hand"
+    assert consumer != keys.consumer_of("agent-1", "77aa")
