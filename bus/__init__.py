@@ -46,6 +46,29 @@ from .messages import DeadLetter, Task
 from .results import tail_results, wait_result
 from .tasks import aenqueue_task, cancel, enqueue_many, enqueue_task
 from .topics import list_topics, pause, resume, set_limits, stats
+from .twins import (
+    aack,
+    acancel,
+    acreate_consumer_group,
+    adead_groups,
+    aderegister_agent,
+    adiscard,
+    aenqueue_many,
+    aget_task,
+    aheartbeat_agent,
+    alist_agents,
+    alist_dead,
+    alist_topics,
+    amove_to_dead,
+    apause,
+    aread_group,
+    aregister_agent,
+    areplay,
+    aresume,
+    atail_results,
+    aundo,
+    await_result,
+)
 
 __all__ = [
     # Connections and names.
@@ -91,6 +114,28 @@ __all__ = [
     "list_agents",
     "read_group",
     "register_agent",
+    # Asyncio twins.
+    "aack",
+    "acancel",
+    "acreate_consumer_group",
+    "adead_groups",
+    "aderegister_agent",
+    "adiscard",
+    "aenqueue_many",
+    "aget_task",
+    "aheartbeat_agent",
+    "alist_agents",
+    "alist_dead",
+    "alist_topics",
+    "amove_to_dead",
+    "apause",
+    "aread_group",
+    "aregister_agent",
+    "areplay",
+    "aresume",
+    "atail_results",
+    "aundo",
+    "await_result",
     # Errors.
     "AgentNotFound",
     "BusError",

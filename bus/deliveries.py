@@ -9,7 +9,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import connection, keys, messages, records, scripts
+from . import connection, keys, messages, records, replies, scripts
 from .conf import conf
 
 BATCH: Final = 100
@@ -89,6 +89,17 @@ async def claim(
     args = claim_args(seat.group, seat.consumer, want, alone, sids or ())
     raw = await scripts.arun("claim", seat.topic, args, client=seat.client, retry_s=0)
     return parse_claim(seat.topic, raw)
+
+
+async def wait_for_new(
+    seat: Seat, reader: redis.asyncio.Redis, want: int, block_s: float
+) -> list[str]:
+    """Entry ids delivered to this consumer by a read that blocks on its own client."""
+    command: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
+    command += ["COUNT", want, "BLOCK", int(block_s * 1000)]
+    command += ["STREAMS", keys.task_stream(seat.topic), ">"]
+    execute: Any = reader.execute_command
+    return [sid for sid, _ in replies.flat_entries(await execute(*command))]
 
 
 async def recover(seat: Seat, after: str) -> tuple[int, str, list[Delivery]]:

@@ -19,7 +19,6 @@ from . import (
     handlers,
     keys,
     records,
-    replies,
     reports,
     slots,
 )
@@ -115,12 +114,7 @@ class Lane:
         if await self._claim(want):
             return
         # A script cannot block: read here, let the script check what came.
-        seat, reader = self._seat, self._reader
-        command: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
-        command += ["COUNT", want, "BLOCK", int(_BLOCK_S * 1000)]
-        command += ["STREAMS", keys.task_stream(self.topic), ">"]
-        execute: Any = reader.execute_command
-        sids = [sid for sid, _ in replies.flat_entries(await execute(*command))]
+        sids = await deliveries.wait_for_new(self._seat, self._reader, want, _BLOCK_S)
         self.last_read = time.time()
         if sids:
             await self._claim(len(sids), sids)

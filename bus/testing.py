@@ -1,0 +1,99 @@
+"""For the tests of code that enqueues or handles tasks: no server, no agent.
+
+with testing.collect() as sent:
+    signup(user)
+testing.assert_enqueued(sent, "mail", {"to": user.email})
+assert testing.run_inline("mail", {"to": "a@b.c"}) == {"sent": True}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from . import errors, handlers, messages, tasks
+from .messages import Task
+
+_ANY: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One task that would have been sent."""
+
+    id: str
+    topic: str
+    payload: Any
+    delayed: bool
+
+
+@contextlib.contextmanager
+def collect() -> Iterator[list[Sent]]:
+    """Collect what is enqueued inside instead of sending it; checks are as strict."""
+    sent: list[Sent] = []
+
+    def take(batch: tasks.Batch) -> list[tasks.Accepted]:
+        known = {item.id: item.payload for item in sent if item.topic == batch.topic}
+        accepted = []
+        for at, task_id in enumerate(batch.ids):
+            # The value an agent would get, after its way through JSON.
+            due, _, text = batch.args[4 + at * 4 : 7 + at * 4]
+            payload = messages.decode(text)
+            if task_id in known:
+                if known[task_id] != payload:
+                    raise errors.TaskConflict(f"task id {task_id} is taken")
+            else:
+                sent.append(Sent(task_id, batch.topic, payload, bool(due)))
+                known[task_id] = payload
+            state = messages.DELAYED if due else messages.WAITING
+            accepted.append(tasks.Accepted(task_id, state, True))
+        return accepted
+
+    async def atake(batch: tasks.Batch) -> list[tasks.Accepted]:
+        return take(batch)
+
+    before = tasks.send, tasks.asend
+    tasks.send, tasks.asend = take, atake
+    try:
+        yield sent
+    finally:
+        tasks.send, tasks.asend = before
+
+
+def assert_enqueued(
+    sent: list[Sent], topic: str, payload: Any = _ANY, *, count: int | None = None
+) -> None:
+    """At least one such task was sent, or exactly `count`."""
+    fitting = [
+        item
+        for item in sent
+        if item.topic == topic and (payload is _ANY or item.payload == payload)
+    ]
+    wanted = bool(fitting) if count is None else len(fitting) == count
+    if not wanted:
+        what = topic if payload is _ANY else f"{topic} with {payload!r}"
+        seen = "".join(f"\n  {item.topic}: {item.payload!r}" for item in sent)
+        number = "at least 1" if count is None else str(count)
+        raise AssertionError(
+            f"expected {number} task of {what}, found {len(fitting)}; sent:"
+            f"{seen or ' nothing'}"
+        )
+
+
+def run_inline(topic: str, payload: Any, *, attempt: int = 1) -> Any:
+    """Run the topic's handler here; its value after JSON, or what it raised."""
+    if topic not in handlers.registry:
+        handlers.autodiscover()
+    found = handlers.registry.get(topic)
+    if found is None:
+        raise errors.HandlerError(f"no handler serves topic {topic!r}")
+    value = messages.decode(messages.encode(payload))
+    task = Task(tasks.new_id(), topic, value, attempt=attempt, fence="0-1.0")
+    if found.is_async:
+        result = asyncio.run(found.function(value, task))
+    else:
+        result = found.function(value, task)
+    return messages.decode(messages.encode(result, what="result"))

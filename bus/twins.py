@@ -1,0 +1,44 @@
+"""Asyncio twins of the functions that have none of their own: each in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from . import agents, dead, groups, lookup, results, tasks, topics
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _twin(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+    @functools.wraps(function)
+    async def twin(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    return twin
+
+
+aack = _twin(groups.ack)
+acancel = _twin(tasks.cancel)
+acreate_consumer_group = _twin(groups.create_consumer_group)
+adead_groups = _twin(dead.dead_groups)
+aderegister_agent = _twin(agents.deregister_agent)
+adiscard = _twin(dead.discard)
+aenqueue_many = _twin(tasks.enqueue_many)
+aget_task = _twin(lookup.get_task)
+aheartbeat_agent = _twin(agents.heartbeat_agent)
+alist_agents = _twin(agents.list_agents)
+alist_dead = _twin(dead.list_dead)
+alist_topics = _twin(topics.list_topics)
+amove_to_dead = _twin(dead.move_to_dead)
+apause = _twin(topics.pause)
+aread_group = _twin(groups.read_group)
+aregister_agent = _twin(agents.register_agent)
+areplay = _twin(dead.replay)
+aresume = _twin(topics.resume)
+atail_results = _twin(results.tail_results)
+aundo = _twin(dead.undo)
+await_result = _twin(results.wait_result)

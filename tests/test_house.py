@@ -1,0 +1,186 @@
+"""The house rules that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+import bus
+from bus import keys, scripts
+
+ROOT = Path(__file__).resolve().parent.parent
+CEILING_LINES = 300
+# Grows only in a commit that says why.
+LONGER: dict[str, int] = {}
+
+TOP_LEVEL = {
+    "manage.py",
+    "meshsite",
+    "bus",
+    "dashboard",
+    "tests",
+    "requirements.txt",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "pyproject.toml",
+    "docs",
+    "examples",
+    "bench",
+    "deploy",
+    # What the house makes and git ignores.
+    "var",
+    "wheelhouse",
+    "htmlcov",
+}
+
+# Imports fall: a room imports only from floors below its own, never from its own.
+FLOORS: list[set[str]] = [
+    {"apps", "child", "conf", "errors", "quiet", "records", "replies", "screen"},
+    {"announcement", "binary", "claim", "connection", "keys", "messages", "supervisor"},
+    {"failures", "handlers", "scripts", "server"},
+    {"agents", "dead", "deliveries", "lookup", "processes", "topics"},
+    {"beats", "groups", "health", "janitor", "results", "runs", "tasks"},
+    {"slots", "testing", "twins"},
+    {"reports"},
+    {"lane"},
+    {"agent"},
+]
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def rooms() -> list[Path]:
+    return sorted((ROOT / "bus").glob("*.py"))
+
+
+def code_files() -> list[Path]:
+    folders = ("bus", "dashboard", "meshsite", "bench", "examples")
+    files = [path for name in folders for path in (ROOT / name).rglob("*.py")]
+    return sorted(path for path in files if "broken" not in path.parts)
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            found |= (
+                {node.module.split(".")[0]}
+                if node.module
+                else {alias.name for alias in node.names}
+            )
+    return found
+
+
+def test_the_top_level_holds_only_what_the_design_names() -> None:
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+
+    assert found <= TOP_LEVEL | {"__pycache__"}
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {path.stem for path in rooms()} - {"__init__"} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("path", rooms(), ids=lambda path: path.stem)
+def test_imports_fall(path: Path) -> None:
+    if path.stem == "__init__":
+        return
+    floor = FLOOR_OF[path.stem]
+
+    level = {name: FLOOR_OF[name] for name in imported_rooms(path)}
+
+    assert {name: at for name, at in level.items() if at >= floor} == {}
+
+
+@pytest.mark.parametrize("path", rooms(), ids=lambda path: path.stem)
+def test_the_bus_knows_neither_its_doors_nor_its_models(path: Path) -> None:
+    text = path.read_text()
+
+    assert not re.search(
+        r"^\s*(from|import) (meshsite|dashboard|examples)\b", text, re.M
+    )
+    if path.stem == "__init__":
+        assert "models" not in imported_rooms(path)
+
+
+@pytest.mark.parametrize("path", code_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_room_outgrows_the_ceiling(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+
+    assert lines <= LONGER.get(str(path.relative_to(ROOT)), CEILING_LINES)
+
+
+@pytest.mark.parametrize("path", code_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_room_says_its_one_reason(path: Path) -> None:
+    text = path.read_text()
+    if not text.strip():
+        return
+
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+
+    assert docstring, "a module docstring is missing"
+    assert docstring.splitlines()[0].rstrip()[-1] in ".:,"
+
+
+def test_no_public_name_hides_a_room() -> None:
+    stems = {path.stem for path in rooms()}
+
+    hidden = [
+        name
+        for name in bus.__all__
+        if name in stems and not isinstance(getattr(bus, name), types.ModuleType)
+    ]
+
+    assert hidden == []
+
+
+def test_everything_public_is_declared_and_documented() -> None:
+    names = list(bus.__all__)
+
+    assert len(names) == len(set(names))
+    for name in names:
+        assert getattr(bus, name).__doc__, name
+
+
+@pytest.mark.parametrize("name", sorted(scripts.SCRIPTS))
+def test_every_script_has_its_contract(name: str) -> None:
+    text = (ROOT / "bus" / "lua" / f"{name}.lua").read_text()
+    head = text.split("\nlocal ")[0]
+
+    assert text.startswith("-- "), "the first line says what it does"
+    assert re.search(r"^-- KEYS: ", text, re.M)
+    assert re.search(r"^-- (ARGV|Returns)", head, re.M)
+    assert "KEYS[" not in text, "keys are bound by name"
+    assert not re.search(r"cjson|'(mesh|stream):", text), "no payloads, no key names"
+
+
+@pytest.mark.parametrize("name", sorted(scripts.SCRIPTS))
+def test_every_script_touches_only_keys_it_declares(name: str) -> None:
+    script = scripts.SCRIPTS[name]
+    text = (ROOT / "bus" / "lua" / f"{name}.lua").read_text()
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+
+    for key in keys.NAMES - {word.strip("<>") for word in script.names}:
+        used = re.search(rf"(?:call|pcall)\('\w+', {key}\b", body)
+        assert used is None, f"{key} is touched and not declared"
+
+
+def test_keys_are_born_in_one_room() -> None:
+    for path in code_files():
+        if path.name in {"keys.py"} or "bench" in path.parts:
+            continue
+        text = path.read_text()
+        assert not re.search(r"[\"'](stream|mesh):[a-z{]", text), path
+
+
+def test_the_environment_is_read_in_settings_and_conf_only() -> None:
+    allowed = {"settings.py", "conf.py", "child.py", "processes.py", "screen.py"}
+    for path in code_files():
+        if path.name in allowed or path.parts[-2] in {"bench", "stdlib_metrics"}:
+            continue
+        assert "os.environ" not in path.read_text(), path
