@@ -59,6 +59,7 @@ class Agent:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lanes: list[lane.Lane] = []
+        self._threads: list[Beats | Janitor] = []
         self._started = time.time()
         self._state = "live"
         self._cpu = (time.monotonic(), _cpu_s())
@@ -79,6 +80,25 @@ class Agent:
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._signalled)
+        stopping = self._loop.create_task(self._stopping.wait())
+        serving = self._loop.create_task(self._serve())
+        await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+        self._state = "draining"
+        log.info("agent %s drains", self.id)
+        await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
+        for thread in self._threads:
+            thread.close()
+        with contextlib.suppress(errors.BusError):
+            # Not worth more than a moment: without it the registration just expires.
+            await asyncio.to_thread(agents.deregister_agent, self.id, self.consumer)
+        log.info("agent %s ended", self.id)
+        for task in (stopping, serving):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving  # raises what broke it
+
+    async def _serve(self) -> None:
+        """Read and run until something breaks that should not."""
         shared = quiet.Quiet()
         for found in self._handlers:
             group = await self._join(found.topic)
@@ -87,19 +107,14 @@ class Agent:
         shared.lanes = self._lanes
         beats = Beats(self.id, self.consumer, self.record, self._lanes)
         janitor = Janitor(self.consumer, lambda: beats.steady_s)
-        beats.start()
-        janitor.start()
+        self._threads = [beats, janitor]
+        for thread in self._threads:
+            thread.start()
         topics = ", ".join(f"{each.topic} ({each.size} slots)" for each in self._lanes)
         log.info("agent %s serves %s", self.id, topics)
-        await self._stopping.wait()
-        self._state = "draining"
-        log.info("agent %s drains", self.id)
-        await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
-        janitor.close()
-        beats.close()
-        with contextlib.suppress(errors.BusError):
-            await asyncio.to_thread(agents.deregister_agent, self.id, self.consumer)
-        log.info("agent %s ended", self.id)
+        # A deaf agent is worse than a dead one: a bug in a lane ends the process, and
+        # whoever supervises it starts another.
+        await asyncio.gather(*(each.broken for each in self._lanes))
 
     def _signalled(self) -> None:
         assert self._stopping is not None
@@ -111,7 +126,7 @@ class Agent:
         """The working group; a server that is not there yet is waited for."""
         while True:
             try:
-                return await asyncio.to_thread(groups.join_group, topic, self._group)
+                return await groups.ajoin_group(topic, self._group)
             except errors.BusUnavailable as exc:
                 log.warning("%s", exc)
                 await asyncio.sleep(0.3)

@@ -7,6 +7,7 @@ second, and reports what the server answered to the loop.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ import redis
 from . import agents, connection, deliveries, errors, keys
 from .conf import conf
 from .deliveries import Beat, Delivery
+
+log = logging.getLogger("bus.agent")
 
 
 class Held(Protocol):
@@ -64,7 +67,8 @@ class Beats(threading.Thread):
                 if self._steady_since is None:
                     self._steady_since = time.monotonic()
                 pause = conf.BEAT_S - (time.monotonic() - began)
-            except (errors.BusError, redis.RedisError, OSError):
+            except (errors.BusError, redis.RedisError, OSError) as exc:
+                log.debug("no beat: %s", exc)
                 self._steady_since = None
                 self._drop_client()
                 pause = min(0.3, conf.BEAT_S)

@@ -90,6 +90,9 @@ def _masked(url: str) -> str:
 def _options(**over: Any) -> dict[str, Any]:
     return {
         "decode_responses": True,
+        # Entries that somebody else wrote need not be UTF-8; they must not take down
+        # whoever reads them. Broken bytes show as \\xff and make no valid JSON.
+        "encoding_errors": "backslashreplace",
         "max_connections": conf.POOL_SIZE,
         "socket_timeout": conf.SOCKET_TIMEOUT_S,
         "socket_connect_timeout": conf.SOCKET_TIMEOUT_S,
@@ -106,7 +109,12 @@ def _keepalive(url: str) -> dict[str, Any]:
 def _make_sync(url: str, **over: Any) -> redis.Redis:
     options = _options(**_keepalive(url), **over)
     try:
-        return redis.Redis.from_url(url, **options)
+        if options.get("single_connection_client"):
+            return redis.Redis.from_url(url, **options)
+        # A thread beyond the last connection waits for one instead of failing.
+        wait_s = conf.SOCKET_TIMEOUT_S
+        pool = redis.BlockingConnectionPool.from_url(url, timeout=wait_s, **options)
+        return redis.Redis.from_pool(pool)
     except ValueError as exc:
         raise errors.InvalidOption(f"REDIS_URL: {exc}") from None
 
@@ -114,7 +122,10 @@ def _make_sync(url: str, **over: Any) -> redis.Redis:
 def _make_async(url: str, **over: Any) -> redis.asyncio.Redis:
     options = _options(**_keepalive(url), **over)
     try:
-        return redis.asyncio.Redis.from_url(url, **options)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url, timeout=conf.SOCKET_TIMEOUT_S, **options
+        )
+        return redis.asyncio.Redis.from_pool(pool)
     except ValueError as exc:
         raise errors.InvalidOption(f"REDIS_URL: {exc}") from None
 

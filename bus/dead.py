@@ -21,16 +21,16 @@ def move_to_dead(topic: str, entry_id: str, payload: Any) -> str:
     """
     said = payload.get("error") if isinstance(payload, dict) else None
     message = str(said) if said else "moved to dead by its agent"
-    return bury(topic, entry_id, payload, failures.plain("Moved", message, "moved"))
+    body = messages.encode(payload)
+    return bury(topic, entry_id, body, failures.plain("Moved", message, "moved"))
 
 
-def bury(topic: str, entry_id: str, payload: Any, error: dict[str, Any]) -> str:
-    """`move_to_dead` with the error it is to be grouped by."""
+def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
+    """`move_to_dead` of payload JSON, with the error it is to be grouped by."""
     keys.check_topic(topic)
     keys.check_entry(entry_id)
     scripts.ensure_topic(topic)
     fp = failures.fingerprint(error)
-    body = messages.encode(payload)
     args: list[Any] = [entry_id, keys.foreign_id(topic, entry_id)]
     args += ['{"id":"', b'","payload":%b}' % body, messages.dump(error), fp]
     more = [keys.group_key(topic, fp)]

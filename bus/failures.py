@@ -45,7 +45,7 @@ def describe(exc: BaseException) -> dict[str, Any]:
     frame = f"{own[-1].filename.rsplit('/', 1)[-1]}:{own[-1].name}" if own else ""
     text = "" if final else _tail(_traceback(exc))
     return {
-        "type": _printable(str(getattr(exc, "kind", None) or type(exc).__name__))[:128],
+        "type": _printable(_kind(exc))[:128],
         "message": _printable(_text(exc))[:MESSAGE_MOST],
         "reason": "gave_up" if final else "failed",
         "frame": frame,
@@ -60,6 +60,11 @@ def plain(kind: str, message: str, reason: str) -> dict[str, Any]:
         "message": _printable(message)[:MESSAGE_MOST],
         "reason": reason,
     }
+
+
+def _kind(exc: BaseException) -> str:
+    kind = getattr(type(exc), "kind", None) or vars(exc).get("kind")
+    return kind if isinstance(kind, str) and kind else type(exc).__name__
 
 
 def _text(exc: BaseException) -> str:

@@ -30,6 +30,15 @@ def join_group(topic: str, default: str = "default") -> str:
     return working
 
 
+async def ajoin_group(topic: str, default: str = "default") -> str:
+    """`join_group` for an agent's loop, where it can be cancelled."""
+    await scripts.aensure_topic(keys.check_topic(topic))
+    working = str((await scripts.arun("ensure_group", topic, [default, "0"]))[1])
+    if working != default:
+        await scripts.arun("ensure_group", topic, [working, "0"])
+    return working
+
+
 def _ensure_group(topic: str, group: str, observe: bool) -> tuple[int, str]:
     args = [group, "1" if observe else "0"]
     created, working = scripts.run("ensure_group", topic, args)

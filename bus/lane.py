@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import time
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import redis.asyncio
@@ -57,12 +58,13 @@ class Lane:
         name = keys.client_name(consumer)
         self._reader = connection.adedicated(block_s=_BLOCK_S, name=name)
         self._seat = Seat(connection.adedicated(name=name), self.topic, group, consumer)
-        self.reports = reports.Reports(self._seat, handler, self._forget)
+        self.reports = reports.Reports(self._seat, handler, self._forget, self._break)
         self._slots = slots.make(handler.kind, size, self._finished)
-        self._tasks = [
-            self._loop.create_task(self._read()),
-            self._loop.create_task(self._sweep()),
-        ]
+        # Done when a bug has broken the lane; then it holds the exception.
+        self.broken: asyncio.Future[None] = self._loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        for work in (self._read(), self._sweep()):
+            self._spawn(work)
 
     # --- claiming
 
@@ -98,7 +100,7 @@ class Lane:
     async def _rejoin(self) -> None:
         """Make the group again, which somebody deleted."""
         try:
-            await asyncio.to_thread(groups.join_group, self.topic, self.group)
+            await groups.ajoin_group(self.topic, self.group)
         except errors.BusError as exc:
             log.warning("%s: %s", self.topic, exc)
             await asyncio.sleep(0.5)
@@ -248,10 +250,20 @@ class Lane:
         elif beat.handed_over and self._wanted() and not self._claiming.locked():
             self._spawn(self._claim_handed_over())
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
-        self._tasks.append(task)
-        task.add_done_callback(self._tasks.remove)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._break(task.exception())
+
+    def _break(self, exc: BaseException | None) -> None:
+        if exc is not None and not self.broken.done():
+            log.error("%s: the lane is broken", self.topic, exc_info=exc)
+            self.broken.set_exception(exc)
 
     # --- the end of the lane
 

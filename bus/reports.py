@@ -22,6 +22,7 @@ from .runs import FENCED, TIMED_OUT, Run
 log = logging.getLogger("bus.agent")
 
 _RETRY_S: Final = 0.2
+_DELAY_MOST_S: Final = 366 * 86_400.0
 T = TypeVar("T")
 
 
@@ -29,11 +30,16 @@ class Reports:
     """Reports finished runs of one topic; `ended` hears of each once it is known."""
 
     def __init__(
-        self, seat: Seat, handler: Handler, ended: Callable[[Run], None]
+        self,
+        seat: Seat,
+        handler: Handler,
+        ended: Callable[[Run], None],
+        broken: Callable[[BaseException | None], None],
     ) -> None:
         self.done = self.failed = 0
         self.clock_ms = 0.0  # server ms at monotonic 0
         self._seat, self._handler, self._ended = seat, handler, ended
+        self._broken = broken
         self._agent = keys.agent_of(seat.consumer)
         self._unsent: deque[tuple[Run, Completion]] = deque()
         self._sending = False
@@ -145,7 +151,7 @@ class Reports:
         base_s = self._handler.backoff_s or conf.BACKOFF_S
         delay_s = failures.backoff_s(attempt, base_s, conf.BACKOFF_MAX_S)
         if isinstance(error, errors.Retry) and error.delay_s is not None:
-            delay_s = max(0.0, float(error.delay_s))
+            delay_s = min(max(0.0, float(error.delay_s)), _DELAY_MOST_S)
         line = failures.attempt_line(
             epoch=record.epoch,
             attempt=attempt,
@@ -173,8 +179,9 @@ class Reports:
 
         def bury() -> str:
             fields = deliveries.raw_fields(held.topic, held.sid)
-            payload = fields.get("json", fields)
-            return dead.bury(held.topic, held.sid, payload, facts)
+            # No limits here: whatever came is kept for whoever looks at the letter.
+            body = messages.dump(fields.get("json", fields))
+            return dead.bury(held.topic, held.sid, body, facts)
 
         await self._insist(lambda: asyncio.to_thread(bury))
 
@@ -190,4 +197,9 @@ class Reports:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled():
+            self._broken(task.exception())

@@ -23,6 +23,8 @@ Finished = Callable[[Run], None]
 
 # How long handlers that never wait may keep the loop from reading and flushing.
 _TURN_S: Final = 0.002
+# How long a coroutine may go on after it was cancelled.
+_IGNORED_S: Final = 1.0
 # Threads that hang beyond their deadline before the agent stops taking tasks.
 _STUCK_PER_SLOT: Final = 4
 
@@ -56,10 +58,21 @@ class AsyncSlots:
         return runs
 
     def stop(self, run: Run, why: str) -> None:
-        """Cancel a started run; it comes back finished, with `stopped` set."""
-        run.stopped = run.stopped or why
-        if run.task is not None and not run.over:
+        """Cancel a started run; it comes back finished, with `stopped` set.
+
+        Called again for one that swallowed its cancellation, it gives up on it: another
+        slot takes the place, and what the run returns one day is dropped.
+        """
+        if run.over or run.task is None:
+            return
+        now = time.monotonic()
+        if not run.stopped:
+            run.stopped, run.finished = why, now
             run.task.cancel()
+        elif now - run.finished > _IGNORED_S:
+            run.over, run.finished = True, now
+            self._tasks.add(self._loop.create_task(self._slot()))
+            self._finished(run)
 
     async def close(self) -> None:
         """End all slots."""
@@ -95,6 +108,8 @@ class AsyncSlots:
                 run.error = exc
             except (KeyboardInterrupt, SystemExit) as exc:
                 run.error = RuntimeError(f"the handler raised {type(exc).__name__}")
+            if run.over:
+                return  # given up on; another slot has this place
             run.finished, run.task, run.over = clock(), None, True
             self._finished(run)
             if run.finished - turn > _TURN_S:

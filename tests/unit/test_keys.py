@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 import hypothesis
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bus
 from bus import errors, keys
 
 GOOD_TOPICS = (
@@ -275,3 +279,44 @@ def test_a_consumer_belongs_to_its_agent() -> None:
     assert keys.agent_of(consumer) == "agent-1"
     assert keys.agent_of("written-by-hand") == "written-by-hand"
     assert consumer != keys.consumer_of("agent-1", "77aa")
+
+
+# --- every door checks its topic first
+
+TASK_ID = "0198c0de-0000-7000-8000-00000000abcd"
+HOSTILE: dict[str, Callable[[str], Any]] = {
+    "task_stream": bus.task_stream,
+    "result_stream": bus.result_stream,
+    "dead_stream": bus.dead_stream,
+    "enqueue_task": lambda topic: bus.enqueue_task(topic, 1),
+    "enqueue_many": lambda topic: bus.enqueue_many(topic, [1]),
+    "tail_results": bus.tail_results,
+    "create_consumer_group": lambda topic: bus.create_consumer_group(topic, "g"),
+    "read_group": lambda topic: bus.read_group(topic, "g", "c", block_ms=0),
+    "ack": lambda topic: bus.ack(topic, "g", "1-0"),
+    "move_to_dead": lambda topic: bus.move_to_dead(topic, "1-0", {}),
+    "list_dead": bus.list_dead,
+    "dead_groups": bus.dead_groups,
+    "replay": lambda topic: bus.replay(topic, TASK_ID),
+    "discard": lambda topic: bus.discard(topic, TASK_ID),
+    "undo": lambda topic: bus.undo(topic, TASK_ID),
+    "cancel": lambda topic: bus.cancel(TASK_ID, topic),
+    "get_task": lambda topic: bus.get_task(TASK_ID, topic),
+    "wait_result": lambda topic: bus.wait_result(TASK_ID, topic),
+    "stats": bus.stats,
+    "pause": bus.pause,
+    "set_limits": lambda topic: bus.set_limits(topic, results_keep=1),
+}
+
+
+@pytest.mark.parametrize(
+    "topic", ["a}{b", "*", "../x", "x" * 65, "ａ", "a\n", "a."], ids=short
+)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_function_takes_a_hostile_topic(
+    redis_client: redis.Redis, name: str, topic: str
+) -> None:
+    with pytest.raises(errors.InvalidName, match="topic"):
+        HOSTILE[name](topic)
+
+    assert redis_client.dbsize() == 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,17 +16,13 @@ from typing import Any
 import fakeredis
 import pytest
 import redis
-from pytest_django import Settings
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 import bus
-from bus import connection, errors, scripts
-from tests.support.figures import Figures
-from tests.support.nemesis import FailureSimulator
+from bus import connection, errors
 from tests.support.waiting import wait_until
 
 TASK_ID = "0198c0de-0000-7000-8000-00000000abcd"
-# Nobody listens there: it is a privileged port that no test server takes.
-DEAD_URL = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture
@@ -47,22 +42,16 @@ def fake_reader(
     return mock_redis
 
 
-@pytest.fixture
-def impatient(settings: Settings) -> None:
-    """Calls that find no server give up after a moment."""
-    settings.MESH_SEND_RETRY_S = 0.05
-
-
 def options_of(client: Any) -> dict[str, Any]:
     options: dict[str, Any] = client.connection_pool.connection_kwargs
     return options
 
 
-def one_task(topic: str, group: str = "workers") -> str:
-    """The entry id of a new task in the hand of agent `me`."""
-    bus.enqueue_task(topic, {"n": 1})
-    [(entry_id, _)] = bus.read_group(topic, group, "me", block_ms=0)
-    return entry_id
+def one_task(topic: str) -> tuple[str, str]:
+    """Id and entry id of a new task in the hand of agent `me`."""
+    task_id = bus.enqueue_task(topic, {"n": 1})
+    [(entry_id, _)] = bus.read_group(topic, "workers", "me", block_ms=0)
+    return task_id, entry_id
 
 
 # --- _redis_url
@@ -130,26 +119,6 @@ def test_get_redis_gives_one_client_per_process(urls: Callable[[str], None]) -> 
     assert len({id(client) for client in found}) == 1
 
 
-def test_get_redis_follows_the_url(urls: Callable[[str], None]) -> None:
-    urls("redis://one:6379/0")
-    first = bus.get_redis()
-    urls("redis://two:6379/0")
-
-    second = bus.get_redis()
-
-    assert (options_of(first)["host"], options_of(second)["host"]) == ("one", "two")
-
-
-def test_a_forked_child_gets_connections_of_its_own(
-    urls: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    urls("redis://one:6379/0")
-    parent = bus.get_redis()
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-
-    assert bus.get_redis().connection_pool is not parent.connection_pool
-
-
 def test_get_redis_relies_on_no_default_of_its_library(
     urls: Callable[[str], None],
 ) -> None:
@@ -164,36 +133,6 @@ def test_get_redis_relies_on_no_default_of_its_library(
     assert options["socket_keepalive"] is True
     assert options["health_check_interval"] == 30
     assert options["decode_responses"] is True
-
-
-def test_the_pool_and_its_patience_are_settings(
-    urls: Callable[[str], None], settings: Settings
-) -> None:
-    urls("redis://one:6379/0")
-    settings.MESH_POOL_SIZE = 7
-    settings.MESH_SOCKET_TIMEOUT_S = 1.5
-
-    client = bus.get_redis()
-
-    assert client.connection_pool.max_connections == 7
-    assert options_of(client)["socket_timeout"] == 1.5
-
-
-def test_a_unix_socket_has_no_keepalive(urls: Callable[[str], None]) -> None:
-    urls("unix:///run/mesh.sock")
-
-    options = options_of(bus.get_redis())
-
-    assert options["path"] == "/run/mesh.sock"
-    assert "socket_keepalive" not in options
-
-
-def test_scripts_are_never_sent_twice_by_the_library(
-    urls: Callable[[str], None],
-) -> None:
-    urls("redis://one:6379/0")
-
-    assert connection.writer().get_retry().get_retries() == 0
 
 
 def test_get_redis_async_gives_one_client_per_loop(
@@ -211,21 +150,6 @@ def test_get_redis_async_gives_one_client_per_loop(
     assert first is not elsewhere
 
 
-def test_get_redis_async_has_the_limits_of_get_redis(
-    urls: Callable[[str], None],
-) -> None:
-    urls("redis://one:6379/0")
-
-    async def client() -> Any:
-        return bus.get_redis_async()
-
-    options = options_of(asyncio.run(client()))
-
-    for name in ("socket_timeout", "socket_keepalive", "health_check_interval"):
-        assert options[name] == options_of(bus.get_redis())[name]
-    assert options["decode_responses"] is True
-
-
 def test_get_redis_async_talks_to_the_server(redis_client: redis.Redis) -> None:
     async def talk() -> Any:
         async with bus.get_redis_async() as client:
@@ -233,288 +157,6 @@ def test_get_redis_async_talks_to_the_server(redis_client: redis.Redis) -> None:
             return await client.get("mesh:format")
 
     assert asyncio.run(talk()) == "1"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "localhost:6379",
-        "http://localhost:6379",
-        "valkey://localhost",
-        "redis://",
-        "redis://host:port/0",
-        "redis://host:99999/0",
-        "redis://[::1/0",
-        "redis://host/0?socket_timeout=soon",
-        "redis://host/0?db=first",
-        "redis://host/first",
-        "redis://host/-1",
-        "redis://host/0?no_such_option=1",
-        "not a url at all",
-    ],
-)
-def test_a_url_that_does_not_parse_says_so(
-    urls: Callable[[str], None], url: str
-) -> None:
-    urls(url)
-
-    with pytest.raises(errors.InvalidOption, match="REDIS_URL"):
-        bus.get_redis()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://:secret-word@host:6379/0",
-        "redis://me:secret-word@host:x/0",
-        "redis://:secret-word@[::1/0",
-        "redis://:secret-word@127.0.0.1:1/0",
-        "redis://me:secret-word@127.0.0.1:1/0",
-        "redis://127.0.0.1:1/0?password=secret-word",
-    ],
-)
-def test_no_error_shows_the_password(
-    urls: Callable[[str], None], impatient: None, url: str
-) -> None:
-    urls(url)
-
-    with pytest.raises(errors.BusError) as failure:
-        bus.list_agents()
-
-    assert "secret-word" not in str(failure.value)
-
-
-# --- a server that does not answer, or refuses
-
-CALLS: dict[str, Callable[[], Any]] = {
-    "enqueue_task": lambda: bus.enqueue_task("demo", 1),
-    "tail_results": lambda: bus.tail_results("demo"),
-    "register_agent": lambda: bus.register_agent("a", "t"),
-    "heartbeat_agent": lambda: bus.heartbeat_agent("a"),
-    "list_agents": lambda: bus.list_agents(),
-    "create_consumer_group": lambda: bus.create_consumer_group("demo", "g"),
-    "read_group": lambda: bus.read_group("demo", "g", "c", block_ms=0),
-    "ack": lambda: bus.ack("demo", "g", "1-0"),
-    "move_to_dead": lambda: bus.move_to_dead("demo", "1-0", {}),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_a_server_that_is_gone_is_never_an_empty_answer(
-    urls: Callable[[str], None], impatient: None, name: str
-) -> None:
-    urls(DEAD_URL)
-
-    with pytest.raises(errors.BusUnavailable, match="does not answer") as failure:
-        CALLS[name]()
-
-    assert failure.value.outcome == "not_written"  # nobody even listened
-    assert isinstance(failure.value.__cause__, redis.RedisError)
-
-
-def test_a_socket_that_does_not_exist_wrote_nothing_either(
-    urls: Callable[[str], None], impatient: None, tmp_path: Path
-) -> None:
-    urls(f"unix://{tmp_path}/nobody.sock")
-
-    with pytest.raises(errors.BusUnavailable) as failure:
-        bus.enqueue_task("demo", 1)
-
-    assert failure.value.outcome == "not_written"
-
-
-def test_a_server_that_is_gone_says_what_to_do(
-    urls: Callable[[str], None], impatient: None
-) -> None:
-    urls(DEAD_URL)
-
-    with pytest.raises(errors.BusUnavailable, match="REDIS_URL"):
-        bus.enqueue_task("demo", 1)
-
-
-def test_a_wrong_password_is_named(
-    redis_client: redis.Redis, urls: Callable[[str], None], impatient: None
-) -> None:
-    good = bus._redis_url()
-    urls(f"redis://:wrong@{good.rpartition('@')[2]}")
-
-    with pytest.raises(errors.BusUnavailable, match="credentials"):
-        bus.list_agents()
-
-
-def test_a_pool_in_use_to_the_last_connection_says_so(
-    test_topic: str, settings: Settings, impatient: None
-) -> None:
-    settings.MESH_POOL_SIZE = 1
-    bus.enqueue_task(test_topic, 1)
-    pool = connection.writer().connection_pool
-    held = pool.get_connection()
-
-    with pytest.raises(errors.BusUnavailable, match="all connections") as failure:
-        bus.enqueue_task(test_topic, 2)
-
-    pool.release(held)
-    assert failure.value.outcome == "not_written"
-
-
-@pytest.mark.parametrize(
-    ("reply", "error"),
-    [
-        (redis.exceptions.OutOfMemoryError("used memory"), errors.BusUnavailable),
-        (redis.exceptions.ReadOnlyError("replica"), errors.BusUnavailable),
-        (redis.exceptions.BusyLoadingError("loading"), errors.BusUnavailable),
-        (redis.exceptions.MasterDownError("down"), errors.BusUnavailable),
-        (redis.exceptions.ClusterDownError("down"), errors.BusUnavailable),
-        (redis.exceptions.TryAgainError("again"), errors.BusUnavailable),
-        (redis.ResponseError("MISCONF cannot persist"), errors.BusUnavailable),
-        (redis.ResponseError("NOREPLICAS too few"), errors.BusUnavailable),
-        (redis.ResponseError("UNBLOCKED role changed"), errors.BusUnavailable),
-        (redis.ResponseError("BUSY a script"), errors.BusUnavailable),
-        (redis.AuthenticationError("WRONGPASS"), errors.BusUnavailable),
-        (redis.TimeoutError("timed out"), errors.OutcomeUnknown),
-        (redis.ConnectionError("reset by peer"), errors.OutcomeUnknown),
-        (OSError("broken pipe"), errors.OutcomeUnknown),
-        (redis.ResponseError("WRONGTYPE not a stream"), errors.BusError),
-        (redis.exceptions.NoPermissionError("no"), errors.BusError),
-    ],
-    ids=lambda value: ascii(value)[:40],
-)
-def test_every_refusal_of_redis_leaves_as_an_error_of_ours(
-    urls: Callable[[str], None], reply: Exception, error: type[errors.BusError]
-) -> None:
-    urls(DEAD_URL)
-
-    assert type(connection.mapped(reply, wrote=True)) is error
-
-
-def fail_first(
-    monkeypatch: pytest.MonkeyPatch, failures: list[Exception], *, executed: bool
-) -> list[str]:
-    """The first scripts fail, after the server `executed` them or before; what ran."""
-    real = redis.Redis.execute_command
-    sent: list[str] = []
-
-    def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
-        if args[0] != "EVALSHA":
-            return real(client, *args, **options)
-        sent.append(args[1])
-        reply = None
-        if executed or not failures:
-            reply = real(client, *args, **options)
-        if failures:
-            raise failures.pop(0)
-        return reply
-
-    monkeypatch.setattr(redis.Redis, "execute_command", execute)
-    return sent
-
-
-def refused() -> Exception:
-    """What redis-py raises when nobody listens."""
-    error = redis.ConnectionError("Error 111 connecting")
-    error.__cause__ = ConnectionRefusedError(111, "refused")
-    return error
-
-
-@pytest.mark.parametrize("executed", [True, False], ids=["lost reply", "not sent"])
-def test_an_answer_that_passes_is_worth_another_try(
-    test_topic: str, monkeypatch: pytest.MonkeyPatch, executed: bool
-) -> None:
-    bus.enqueue_task(test_topic, 0)
-    lost = [redis.ConnectionError("reset"), redis.TimeoutError("timed out")]
-    sent = fail_first(monkeypatch, list(lost), executed=executed)
-
-    task_id = bus.enqueue_task(test_topic, 1)
-
-    assert len(sent) == 3
-    assert bus.get_task(task_id, test_topic).payload == 1
-    assert bus.stats(test_topic)["backlog"] == 2
-
-
-def test_a_refusal_that_stays_is_not_tried_again(
-    test_topic: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bus.enqueue_task(test_topic, 0)
-    wrong = redis.ResponseError("WRONGTYPE not a stream")
-    sent = fail_first(monkeypatch, [wrong] * 9, executed=False)
-
-    with pytest.raises(errors.BusError, match="WRONGTYPE"):
-        bus.enqueue_task(test_topic, 1)
-
-    assert len(sent) == 1
-
-
-def test_a_lost_answer_is_an_unknown_outcome(
-    test_topic: str, monkeypatch: pytest.MonkeyPatch, impatient: None
-) -> None:
-    bus.enqueue_task(test_topic, 0)
-    fail_first(monkeypatch, [redis.TimeoutError("late")] * 99, executed=True)
-
-    with pytest.raises(errors.OutcomeUnknown) as failure:
-        bus.enqueue_task(test_topic, 1)
-
-    assert failure.value.outcome == "unknown"
-
-
-@pytest.mark.parametrize(
-    "afterwards",
-    [refused(), redis.exceptions.ReadOnlyError("a replica now")],
-    ids=["then gone", "then a replica"],
-)
-def test_an_outcome_once_unknown_stays_unknown(
-    test_topic: str,
-    monkeypatch: pytest.MonkeyPatch,
-    impatient: None,
-    afterwards: Exception,
-) -> None:
-    """The first send was executed, so `not_written` would be a lie."""
-    bus.enqueue_task(test_topic, 0)
-    lost = redis.ConnectionError("reset")
-    sent: list[Exception] = []
-    real = redis.Redis.execute_command
-
-    def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
-        if args[0] == "EVALSHA" and sent:
-            raise afterwards
-        reply = real(client, *args, **options)
-        if args[0] == "EVALSHA":
-            sent.append(lost)
-            raise lost
-        return reply
-
-    monkeypatch.setattr(redis.Redis, "execute_command", execute)
-
-    with pytest.raises(errors.BusUnavailable) as failure:
-        bus.enqueue_task(test_topic, 1)
-
-    monkeypatch.setattr(redis.Redis, "execute_command", real)
-    assert bus.stats(test_topic)["backlog"] == 2
-    assert failure.value.outcome == "unknown"
-
-
-def test_tasks_survive_a_connection_that_comes_and_goes(
-    test_topic: str,
-    failure_simulator: FailureSimulator,
-    concurrency_metrics: Figures,
-) -> None:
-    bus.enqueue_task(test_topic, -1)
-    failure_simulator.intermittent(0.3)
-
-    def send() -> None:
-        for n in range(20):
-            with concurrency_metrics.measure():
-                bus.enqueue_task(test_topic, n)
-
-    threads = [threading.Thread(target=send) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    failure_simulator.heal()
-    assert failure_simulator.failed > 10
-    assert concurrency_metrics.errors == []
-    assert bus.stats(test_topic)["backlog"] == 81
 
 
 # --- task_stream, result_stream, dead_stream, agent_key
@@ -525,42 +167,6 @@ def test_the_founding_keys(test_topic: str) -> None:
     assert bus.result_stream(test_topic) == f"stream:results:{{{test_topic}}}"
     assert bus.dead_stream(test_topic) == f"stream:dead:{{{test_topic}}}"
     assert bus.agent_key("resizer-1") == "mesh:agent:{agents}:resizer-1"
-
-
-HOSTILE: dict[str, Callable[[str], Any]] = {
-    "task_stream": bus.task_stream,
-    "result_stream": bus.result_stream,
-    "dead_stream": bus.dead_stream,
-    "enqueue_task": lambda topic: bus.enqueue_task(topic, 1),
-    "enqueue_many": lambda topic: bus.enqueue_many(topic, [1]),
-    "tail_results": bus.tail_results,
-    "create_consumer_group": lambda topic: bus.create_consumer_group(topic, "g"),
-    "read_group": lambda topic: bus.read_group(topic, "g", "c", block_ms=0),
-    "ack": lambda topic: bus.ack(topic, "g", "1-0"),
-    "move_to_dead": lambda topic: bus.move_to_dead(topic, "1-0", {}),
-    "list_dead": bus.list_dead,
-    "dead_groups": bus.dead_groups,
-    "replay": lambda topic: bus.replay(topic, TASK_ID),
-    "discard": lambda topic: bus.discard(topic, TASK_ID),
-    "undo": lambda topic: bus.undo(topic, TASK_ID),
-    "cancel": lambda topic: bus.cancel(TASK_ID, topic),
-    "get_task": lambda topic: bus.get_task(TASK_ID, topic),
-    "wait_result": lambda topic: bus.wait_result(TASK_ID, topic),
-    "stats": bus.stats,
-    "pause": bus.pause,
-    "set_limits": lambda topic: bus.set_limits(topic, results_keep=1),
-}
-
-
-@pytest.mark.parametrize("topic", ["a}{b", "*", "../x", "x" * 65, "ａ", "a\n", "a."])
-@pytest.mark.parametrize("name", HOSTILE)
-def test_no_function_takes_a_hostile_topic(
-    redis_client: redis.Redis, name: str, topic: str
-) -> None:
-    with pytest.raises(errors.InvalidName, match="topic"):
-        HOSTILE[name](topic)
-
-    assert redis_client.dbsize() == 0
 
 
 # --- enqueue_task
@@ -591,7 +197,11 @@ def test_an_entry_has_exactly_the_fields_that_compress(
 
     [(_, fields)] = redis_client.xrange(bus.task_stream(test_topic))
 
-    assert list(fields.items()) == [("id", task_id), ("json", '{"a":"ä"}'), ("meta", "")]
+    assert list(fields.items()) == [
+        ("id", task_id),
+        ("json", '{"a":"ä"}'),
+        ("meta", ""),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -641,3 +251,348 @@ def test_the_options_of_a_task_are_kept_exactly(test_topic: str) -> None:
 
     task = bus.get_task(task_id, test_topic)
     assert (task.max_attempts, task.timeout_s) == (3, 123_456.789)
+
+
+@pytest.mark.parametrize("delay_s", [None, 0, 0.0, 1e-9])
+def test_a_task_without_delay_waits_at_once(
+    test_topic: str, delay_s: float | None
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1, delay_s=delay_s)
+
+    assert bus.get_task(task_id, test_topic).state == "waiting"
+
+
+def test_a_task_with_a_delay_is_in_no_stream_yet(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, {"a": 1}, delay_s=3_600)
+
+    task = bus.get_task(task_id, test_topic)
+    assert (task.state, task.payload) == ("delayed", {"a": 1})
+    assert redis_client.xlen(bus.task_stream(test_topic)) == 0
+
+
+def test_the_same_task_again_is_the_same_task(test_topic: str) -> None:
+    first = bus.enqueue_task(test_topic, {"a": 1, "b": 2}, task_id=TASK_ID)
+
+    second = bus.enqueue_task(test_topic, {"b": 2, "a": 1}, task_id=TASK_ID.upper())
+
+    assert first == second == TASK_ID
+    assert bus.stats(test_topic)["backlog"] == 1
+
+
+@pytest.mark.parametrize("other", [2, True, "1", [1], None, {}], ids=repr)
+def test_another_payload_under_a_known_id_is_a_conflict(
+    test_topic: str, other: Any
+) -> None:
+    bus.enqueue_task(test_topic, 1, task_id=TASK_ID)
+
+    with pytest.raises(errors.TaskConflict, match=TASK_ID):
+        bus.enqueue_task(test_topic, other, task_id=TASK_ID)
+
+    assert bus.get_task(TASK_ID, test_topic).payload == 1
+
+
+def test_the_async_twin_enqueues_the_same(test_topic: str) -> None:
+    async def send() -> str:
+        task_id = await bus.aenqueue_task(test_topic, {"a": 1}, max_attempts=2)
+        await connection.awriter().aclose()
+        return task_id
+
+    task = bus.get_task(asyncio.run(send()), test_topic)
+
+    assert (task.state, task.payload, task.max_attempts) == ("waiting", {"a": 1}, 2)
+
+
+def test_the_async_twin_refuses_the_same(test_topic: str) -> None:
+    with pytest.raises(errors.InvalidPayload):
+        asyncio.run(bus.aenqueue_task(test_topic, object()))
+
+
+@pytest.mark.django_db
+def test_a_task_can_wait_for_the_open_transaction(
+    test_topic: str, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True) as callbacks:
+        task_id = bus.enqueue_task(test_topic, 1, on_commit=True)
+        before = bus.stats(test_topic)["backlog"]
+
+    assert (before, len(callbacks)) == (0, 1)
+    assert bus.get_task(task_id, test_topic).state == "waiting"
+
+
+@pytest.mark.django_db
+def test_a_bad_payload_fails_before_the_transaction_commits(test_topic: str) -> None:
+    with pytest.raises(errors.InvalidPayload):
+        bus.enqueue_task(test_topic, object(), on_commit=True)
+
+
+@pytest.mark.parametrize("ids", [[], [TASK_ID]], ids=["none", "one"])
+def test_too_few_ids_for_many_tasks_are_an_error(
+    test_topic: str, redis_client: redis.Redis, ids: list[str]
+) -> None:
+    with pytest.raises(errors.InvalidOption, match="task_ids"):
+        bus.enqueue_many(test_topic, [1, 2], task_ids=ids)
+
+    assert redis_client.dbsize() == 0
+
+
+# --- tail_results
+
+
+def test_a_topic_without_results_has_none(fake_reader: fakeredis.FakeRedis) -> None:
+    assert bus.tail_results("demo") == []
+
+
+def test_results_come_newest_first(
+    fake_reader: fakeredis.FakeRedis, sample_result_data: dict[str, Any]
+) -> None:
+    for n in range(30):
+        row = {"state": "done", "result": sample_result_data | {"n": n}}
+        fake_reader.xadd(bus.result_stream("demo"), {"json": json.dumps(row)})
+
+    found = bus.tail_results("demo", count=25)
+
+    assert [row["result"]["n"] for _, row in found] == list(range(29, 4, -1))
+    assert (
+        found[0][0] == fake_reader.xrevrange(bus.result_stream("demo"), count=1)[0][0]
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["not json", "", "{", "5", "[1]", "null", '"text"', "NaN", "{}"]
+)
+def test_a_result_of_broken_json_comes_back_as_its_fields(
+    fake_reader: fakeredis.FakeRedis, text: str
+) -> None:
+    fields = {"id": "x", "json": text, "more": "yes"}
+    entry_id = fake_reader.xadd(bus.result_stream("demo"), fields)
+
+    assert bus.tail_results("demo") == [(entry_id, fields)]
+
+
+def test_a_result_without_json_comes_back_as_its_fields(
+    fake_reader: fakeredis.FakeRedis,
+) -> None:
+    fake_reader.xadd(bus.result_stream("demo"), {"value": "5"})
+
+    assert [row for _, row in bus.tail_results("demo")] == [{"value": "5"}]
+
+
+@pytest.mark.parametrize("state", ["cancelled", "discarded"])
+def test_what_gave_no_result_does_not_crowd_out_what_did(
+    fake_reader: fakeredis.FakeRedis, state: str
+) -> None:
+    key = bus.result_stream("demo")
+    done = fake_reader.xadd(key, {"json": '{"state":"done"}'})
+    for _ in range(40):
+        fake_reader.xadd(key, {"json": json.dumps({"state": state})})
+
+    assert [entry_id for entry_id, _ in bus.tail_results("demo", 5)] == [done]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_tail_is_as_long_as_asked(
+    fake_reader: fakeredis.FakeRedis, count: int
+) -> None:
+    for n in range(5):
+        fake_reader.xadd(bus.result_stream("demo"), {"json": f'{{"n":{n}}}'})
+
+    assert len(bus.tail_results("demo", count)) == count
+
+
+# --- register_agent, heartbeat_agent, list_agents
+
+
+def test_a_registered_agent_is_listed(
+    redis_client: redis.Redis, sample_agent_data: dict[str, Any]
+) -> None:
+    bus.register_agent(**sample_agent_data)
+
+    [agent] = bus.list_agents()
+
+    for name in ("agent_id", "agent_type", "meta"):
+        assert agent[name] == sample_agent_data[name]
+
+
+def test_a_registration_lives_as_long_as_it_says(
+    redis_client: redis.Redis, sample_agent_data: dict[str, Any]
+) -> None:
+    bus.register_agent(**sample_agent_data)
+
+    ttl_ms = redis_client.pttl(bus.agent_key(sample_agent_data["agent_id"]))
+
+    assert 29_000 < ttl_ms <= 30_000
+
+
+def test_a_registration_without_options_lives_a_minute(
+    redis_client: redis.Redis,
+) -> None:
+    bus.register_agent("a", "t")
+
+    assert bus.list_agents()[0]["meta"] == {}
+    assert 59_000 < redis_client.pttl(bus.agent_key("a")) <= 60_000
+
+
+def test_an_agent_that_falls_silent_leaves_the_list(redis_client: redis.Redis) -> None:
+    bus.register_agent("silent", "t", ttl_seconds=0.05)
+    bus.register_agent("alive", "t")
+
+    wait_until(lambda: len(bus.list_agents()) == 1)
+
+    assert [agent["agent_id"] for agent in bus.list_agents()] == ["alive"]
+
+
+def test_a_heartbeat_keeps_a_registration(redis_client: redis.Redis) -> None:
+    bus.register_agent("a", "t", ttl_seconds=5, meta={"v": 1})
+
+    kept = bus.heartbeat_agent("a", ttl_seconds=500)
+
+    assert kept is True
+    assert redis_client.pttl(bus.agent_key("a")) > 499_000
+    assert bus.list_agents()[0]["meta"] == {"v": 1}
+
+
+def test_a_heartbeat_never_creates_an_agent(redis_client: redis.Redis) -> None:
+    assert bus.heartbeat_agent("stranger") is False
+
+    assert bus.list_agents() == []
+    assert redis_client.dbsize() == 0
+
+
+def test_a_second_registration_replaces_the_first(redis_client: redis.Redis) -> None:
+    bus.register_agent("a", "old", meta={"v": 1, "only_old": True})
+
+    bus.register_agent("a", "new", meta={"v": 2})
+
+    [agent] = bus.list_agents()
+    assert (agent["agent_type"], agent["meta"]) == ("new", {"v": 2})
+
+
+def test_an_agent_that_signs_off_is_gone_at_once(redis_client: redis.Redis) -> None:
+    bus.register_agent("a", "t")
+
+    assert bus.deregister_agent("a") is True
+    assert bus.deregister_agent("a") is False
+    assert bus.list_agents() == []
+    assert bus.heartbeat_agent("a") is False
+
+
+def test_agents_are_listed_in_the_order_of_their_ids(redis_client: redis.Redis) -> None:
+    for agent_id in ("b", "c", "a"):
+        bus.register_agent(agent_id, "t")
+
+    assert [agent["agent_id"] for agent in bus.list_agents()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"agent_id": bad} for bad in ("", "a b", "a#b", "é", "x" * 129, None)]
+    + [{"agent_type": bad} for bad in ("", "x" * 65, "a\n", None, 5)]
+    + [{"ttl_seconds": bad} for bad in (0, -1, float("nan"), 86_401, "5", True)]
+    + [{"meta": bad} for bad in ([], "x", {"a": object()}, {"a": float("nan")})]
+    + [{"meta": {"a": "x" * 70_000}}],
+    ids=lambda bad: ascii(bad)[:32],
+)
+def test_a_bad_registration_writes_nothing(
+    redis_client: redis.Redis, sample_agent_data: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        (errors.InvalidName, errors.InvalidOption, errors.InvalidPayload)
+    ):
+        bus.register_agent(**(sample_agent_data | bad))
+
+    assert redis_client.dbsize() == 0
+
+
+# --- create_consumer_group, read_group, ack, move_to_dead
+
+
+def test_a_group_is_created_once(test_topic: str) -> None:
+    assert bus.create_consumer_group(test_topic, "workers") is True
+    assert bus.create_consumer_group(test_topic, "workers") is False
+
+
+def test_a_read_entry_has_all_an_agent_needs(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, {"n": 1})
+
+    [(entry_id, fields)] = bus.read_group(test_topic, "workers", "me", block_ms=0)
+
+    assert fields == {
+        "id": task_id,
+        "json": '{"n":1}',
+        "payload": {"n": 1},
+        "meta": "",
+        "attempt": 1,
+        "fence": f"{entry_id}.0",
+    }
+
+
+def test_an_empty_topic_gives_an_empty_read(test_topic: str) -> None:
+    assert bus.read_group(test_topic, "workers", "me", block_ms=0) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"group": bad} for bad in ("", "~", "a\nb", None)]
+    + [{"consumer": bad} for bad in ("", "~", "\x00", None)]
+    + [{"count": bad} for bad in (0, -1, 1_001, True, "5", None)],
+    ids=repr,
+)
+def test_a_read_out_of_range_is_refused(test_topic: str, bad: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"group": "workers", "consumer": "me", "block_ms": 0}
+
+    with pytest.raises((errors.InvalidName, errors.InvalidOption)):
+        bus.read_group(test_topic, **(options | bad))
+
+
+def test_an_ack_completes_the_task_once(test_topic: str) -> None:
+    task_id, entry_id = one_task(test_topic)
+
+    assert bus.ack(test_topic, "workers", entry_id) == 1
+    assert bus.ack(test_topic, "workers", entry_id) == 0
+    assert bus.get_task(task_id, test_topic).state == "done"
+
+
+def test_a_task_moved_to_dead_is_a_dead_letter(test_topic: str) -> None:
+    task_id, entry_id = one_task(test_topic)
+
+    dead_id = bus.move_to_dead(test_topic, entry_id, {"error": "no such width"})
+
+    [letter] = bus.list_dead(test_topic)
+    assert (letter.entry_id, letter.id) == (dead_id, task_id)
+    assert letter.payload == {"error": "no such width"}
+    assert letter.error["message"] == "no such width"
+
+
+def test_a_dead_entry_has_the_founding_shape(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id, entry_id = one_task(test_topic)
+
+    dead_id = bus.move_to_dead(test_topic, entry_id, {"n": 1})
+
+    [(found_id, fields)] = redis_client.xrange(bus.dead_stream(test_topic))
+    assert found_id == dead_id
+    assert json.loads(fields["json"]) == {"id": task_id, "payload": {"n": 1}}
+
+
+@pytest.mark.parametrize("entry_id", ["", "x", "1", "1-", "$", "*", None])
+def test_what_is_no_entry_id_is_refused(test_topic: str, entry_id: Any) -> None:
+    with pytest.raises(errors.InvalidName, match="entry id"):
+        bus.ack(test_topic, "workers", entry_id)
+    with pytest.raises(errors.InvalidName, match="entry id"):
+        bus.move_to_dead(test_topic, entry_id, {})
+
+
+@pytest.mark.parametrize("payload", [object(), float("nan"), "x" * 262_143, "\ud800"])
+def test_a_letter_that_is_no_json_leaves_the_task_alone(
+    test_topic: str, payload: Any
+) -> None:
+    task_id, entry_id = one_task(test_topic)
+
+    with pytest.raises(errors.InvalidPayload):
+        bus.move_to_dead(test_topic, entry_id, payload)
+
+    assert bus.get_task(task_id, test_topic).state == "running"
+    assert bus.list_dead(test_topic) == []
