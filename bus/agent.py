@@ -66,7 +66,10 @@ class Agent:
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT; a second one gives up on what still runs."""
-        asyncio.run(self.main(signals=True))
+        # Not asyncio.run: that waits for coroutines that ignore their cancellation.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(self.main(signals=True))
 
     def stop(self) -> None:
         """Begin to drain; safe from any thread."""
@@ -88,14 +91,20 @@ class Agent:
         await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
         for thread in self._threads:
             thread.close()
-        with contextlib.suppress(errors.BusError):
-            # Not worth more than a moment: without it the registration just expires.
-            await asyncio.to_thread(agents.deregister_agent, self.id, self.consumer)
+        await asyncio.to_thread(self._leave)
         log.info("agent %s ended", self.id)
         for task in (stopping, serving):
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await serving  # raises what broke it
+
+    def _leave(self) -> None:
+        """End the registration, after the last beat that could renew it."""
+        for thread in self._threads:
+            thread.join(1.0)
+        # Not worth more than a moment: without it the registration just expires.
+        with contextlib.suppress(errors.BusError):
+            agents.deregister(self.id, self.consumer, retry_s=0.2)
 
     async def _serve(self) -> None:
         """Read and run until something breaks that should not."""
@@ -153,7 +162,7 @@ class Agent:
             "pid": os.getpid(),
             "started_at": messages.iso(int(self._started * 1000)),
             "last_read_at": messages.iso(
-                int(min(each.last_read for each in self._lanes) * 1000)
+                int(min(each.intake.last_read for each in self._lanes) * 1000)
             ),
             "meta": {},
         }

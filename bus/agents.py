@@ -72,10 +72,15 @@ def beat(
     return bool(scripts.run("beat", "", args, more, client=client, retry_s=retry_s))
 
 
-def deregister_agent(agent_id: str, consumer: str | None = None) -> bool:
+def deregister_agent(agent_id: str) -> bool:
     """End a registration; whether there was one. Tasks left in hand are free."""
+    return deregister(agent_id, agent_id)
+
+
+def deregister(agent_id: str, consumer: str, retry_s: float | None = None) -> bool:
+    """End the registration of a consumer of an agent."""
     more = [keys.agent_key(agent_id)]
-    return bool(scripts.run("deregister", "", [consumer or agent_id], more))
+    return bool(scripts.run("deregister", "", [consumer], more, retry_s=retry_s))
 
 
 def list_agents() -> list[dict[str, Any]]:

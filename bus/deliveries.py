@@ -102,11 +102,21 @@ async def wait_for_new(
     return [sid for sid, _ in replies.flat_entries(await execute(*command))]
 
 
-async def recover(seat: Seat, after: str) -> tuple[int, str, list[Delivery]]:
-    """Server ms, the sid to go on behind (or empty), and tasks this consumer holds."""
+@dataclass(slots=True)
+class Recovered:
+    """Tasks a consumer holds on the server; `after` is where to go on, if anywhere."""
+
+    now_ms: int
+    paused: bool
+    after: str
+    deliveries: list[Delivery]
+
+
+async def recover(seat: Seat, after: str) -> Recovered:
+    """Up to 100 tasks this consumer holds, from behind sid `after`."""
     args = [seat.group, seat.consumer, after]
-    now, last, flat = await seat.run("recover", args)
-    return now, last, _deliveries(seat.topic, now, flat)
+    now, paused, last, flat = await seat.run("recover", args)
+    return Recovered(now, bool(paused), last, _deliveries(seat.topic, now, flat))
 
 
 def raw_fields(topic: str, sid: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ BusError                    base: a stable `code`, a sentence
 │  └─ PayloadTooLarge       more bytes than allowed
 ├─ InvalidOption            a number or choice outside its range          (ValueError)
 ├─ DecodeError              an entry somebody else wrote; carries it raw
+│  └─ Malformed             a payload that no agent can read
 ├─ NotFound                 TaskNotFound · DeadLetterNotFound · AgentNotFound
 ├─ Conflict                 TaskConflict · NotDead · NotCancellable
 ├─ TopicFull                a bound refuses new work; says when to come back
@@ -80,6 +81,12 @@ class DecodeError(BusError):
     def __init__(self, message: str = "", *, raw: Any = None) -> None:
         super().__init__(message)
         self.raw = raw
+
+
+class Malformed(DecodeError):
+    """A payload that no agent can read: somebody else wrote it."""
+
+    code = "malformed"
 
 
 class NotFound(BusError):
@@ -177,8 +184,14 @@ class Retry(Exception):
     """
 
     def __init__(self, delay_s: float | None = None, reason: str = "") -> None:
+        if delay_s is not None and not float(delay_s) >= 0:
+            raise InvalidOption(f"Retry(delay_s={delay_s!r}): not 0 s or more")
         super().__init__(reason or "the handler asked for a retry")
         self.delay_s = delay_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle by their message alone, which is not our first argument.
+        return type(self), (self.delay_s, str(self))
 
 
 class GiveUp(Exception):

@@ -39,6 +39,9 @@ def describe(exc: BaseException) -> dict[str, Any]:
     The type is the exception's `kind` where it has one, so that one class can tell its
     kinds apart.
     """
+    told = vars(exc).get("mesh_facts")
+    if isinstance(told, dict):
+        return told  # described in the process where it was raised
     final = isinstance(exc, errors.GiveUp)
     frames = traceback.extract_tb(exc.__traceback__)
     own = [f for f in frames if not _ours(f.filename)] or list(frames)

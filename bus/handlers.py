@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import sys
@@ -157,8 +158,10 @@ def load(path: str, topic: str | None) -> Handler:
             "package.module:function, looked up from this folder"
         ) from exc
     found = [item for item in registry.values() if item.function is function]
-    if found and topic in (None, found[0].topic):
-        return found[0]
+    if found:
+        # Another topic on the command line keeps what the decorator said.
+        own = found[0].topic if topic is None else keys.check_topic(topic)
+        return dataclasses.replace(found[0], topic=own)
     if topic is None:
         raise errors.HandlerError(
             f"{path!r} is not decorated with @handler; say which topic with --topic"

@@ -6,10 +6,12 @@ Every duty is a script that finds nothing to do when somebody else was first.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -35,37 +37,49 @@ class Janitor(threading.Thread):
         self._closed = threading.Event()
 
     def run(self) -> None:
-        tick = 0
+        ticks, next_tick = 0, 0.0
         while not self._closed.is_set():
-            tick += 1
-            wait_s = _TICK_S * random.uniform(0.7, 1.1)
+            wait_s = _TICK_S
             try:
-                wait_s = min(wait_s, self._tick(tick))
+                names = topics.list_topics()
+                wait_s = min([_TICK_S, *map(_promoted, names)])
+                if time.monotonic() >= next_tick:
+                    ticks += 1
+                    self._tick(ticks, names)
+                    next_tick = time.monotonic() + _TICK_S * random.uniform(0.7, 1.1)
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 log.debug("janitor: %s", exc)
+            left_s = conf.JUDGE_AFTER_S - self._steady_s()
+            if 0 < left_s < wait_s:
+                wait_s, next_tick = left_s, 0.0  # judge as soon as we may
             self._closed.wait(max(wait_s, 0.005))
 
     def close(self) -> None:
         """Stop after the duty at hand."""
         self._closed.set()
 
-    def _tick(self, tick: int) -> float:
-        """All duties once; seconds until the next task is due (at most a tick)."""
-        next_s = _TICK_S
-        judge = Judge(self._consumer) if self._may_judge() else None
-        for topic in topics.list_topics():
-            next_s = min(next_s, promote(topic))
-            if judge is not None:
-                judge.reclaim(topic)
-            if tick % _TRIM_EVERY == 0:
-                trim(topic)
+    def _tick(self, tick: int, names: list[str]) -> None:
+        """The duties that once a second is enough for."""
+        # After an outage of the server everybody looks dead; they get time to beat.
+        may_judge = self._steady_s() >= conf.JUDGE_AFTER_S
+        judge = Judge(self._consumer) if may_judge else None
+        for topic in names:
+            # One topic in trouble does not keep the others from being looked after.
+            with contextlib.suppress(errors.BusError):
+                if judge is not None:
+                    judge.reclaim(topic)
+                if tick % _TRIM_EVERY == 0:
+                    trim(topic)
         if tick % 60 == 0:
             forget_agents()
-        return next_s
 
-    def _may_judge(self) -> bool:
-        # After an outage of the server everybody looks dead; give them time to beat.
-        return self._steady_s() >= conf.JUDGE_AFTER_S
+
+def _promoted(topic: str) -> float:
+    try:
+        return promote(topic)
+    except errors.BusError as exc:
+        log.debug("janitor: %s: %s", topic, exc)
+        return _TICK_S
 
 
 def promote(topic: str) -> float:

@@ -106,7 +106,7 @@ def entry_ms(entry_id: str) -> int:
 
 
 def encode(value: Any, *, what: str = "payload", max_bytes: int | None = None) -> bytes:
-    """Compact JSON of a payload or result, or InvalidPayload saying what is wrong.
+    """Compact JSON of a payload, or InvalidPayload saying what is wrong.
 
     orjson writes NaN and infinities as null and bounds nothing, hence the walk; it is
     skipped when the text itself proves it needless.
@@ -129,13 +129,28 @@ def encode(value: Any, *, what: str = "payload", max_bytes: int | None = None) -
         or opened > conf.JSON_MAX_DEPTH
         or opened + text.count(b",") > conf.JSON_MAX_NODES // 2
     ):
-        _check(value, what)
+        _check(value, what, conf.JSON_MAX_DEPTH, conf.JSON_MAX_NODES)
     return text
 
 
-def _check(root: Any, what: str) -> None:
+def encode_result(value: Any, max_bytes: int) -> bytes:
+    """JSON of a handler's result: bounded in bytes only, NaN is refused as well."""
+    try:
+        text = orjson.dumps(value, option=_STRICT)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise errors.InvalidPayload(f"the result is not JSON: {exc}") from None
+    if len(text) > max_bytes:
+        raise errors.PayloadTooLarge(
+            f"the result has {len(text):,} bytes of JSON, more than the {max_bytes:,} "
+            "allowed; store the data elsewhere and return a reference"
+        )
+    if b"null" in text:
+        _check(value, "the result", max_bytes, max_bytes)
+    return text
+
+
+def _check(root: Any, what: str, max_depth: int, max_nodes: int) -> None:
     """Refuse NaN, infinities, too deep and too many nodes, without recursion."""
-    max_depth, max_nodes = conf.JSON_MAX_DEPTH, conf.JSON_MAX_NODES
     stack: list[tuple[Any, int]] = [(root, 0)]
     nodes = 0
     while stack:

@@ -10,7 +10,7 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from . import errors, handlers, messages
+from . import errors, failures, handlers, messages
 from .handlers import Handler
 
 
@@ -27,13 +27,17 @@ class Child:
         self._process: Any = None
         self._pipe: Connection | None = None
 
-    def call(self, handler: Handler, json: str, task: messages.Task) -> Any:
-        """The handler's value; its exception, or ProcessDied."""
+    def prepare(self) -> None:
+        """Have a living process, so that a call does not wait for one to start."""
         if self._process is None or not self._process.is_alive():
             self._start()
+
+    def call(self, handler: Handler, task: messages.Task) -> Any:
+        """The handler's value for `task.payload`; its exception, or ProcessDied."""
+        self.prepare()
         assert self._pipe is not None
         try:
-            self._pipe.send((handler.path, handler.topic, json, task))
+            self._pipe.send((handler.path, handler.topic, task))
             ok, value = self._pipe.recv()
         except (EOFError, OSError):
             code = self._reap()
@@ -86,16 +90,22 @@ def _serve(pipe: Connection, settings: str) -> None:
     known: dict[tuple[str, str], Handler] = {}
     while True:
         try:
-            path, topic, json, task = pipe.recv()
+            path, topic, task = pipe.recv()
         except (EOFError, OSError):
             return
         try:
             handler = known.get((path, topic))
             if handler is None:
                 handler = known[path, topic] = handlers.load(path, topic)
-            answer = (True, handler.function(messages.decode(json), task))
+            answer = (True, handler.function(task.payload, task))
         except Exception as exc:
+            # The traceback does not travel; what it says does.
+            with contextlib.suppress(Exception):
+                exc.mesh_facts = failures.describe(exc)  # type: ignore[attr-defined]
             answer = (False, exc)
+        except BaseException as exc:
+            text = f"the handler raised {type(exc).__name__}"
+            answer = (False, RuntimeError(text))
         pipe.send_bytes(_packed(answer))
 
 

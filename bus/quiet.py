@@ -1,17 +1,15 @@
 """Quiet in an agent: a suspect, which killed agents before, is run with nothing beside.
 
-A lane that meets a suspect reserves quiet for itself; the other lanes stop taking
-tasks, unstarted ones go back, started ones finish; then the suspect runs alone. If it
-kills the process again, no neighbour dies with it.
+A lane that meets a suspect reserves quiet. From then on no lane keeps what it claims;
+unstarted tasks go back, started ones finish. Then that lane claims the suspect and runs
+it alone: if it kills the process again, no neighbour dies with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 
 class Busy(Protocol):
@@ -30,36 +28,32 @@ class Quiet:
 
     def __init__(self) -> None:
         self.lanes: Sequence[Busy] = ()
-        self._owner: Busy | None = None
         self._free = asyncio.Event()
         self._free.set()
 
-    def reserved_by(self, lane: Busy) -> bool:
-        """Whether this lane has the process to itself."""
-        return self._owner is lane
+    @property
+    def reserved(self) -> bool:
+        """Whether some lane needs or has quiet: nobody else may take tasks."""
+        return not self._free.is_set()
 
-    def open_for(self, lane: Busy) -> bool:
-        """Whether this lane may take tasks."""
-        return self._owner is None or self._owner is lane
+    async def over(self) -> None:
+        """Wait until tasks may be taken."""
+        await self._free.wait()
 
-    async def may_read(self, lane: Busy) -> None:
-        """Wait until no other lane needs quiet."""
-        while not self.open_for(lane):
-            await self._free.wait()
-
-    async def reserve(self, lane: Busy) -> None:
-        """Have the process to oneself, unless another lane was first."""
-        if self._owner is not None:
-            return
-        self._owner = lane
+    def reserve(self) -> bool:
+        """Ask for quiet; False if another suspect was first."""
+        if self.reserved:
+            return False
         self._free.clear()
-        for each in self.lanes:
-            await each.release_unstarted()
-        while any(each.held for each in self.lanes) and self._owner is lane:
+        return True
+
+    async def silence(self) -> None:
+        """Wait until no lane has anything in hand; needs a reservation."""
+        while any(each.held for each in self.lanes):
+            for each in self.lanes:
+                await each.release_unstarted()
             await asyncio.sleep(0.002)
 
-    def end(self, lane: Busy) -> None:
-        """Give the process back to all lanes."""
-        if self._owner is lane:
-            self._owner = None
-            self._free.set()
+    def end(self) -> None:
+        """Let all lanes take tasks again."""
+        self._free.set()

@@ -11,7 +11,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from . import dead, deliveries, errors, failures, keys, messages, slots
 from .conf import conf
@@ -26,6 +26,14 @@ _DELAY_MOST_S: Final = 366 * 86_400.0
 T = TypeVar("T")
 
 
+class Clock(Protocol):
+    """Who knows the server's time."""
+
+    @property
+    def clock_ms(self) -> float:
+        """Server ms at monotonic 0."""
+
+
 class Reports:
     """Reports finished runs of one topic; `ended` hears of each once it is known."""
 
@@ -33,13 +41,14 @@ class Reports:
         self,
         seat: Seat,
         handler: Handler,
+        clock: Clock,
         ended: Callable[[Run], None],
         broken: Callable[[BaseException | None], None],
     ) -> None:
         self.done = self.failed = 0
-        self.clock_ms = 0.0  # server ms at monotonic 0
         self._seat, self._handler, self._ended = seat, handler, ended
         self._broken = broken
+        self._clock = clock
         self._agent = keys.agent_of(seat.consumer)
         self._unsent: deque[tuple[Run, Completion]] = deque()
         self._sending = False
@@ -64,7 +73,7 @@ class Reports:
         if error is None:
             try:
                 limit = conf.RESULT_MAX_BYTES
-                result = messages.encode(run.value, what="result", max_bytes=limit)
+                result = messages.encode_result(run.value, limit)
             except errors.InvalidPayload as exc:
                 error = exc
         if error is not None:
@@ -105,7 +114,7 @@ class Reports:
 
     def _server_ms(self, monotonic_s: float) -> int:
         """A moment of ours on the server's clock; our own clock says nothing."""
-        return int(self.clock_ms + monotonic_s * 1000)
+        return int(self._clock.clock_ms + monotonic_s * 1000)
 
     async def _send(self) -> None:
         unsent = self._unsent
@@ -126,7 +135,7 @@ class Reports:
             self._sending = False
 
     async def _fail(self, run: Run, error: BaseException) -> None:
-        if isinstance(error, errors.DecodeError):
+        if isinstance(error, errors.Malformed):
             await self._bury(run, error)
         else:
             failure = self._failure(run, error)
@@ -172,7 +181,7 @@ class Reports:
             failures.log2_bucket((run.finished - run.started) * 1000),
         )
 
-    async def _bury(self, run: Run, error: errors.DecodeError) -> None:
+    async def _bury(self, run: Run, error: errors.Malformed) -> None:
         """An entry whose JSON nobody can read: a dead letter with what it held."""
         held = run.delivery
         facts = failures.plain("Malformed", str(error), "malformed")

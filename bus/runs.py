@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import messages
+from . import errors, messages
 from .deliveries import Delivery
 from .handlers import Handler
 
@@ -36,14 +36,21 @@ class Run:
         """When the sweeper ends it; infinite until it starts."""
         return self.started + self.timeout_s if self.started else float("inf")
 
-    def context(self) -> messages.Task:
-        """What the handler gets beside the payload."""
+    def payload(self) -> Any:
+        """The payload's value, or Malformed."""
+        try:
+            return messages.decode(self.delivery.json)
+        except errors.DecodeError as exc:
+            raise errors.Malformed(str(exc), raw=exc.raw) from None
+
+    def context(self, payload: Any) -> messages.Task:
+        """The task as the handler sees it."""
         held = self.delivery
         record = held.record
         return messages.Task(
             id=held.id,
             topic=held.topic,
-            payload=None,
+            payload=payload,
             attempt=record.attempt + 1,
             epoch=record.epoch,
             fence=held.fence,

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from . import errors, messages, processes
+from . import errors, processes
 from .runs import CANCELLED, FENCED, TIMED_OUT, Run
 
 Finished = Callable[[Run], None]
@@ -39,6 +39,7 @@ class AsyncSlots:
         self._idle: list[asyncio.Future[None]] = []
         loop = asyncio.get_running_loop()
         self._loop = loop
+        self._closing = False
         self._tasks = {loop.create_task(self._slot()) for _ in range(size)}
         self.stuck = False
 
@@ -75,10 +76,11 @@ class AsyncSlots:
             self._finished(run)
 
     async def close(self) -> None:
-        """End all slots."""
+        """End all slots; one whose handler ignores that ends with the process."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.wait(self._tasks, timeout=_IGNORED_S)
 
     async def _slot(self) -> None:
         me = asyncio.current_task()
@@ -94,22 +96,22 @@ class AsyncSlots:
             run = ready.popleft()
             run.task, run.started = me, clock()
             try:
-                payload = messages.decode(run.delivery.json)
-                run.value = await run.handler.function(payload, run.context())
+                payload = run.payload()
+                run.value = await run.handler.function(payload, run.context(payload))
             except asyncio.CancelledError as exc:
                 # Ours (deadline, cancel, fence) ends the run; a foreign one the slot.
-                if not run.stopped:
-                    if me.cancelling():
-                        raise
-                    run.error = exc
-                while me.cancelling():
-                    me.uncancel()
+                if not run.stopped and me.cancelling():
+                    raise
+                run.error = exc
             except Exception as exc:
                 run.error = exc
             except (KeyboardInterrupt, SystemExit) as exc:
                 run.error = RuntimeError(f"the handler raised {type(exc).__name__}")
-            if run.over:
+            if run.over or self._closing:
                 return  # given up on; another slot has this place
+            # Also a cancellation that the handler swallowed must not reach the next.
+            while me.cancelling():
+                me.uncancel()
             run.finished, run.task, run.over = clock(), None, True
             self._finished(run)
             if run.finished - turn > _TURN_S:
@@ -130,10 +132,15 @@ class ThreadSlots:
         self._woken = False
         self._lock = threading.Lock()
         self._children: dict[Run, processes.Child] = {}
-        self._hung = 0
-        self.stuck = False
+        self._serving = 0  # threads that take runs
+        self._hung = 0  # threads whose run was given up on
         for _ in range(size):
             self._start_thread()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether so many threads hang that no more are started."""
+        return self._hung > self.size * _STUCK_PER_SLOT
 
     def put(self, run: Run) -> None:
         """Queue a run; an idle thread starts it."""
@@ -159,10 +166,11 @@ class ThreadSlots:
             if run.over:
                 return
             run.over, run.stopped, run.finished = True, why, time.monotonic()
+            run.started = run.started or run.finished
             child = self._children.get(run)
             if child is None:
                 self._hung += 1
-                self.stuck = self._hung > self.size * _STUCK_PER_SLOT
+                self._serving -= 1
         if child is not None:
             child.kill()
         elif not self.stuck:
@@ -177,41 +185,53 @@ class ThreadSlots:
             child.kill()
 
     def _start_thread(self) -> None:
+        self._serving += 1
         threading.Thread(target=self._slot, name="mesh-slot", daemon=True).start()
 
     def _slot(self) -> None:
         child = processes.Child() if self._cpu else None
         try:
-            while (run := self._ready.get()) is not None:
-                run.started = time.monotonic()
+            while True:
                 if child is not None:
-                    self._children[run] = child
-                self._execute(run, child)
-                self._children.pop(run, None)
-                with self._lock:
-                    given_up = run.over
-                    run.over = True
-                    if not given_up:
-                        run.finished = time.monotonic()
-                    elif child is None:
-                        # Somebody else has this slot now.
-                        self._hung -= 1
-                        self.stuck = self._hung > self.size * _STUCK_PER_SLOT
-                if given_up and child is None:
+                    child.prepare()  # before a run: starting is not its time
+                run = self._ready.get()
+                if run is None or not self._serve(run, child):
                     return
-                if not given_up:
-                    self._hand_back(run)
         finally:
             if child is not None:
                 child.kill()
 
+    def _serve(self, run: Run, child: processes.Child | None) -> bool:
+        """Run one; False when this thread is not needed any more."""
+        with self._lock:
+            stopped_already = run.over  # between the queue and here
+            if not stopped_already:
+                run.started = time.monotonic()
+                if child is not None:
+                    self._children[run] = child
+        if not stopped_already:
+            self._execute(run, child)
+        with self._lock:
+            self._children.pop(run, None)
+            given_up, run.over = run.over, True
+            if not given_up:
+                run.finished = time.monotonic()
+            elif child is None or stopped_already:
+                self._hung -= 1
+                if self._serving >= self.size:
+                    return False  # somebody else has this slot now
+                self._serving += 1
+        if not given_up:
+            self._hand_back(run)
+        return True
+
     def _execute(self, run: Run, child: processes.Child | None) -> None:
         try:
+            payload = run.payload()
             if child is not None:
-                run.value = child.call(run.handler, run.delivery.json, run.context())
+                run.value = child.call(run.handler, run.context(payload))
             else:
-                payload = messages.decode(run.delivery.json)
-                run.value = run.handler.function(payload, run.context())
+                run.value = run.handler.function(payload, run.context(payload))
         except Exception as exc:
             run.error = exc
         except BaseException as exc:  # SystemExit must not end the slot

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import errors, handlers, messages, tasks
+from .conf import conf
 from .messages import Task
 
 _ANY: Any = object()
@@ -96,4 +97,4 @@ def run_inline(topic: str, payload: Any, *, attempt: int = 1) -> Any:
         result = asyncio.run(found.function(value, task))
     else:
         result = found.function(value, task)
-    return messages.decode(messages.encode(result, what="result"))
+    return messages.decode(messages.encode_result(result, conf.RESULT_MAX_BYTES))

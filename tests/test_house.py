@@ -47,7 +47,7 @@ FLOORS: list[set[str]] = [
     {"agents", "dead", "deliveries", "lookup", "processes", "topics"},
     {"beats", "groups", "health", "janitor", "results", "runs", "tasks"},
     {"slots", "testing", "twins"},
-    {"reports"},
+    {"intake", "reports"},
     {"lane"},
     {"agent"},
 ]

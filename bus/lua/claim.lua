@@ -1,8 +1,8 @@
 -- Take tasks for one consumer: handed-over rows first, then new entries.
 -- KEYS: tasks_stream tasks settings counters done dead_index
--- ARGV: group, consumer, how many, '1' when the consumer has nothing else in hand,
---       suspect bound, '1' to read new entries, then sids a blocking read has just
---       delivered to this consumer
+-- ARGV: group, consumer, how many, '1' to take one suspect and nothing else, suspect
+--       bound, '1' to read new entries, then sids a blocking read has just delivered to
+--       this consumer
 -- Returns {now, paused 0/1, suspects left, timeout_s of the topic, deliveries}
 --   deliveries: flat sid, id, json, meta, record.
 -- An entry without its record (or with another sid in it) is acked and never run. A
@@ -52,29 +52,34 @@ for i = 7, #ARGV do
 end
 if paused or want <= count then return { now, paused and 1 or 0, suspects, set[2], out } end
 
-local rows = redis.pcall('XPENDING', tasks_stream, group, '-', '+', want + 64, HANDED)
-if rows.err then return rows end
-for i = 1, #rows do
-  if count >= want then break end
-  local sid = rows[i][1]
-  local e = entry(tasks_stream, sid)
-  local r, text
-  if e then r, text = record_of(k, sid, e) end
-  if not e then
-    call('XACK', tasks_stream, group, sid)
-  elseif not r then
-    drop(sid)
-  elseif r.lost < suspect_at then
-    call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
-    give(sid, e, text)
-  elseif alone and count == 0 then
-    call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
-    give(sid, e, text)
-    return { now, 0, suspects, set[2], out }
-  else
-    suspects = suspects + 1
+-- Handed-over rows, oldest first. Suspects are passed over (but for a consumer that has
+-- made itself empty), so the look goes on behind them, to a bound.
+local from, looked = '-', 0
+while count < want and looked < 1000 do
+  local rows = redis.pcall('XPENDING', tasks_stream, group, from, '+', 100, HANDED)
+  if rows.err then return rows end
+  for i = 1, #rows do
+    if count >= want then break end
+    local sid = rows[i][1]
+    local e = entry(tasks_stream, sid)
+    local r, text
+    if e then r, text = record_of(k, sid, e) end
+    if not e then
+      call('XACK', tasks_stream, group, sid)
+    elseif not r then
+      drop(sid)
+    elseif alone == (r.lost >= suspect_at) then
+      call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
+      give(sid, e, text)
+    elseif not alone then
+      suspects = suspects + 1
+    end
   end
+  looked = looked + #rows
+  if #rows < 100 then break end
+  from = '(' .. rows[#rows][1]
 end
+if alone then return { now, 0, suspects, set[2], out } end
 
 if fresh_too and count < want then
   local got = redis.pcall('XREADGROUP', 'GROUP', group, me, 'COUNT', want - count,

@@ -19,7 +19,7 @@ for n = 1, #ids do
   local sid, fence_n, id = ARGV[at], tonumber(ARGV[at + 1]), ids[n]
   local r = records[n] and not taken[id] and read_record(records[n])
   if r and r.sid == sid and r.n == fence_n
-      and #call('XPENDING', tasks_stream, group, sid, sid, 1, me) == 1 then
+      and holds(tasks_stream, group, sid, me) then
     taken[id] = true
     mine[#mine + 1] = at
     sids[#sids + 1] = sid

@@ -12,7 +12,7 @@ local text = call('HGET', tasks, id)
 local r = text and read_record(text)
 if not r then return { 'gone' } end
 if r.sid ~= sid or r.n ~= fence_n
-    or #call('XPENDING', tasks_stream, working, sid, sid, 1, me) == 0 then
+    or not holds(tasks_stream, working, sid, me) then
   return { 'fenced', text }
 end
 local e = entry(tasks_stream, sid)

@@ -12,7 +12,7 @@ for i = 3, #ARGV, 3 do
   local text = call('HGET', tasks, id)
   local r = text and read_record(text)
   if r and r.sid == sid and r.n == fence_n
-      and #call('XPENDING', tasks_stream, group, sid, sid, 1, me) == 1 then
+      and holds(tasks_stream, group, sid, me) then
     keep[#keep + 1] = sid
     if match(r.flags, 'c') then cancelled[#cancelled + 1] = index end
   else

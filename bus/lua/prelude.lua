@@ -84,6 +84,13 @@ local function holder(stream, group, sid)
   return rows[1][2]
 end
 
+-- Whether this consumer holds the entry now. No group (somebody destroyed it) is no row:
+-- the entry comes again in the next group.
+local function holds(stream, group, sid, consumer)
+  local rows = redis.pcall('XPENDING', stream, group, sid, sid, 1, consumer)
+  return not rows.err and #rows == 1
+end
+
 -- When a task was first accepted: from its meta, else the clock in its first sid.
 local function enqueued_ms(meta, sid)
   return match(meta, 'e=(%d+)') or match(sid, '^(%d+)') or '0'

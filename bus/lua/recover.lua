@@ -1,7 +1,7 @@
 -- Read up to 100 tasks this consumer holds: ghosts of lost replies, rows left at the end.
--- KEYS: tasks_stream tasks counters done dead_index
+-- KEYS: tasks_stream tasks counters settings done dead_index
 -- ARGV: group, consumer, sid to start behind ('' from the first)
--- Returns {now, last sid seen or '', deliveries}; deliveries as in claim.
+-- Returns {now, paused 0/1, last sid seen or '', deliveries}; deliveries as in claim.
 local group, me = ARGV[1], ARGV[2]
 local k = { tasks = tasks, done = done, dead_index = dead_index, counters = counters }
 local from = ARGV[3] == '' and '-' or '(' .. ARGV[3]
@@ -26,4 +26,5 @@ for i = 1, #rows do
     out[at + 4], out[at + 5] = e.meta, text
   end
 end
-return { now_ms(), #rows == 100 and last or '', out }
+local paused = call('HGET', settings, 'paused') == '1' and 1 or 0
+return { now_ms(), paused, #rows == 100 and last or '', out }

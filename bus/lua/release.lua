@@ -8,7 +8,7 @@ for i = 3, #ARGV, 3 do
   local text = call('HGET', tasks, id)
   local r = text and read_record(text)
   if r and r.sid == sid and r.n == fence_n
-      and #call('XPENDING', tasks_stream, group, sid, sid, 1, me) == 1 then
+      and holds(tasks_stream, group, sid, me) then
     call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')
     r.n = r.n + 1
     call('HSET', tasks, id, write_record(r))

@@ -1,0 +1,175 @@
+"""How a lane gets its tasks: claims, blocking reads, ghosts, suspects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+import redis.asyncio
+
+from . import connection, deliveries, errors, groups, keys
+from .deliveries import Delivery, Seat
+from .quiet import Quiet
+
+log = logging.getLogger("bus.agent")
+
+_BLOCK_S: Final = 2.0
+
+
+class Host(Protocol):
+    """What the intake needs to know of its lane."""
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """Everything in hand, by sid."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the lane takes nothing any more."""
+
+    def wanted(self) -> int:
+        """How many tasks to take now."""
+
+    def take(self, item: Delivery) -> None:
+        """Have it run."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside; a bug in it breaks the lane."""
+
+    async def room(self) -> None:
+        """Wait a little for something to be finished."""
+
+
+class Intake:
+    """Reads one topic for one lane; at most one claim is under way."""
+
+    def __init__(self, seat: Seat, host: Host, quiet: Quiet) -> None:
+        self.paused = False
+        self.last_read = time.time()
+        self.clock_ms = 0.0  # server ms at monotonic 0
+        self.topic_timeout_s: float | None = None
+        self._seat, self._host, self._quiet = seat, host, quiet
+        self._claiming = asyncio.Lock()
+        name = keys.client_name(seat.consumer)
+        self._reader = connection.adedicated(block_s=_BLOCK_S, name=name)
+
+    async def close(self) -> None:
+        """Drop the reading connection."""
+        await self._reader.aclose()
+
+    async def read(self) -> None:
+        """Keep the lane in work until it closes; survives the server going away."""
+        pause_s, recover = 0.05, True
+        while not self._host.closing:
+            try:
+                if recover:
+                    await self._recover()
+                    recover = False
+                await self._read_once()
+                pause_s = 0.05
+            except (errors.BusError, redis.RedisError, OSError) as exc:
+                # The reply may be lost while its tasks are ours: read our own first.
+                recover = True
+                if groups.is_nogroup(exc):
+                    await self._rejoin()
+                    continue
+                log.warning("%s: reading stopped for now: %s", self._seat.topic, exc)
+                await self._reader.connection_pool.disconnect()
+                await asyncio.sleep(pause_s * (0.5 + random.random()))
+                pause_s = min(pause_s * 2, 0.5)
+
+    async def _rejoin(self) -> None:
+        """Make the group again, which somebody deleted."""
+        try:
+            await groups.ajoin_group(self._seat.topic, self._seat.group)
+        except errors.BusError as exc:
+            log.warning("%s: %s", self._seat.topic, exc)
+            await asyncio.sleep(0.5)
+
+    async def _read_once(self) -> None:
+        await self._quiet.over()
+        want = self._host.wanted()
+        if not want:
+            await self._host.room()
+            return
+        if await self._claim(want):
+            return
+        # A script cannot block: read here, let the script check what came.
+        sids = await deliveries.wait_for_new(self._seat, self._reader, want, _BLOCK_S)
+        self.last_read = time.time()
+        if sids:
+            await self._claim(len(sids), sids)
+
+    async def _claim(self, want: int, sids: list[str] | None = None) -> bool:
+        """Take up to `want` tasks; whether any came."""
+        async with self._claiming:
+            claimed = await deliveries.claim(self._seat, want, False, sids)
+            self._seen(claimed.now_ms)
+            self.topic_timeout_s = claimed.timeout_s
+            self.paused = claimed.paused
+            await self._keep(claimed.deliveries)
+        if claimed.suspects and self._quiet.reserve():
+            self._host.spawn(self._run_suspect())
+        return bool(claimed.deliveries)
+
+    async def _keep(self, items: list[Delivery]) -> None:
+        """Start what was claimed, unless something began meanwhile that forbids it."""
+        if self._host.closing or self.paused or self._quiet.reserved:
+            await deliveries.release(self._seat, items)
+            return
+        for item in items:
+            self._host.take(item)
+
+    async def _run_suspect(self) -> None:
+        """Run one suspect with nothing beside it in this process."""
+        try:
+            await self._quiet.silence()
+            async with self._claiming:
+                if self._host.closing or self.paused:
+                    return
+                claimed = await deliveries.claim(self._seat, 1, True)
+                for item in claimed.deliveries:
+                    self._host.take(item)
+            while self._host.held and not self._host.closing:
+                await asyncio.sleep(0.002)
+        except (errors.BusError, redis.RedisError, OSError) as exc:
+            log.warning("%s: a suspect has to wait: %s", self._seat.topic, exc)
+        finally:
+            self._quiet.end()
+
+    async def _recover(self) -> None:
+        """Take up tasks that are ours on the server but were lost on the way here."""
+        after = ""
+        while True:
+            await self._quiet.over()
+            found = await deliveries.recover(self._seat, after)
+            self._seen(found.now_ms)
+            self.paused = found.paused
+            await self._keep(
+                [x for x in found.deliveries if x.sid not in self._host.held]
+            )
+            after = found.after
+            if not after:
+                return
+
+    def _seen(self, now_ms: int) -> None:
+        self.last_read = time.time()
+        self.clock_ms = now_ms - time.monotonic() * 1000
+
+    def handed_over(self) -> None:
+        """Somebody's tasks wait to be taken over."""
+        if self._host.wanted() and not self._claiming.locked():
+            self._host.spawn(self._claim_handed_over())
+
+    async def _claim_handed_over(self) -> None:
+        """Rows handed over do not wake a reader that blocks in the server."""
+        want = self._host.wanted()
+        if want and not self._quiet.reserved:
+            # An error shows up at the reader as well, which deals with it.
+            with contextlib.suppress(errors.BusError, redis.RedisError, OSError):
+                await self._claim(want)
