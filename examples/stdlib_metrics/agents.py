@@ -21,7 +21,9 @@ class NotInCorpus(GiveUp):
     """The payload names no file this agent may read."""
 
 
-@handler("stdlib", cpu=False, timeout_s=60)
+# Parsing is CPU work, and CPython 3.11 miscounts its recursion when threads do it at
+# once ("AST constructor recursion depth mismatch"); hence processes.
+@handler("stdlib", cpu=True, timeout_s=60)
 def measure_file(payload: Any, task: Any) -> dict[str, Any]:
     """Measure the file a payload names; what cannot be measured now never can be."""
     try:
