@@ -110,8 +110,8 @@ def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
             "raise maxmemory, or let agents work the backlog down",
         )
     else:
-        bound = f" of {most / 2**20:,.0f}" if most else ", no bound"
-        yield Check("memory", OK, f"{used / 2**20:,.1f} MiB{bound} used")
+        bound = f" of {most / 2**20:,.0f} MiB" if most else " (no bound)"
+        yield Check("memory", OK, f"{used / 2**20:,.1f} MiB used{bound}")
 
 
 def _connections(client: Any) -> Check:
