@@ -44,7 +44,7 @@ def register(
     client: redis.Redis | None = None,
 ) -> int:
     """Register a consumer of an agent; its expiry in server ms."""
-    body = messages.encode(record, what="agent record", max_bytes=64 * 1024)
+    body = messages.encode(record)
     args = [agent_id, consumer, _ttl_ms(ttl_s), body]
     more = [keys.agent_key(agent_id)]
     retry_s = None if client is None else 0

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
+import socket
 import threading
 import weakref
 from collections.abc import Iterator
@@ -58,11 +60,14 @@ def _redis_url() -> str:
 
 
 def shown_url(url: str) -> str:
-    """The URL for eyes and logs: without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
+    """The URL for eyes and logs: without any password, parseable or not."""
+    url = re.sub(r"([?&](?:password|username)=)[^&]*", r"\1***", url)
+    head, at, tail = url.rpartition("@")
+    if not at:
         return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+    scheme, mark, login = head.rpartition("://")
+    user = login.partition(":")[0] if ":" in login else "***"
+    return f"{scheme}{mark}{user}:***@{tail}" if mark else f"***@{tail}"
 
 
 def _checked_url() -> str:
@@ -71,20 +76,16 @@ def _checked_url() -> str:
         parts = urlsplit(url)
         _ = parts.port  # parsing a port is lazy and may raise
         bad = parts.scheme not in _SCHEMES or not (parts.hostname or parts.path)
+        if parts.scheme != "unix":
+            bad = bad or not re.fullmatch(r"/?|/\d+", parts.path)
     except ValueError:
         bad = True
     if bad:
         raise errors.InvalidOption(
-            f"REDIS_URL {_masked(url)!r} cannot be parsed; it looks like "
+            f"REDIS_URL {shown_url(url)!r} cannot be parsed; it looks like "
             "redis://host:6379/0, rediss://… for TLS, or unix:///path/to/socket"
         )
     return url
-
-
-def _masked(url: str) -> str:
-    """Like `shown_url`, for text that may not even be a URL."""
-    head, at, tail = url.rpartition("@")
-    return f"***@{tail}" if at and head else url
 
 
 def _options(**over: Any) -> dict[str, Any]:
@@ -114,8 +115,9 @@ def _make_sync(url: str, **over: Any) -> redis.Redis:
         # A thread beyond the last connection waits for one instead of failing.
         wait_s = conf.SOCKET_TIMEOUT_S
         pool = redis.BlockingConnectionPool.from_url(url, timeout=wait_s, **options)
+        pool.connection_class(**pool.connection_kwargs)  # does it take the options?
         return redis.Redis.from_pool(pool)
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         raise errors.InvalidOption(f"REDIS_URL: {exc}") from None
 
 
@@ -125,8 +127,9 @@ def _make_async(url: str, **over: Any) -> redis.asyncio.Redis:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, timeout=conf.SOCKET_TIMEOUT_S, **options
         )
+        pool.connection_class(**pool.connection_kwargs)
         return redis.asyncio.Redis.from_pool(pool)
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         raise errors.InvalidOption(f"REDIS_URL: {exc}") from None
 
 
@@ -251,20 +254,35 @@ def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:
     """Our error for a Redis error; `wrote` if the request could have changed state."""
     if isinstance(exc, redis.exceptions.AuthenticationError):
         return errors.BusUnavailable(f"Redis refuses our credentials: {exc}")
-    if isinstance(exc, redis.exceptions.MaxConnectionsError):
+    if _no_connection_left(exc):
         return errors.BusUnavailable("all connections of this process are in use")
     if is_unknown(exc):
-        where = shown_url(_redis_url())
-        text = f"Redis does not answer at {where}: {exc}"
-        refused = isinstance(exc.__cause__ or exc.__context__, ConnectionRefusedError)
-        if wrote and not refused:
+        url = _redis_url()
+        text = f"Redis does not answer at {shown_url(url)}: {shown_url(str(exc))}"
+        if wrote and not _never_sent(exc):
             return errors.OutcomeUnknown(text)
-        if where == DEFAULT_URL:
-            text += "; start a mesh with `make run`, or set REDIS_URL"
-        return errors.BusUnavailable(text)
+        hint = "is it running, and is REDIS_URL right?"
+        if not settings.redis_url_given():
+            hint = "start the mesh of this folder with `make run`, or set REDIS_URL"
+        return errors.BusUnavailable(f"{text} {hint}")
     if code_word(exc) in _REFUSED:
         return errors.BusUnavailable(f"Redis refuses this for now: {exc}")
     return errors.BusError(f"Redis refused a command of ours: {exc}")
+
+
+def _no_connection_left(exc: BaseException) -> bool:
+    """Whether the pool, not the server, refused."""
+    full = isinstance(exc, redis.exceptions.MaxConnectionsError)
+    return full or "No connection available" in str(exc)
+
+
+def _never_sent(exc: BaseException) -> bool:
+    """Whether there was no connection at all over which something could be sent."""
+    cause = exc.__cause__ or exc.__context__
+    return isinstance(
+        cause,
+        (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror),
+    )
 
 
 @contextlib.contextmanager

@@ -21,14 +21,14 @@ def move_to_dead(topic: str, entry_id: str, payload: Any) -> str:
     """
     said = payload.get("error") if isinstance(payload, dict) else None
     message = str(said) if said else "moved to dead by its agent"
-    body = messages.encode(payload)
+    body = messages.encode_kept(payload)
     return bury(topic, entry_id, body, failures.plain("Moved", message, "moved"))
 
 
 def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
     """`move_to_dead` of payload JSON, with the error it is to be grouped by."""
     keys.check_topic(topic)
-    keys.check_entry(entry_id)
+    entry_id = keys.check_entry(entry_id)
     scripts.ensure_topic(topic)
     fp = failures.fingerprint(error)
     args: list[Any] = [entry_id, keys.foreign_id(topic, entry_id)]
@@ -40,6 +40,7 @@ def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
 def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter]:
     """The newest letters first; `before` is the entry id to continue below."""
     key = keys.dead_stream(topic)
+    keys.check_count(count)
     if before != "+":
         before = f"({keys.check_entry(before)}"
     with connection.guard():
@@ -124,7 +125,7 @@ def replay(topic: str, task_id: str, payload: Any = ...) -> str:
     mark = secrets.token_hex(4)
     while True:
         letter = _letter_or_not_dead(topic, task_id)
-        body = messages.encode(letter.payload if payload is ... else payload)
+        body = _body(letter) if payload is ... else messages.encode(payload)
         options = records.without_option(letter.options, "q")
         args = [task_id, letter.entry_id, body, options, letter.epoch + 1, mark]
         more = [keys.group_key(topic, letter.fingerprint)]
@@ -136,12 +137,22 @@ def replay(topic: str, task_id: str, payload: Any = ...) -> str:
         # 'moved': replayed and dead again since we looked; look again.
 
 
+def _body(letter: DeadLetter) -> bytes:
+    """The payload as it was sent; our letters carry it word for word."""
+    text = letter.raw.get("json", "")
+    head = f'{{"id":"{letter.id}","payload":'
+    if text.startswith(head) and text.endswith("}"):
+        return text[len(head) : -1].encode()
+    return messages.encode_kept(letter.payload)
+
+
 def discard(topic: str, task_id: str) -> None:
     """Take a dead letter out for good; `undo` brings it back within an hour."""
     task_id = keys.check_task_id(task_id)
+    mark = secrets.token_hex(4)
     while True:
         letter = _letter_or_not_dead(topic, task_id)
-        row = messages.dump(
+        row = messages.encode_kept(
             {
                 "id": task_id,
                 "topic": topic,
@@ -157,10 +168,10 @@ def discard(topic: str, task_id: str) -> None:
                 "finished_at": letter.died_at,
             }
         )
-        args = [task_id, letter.entry_id, row, conf.RESULTS_KEEP, conf.BIN_MAX]
+        args = [task_id, letter.entry_id, row, conf.RESULTS_KEEP, conf.BIN_MAX, mark]
         more = [keys.group_key(topic, letter.fingerprint)]
         outcome = scripts.run("discard", topic, args, more)[0]
-        if outcome == "discarded":
+        if outcome in ("discarded", "repeat"):
             return
         if outcome == "not_dead":
             raise errors.NotDead(f"task {task_id} is not dead any more")
@@ -193,6 +204,8 @@ def undo(topic: str, task_id: str) -> str:
                 reply = scripts.run("undo", topic, [task_id, bin_id], more)
                 if reply[0] == "dead":
                     return str(reply[1])
+                if reply[0] == "taken":
+                    raise errors.Conflict(f"task {task_id} was sent again meanwhile")
         if len(rows) < _PAGE:
             raise errors.DeadLetterNotFound(
                 f"nothing to undo: task {task_id} was not discarded in the last hour"

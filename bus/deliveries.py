@@ -40,9 +40,9 @@ class Delivery:
     def enqueued_ms(self) -> int:
         """When the task was first accepted, server ms."""
         if self.meta:
-            mark = records.parse_options(self.meta).get("e", "")
-            if mark.isdigit():
-                return int(mark)
+            came = records.number(records.parse_options(self.meta).get("e", ""))
+            if came is not None:
+                return came
         return messages.entry_ms(self.sid)
 
 
@@ -114,9 +114,9 @@ class Recovered:
 
 async def recover(seat: Seat, after: str) -> Recovered:
     """Up to 100 tasks this consumer holds, from behind sid `after`."""
-    args = [seat.group, seat.consumer, after]
+    args = [seat.group, seat.consumer, after, ""]
     now, paused, last, flat = await seat.run("recover", args)
-    return Recovered(now, bool(paused), last, _deliveries(seat.topic, now, flat))
+    return Recovered(now, bool(paused), last, parse_deliveries(seat.topic, now, flat))
 
 
 def raw_fields(topic: str, sid: str) -> dict[str, str]:
@@ -130,11 +130,12 @@ def parse_claim(topic: str, raw: list[Any]) -> Claimed:
     """The reply of `claim`."""
     now, paused, suspects, timeout, flat = raw
     timeout_s = float(timeout) if timeout else None
-    items = _deliveries(topic, now, flat)
+    items = parse_deliveries(topic, now, flat)
     return Claimed(items, now, bool(paused), suspects, timeout_s)
 
 
-def _deliveries(topic: str, now: int, flat: list[str]) -> list[Delivery]:
+def parse_deliveries(topic: str, now: int, flat: list[str]) -> list[Delivery]:
+    """Deliveries as scripts return them: flat sid, id, json, meta, record."""
     record = records.parse_record
     return [
         Delivery(topic, sid, task_id, json, meta, record(text), now)
@@ -216,7 +217,7 @@ async def release(
     """Give deliveries back unfinished, keeping their place; how many were ours."""
     count = 0
     for at in range(0, len(held), BATCH):
-        args: list[Any] = [seat.group, seat.consumer]
+        args: list[Any] = [seat.group, seat.consumer, seat.topic, conf.RESULTS_KEEP]
         for item in held[at : at + BATCH]:
             args += (item.sid, item.record.n, item.id)
         count += int(await seat.run("release", args))

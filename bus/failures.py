@@ -21,7 +21,8 @@ _VARYING: Final = (
         "<id>",
     ),
     (re.compile(r"0x[0-9a-fA-F]+"), "<hex>"),
-    (re.compile(r"'[^']*'|\"[^\"]*\""), "<text>"),
+    # Quoted text; the apostrophe of "can't" opens none.
+    (re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\""), "<text>"),
     (re.compile(r"\d+(?:\.\d+)?"), "<n>"),
     (re.compile(r"\s+"), " "),
 )
@@ -51,7 +52,7 @@ def describe(exc: BaseException) -> dict[str, Any]:
         "type": _printable(_kind(exc))[:128],
         "message": _printable(_text(exc))[:MESSAGE_MOST],
         "reason": "gave_up" if final else "failed",
-        "frame": frame,
+        "frame": _printable(frame),
         "traceback": text,
     }
 
@@ -104,10 +105,10 @@ def _tail(text: str) -> str:
 
 def fingerprint(error: dict[str, Any]) -> str:
     """16 hex digits equal for equal failures: type, normalised message, top frame."""
-    message = str(error.get("message", ""))[:256]
+    message = str(error.get("message", ""))
     for pattern, mark in _VARYING:
         message = pattern.sub(mark, message)
-    text = f"{error.get('type', '')}\n{message}\n{error.get('frame', '')}"
+    text = f"{error.get('type', '')}\n{message[:256]}\n{error.get('frame', '')}"
     return hashlib.sha256(_printable(text).encode()).hexdigest()[:16]
 
 

@@ -16,14 +16,14 @@ def create_consumer_group(topic: str, group: str, observe: bool = False) -> bool
     """
     keys.check_topic(topic)
     keys.check_group(group)
-    scripts.ensure_topic(topic)
+    scripts.ensure_topic(topic, agent=True)
     return bool(_ensure_group(topic, group, observe)[0])
 
 
 def join_group(topic: str, default: str = "default") -> str:
     """The topic's working group, created as `default` if the topic has none."""
     keys.check_topic(topic)
-    scripts.ensure_topic(topic)
+    scripts.ensure_topic(topic, agent=True)
     working = _ensure_group(topic, default, False)[1]
     if working != default:
         _ensure_group(topic, working, False)
@@ -32,7 +32,7 @@ def join_group(topic: str, default: str = "default") -> str:
 
 async def ajoin_group(topic: str, default: str = "default") -> str:
     """`join_group` for an agent's loop, where it can be cancelled."""
-    await scripts.aensure_topic(keys.check_topic(topic))
+    await scripts.aensure_topic(keys.check_topic(topic), agent=True)
     working = str((await scripts.arun("ensure_group", topic, [default, "0"]))[1])
     if working != default:
         await scripts.arun("ensure_group", topic, [working, "0"])
@@ -64,13 +64,10 @@ def read_group(
     keys.check_topic(topic)
     keys.check_group(group)
     keys.check_group(consumer)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
-        raise errors.InvalidOption(f"count {count!r} is not 1 to 1000")
+    keys.check_count(count, 1000)
     until = time.monotonic() + max(0, block_ms) / 1000
-    scripts.ensure_topic(topic)
+    scripts.ensure_topic(topic, agent=True)
     working = _ensure_group(topic, group, False)[1] == group
-    if not working:
-        _ensure_group(topic, group, True)
     block_s = 0.0
     while True:
         try:
@@ -120,17 +117,38 @@ def _verified(
     """What is really there for this consumer, as `(entry id, fields)`."""
     sids = [sid for sid, _ in entries]
     args = deliveries.claim_args(group, consumer, count, False, sids)
-    claimed = deliveries.parse_claim(topic, scripts.run("claim", topic, args))
+    claimed = _claimed(topic, args)
     if not claimed.deliveries and claimed.suspects:
         # A task that lost its agents before is given alone.
-        args = deliveries.claim_args(group, consumer, 1, True)
-        claimed = deliveries.parse_claim(topic, scripts.run("claim", topic, args))
+        claimed = _claimed(topic, deliveries.claim_args(group, consumer, 1, True))
     found = []
     for item in claimed.deliveries:
         fields = _observed(["id", item.id, "json", item.json, "meta", item.meta])
         fields |= {"attempt": item.record.attempt + 1, "fence": item.fence}
         found.append((item.sid, fields))
     return found
+
+
+def _claimed(topic: str, args: list[Any]) -> deliveries.Claimed:
+    """A claim; if its answer is lost, the tasks that came with it are looked up."""
+    began = time.monotonic()
+    try:
+        raw = scripts.run("claim", topic, args, retry_s=0)
+        return deliveries.parse_claim(topic, raw)
+    except errors.OutcomeUnknown:
+        pass
+    # Nobody else knows of them: rows of ours no older than the claim itself.
+    ask = [args[0], args[1], "", _age(began)]
+    now, paused, _, flat = scripts.run("recover", topic, ask)
+    items = deliveries.parse_deliveries(topic, now, flat)
+    if items or args[3] == "1":
+        return deliveries.Claimed(items, now, bool(paused), 0, None)
+    return deliveries.parse_claim(topic, scripts.run("claim", topic, args))
+
+
+def _age(began: float) -> int:
+    """Ms since then, and a little for the way."""
+    return int((time.monotonic() - began) * 1000) + 50
 
 
 def _observed(flat: list[str]) -> dict[str, Any]:

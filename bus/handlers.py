@@ -44,7 +44,9 @@ class Handler:
     @property
     def path(self) -> str:
         """`package.module:function`."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
+        function: Any = self.function
+        module = getattr(function, "__module__", "") or "?"
+        return f"{module}:{getattr(function, '__qualname__', repr(function))}"
 
 
 registry: dict[str, Handler] = {}
@@ -71,10 +73,10 @@ def handler(
             Handler(
                 keys.check_topic(topic),
                 function,
-                _positive("max_attempts", max_attempts),
+                _positive("max_attempts", max_attempts, whole=True),
                 _positive("timeout_s", timeout_s),
                 _positive("backoff_s", backoff_s),
-                _positive("concurrency", concurrency),
+                _positive("concurrency", concurrency, whole=True),
                 cpu,
             )
         )
@@ -83,19 +85,19 @@ def handler(
     return register
 
 
-def _positive(name: str, value: Any) -> Any:
+def _positive(name: str, value: Any, *, whole: bool = False) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is not None and (not number or value <= 0):
+    if value is None:
+        return None
+    if not number or not 0 < value < float("inf"):
         raise errors.InvalidOption(f"{name}={value!r} is not a positive number")
-    return value
+    if whole and int(value) != value:
+        raise errors.InvalidOption(f"{name}={value!r} is not a whole number")
+    return int(value) if whole else value
 
 
 def _add(new: Handler) -> None:
-    if not callable(new.function):
-        raise errors.HandlerError(f"{new.function!r} is not a function")
-    if new.cpu and new.is_async:
-        raise errors.HandlerError(f"{new.path}: cpu=True is for sync functions")
-    _check_signature(new)
+    _check_callable(new)
     old = registry.get(new.topic)
     # The same function twice is a module that was imported again.
     if old is not None and old.path != new.path:
@@ -106,7 +108,11 @@ def _add(new: Handler) -> None:
     registry[new.topic] = new
 
 
-def _check_signature(new: Handler) -> None:
+def _check_callable(new: Handler) -> None:
+    if not callable(new.function):
+        raise errors.HandlerError(f"{new.function!r} is not a function")
+    if new.cpu and new.is_async:
+        raise errors.HandlerError(f"{new.path}: cpu=True is for sync functions")
     try:
         inspect.signature(new.function).bind({}, None)
     except TypeError:
@@ -142,7 +148,6 @@ def load(path: str, topic: str | None) -> Handler:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    before = dict(registry)
     try:
         module = importlib.import_module(module_name)
         function: Any = module
@@ -152,12 +157,13 @@ def load(path: str, topic: str | None) -> Handler:
         raise errors.HandlerError(f"handler {path!r}: {exc}") from exc
     except errors.BusError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise errors.HandlerError(
             f"handler {path!r} cannot be imported: {exc!r}; the path is "
             "package.module:function, looked up from this folder"
         ) from exc
     found = [item for item in registry.values() if item.function is function]
+    found.sort(key=lambda item: item.topic != topic)
     if found:
         # Another topic on the command line keeps what the decorator said.
         own = found[0].topic if topic is None else keys.check_topic(topic)
@@ -166,11 +172,10 @@ def load(path: str, topic: str | None) -> Handler:
         raise errors.HandlerError(
             f"{path!r} is not decorated with @handler; say which topic with --topic"
         )
-    registry.clear()
-    registry.update(before)
-    registry.pop(topic, None)
-    _add(Handler(keys.check_topic(topic), function))
-    return registry[topic]
+    plain = Handler(keys.check_topic(topic), function)
+    _check_callable(plain)
+    registry[topic] = plain
+    return plain
 
 
 def timeout_of(found: Handler, task_s: float | None, topic_s: float | None) -> float:

@@ -90,13 +90,23 @@ def check_task_id(task_id: str) -> str:
 
 
 def check_entry(entry_id: str) -> str:
-    """A stream id such as 1732287600000-0, or InvalidName."""
+    """A stream id such as 1732287600000-0 in its one spelling, or InvalidName."""
     ms, _, seq = str(entry_id).partition("-")
-    if not (ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()):
+    plain = ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()
+    if not plain or len(entry_id) > 64 or max(int(ms), int(seq)) >= 2**64:
         raise errors.InvalidName(
             f"entry id {_shown(entry_id)} is not a stream id, such as 1732287600000-0"
         )
-    return str(entry_id)
+    # The server reads 007-0 as 7-0; whoever compares texts must not see two.
+    return f"{int(ms)}-{int(seq)}"
+
+
+def check_count(count: int, most: int = 100_000) -> int:
+    """How many entries somebody asks for, or InvalidOption."""
+    whole = isinstance(count, int) and not isinstance(count, bool)
+    if not whole or not 1 <= count <= most:
+        raise errors.InvalidOption(f"count {count!r} is not 1 to {most}")
+    return count
 
 
 def _shown(value: object) -> str:

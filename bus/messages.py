@@ -11,6 +11,7 @@ Times are ISO 8601 text in UTC with milliseconds, read from the server's clock.
 from __future__ import annotations
 
 import functools
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -95,7 +96,8 @@ def _iso_second(second: int) -> str:
 
 
 def iso(ms: int) -> str:
-    """ISO 8601 text of a server time in ms since 1970."""
+    """ISO 8601 text of a server time in ms since 1970; the year 9999 at most."""
+    ms = min(ms, 253_402_300_799_999)
     second, milli = divmod(ms, 1000)
     return f"{_iso_second(second)}.{milli:03d}Z"
 
@@ -105,74 +107,87 @@ def entry_ms(entry_id: str) -> int:
     return int(entry_id.partition("-")[0])
 
 
-def encode(value: Any, *, what: str = "payload", max_bytes: int | None = None) -> bytes:
-    """Compact JSON of a payload, or InvalidPayload saying what is wrong.
+def encode(value: Any) -> bytes:
+    """Compact JSON of a payload within its limits, or InvalidPayload saying why not.
 
-    orjson writes NaN and infinities as null and bounds nothing, hence the walk; it is
-    skipped when the text itself proves it needless.
+    orjson writes NaN as null, turns UUIDs and enums into text and bounds nothing, hence
+    the walk before it.
     """
-    limit = conf.PAYLOAD_MAX_BYTES if max_bytes is None else max_bytes
-    try:
-        text = orjson.dumps(value, option=_STRICT)
-    except (TypeError, ValueError) as exc:
-        raise errors.InvalidPayload(f"{what} is not JSON: {exc}") from None
-    except RecursionError:
-        raise errors.InvalidPayload(f"{what} is nested too deeply") from None
-    if len(text) > limit:
-        raise errors.PayloadTooLarge(
-            f"{what} has {len(text):,} bytes of JSON, more than the {limit:,} allowed; "
-            "store the data elsewhere and send a reference"
-        )
-    opened = text.count(b"[") + text.count(b"{")
-    if (
-        b"null" in text
-        or opened > conf.JSON_MAX_DEPTH
-        or opened + text.count(b",") > conf.JSON_MAX_NODES // 2
-    ):
-        _check(value, what, conf.JSON_MAX_DEPTH, conf.JSON_MAX_NODES)
-    return text
+    _check(value, "payload", conf.JSON_MAX_DEPTH, conf.JSON_MAX_NODES)
+    return _encoded(value, "payload", conf.PAYLOAD_MAX_BYTES)
 
 
 def encode_result(value: Any, max_bytes: int) -> bytes:
-    """JSON of a handler's result: bounded in bytes only, NaN is refused as well."""
+    """Compact JSON of a handler's result, bounded in bytes only."""
+    _check(value, "result", _DEPTH_MOST, max_bytes)
+    return _encoded(value, "result", max_bytes)
+
+
+def encode_kept(value: Any) -> bytes:
+    """JSON of what is in the mesh already, whatever its size: a letter must hold it."""
+    try:
+        return orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        return text.encode("ascii")
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise errors.InvalidPayload(f"payload is not JSON: {exc}") from None
+
+
+def _encoded(value: Any, what: str, limit: int) -> bytes:
     try:
         text = orjson.dumps(value, option=_STRICT)
     except (TypeError, ValueError, RecursionError) as exc:
-        raise errors.InvalidPayload(f"the result is not JSON: {exc}") from None
-    if len(text) > max_bytes:
+        raise errors.InvalidPayload(f"{what} is not JSON: {exc}") from None
+    if len(text) > limit:
         raise errors.PayloadTooLarge(
-            f"the result has {len(text):,} bytes of JSON, more than the {max_bytes:,} "
-            "allowed; store the data elsewhere and return a reference"
+            f"{what} has {len(text):,} bytes of JSON, more than the {limit:,} allowed; "
+            "store the data elsewhere and pass a reference"
         )
-    if b"null" in text:
-        _check(value, "the result", max_bytes, max_bytes)
     return text
 
 
 def _check(root: Any, what: str, max_depth: int, max_nodes: int) -> None:
-    """Refuse NaN, infinities, too deep and too many nodes, without recursion."""
-    stack: list[tuple[Any, int]] = [(root, 0)]
-    nodes = 0
-    while stack:
-        value, depth = stack.pop()
-        nodes += 1
+    """Refuse what is no JSON value, too deep or too much, without recursion."""
+    level = [root]
+    depth = nodes = 0
+    while level:
+        nodes += len(level)
         if nodes > max_nodes:
             raise errors.InvalidPayload(f"{what} has more than {max_nodes:,} nodes")
-        if isinstance(value, float) and (value != value or value in (_INF, -_INF)):
-            raise errors.InvalidPayload(f"{what} holds {value}, which is not JSON")
-        if isinstance(value, dict):
-            stack.extend((child, depth + 1) for child in value.values())
-        elif isinstance(value, (list, tuple)):
-            stack.extend((child, depth + 1) for child in value)
-        else:
-            continue
-        if depth >= max_depth:
-            raise errors.InvalidPayload(
-                f"{what} is nested deeper than {max_depth} levels"
-            )
+        below: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if kind is str or kind is int or kind is bool or value is None:
+                continue
+            if kind is float:
+                if value != value or value in (_INF, -_INF):
+                    raise errors.InvalidPayload(
+                        f"{what} holds {value}, which is not JSON"
+                    )
+            elif kind is dict:
+                below.extend(value.values())
+                if depth >= max_depth:
+                    raise _too_deep(what, max_depth)
+            elif kind is list or kind is tuple:
+                below.extend(value)
+                if depth >= max_depth:
+                    raise _too_deep(what, max_depth)
+            else:
+                raise errors.InvalidPayload(
+                    f"{what} is not JSON: it holds a {kind.__name__}"
+                )
+        level, depth = below, depth + 1
+
+
+def _too_deep(what: str, most: int) -> errors.InvalidPayload:
+    return errors.InvalidPayload(f"{what} is nested deeper than {most} levels")
 
 
 _INF: Final = float("inf")
+_DEPTH_MOST: Final = 200  # orjson's own limit is 254, and a row adds a little
 
 
 def decode(text: str | bytes) -> Any:
@@ -181,6 +196,17 @@ def decode(text: str | bytes) -> Any:
         return orjson.loads(text)
     except (ValueError, RecursionError) as exc:
         raise errors.DecodeError(f"not JSON: {exc}", raw=text) from None
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal; True is not 1, which Python would have it."""
+    texts = []
+    for value in (one, other):
+        try:
+            texts.append(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+        except TypeError:
+            return bool(one == other)
+    return texts[0] == texts[1]
 
 
 def decode_or_text(text: str) -> Any:
@@ -271,8 +297,8 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         error = None
     if not isinstance(error, dict):
         error = {"type": "Unknown", "message": fields.get("error", "")}
-    enqueued = meta.pop("e", None)
-    epoch = meta.pop("epoch", "0")
+    enqueued = records.number(meta.pop("e", ""))
+    epoch = records.number(meta.pop("epoch", ""))
     return DeadLetter(
         entry_id=entry_id,
         id=fields.get("id", ""),
@@ -282,9 +308,9 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         fingerprint=fields.get("fp", ""),
         fence=fields.get("fence", ""),
         attempts=decode_lines(fields.get("attempts", "")),
-        epoch=int(epoch) if epoch.isdigit() else 0,
+        epoch=epoch or 0,
         options=",".join(f"{k}={v}" for k, v in meta.items()),
-        enqueued_at=iso(int(enqueued)) if enqueued and enqueued.isdigit() else None,
+        enqueued_at=None if enqueued is None else iso(enqueued),
         died_at=iso(entry_ms(entry_id)),
         raw=fields,
     )

@@ -40,3 +40,8 @@ def timeout_s(options: str) -> float | None:
     """A task's own time limit per attempt, if it was sent with one."""
     text = parse_options(options).get("t") if options else None
     return float(text) if text else None
+
+
+def number(text: str) -> int | None:
+    """A plain decimal number, or None for whatever else somebody wrote."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

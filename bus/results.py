@@ -16,6 +16,7 @@ def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]
     JSON comes back as its raw fields.
     """
     key = keys.result_stream(topic)
+    keys.check_count(count)
     found: list[tuple[str, dict[str, Any]]] = []
     before = "+"
     while len(found) < count:
@@ -74,27 +75,34 @@ def wait_result(task_id: str, topic: str, timeout_s: float = 10.0) -> Task:
     """
     until = time.monotonic() + timeout_s
     streams = [keys.result_stream(topic), keys.dead_stream(topic)]
+    streams.append(keys.named("events", topic))  # acks by hand leave nothing else
+    with connection.guard():
+        client = connection.blocker()
+        pipe = client.pipeline(transaction=False)
+        for stream in streams:
+            pipe.xrevrange(stream, count=1)
+        cursors = [rows[0][0] if rows else "0-0" for rows in pipe.execute()]
     while True:
-        with connection.guard():
-            client = connection.blocker()
-            pipe = client.pipeline(transaction=False)
-            for stream in streams:
-                pipe.xrevrange(stream, count=1)
-            ends = [rows[0][0] if rows else "0-0" for rows in pipe.execute()]
         task = lookup.get_task(task_id, topic)
-        while not task.ended:
-            left = until - time.monotonic()
-            if left <= 0:
-                return task
-            command: list[Any] = ["XREAD", "COUNT", 100, "BLOCK"]
-            command += [max(1, int(min(left, 2.0) * 1000)), "STREAMS", *streams, *ends]
-            with connection.guard():
-                reply = client.execute_command(*command)
-            ids = {}
-            for stream, entries in replies.streams_of(reply):
-                ends[streams.index(stream)] = entries[-1][0]
-                ids.update({flat[1]: stream for _, flat in entries if len(flat) > 1})
-            if task.id in ids:
-                break
-        else:
+        if task.ended or time.monotonic() >= until:
             return task
+        _wait_for(client, streams, cursors, task.id, until)
+
+
+def _wait_for(
+    client: Any, streams: list[str], cursors: list[str], task_id: str, until: float
+) -> None:
+    """Read on until an entry names the task, or the time is over."""
+    while (left := until - time.monotonic()) > 0:
+        command: list[Any] = ["XREAD", "COUNT", 100, "BLOCK"]
+        command += [max(1, int(min(left, 2.0) * 1000)), "STREAMS", *streams, *cursors]
+        with connection.guard():
+            reply = client.execute_command(*command)
+        found = False
+        for stream, entries in replies.streams_of(reply):
+            cursors[streams.index(stream)] = entries[-1][0]
+            for _, flat in entries:
+                fields = dict(zip(flat[::2], flat[1::2], strict=False))
+                found = found or fields.get("id") == task_id
+        if found:
+            return

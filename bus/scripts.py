@@ -137,11 +137,17 @@ class _Pause:
         budget = conf.SEND_RETRY_S if retry_s is None else retry_s
         self._until = time.monotonic() + budget
         self._next = 0.02
+        self._unknown: errors.OutcomeUnknown | None = None
 
     def after(self, exc: Exception) -> float:
         left = self._until - time.monotonic()
+        error = connection.mapped(exc, wrote=True)
+        if isinstance(error, errors.OutcomeUnknown):
+            self._unknown = error
         if left <= 0 or not connection.is_passing(exc):
-            raise connection.mapped(exc, wrote=True) from exc
+            # One send without an answer may have been executed, whatever became of
+            # those after it.
+            raise self._unknown or error from exc
         wait = min(left, self._next * (0.5 + random.random()))
         self._next = min(self._next * 2, 0.5)
         return wait
@@ -150,20 +156,27 @@ class _Pause:
 _known_topics: set[tuple[str, str]] = set()
 
 
-def ensure_topic(topic: str) -> None:
-    """Make the topic known before this process's first send; TooManyTopics if full."""
+def ensure_topic(topic: str, *, agent: bool = False) -> None:
+    """Make the topic known before this process's first send; TooManyTopics if full.
+
+    For an `agent` this goes through at maxmemory as well: it is there to free some.
+    """
     known = (connection._redis_url(), topic)
     if known not in _known_topics:
-        _registered(topic, run("add_topic", "", [topic, conf.TOPICS_MAX]))
+        _registered(topic, run("add_topic", "", _topic_args(topic, agent)))
         _known_topics.add(known)
 
 
-async def aensure_topic(topic: str) -> None:
+async def aensure_topic(topic: str, *, agent: bool = False) -> None:
     """`ensure_topic` for asyncio."""
     known = (connection._redis_url(), topic)
     if known not in _known_topics:
-        _registered(topic, await arun("add_topic", "", [topic, conf.TOPICS_MAX]))
+        _registered(topic, await arun("add_topic", "", _topic_args(topic, agent)))
         _known_topics.add(known)
+
+
+def _topic_args(topic: str, agent: bool) -> list[Any]:
+    return [topic, conf.TOPICS_MAX, "1" if agent else "0"]
 
 
 def _registered(topic: str, reply: int) -> None:

@@ -129,7 +129,8 @@ class Batch:
         items: Sequence[tuple[str, Any, str, str]],
     ) -> None:
         self.topic = keys.check_topic(topic)
-        if maxlen is not None and (isinstance(maxlen, bool) or maxlen < 1):
+        whole = isinstance(maxlen, int) and not isinstance(maxlen, bool)
+        if maxlen is not None and not (whole and maxlen >= 1):
             raise errors.InvalidOption(f"maxlen {maxlen!r} is not a positive number")
         self.ids = [item[0] for item in items]
         self.payloads = [item[1] for item in items]
@@ -180,7 +181,7 @@ class Batch:
             theirs = messages.decode(detail)
         else:
             theirs = ended_payload(self.topic, self.ids[index], kind, detail)
-        if theirs is not _TRIMMED and theirs != mine:
+        if theirs is not _TRIMMED and not messages.same(theirs, mine):
             raise errors.TaskConflict(
                 f"task id {self.ids[index]} is taken by a task with another payload"
             )
@@ -193,7 +194,7 @@ def _ended_payload(topic: str, task_id: str, kind: int, detail: str) -> Any:
     """The payload of a finished task; a marker where its row is trimmed."""
     found = lookup.found(topic, task_id)
     # Done without a row (acked by hand, or trimmed) has no payload to compare with.
-    return _TRIMMED if found is None or not found.fence else found.payload
+    return _TRIMMED if found is None or not found.enqueued_at else found.payload
 
 
 def send(batch: Batch) -> list[Accepted]:
@@ -241,7 +242,7 @@ def _options(max_attempts: int | None, timeout_s: float | None) -> str:
         ok = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
         if not ok or not 0 < timeout_s <= 7 * 86_400:
             raise errors.InvalidOption(f"timeout_s {timeout_s!r} is not 0 s to 7 days")
-        parts.append(f"t={timeout_s:g}")
+        parts.append(f"t={float(timeout_s):.15g}")
     return ",".join(parts)
 
 
@@ -262,6 +263,10 @@ def cancel(task_id: str, topic: str) -> str:
     state = str(scripts.run("cancel", topic, args))
     if state == "unknown":
         raise errors.TaskNotFound(f"no task {task_id} in topic {topic!r}")
+    if state == messages.DONE:
+        # Cancelled and discarded tasks have rows as well; a repeat is a success.
+        found = lookup.found(topic, task_id)
+        state = found.state if found is not None else state
     if state in messages.ENDED and state != messages.CANCELLED:
         raise errors.NotCancellable(f"task {task_id} has ended: {state}")
     return state

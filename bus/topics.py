@@ -105,10 +105,10 @@ def set_limits(topic: str, **limits: float | None) -> None:
             values[name] = ""
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        whole = name == "timeout_s" or (number and float(value).is_integer())
-        if not number or not whole or not least <= value <= most:
+        whole = name == "timeout_s" or (number and value % 1 == 0)
+        if not number or not least <= value <= most or not whole:
             raise errors.InvalidOption(f"{name} {value!r} is not {least:g} to {most:g}")
-        values[name] = f"{value:.15g}"
+        values[name] = f"{float(value):.15g}"
     _set(topic, values)
 
 

@@ -11,11 +11,12 @@ if not r then
   return 'unknown'
 end
 local set = call('HMGET', settings, 'group', 'results_keep')
-local json, enqueued, fence = nil, '0', ''
+local k = { tasks = tasks, attempts = attempts, results = results, done = done,
+            counters = counters, events = events }
+local e
 if r.sid == '' then
-  local meta
-  meta, json = match(call('HGET', parked, id) or '\n', '^([^\n]*)\n(.*)$')
-  enqueued = enqueued_ms(meta, '')
+  local meta, json = match(call('HGET', parked, id) or '', '^([^\n]*)\n(.*)$')
+  if json then e = { json = json, meta = meta } end
   call('ZREM', delayed, id)
   call('HDEL', parked, id)
 else
@@ -29,17 +30,9 @@ else
     end
     return 'running'
   end
-  local e = entry(tasks_stream, r.sid)
-  json = e and e.json
-  enqueued = enqueued_ms(e and e.meta or '', r.sid)
-  fence = r.sid .. '.' .. int(r.n)
+  e = entry(tasks_stream, r.sid)
   if who then call('XACK', tasks_stream, set[1], r.sid) end
   call('XDEL', tasks_stream, r.sid)
 end
-call('HDEL', tasks, id)
-call('HDEL', attempts, id)
-publish({ results = results, done = done }, id, row_without_result(id, topic,
-  'cancelled', json or 'null', r, fence, enqueued, now_ms()), set[2] or ARGV[3])
-call('HINCRBY', counters, 'cancelled', 1)
-note(events, 'cancelled', id)
+cancelled(k, topic, id, r, e, set[2] or ARGV[3], now_ms())
 return 'cancelled'

@@ -19,7 +19,8 @@ local e = entry(tasks_stream, sid)
 if not e then return { 'gone' } end
 local now = now_ms()
 local k = { dead = dead, dead_index = dead_index, group = group, errors = errors,
-            results = results, done = done }
+            results = results, done = done, tasks = tasks, attempts = attempts,
+            counters = counters, events = events }
 local limits = call('HMGET', settings, 'max_attempts', 'results_keep')
 local most = tonumber(option(r.options, 'm') or limits[1] or ARGV[10])
 local fence = sid .. '.' .. int(r.n)
@@ -30,12 +31,7 @@ call('XDEL', tasks_stream, sid)
 r.attempt = r.attempt + 1
 if match(r.flags, 'c') then
   -- A cancel was asked for while it ran; whatever is not a completion ends it so.
-  call('HDEL', tasks, id)
-  call('HDEL', attempts, id)
-  publish(k, id, row_without_result(id, topic, 'cancelled', e.json, r, fence,
-    enqueued_ms(meta, sid), now), limits[2] or keep)
-  call('HINCRBY', counters, 'cancelled', 1)
-  note(events, 'cancelled', id)
+  cancelled(k, topic, id, r, e, limits[2] or keep, now)
   return { 'cancelled' }
 end
 remember(attempts, id, ARGV[11])

@@ -12,16 +12,6 @@ local id = r and e.id or derived
 if not r then
   local exists = call('HGET', dead_index, id)
   if exists then return exists end
-  -- A repeat for an entry that had a task of its own: its letter carries the sid.
-  local newest = call('XREVRANGE', dead, '+', '-', 'COUNT', 100)
-  for i = 1, #newest do
-    local flat = newest[i][2]
-    for j = 1, #flat, 2 do
-      if flat[j] == 'fence' and match(flat[j + 1], '^(.*)%.') == sid then
-        return newest[i][1]
-      end
-    end
-  end
   call('HDEL', tasks, '')
   call('HINCRBY', counters, 'adopted', 1)
   r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
@@ -36,7 +26,9 @@ call('HDEL', tasks, id)
 call('HDEL', attempts, id)
 local now = now_ms()
 local dead_id = bury(k, now, { id = id, json = ARGV[3] .. id .. ARGV[4], error = ARGV[5],
-  fp = ARGV[6], fence = sid .. '.' .. int(r.n), attempts = history, meta = meta })
+  fp = ARGV[6], fence = sid .. '.' .. int(r.n), attempts = history, meta = meta,
+  -- So that a repeat, which knows the entry only, finds the same letter.
+  more = { 'alias', derived } })
 call('HINCRBY', counters, 'died', 1)
 tally(minutes, hours, now, { x = 1 })
 note(events, 'dead', id, 'moved')

@@ -174,8 +174,11 @@ end
 local function bury(k, now, letter)
   local dead_id = call('XADD', k.dead, '*', 'id', letter.id, 'json', letter.json,
     'error', letter.error, 'fp', letter.fp, 'fence', letter.fence,
-    'attempts', letter.attempts, 'meta', letter.meta)
+    'attempts', letter.attempts, 'meta', letter.meta, unpack(letter.more or {}))
   call('HSET', k.dead_index, letter.id, dead_id)
+  if letter.more and letter.more[1] == 'alias' then
+    call('HSET', k.dead_index, letter.more[2], dead_id)
+  end
   call('ZADD', k.group, int(now), dead_id)
   local first, total = int(now), 0
   local old = call('HGET', k.errors, letter.fp)
@@ -191,17 +194,37 @@ end
 -- Facts of a failure group go when its last letter goes.
 local function unbury(k, letter, dead_id)
   call('XDEL', k.dead, dead_id)
-  call('HDEL', k.dead_index, letter.id)
+  call('HDEL', k.dead_index, letter.id, letter.alias or letter.id)
   call('ZREM', k.group, dead_id)
   if call('EXISTS', k.group) == 0 then call('HDEL', k.errors, letter.fp or '') end
 end
 
--- A row for a task that ends without a result of its own.
-local function row_without_result(id, topic, state, json, r, fence, enqueued, now)
-  return '{"id":"' .. id .. '","topic":"' .. topic .. '","state":"' .. state
-    .. '","task":' .. json .. ',"result":null,"agent":null,"attempt":'
-    .. int(r.attempt) .. ',"fence":"' .. fence .. '","enqueued_at":"'
-    .. iso(enqueued) .. '","started_at":null,"finished_at":"' .. iso(now) .. '"}'
+-- The entry's JSON, safe to join into ours: text that somebody else wrote and that is no
+-- JSON becomes a JSON string. Looked at for that only, never passed on decoded.
+local function json_of(e)
+  if not e then return 'null' end
+  if not e.foreign then return e.json end
+  local lower = e.json:lower()
+  if pcall(cjson.decode, e.json) and not match(lower, 'nan') and not match(lower, 'inf')
+      and not match(lower, '0x') then return e.json end
+  return cjson.encode(e.json)
+end
+
+-- End a live task as cancelled; the caller released its entry before.
+local function cancelled(k, topic, id, r, e, keep, now)
+  call('HDEL', k.tasks, id)
+  call('HDEL', k.attempts, id)
+  local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
+  local row = '{"id":"' .. id .. '","topic":"' .. topic
+    .. '","state":"cancelled","task":' .. json_of(e)
+    .. ',"result":null,"agent":null,"attempt":' .. int(r.attempt) .. ',"fence":"' .. fence
+    .. '","enqueued_at":"' .. iso(enqueued_ms(e and e.meta or '', r.sid))
+    .. '","started_at":null,"finished_at":"' .. iso(now) .. '"}'
+  local result_id = call('XADD', k.results, '*', 'id', id, 'json', row)
+  call('ZADD', k.done, done_score(result_id), id)
+  call('XTRIM', k.results, 'MAXLEN', '=', keep)
+  call('HINCRBY', k.counters, 'cancelled', 1)
+  note(k.events, 'cancelled', id)
 end
 
 -- Write one result row, index it, and keep the newest `keep`.

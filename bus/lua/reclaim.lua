@@ -12,7 +12,7 @@ local rows = redis.pcall('XPENDING', tasks_stream, working, 'IDLE', idle, '-', '
 if rows.err then return { 0, 0, 0 } end
 local now = now_ms()
 local k = { tasks = tasks, counters = counters, dead = dead, dead_index = dead_index, group = group, errors = errors,
-            results = results, done = done }
+            results = results, done = done, attempts = attempts, events = events }
 local handed, buried = 0, 0
 for i = 1, #rows do
   local sid = rows[i][1]
@@ -34,12 +34,7 @@ for i = 1, #rows do
     if match(r.flags, 'c') then
       call('XACK', tasks_stream, working, sid)
       call('XDEL', tasks_stream, sid)
-      call('HDEL', tasks, id)
-      call('HDEL', attempts, id)
-      publish(k, id, row_without_result(id, topic, 'cancelled', e.json, r, fence,
-        enqueued_ms(e.meta, sid), now), call('HGET', settings, 'results_keep') or keep)
-      call('HINCRBY', counters, 'cancelled', 1)
-      note(events, 'cancelled', id)
+      cancelled(k, topic, id, r, e, call('HGET', settings, 'results_keep') or keep, now)
     elseif r.lost >= allowed then
       call('XACK', tasks_stream, working, sid)
       call('XDEL', tasks_stream, sid)
@@ -49,7 +44,7 @@ for i = 1, #rows do
       call('HDEL', attempts, id)
       local facts = with_enqueued(e.meta, sid) .. ',epoch=' .. int(r.epoch)
       if r.options ~= '' then facts = facts .. ',' .. r.options end
-      bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. e.json .. '}',
+      bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. json_of(e) .. '}',
         error = ARGV[8], fp = ARGV[7], fence = fence, attempts = history, meta = facts })
       call('HINCRBY', counters, 'died', 1)
       note(events, 'dead', id, 'poison')

@@ -1,6 +1,6 @@
 -- Read up to 100 tasks this consumer holds: ghosts of lost replies, rows left at the end.
 -- KEYS: tasks_stream tasks counters settings done dead_index
--- ARGV: group, consumer, sid to start behind ('' from the first)
+-- ARGV: group, consumer, sid to start behind ('' from the first), greatest idle ms or ''
 -- Returns {now, paused 0/1, last sid seen or '', deliveries}; deliveries as in claim.
 local group, me = ARGV[1], ARGV[2]
 local k = { tasks = tasks, done = done, dead_index = dead_index, counters = counters }
@@ -11,10 +11,13 @@ local out, last = {}, ''
 for i = 1, #rows do
   local sid = rows[i][1]
   last = sid
-  local e = entry(tasks_stream, sid)
+  local young = ARGV[4] == '' or rows[i][3] <= tonumber(ARGV[4])
+  local e = young and entry(tasks_stream, sid)
   local r, text
   if e then r, text = record_of(k, sid, e) end
-  if not e then
+  if not young then
+    -- Its reader has it in hand.
+  elseif not e then
     call('XACK', tasks_stream, group, sid)
   elseif not r then
     call('XACK', tasks_stream, group, sid)

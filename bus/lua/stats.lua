@@ -31,8 +31,10 @@ elseif live - late - pending > 0 then
   local first = call('XRANGE', tasks_stream, '(' .. last, '+', 'COUNT', 1)
   if first[1] then oldest = first[1][1] end
 end
+-- Rows of entries that somebody else wrote and nobody adopted yet are no tasks so far.
+local running = math.max(0, math.min(pending - handed, live - late))
 local out = { 'now', int(now_ms()), 'group', group or '', 'live', live,
-  'running', pending - handed, 'delayed', late, 'waiting', live - late - (pending - handed),
+  'running', running, 'delayed', late, 'waiting', live - late - running,
   'oldest', oldest, 'results', call('XLEN', results), 'dead', call('XLEN', dead),
   'groups', call('HLEN', errors) }
 for _, from in ipairs({ { 'counter.', call('HGETALL', counters) },

@@ -3,12 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import bus
 from bus import janitor
-from tests.support import agents
+from tests.support import agents, work
 from tests.support.waiting import wait_until
+
+AGENTS = 5
+EXECUTIONS_MOST = 5
+
+
+async def deadly_and_counted(payload: Any, task: Any) -> Any:
+    """Kills its agent where the payload names a file, after a line into that file."""
+    if isinstance(payload, dict):
+        with open(payload["log"], "a") as log:
+            log.write(f"{task.id}\n")
+        os._exit(137)
+    await asyncio.sleep(0.005)
+    return payload
+
+
+@contextlib.contextmanager
+def _restarted(topic: str, handler: str, count: int) -> Iterator[None]:
+    """As many agent processes, each started again when it dies."""
+    over = threading.Event()
+
+    def keep_up() -> None:
+        while not over.is_set():
+            with agents.process(topic, handler, "--concurrency", "10") as child:
+                while child.poll() is None and not over.wait(0.05):
+                    pass
+
+    keepers = [threading.Thread(target=keep_up) for _ in range(count)]
+    for keeper in keepers:
+        keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for keeper in keepers:
+            keeper.join(30)
 
 
 def _lost_once_and_held(topic: str) -> str:
@@ -67,3 +108,26 @@ def test_a_suspect_waits_until_what_runs_already_has_ended(test_topic: str) -> N
         wait_until(lambda: bus.stats(test_topic)["done"] == 2, 20, "both are done")
 
     assert _during(log, "long") == []
+
+
+def test_of_1000_tasks_exactly_the_killers_die(test_topic: str, tmp_path: Path) -> None:
+    log = tmp_path / "executions"
+    payloads: list[Any] = list(range(1_000))
+    for at in range(100, 1_000, 200):
+        payloads[at] = {"log": str(log)}
+    ids = bus.enqueue_many(test_topic, payloads)
+    killers = {ids[at] for at in range(100, 1_000, 200)}
+
+    handler = "tests.chaos.test_poison:deadly_and_counted"
+    # The bystander serves another topic: somebody who may judge is always there.
+    bystander = agents.running(f"{test_topic}-other", work.echo)
+    with bystander, _restarted(test_topic, handler, AGENTS):
+        wait_until(lambda: bus.stats(test_topic)["backlog"] == 0, 100, "all have ended")
+
+    letters = bus.list_dead(test_topic, 1_000)
+    executions = Counter(log.read_text().split())
+    assert {letter.id for letter in letters} == killers
+    assert {letter.error["reason"] for letter in letters} == {"poison"}
+    assert bus.stats(test_topic)["done"] == len(ids) - len(killers)
+    assert set(executions) == killers
+    assert max(executions.values()) <= EXECUTIONS_MOST

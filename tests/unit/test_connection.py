@@ -195,6 +195,7 @@ def test_a_pool_in_use_to_the_last_connection_says_so(
     test_topic: str, settings: Settings, impatient: None
 ) -> None:
     settings.MESH_POOL_SIZE = 1
+    settings.MESH_SOCKET_TIMEOUT_S = 0.1  # also how long one waits for a connection
     bus.enqueue_task(test_topic, 1)
     pool = connection.writer().connection_pool
     held = pool.get_connection()
@@ -204,6 +205,26 @@ def test_a_pool_in_use_to_the_last_connection_says_so(
 
     pool.release(held)
     assert failure.value.outcome == "not_written"
+
+
+def test_a_thread_beyond_the_last_connection_waits_for_one(
+    test_topic: str, settings: Settings, concurrency_metrics: Figures
+) -> None:
+    settings.MESH_POOL_SIZE = 2
+
+    def send() -> None:
+        for n in range(10):
+            with concurrency_metrics.measure():
+                bus.enqueue_task(test_topic, n)
+
+    threads = [threading.Thread(target=send) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert concurrency_metrics.errors == []
+    assert bus.stats(test_topic)["backlog"] == 120
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,199 @@
+"""What tests of other people's code build on, and the twins for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus import handlers, tasks, testing
+from tests.support import agents
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server: whatever needs one fails."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """Handlers registered by a test are forgotten after it."""
+    before = dict(handlers.registry)
+    yield
+    handlers.registry.clear()
+    handlers.registry.update(before)
+
+
+def test_what_is_sent_is_collected_and_needs_no_server(nobody: None) -> None:
+    with testing.collect() as sent:
+        task_id = bus.enqueue_task("mail", {"to": "a"}, delay_s=5)
+        bus.enqueue_many("print", [1, 2])
+
+    assert [(item.topic, item.payload, item.delayed) for item in sent] == [
+        ("mail", {"to": "a"}, True),
+        ("print", 1, False),
+        ("print", 2, False),
+    ]
+    assert sent[0].id == task_id
+
+
+def test_the_twins_are_collected_too(nobody: None) -> None:
+    async def send() -> None:
+        await bus.aenqueue_task("mail", 1)
+        await bus.aenqueue_many("mail", [2, 3])
+
+    with testing.collect() as sent:
+        asyncio.run(send())
+
+    assert [item.payload for item in sent] == [1, 2, 3]
+
+
+def test_collecting_is_as_strict_as_sending(nobody: None) -> None:
+    with testing.collect() as sent:
+        with pytest.raises(bus.InvalidPayload):
+            bus.enqueue_task("mail", {1, 2})
+        with pytest.raises(bus.InvalidName):
+            bus.enqueue_task("Not Allowed", 1)
+        with pytest.raises(bus.InvalidOption):
+            bus.enqueue_task("mail", 1, delay_s=-1)
+
+    assert sent == []
+
+
+def test_the_same_id_is_one_task_while_collecting(nobody: None) -> None:
+    task_id = tasks.new_id()
+
+    with testing.collect() as sent:
+        bus.enqueue_task("mail", 1, task_id=task_id)
+        bus.enqueue_task("mail", 1, task_id=task_id)
+        with pytest.raises(bus.TaskConflict):
+            bus.enqueue_task("mail", 2, task_id=task_id)
+
+    assert len(sent) == 1
+
+
+def test_a_collected_payload_is_what_an_agent_would_get(nobody: None) -> None:
+    payload = {"pair": (1, 2)}
+
+    with testing.collect() as sent:
+        bus.enqueue_task("mail", payload)
+
+    assert sent[0].payload == {"pair": [1, 2]}
+
+
+def test_after_collecting_tasks_are_sent_again(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    with pytest.raises(ZeroDivisionError), testing.collect():
+        raise ZeroDivisionError
+    bus.enqueue_task(test_topic, 1)
+
+    assert redis_client.xlen(bus.task_stream(test_topic)) == 1
+
+
+def test_an_assertion_about_sent_tasks_holds_or_says_what_was_sent(
+    nobody: None,
+) -> None:
+    with testing.collect() as sent:
+        bus.enqueue_many("mail", ["a", "a", "b"])
+
+    testing.assert_enqueued(sent, "mail")
+    testing.assert_enqueued(sent, "mail", "a", count=2)
+    testing.assert_enqueued(sent, "print", count=0)
+    with pytest.raises(AssertionError, match="mail: 'b'"):
+        testing.assert_enqueued(sent, "mail", "c")
+    with pytest.raises(AssertionError, match="expected 1 task of mail .*found 2"):
+        testing.assert_enqueued(sent, "mail", "a", count=1)
+    with pytest.raises(AssertionError, match="sent: nothing"):
+        testing.assert_enqueued([], "mail")
+
+
+def test_an_async_handler_runs_inline(nobody: None, own_registry: None) -> None:
+    @bus.handler("inline-async")
+    async def double(payload: Any, task: Any) -> Any:
+        await asyncio.sleep(0)
+        return (payload * 2, task.attempt)
+
+    assert testing.run_inline("inline-async", 21, attempt=3) == [42, 3]
+
+
+def test_a_sync_handler_runs_inline_and_raises_what_it_raised(
+    nobody: None, own_registry: None
+) -> None:
+    @bus.handler("inline-sync")
+    def hopeless(payload: Any, task: Any) -> Any:
+        raise bus.GiveUp(f"no {payload}")
+
+    with pytest.raises(bus.GiveUp, match="no hope"):
+        testing.run_inline("inline-sync", "hope")
+
+
+def test_a_result_that_is_no_json_shows_inline(
+    nobody: None, own_registry: None
+) -> None:
+    @bus.handler("inline-set")
+    def wrong(payload: Any, task: Any) -> Any:
+        return {payload}
+
+    with pytest.raises(bus.InvalidPayload):
+        testing.run_inline("inline-set", 1)
+
+
+def test_a_topic_without_handler_is_named_inline(nobody: None) -> None:
+    with pytest.raises(bus.HandlerError, match="'nobody-serves-this'"):
+        testing.run_inline("nobody-serves-this", 1)
+
+
+@pytest.mark.asyncio
+async def test_the_twins_carry_a_task_to_its_result(test_topic: str) -> None:
+    async def double(payload: Any, task: Any) -> Any:
+        return payload * 2
+
+    with agents.running(test_topic, double):
+        task_id = await bus.aenqueue_task(test_topic, 21)
+        ended = await bus.await_result(task_id, test_topic, timeout_s=10)
+        looked_up = await bus.aget_task(task_id, test_topic)
+        rows = await bus.atail_results(test_topic)
+
+    assert (ended.state, ended.result) == ("done", 42)
+    assert looked_up == ended
+    assert [row["id"] for _, row in rows] == [task_id]
+
+
+@pytest.mark.asyncio
+async def test_waiting_for_results_does_not_hold_the_loop(test_topic: str) -> None:
+    ids = [await bus.aenqueue_task(test_topic, number) for number in range(5)]
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    waits = [bus.await_result(task_id, test_topic, timeout_s=0.5) for task_id in ids]
+    waited = await asyncio.gather(*waits)
+    ticking.cancel()
+
+    assert {task.state for task in waited} == {"waiting"}
+    assert ticks > 10
+
+
+@pytest.mark.asyncio
+async def test_a_twin_repeats_the_same_task_and_tells_a_conflict(
+    test_topic: str,
+) -> None:
+    task_id = await bus.aenqueue_task(test_topic, {"a": 1})
+
+    again = await bus.aenqueue_task(test_topic, {"a": 1}, task_id=task_id)
+    with pytest.raises(bus.TaskConflict):
+        await bus.aenqueue_task(test_topic, {"a": 2}, task_id=task_id)
+
+    assert again == task_id
+    assert bus.stats(test_topic)["backlog"] == 1

@@ -1,0 +1,229 @@
+"""Every script touches only the keys it declares, as a cluster would demand.
+
+All scripts run as a user of the server who may touch nothing but the keys of the call
+at hand; what a script tries beyond them is refused and stands in the server's ACL log.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from pytest_django import Settings
+
+import bus
+from bus import errors, janitor, keys, scripts
+from tests.support import agents, work
+from tests.support.waiting import wait_until
+
+GROUP = "workers"
+TASK_ID = "0198c0de-0000-7000-8000-00000000abcd"
+
+
+class Fence:
+    """Lets scripts through one at a time, each with its declared keys only."""
+
+    def __init__(self, admin: redis.Redis, url: str) -> None:
+        self.verbs: set[str] = set()
+        self.slots: set[str] = set()
+        self._admin = admin
+        self._lock = threading.Lock()
+        self._names = {script.sha: name for name, script in scripts.SCRIPTS.items()}
+        self._names |= {script.text: name for name, script in scripts.SCRIPTS.items()}
+        admin.acl_setuser("fenced", enabled=True, nopass=True, commands=["+@all"])
+        host = url.rpartition("@")[2]
+        self.client = redis.Redis.from_url(
+            f"redis://fenced:any@{host}", decode_responses=True
+        )
+
+    def run(self, command: str, text: str, count: int, *args: Any) -> Any:
+        declared = [f"~{key}" for key in args[: int(count)]]
+        with self._lock:
+            self._admin.execute_command(
+                "ACL", "SETUSER", "fenced", "resetkeys", *declared
+            )
+            self.verbs.add(self._names.get(text, text))
+            return self.client.execute_command(command, text, count, *args)
+
+    def denied(self) -> list[str]:
+        """What scripts tried beyond their keys, also where they caught the error."""
+        rows = self._admin.acl_log()
+        return [f"{row['object']} ({row['context']})" for row in rows]
+
+
+@pytest.fixture
+def fence(
+    redis_client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Fence]:
+    redis_client.acl_log_reset()
+    fence = Fence(redis_client, redis_url)
+    real = redis.Redis.execute_command
+    areal = redis.asyncio.Redis.execute_command
+
+    def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
+        if args[0] in ("EVAL", "EVALSHA") and client is not fence.client:
+            return fence.run(*args)
+        return real(client, *args, **options)
+
+    async def aexecute(client: redis.asyncio.Redis, *args: Any, **options: Any) -> Any:
+        if args[0] in ("EVAL", "EVALSHA"):
+            return fence.run(*args)
+        return await areal(client, *args, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", execute)
+    monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute)
+    yield fence
+    fence.client.close()
+    redis_client.acl_deluser("fenced")
+    redis_client.acl_log_reset()
+
+
+def read(topic: str, count: int = 1) -> list[str]:
+    entries = bus.read_group(topic, GROUP, "me", count, block_ms=0)
+    return [entry_id for entry_id, _ in entries]
+
+
+def test_the_fence_lets_nothing_else_through(
+    fence: Fence, test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Without this the other tests of this file could not fail."""
+    redis_client.set("elsewhere", 1, px=60_000)
+    script = "return redis.call('GET', 'elsewhere')"
+
+    with pytest.raises(redis.ResponseError, match="No permissions to access a key"):
+        fence.run("EVAL", script, 0)
+    quiet = fence.run(
+        "EVAL", "return redis.pcall('GET', 'elsewhere').err and 1", 1, "x"
+    )
+
+    assert quiet == 1
+    assert fence.denied()
+
+
+def test_a_life_among_agents_stays_within_the_declared_keys(
+    fence: Fence, test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Enqueue, claim, complete, fail, retry, release, beats, the janitor's duties."""
+    other = f"{test_topic}:failing"
+    bus.enqueue_many(test_topic, range(50))
+    bus.enqueue_task(test_topic, 1, delay_s=0.05)
+    redis_client.xadd(bus.task_stream(test_topic), {"json": "1"})
+    redis_client.xadd(bus.task_stream(test_topic), {"json": "broken"})
+    redis_client.xadd(bus.task_stream(test_topic), {"id": "x", "json": "1", "meta": ""})
+    bus.enqueue_many(other, range(5))
+    running = bus.enqueue_task(test_topic, "slow")
+
+    with (
+        agents.running(test_topic, work.nap, agent_id="naps"),
+        agents.running(
+            other, work.failing, agent_id="fails", max_attempts=2, backoff_s=0.001
+        ),
+    ):
+        wait_until(lambda: bus.stats(test_topic)["done"] == 53, 20)
+        wait_until(lambda: bus.stats(other)["dead"] == 5, 20)
+        wait_until(lambda: {"heartbeat", "beat"} <= fence.verbs, 20)
+
+    assert bus.get_task(running, test_topic).state == "done"
+    assert fence.denied() == []
+    assert fence.verbs >= {
+        "add_topic",
+        "beat",
+        "claim",
+        "complete",
+        "deregister",
+        "enqueue",
+        "ensure_group",
+        "fail",
+        "get_task",
+        "heartbeat",
+        "move_to_dead",
+        "promote",
+        "recover",
+        "register",
+        "stats",
+    }
+
+
+def test_every_verb_by_hand_stays_within_the_declared_keys(
+    fence: Fence, test_topic: str, redis_client: redis.Redis, settings: Settings
+) -> None:
+    """Each branch that the agents do not come by."""
+    key = bus.task_stream(test_topic)
+    bus.create_consumer_group(test_topic, GROUP)
+    # Repeats of a task in every place.
+    for delay_s in (None, 60):
+        task_id = bus.enqueue_task(test_topic, 1, delay_s=delay_s)
+        bus.enqueue_task(test_topic, 1, task_id=task_id)
+        bus.cancel(task_id, test_topic)
+        bus.enqueue_task(test_topic, 1, task_id=task_id)
+    with pytest.raises(errors.TaskNotFound):
+        bus.cancel(TASK_ID, test_topic)
+    # Ends by hand, of our entries and of foreign ones, known and unknown.
+    bus.enqueue_many(test_topic, range(4))
+    for n in range(2):
+        redis_client.xadd(key, {"json": str(n)})
+    first, second, third, fourth, fifth, sixth = read(test_topic, 6)
+    bus.ack(test_topic, GROUP, first)
+    bus.ack(test_topic, GROUP, fifth)
+    bus.ack(test_topic, "observers", second)
+    for entry_id in (second, third, sixth, second, "1-0", "1-0"):
+        bus.move_to_dead(test_topic, entry_id, {"error": entry_id})
+    # Letters: replayed, discarded, undone, refused.
+    for letter in bus.list_dead(test_topic):
+        bus.enqueue_task(test_topic, letter.payload, task_id=letter.id)
+        bus.discard(test_topic, letter.id)
+        bus.undo(test_topic, letter.id)
+        bus.replay(test_topic, letter.id)
+        with pytest.raises(errors.NotDead):
+            bus.replay(test_topic, letter.id)
+    # Lost: handed over, cancelled, poison, foreign, of no task.
+    taken = read(test_topic, 9)
+    cancelled = bus.get_redis().hkeys(keys.named("tasks", test_topic))[0]
+    bus.cancel(str(cancelled), test_topic)
+    redis_client.xadd(key, {"json": "1"})
+    redis_client.xadd(key, {"id": "x", "json": "1", "meta": ""})
+    redis_client.xreadgroup(GROUP, "me", {key: ">"})
+    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    settings.MESH_MAX_DELIVERIES = 1
+    assert len(taken) > 3
+    read(test_topic, 9)
+    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    # Topics and agents.
+    bus.pause(test_topic)
+    bus.enqueue_task(test_topic, 1)
+    read(test_topic)
+    bus.resume(test_topic)
+    bus.set_limits(test_topic, results_keep=1)
+    janitor.trim(test_topic)
+    bus.register_agent("hand", "t")
+    bus.heartbeat_agent("hand")
+    bus.deregister_agent("hand")
+    settings.MESH_GONE_AGENTS_KEEP_S = -1
+    janitor.forget_agents()
+    scripts.run("drop_consumer", test_topic, [GROUP, "nobody"])
+    bus.stats(test_topic)
+
+    assert fourth
+    assert fence.denied() == []
+    assert bus.stats(test_topic)["ledger"]["drift"] == 0
+    assert set(scripts.SCRIPTS) - fence.verbs <= OF_AGENTS
+
+
+# These need the runtime; the life among agents has them.
+OF_AGENTS = {"complete", "fail", "heartbeat", "promote", "recover", "release"}
+
+
+def test_an_agent_that_gives_back_what_it_has_stays_within_the_declared_keys(
+    fence: Fence, test_topic: str
+) -> None:
+    bus.enqueue_many(test_topic, range(20))
+
+    with agents.running(test_topic, work.block, concurrency=1, grace_s=0.01):
+        wait_until(lambda: bus.stats(test_topic)["running"] > 1, 20)
+
+    assert "release" in fence.verbs
+    assert fence.denied() == []

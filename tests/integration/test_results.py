@@ -1,0 +1,284 @@
+"""Results on the real server: written, bounded, found again, waited for."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from pytest_django import Settings
+
+import bus
+from bus import errors, janitor
+from tests.support import agents, work
+from tests.support.waiting import wait_until
+
+
+def blocked(client: redis.Redis) -> int:
+    """How many clients wait inside the server."""
+    return int(client.info("clients")["blocked_clients"])
+
+
+def finish(topic: str, count: int) -> list[str]:
+    """Have that many tasks done by an agent of the runtime; their ids."""
+    ids = bus.enqueue_many(topic, range(count))
+    with agents.running(topic, work.echo):
+        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 20)
+    return ids
+
+
+# --- rows
+
+
+def test_a_result_row_tells_the_whole_story_of_its_task(
+    test_topic: str, sample_task_data: dict[str, Any]
+) -> None:
+    task_id = bus.enqueue_task(test_topic, sample_task_data)
+    with agents.running(test_topic, work.echo, agent_id="echo-1"):
+        task = bus.wait_result(task_id, test_topic)
+
+    [(entry_id, row)] = bus.tail_results(test_topic)
+    assert (row["id"], row["topic"], row["state"]) == (task_id, test_topic, "done")
+    assert row["task"] == row["result"] == sample_task_data
+    assert (row["agent"], row["attempt"]) == ("echo-1", 1)
+    assert row["enqueued_at"] <= row["started_at"] <= row["finished_at"]
+    assert (task.result, task.fence) == (sample_task_data, row["fence"])
+
+
+def test_a_result_entry_has_exactly_id_and_json(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    [task_id] = finish(test_topic, 1)
+
+    [(_, fields)] = redis_client.xrange(bus.result_stream(test_topic))
+
+    assert list(fields) == ["id", "json"]
+    assert fields["id"] == json.loads(fields["json"])["id"] == task_id
+
+
+def test_a_task_acknowledged_by_hand_is_done_without_a_result(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    [(entry_id, _)] = bus.read_group(test_topic, "workers", "me", block_ms=0)
+    bus.ack(test_topic, "workers", entry_id)
+
+    task = bus.get_task(task_id, test_topic)
+
+    assert (task.state, task.result) == ("done", None)
+    assert task.ended_at is not None
+    assert bus.tail_results(test_topic) == []
+
+
+def test_a_cancelled_task_is_on_record_but_is_no_result(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, {"a": 1})
+    bus.cancel(task_id, test_topic)
+
+    [(_, fields)] = redis_client.xrange(bus.result_stream(test_topic))
+
+    row = json.loads(fields["json"])
+    assert (row["id"], row["state"], row["task"]) == (task_id, "cancelled", {"a": 1})
+    assert row["finished_at"] >= row["enqueued_at"]
+    assert bus.tail_results(test_topic) == []
+
+
+@pytest.mark.parametrize("junk", [b"\xff\xfe", b'{"a":"\xff"}', b"\x00", b"{"])
+def test_a_result_of_broken_bytes_hides_no_other_result(
+    test_topic: str, junk: bytes
+) -> None:
+    with redis.Redis.from_url(bus._redis_url()) as raw:
+        raw.xadd(bus.result_stream(test_topic), {"id": "x", "json": junk})
+    [task_id] = finish(test_topic, 1)
+
+    newest, oldest = bus.tail_results(test_topic)
+
+    assert newest[1]["id"] == task_id
+    assert set(oldest[1]) == {"id", "json"}
+
+
+# --- bounds
+
+
+def test_results_keep_the_newest(test_topic: str, redis_client: redis.Redis) -> None:
+    bus.set_limits(test_topic, results_keep=3)
+
+    finish(test_topic, 10)
+
+    kept = [row["task"] for _, row in bus.tail_results(test_topic, 100)]
+    assert len(kept) == redis_client.xlen(bus.result_stream(test_topic)) == 3
+    assert bus.stats(test_topic)["done"] == 10
+
+
+def test_the_default_of_results_kept_is_a_setting(
+    test_topic: str, settings: Settings
+) -> None:
+    settings.MESH_RESULTS_KEEP = 2
+
+    ids = bus.enqueue_many(test_topic, range(5))
+    for task_id in ids:
+        bus.cancel(task_id, test_topic)
+
+    assert bus.stats(test_topic)["results"] == 2
+
+
+def test_no_results_at_all_can_be_kept(test_topic: str) -> None:
+    bus.set_limits(test_topic, results_keep=0)
+
+    [task_id] = finish(test_topic, 1)
+
+    assert bus.tail_results(test_topic) == []
+    assert bus.get_task(task_id, test_topic).state == "done"
+
+
+def test_a_trimmed_result_leaves_the_task_known_as_done(test_topic: str) -> None:
+    bus.set_limits(test_topic, results_keep=1)
+    ids = bus.enqueue_many(test_topic, range(3))
+    for task_id in ids:
+        bus.cancel(task_id, test_topic)
+    janitor.trim(test_topic)
+
+    states = [bus.get_task(task_id, test_topic).ended for task_id in ids]
+
+    assert states == [True, True, True]  # within half a minute of their end
+
+
+@pytest.mark.parametrize("end", ["cancelled", "discarded"])
+def test_a_task_that_was_not_done_is_never_called_done(
+    test_topic: str, end: str
+) -> None:
+    """Its row is trimmed, but it is still known that it has ended."""
+    bus.set_limits(test_topic, results_keep=0)
+    task_id = bus.enqueue_task(test_topic, 1)
+    if end == "cancelled":
+        bus.cancel(task_id, test_topic)
+    else:
+        [(entry_id, _)] = bus.read_group(test_topic, "workers", "me", block_ms=0)
+        bus.move_to_dead(test_topic, entry_id, {})
+        bus.discard(test_topic, task_id)
+
+    assert bus.get_task(task_id, test_topic).state == end
+
+
+def test_ended_tasks_are_forgotten_with_their_results_after_a_while(
+    test_topic: str, settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings.MESH_DONE_WINDOW_S = 0
+    bus.set_limits(test_topic, results_keep=2)
+    ids = finish(test_topic, 6)
+
+    wait_until(lambda: janitor.trim(test_topic) or known(redis_client, test_topic) == 2)
+
+    found = [task_id for task_id in ids if not forgotten(test_topic, task_id)]
+    kept = {row["id"] for _, row in bus.tail_results(test_topic)}
+    assert set(found) == kept
+
+
+def known(client: redis.Redis, topic: str) -> int:
+    """How many ended tasks the topic remembers."""
+    return int(client.zcard(f"mesh:{{{topic}}}:done"))
+
+
+def forgotten(topic: str, task_id: str) -> bool:
+    try:
+        bus.get_task(task_id, topic)
+    except errors.TaskNotFound:
+        return True
+    return False
+
+
+def test_ended_tasks_are_remembered_for_a_while_without_their_results(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.set_limits(test_topic, results_keep=1)
+    finish(test_topic, 6)
+
+    janitor.trim(test_topic)
+
+    assert known(redis_client, test_topic) == 6
+
+
+def test_what_is_remembered_of_ended_tasks_has_a_bound_of_its_own(
+    test_topic: str, settings: Settings, redis_client: redis.Redis
+) -> None:
+    settings.MESH_DONE_INDEX_MAX = 4
+    bus.set_limits(test_topic, results_keep=1)
+    finish(test_topic, 6)
+
+    janitor.trim(test_topic)
+
+    assert known(redis_client, test_topic) == 4
+
+
+def test_results_that_an_agent_by_hand_writes_are_trimmed_like_all_others(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.set_limits(test_topic, results_keep=5)
+    key = bus.result_stream(test_topic)
+    for n in range(20):
+        redis_client.xadd(key, {"anything": str(n)})
+    [task_id] = finish(test_topic, 1)
+
+    janitor.trim(test_topic)
+
+    assert redis_client.xlen(key) == 5
+    assert bus.tail_results(test_topic, 1)[0][1]["id"] == task_id
+    assert bus.get_task(task_id, test_topic).state == "done"
+
+
+# --- waiting
+
+
+@pytest.mark.parametrize("end", ["ack", "dead", "cancel"])
+def test_a_wait_ends_with_the_task(
+    test_topic: str, redis_client: redis.Redis, end: str
+) -> None:
+    bus.create_consumer_group(test_topic, "workers")
+    task_id = bus.enqueue_task(test_topic, 1)
+    states = {"ack": "done", "dead": "dead", "cancel": "cancelled"}
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(bus.wait_result, task_id, test_topic, 1.5)
+        wait_until(lambda: blocked(redis_client))
+
+        if end == "cancel":
+            bus.cancel(task_id, test_topic)
+        else:
+            [(entry_id, _)] = bus.read_group(test_topic, "workers", "me", block_ms=0)
+            if end == "dead":
+                bus.move_to_dead(test_topic, entry_id, {})
+            else:
+                bus.ack(test_topic, "workers", entry_id)
+
+        assert wait.result(10).state == states[end]
+
+
+def test_a_wait_for_an_agent_by_hand_sees_its_result_before_its_ack(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """The result wakes the wait, the ack comes a little later."""
+    task_id = bus.enqueue_task(test_topic, 1)
+    [(entry_id, _)] = bus.read_group(test_topic, "workers", "me", block_ms=0)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(bus.wait_result, task_id, test_topic, 1.5)
+        wait_until(lambda: blocked(redis_client))
+
+        key, row = bus.result_stream(test_topic), f'{{"id":"{task_id}","result":1}}'
+        redis_client.xadd(key, {"id": task_id, "json": row})
+        wait_until(lambda: blocked(redis_client))
+        bus.ack(test_topic, "workers", entry_id)
+
+        assert wait.result(10).state == "done"
+
+
+def test_a_wait_that_runs_out_tells_how_the_task_stands(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert bus.wait_result(task_id, test_topic, timeout_s=0.05).state == "waiting"
+
+
+def test_a_wait_for_an_unknown_task_is_an_error(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    with pytest.raises(errors.TaskNotFound):
+        bus.wait_result("0198c0de-0000-7000-8000-00000000abcd", test_topic, 0.05)
