@@ -41,8 +41,9 @@ from .errors import (
 from .groups import ack, create_consumer_group, read_group
 from .handlers import handler
 from .keys import agent_key, dead_stream, result_stream, task_stream
+from .letters import DeadLetter
 from .lookup import get_task
-from .messages import DeadLetter, Task
+from .messages import Task
 from .results import tail_results, wait_result
 from .tasks import aenqueue_task, cancel, enqueue_many, enqueue_task
 from .topics import list_topics, pause, resume, set_limits, stats

@@ -35,8 +35,16 @@ _SCHEMES: Final = ("redis", "rediss", "unix")
 # Reply words after which nothing was written and the same send may be repeated; for
 # several of them redis-py has no class, hence words.
 _PASSING: Final = frozenset(
-    ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY")
-) | {"TRYAGAIN"}
+    (
+        "READONLY",
+        "UNBLOCKED",
+        "LOADING",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "BUSY",
+        "TRYAGAIN",
+    )
+)
 _REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS"}
 
 _lock = threading.Lock()
@@ -240,9 +248,8 @@ _WORDS_OF_CLASS: Final[dict[type[redis.RedisError], str]] = {
 
 def is_unknown(exc: BaseException) -> bool:
     """Whether the request may have been executed although no reply came."""
-    if isinstance(exc, redis.exceptions.BusyLoadingError):
-        return False
-    return isinstance(exc, (redis.ConnectionError, redis.TimeoutError, OSError))
+    lost = isinstance(exc, (redis.ConnectionError, redis.TimeoutError, OSError))
+    return lost and not isinstance(exc, redis.exceptions.BusyLoadingError)
 
 
 def is_passing(exc: BaseException) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from . import connection, errors, failures, keys, messages, records, scripts
+from . import connection, errors, failures, keys, letters, messages, records, scripts
 from .conf import conf
-from .messages import DeadLetter
+from .letters import DeadLetter
 
 _PAGE: Final = 500
 
@@ -45,7 +45,7 @@ def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter
         before = f"({keys.check_entry(before)}"
     with connection.guard():
         rows = connection.reader().xrevrange(key, before, "-", count=count)
-    return [messages.parse_letter(topic, sid, fields) for sid, fields in rows]
+    return [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
 
 
 def dead_after(topic: str, after: str, count: int = 100) -> list[DeadLetter]:
@@ -53,7 +53,7 @@ def dead_after(topic: str, after: str, count: int = 100) -> list[DeadLetter]:
     key = keys.dead_stream(topic)
     with connection.guard():
         rows = connection.reader().xrange(key, f"({after}", "+", count=count)
-    return [messages.parse_letter(topic, sid, fields) for sid, fields in rows]
+    return [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
 
 
 def last_dead_id(topic: str) -> str:
@@ -82,7 +82,7 @@ def _letter(topic: str, task_id: str) -> DeadLetter:
         raise errors.DeadLetterNotFound(
             f"no dead letter of task {task_id} in topic {topic!r}"
         )
-    return messages.parse_letter(topic, *rows[0])
+    return letters.parse_letter(topic, *rows[0])
 
 
 def dead_groups(topic: str) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def discard(topic: str, task_id: str) -> None:
                 "result": None,
                 "error": letter.error,
                 "agent": None,
-                "attempt": messages.executions(letter.attempts, letter.epoch),
+                "attempt": letters.executions(letter.attempts, letter.epoch),
                 "fence": letter.fence,
                 "enqueued_at": letter.enqueued_at,
                 "started_at": None,

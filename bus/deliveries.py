@@ -9,7 +9,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import connection, keys, messages, records, replies, scripts
+from . import connection, keys, letters, messages, records, replies, scripts
 from .conf import conf
 
 BATCH: Final = 100
@@ -199,7 +199,7 @@ class Failure:
 async def fail(seat: Seat, item: Failure) -> str:
     """End an attempt as failed: delayed, dead, cancelled, or fenced / gone."""
     held = item.delivery
-    letter = messages.letter_json(held.id, held.json.encode())
+    letter = letters.letter_json(held.id, held.json.encode())
     args: list[Any] = [seat.group, seat.consumer, seat.topic, conf.RESULTS_KEEP]
     args += (held.sid, held.record.n, held.id, int(item.delay_s * 1000))
     args += ("1" if item.final else "0", item.max_attempts)

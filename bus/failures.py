@@ -17,7 +17,7 @@ MESSAGE_MOST: Final = 1_024  # characters
 # Parts of a message that differ between two equal failures.
 _VARYING: Final = (
     (
-        re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+        re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
         "<id>",
     ),
     (re.compile(r"0x[0-9a-fA-F]+"), "<hex>"),

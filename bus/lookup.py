@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import connection, errors, keys, messages, records, scripts
+from . import connection, errors, keys, letters, messages, records, scripts
 from .messages import Task
 
 
@@ -56,13 +56,13 @@ def _task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
         return _live_task(topic, task_id, *raw[1:])
     if raw[0] == "dead":
         fields = dict(zip(raw[2][::2], raw[2][1::2], strict=True))
-        letter = messages.parse_letter(topic, raw[1], fields)
+        letter = letters.parse_letter(topic, raw[1], fields)
         return Task(
             id=task_id,
             topic=topic,
             payload=letter.payload,
             state=messages.DEAD,
-            attempt=messages.executions(letter.attempts, letter.epoch),
+            attempt=letters.executions(letter.attempts, letter.epoch),
             epoch=letter.epoch,
             fence=letter.fence,
             enqueued_at=letter.enqueued_at,
@@ -75,7 +75,7 @@ def _task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
         id=task_id,
         topic=topic,
         payload=row.get("task"),
-        state=row.get("state", messages.DONE),
+        state=row.get("state") or (raw[3] if len(raw) > 3 else messages.DONE),
         attempt=row.get("attempt", 0),
         fence=row.get("fence", ""),
         enqueued_at=row.get("enqueued_at"),
@@ -118,6 +118,6 @@ def _live_task(
         enqueued_at=messages.iso(enqueued),
         due_at=messages.iso(int(float(due))) if due else None,
         agent=keys.agent_of(who) if state == messages.RUNNING else None,
-        attempts=messages.decode_lines(log),
+        attempts=letters.decode_lines(log),
         cancel_requested="c" in record.flags,
     )

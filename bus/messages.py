@@ -13,12 +13,12 @@ from __future__ import annotations
 import functools
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from . import errors, records
+from . import errors
 from .conf import conf
 
 WAITING: Final = "waiting"
@@ -71,25 +71,6 @@ class Task:
         return self.state in ENDED
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A task whose last attempt failed for good, with every attempt it had."""
-
-    entry_id: str
-    id: str
-    topic: str
-    payload: Any
-    error: dict[str, Any]
-    fingerprint: str
-    fence: str
-    attempts: tuple[dict[str, Any], ...]
-    epoch: int
-    options: str
-    enqueued_at: str | None
-    died_at: str
-    raw: dict[str, str] = field(repr=False, default_factory=dict)
-
-
 @functools.lru_cache(maxsize=64)
 def _iso_second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
@@ -125,13 +106,16 @@ def encode_result(value: Any, max_bytes: int) -> bytes:
 
 def encode_kept(value: Any) -> bytes:
     """JSON of what is in the mesh already, whatever its size: a letter must hold it."""
+    _check(value, "payload", _KEPT_DEPTH_MOST, _KEPT_MOST)
     try:
         return orjson.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        pass
+    except TypeError:
+        pass  # integers beyond 64 bits, very deep values
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-        return text.encode("ascii")
+        text = json.dumps(
+            value, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+        )
+        return text.encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise errors.InvalidPayload(f"payload is not JSON: {exc}") from None
 
@@ -144,7 +128,7 @@ def _encoded(value: Any, what: str, limit: int) -> bytes:
     if len(text) > limit:
         raise errors.PayloadTooLarge(
             f"{what} has {len(text):,} bytes of JSON, more than the {limit:,} allowed; "
-            "store the data elsewhere and pass a reference"
+            "store the data elsewhere and send a reference"
         )
     return text
 
@@ -187,6 +171,8 @@ def _too_deep(what: str, most: int) -> errors.InvalidPayload:
 
 
 _INF: Final = float("inf")
+_KEPT_DEPTH_MOST: Final = 900
+_KEPT_MOST: Final = 100_000_000
 _DEPTH_MOST: Final = 200  # orjson's own limit is 254, and a row adds a little
 
 
@@ -223,26 +209,6 @@ def parse_row(text: str) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:
-    """The highest attempt of an epoch among the attempts on record."""
-    numbers = [row.get("attempt", 0) for row in attempts if row.get("epoch") == epoch]
-    return max((n for n in numbers if isinstance(n, int)), default=0)
-
-
-def decode_lines(text: str) -> tuple[dict[str, Any], ...]:
-    """Objects of a one-JSON-object-per-line field; a broken line is kept as raw."""
-    rows: list[dict[str, Any]] = []
-    for line in text.split("\n"):
-        if not line:
-            continue
-        try:
-            row = orjson.loads(line)
-        except ValueError:
-            row = None
-        rows.append(row if isinstance(row, dict) else {"raw": line})
-    return tuple(rows)
-
-
 def result_row(
     task_id: str,
     topic: str,
@@ -268,49 +234,6 @@ def result_row(
     ).encode()
 
 
-def letter_json(task_id: str, payload_json: bytes) -> bytes:
-    """The founding shape of a dead letter's `json`: `{id, payload}`."""
-    return b'{"id":"%b","payload":%b}' % (task_id.encode(), payload_json)
-
-
 def dump(value: Any) -> bytes:
     """Compact JSON of our own shapes."""
     return orjson.dumps(value)
-
-
-def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLetter:
-    """A dead entry as a letter, also when somebody else wrote it."""
-    raw_json = fields.get("json", "")
-    body: Any
-    try:
-        body = orjson.loads(raw_json)
-    except ValueError:
-        body = None
-    if isinstance(body, dict) and "payload" in body:
-        payload = body["payload"]
-    else:
-        payload = body if body is not None else raw_json
-    meta = records.parse_options(fields.get("meta", ""))
-    try:
-        error = orjson.loads(fields.get("error", ""))
-    except ValueError:
-        error = None
-    if not isinstance(error, dict):
-        error = {"type": "Unknown", "message": fields.get("error", "")}
-    enqueued = records.number(meta.pop("e", ""))
-    epoch = records.number(meta.pop("epoch", ""))
-    return DeadLetter(
-        entry_id=entry_id,
-        id=fields.get("id", ""),
-        topic=topic,
-        payload=payload,
-        error=error,
-        fingerprint=fields.get("fp", ""),
-        fence=fields.get("fence", ""),
-        attempts=decode_lines(fields.get("attempts", "")),
-        epoch=epoch or 0,
-        options=",".join(f"{k}={v}" for k, v in meta.items()),
-        enqueued_at=None if enqueued is None else iso(enqueued),
-        died_at=iso(entry_ms(entry_id)),
-        raw=fields,
-    )

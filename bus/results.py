@@ -16,7 +16,8 @@ def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]
     JSON comes back as its raw fields.
     """
     key = keys.result_stream(topic)
-    keys.check_count(count)
+    if count != 0:
+        keys.check_count(count)
     found: list[tuple[str, dict[str, Any]]] = []
     before = "+"
     while len(found) < count:

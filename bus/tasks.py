@@ -193,8 +193,11 @@ _TRIMMED: Final = object()
 def _ended_payload(topic: str, task_id: str, kind: int, detail: str) -> Any:
     """The payload of a finished task; a marker where its row is trimmed."""
     found = lookup.found(topic, task_id)
-    # Done without a row (acked by hand, or trimmed) has no payload to compare with.
-    return _TRIMMED if found is None or not found.enqueued_at else found.payload
+    if found is None or not (found.fence or found.enqueued_at):
+        return _TRIMMED  # done without a row: acked by hand, or trimmed
+    if found.error and found.error.get("reason") == "moved":
+        return _TRIMMED  # its agent chose what to put into the letter
+    return found.payload
 
 
 def send(batch: Batch) -> list[Accepted]:

@@ -43,7 +43,7 @@ TOP_LEVEL = {
 FLOORS: list[set[str]] = [
     {"apps", "child", "conf", "errors", "quiet", "records", "replies", "screen"},
     {"announcement", "binary", "claim", "connection", "keys", "messages", "supervisor"},
-    {"failures", "handlers", "scripts", "server"},
+    {"failures", "handlers", "letters", "scripts", "server"},
     {"agents", "dead", "deliveries", "lookup", "processes", "topics"},
     {"beats", "groups", "health", "janitor", "results", "runs", "tasks"},
     {"slots", "testing", "twins"},

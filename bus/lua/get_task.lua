@@ -1,8 +1,9 @@
 -- Everything known about one task, in one look.
--- KEYS: tasks_stream tasks delayed parked done dead_index dead attempts settings results
+-- KEYS: tasks_stream tasks delayed parked done dead_index dead attempts settings results events
 -- ARGV: id
 -- Returns {'live', record, json, meta, due or '', holder or '', attempts}
---   | {'done', row} (row '' when trimmed or none) | {'dead', dead id, flat fields} | {}.
+--   | {'done', row, ms, state} (row '' when trimmed or none)
+--   | {'dead', dead id, flat fields} | {}.
 local id = ARGV[1]
 local text = call('HGET', tasks, id)
 local r = text and read_record(text)
@@ -33,4 +34,11 @@ local rows = call('XRANGE', results, int(ms) .. '-' .. int(seq),
 for i = 1, #rows do
   if rows[i][2][2] == id then return { 'done', rows[i][2][4], int(ms) } end
 end
-return { 'done', '', int(ms) }
+-- Without its row only the log of that moment still knows how it ended.
+local ended = 'done'
+local log = call('XRANGE', events, int(ms), int(ms + 1))
+for i = 1, #log do
+  local what, whom = log[i][2][2], log[i][2][4]
+  if whom == id and (what == 'cancelled' or what == 'discarded') then ended = what end
+end
+return { 'done', '', int(ms), ended }

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.core import management
+from django.core.management.base import CommandError
 
 import bus
+from bus import handlers
 from examples.stdlib_metrics import corpus
 from tests.support import agents
 from tests.support.processes import is_gone
@@ -34,6 +37,11 @@ def _agent(*args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _stdlib_file() -> dict[str, str]:
+    """A task of the demo that succeeds."""
+    return next(task for task in corpus.iter_corpus() if task["path"] == "abc.py")
+
+
 @contextmanager
 def _plain_agent(*args: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command without --topic or --handler."""
@@ -51,25 +59,47 @@ def _plain_agent(*args: str) -> Iterator[subprocess.Popen[bytes]]:
         child.wait(15)
 
 
-@pytest.mark.parametrize(
-    ("args", "sentence"),
-    [
-        (["--concurrency", "0"], "--concurrency 0 is not 1 to 1000"),
-        (["--concurrency", "many"], "invalid int value: 'many'"),
-        (["--processes", "1001"], "--processes 1001 is not 1 to 1000"),
-        (["--agent-id", "one", "--processes", "2"], "names one process"),
-        (["--agent-id", "not allowed", "--handler", ECHO, "--topic", "t"], "agent id"),
-        (["--topic", "Not Allowed", "--handler", ECHO], "topic 'Not Allowed'"),
-        (["--topic", "nobody-serves-this"], "no handler serves topic"),
-        (["--handler", ECHO], "--topic"),
-        (["--handler", "no-path", "--topic", "t"], "package.module:function"),
-        (["--handler", "tests.nowhere:echo", "--topic", "t"], "cannot be imported"),
-        (["--handler", "tests.support.work:nothing", "--topic", "t"], "nothing"),
-        (["--group", "~", "--handler", ECHO, "--topic", "t"], "'~'"),
-        (["--no-such-option"], "unrecognized arguments"),
-    ],
-)
-def test_what_cannot_run_ends_with_2_and_a_sentence(
+BAD: list[tuple[list[str], str]] = [
+    (["--concurrency", "0"], "--concurrency 0 is not 1 to 1000"),
+    (["--concurrency", "many"], "invalid int value: 'many'"),
+    (["--processes", "1001"], "--processes 1001 is not 1 to 1000"),
+    (["--agent-id", "one", "--processes", "2"], "names one process"),
+    (["--agent-id", "not allowed", "--handler", ECHO, "--topic", "t"], "agent id"),
+    (["--topic", "Not Allowed", "--handler", ECHO], "topic 'Not Allowed'"),
+    (["--topic", "nobody-serves-this"], "no handler serves topic"),
+    (["--handler", ECHO], "--topic"),
+    (["--handler", "no-path", "--topic", "t"], "package.module:function"),
+    (["--handler", "tests.nowhere:echo", "--topic", "t"], "cannot be imported"),
+    (["--handler", "tests.support.work:nothing", "--topic", "t"], "nothing"),
+    (["--group", "~", "--handler", ECHO, "--topic", "t"], "'~'"),
+    (["--no-such-option"], "unrecognized arguments"),
+]
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """Handlers loaded by a test are forgotten after it."""
+    before = dict(handlers.registry)
+    yield
+    handlers.registry.clear()
+    handlers.registry.update(before)
+
+
+@pytest.mark.parametrize(("args", "sentence"), BAD)
+def test_what_cannot_run_is_refused_with_2_and_a_sentence(
+    redis_url: str, own_registry: None, args: list[str], sentence: str
+) -> None:
+    with pytest.raises(CommandError) as refused:
+        management.call_command("agent", *args)
+
+    assert sentence in str(refused.value)
+    # What the parser itself refuses is 1 here, 2 for a shell: see below.
+    by_parser = sentence.startswith(("invalid", "unrecognized"))
+    assert refused.value.returncode == (1 if by_parser else 2)
+
+
+@pytest.mark.parametrize(("args", "sentence"), [BAD[at] for at in (0, 1, 6, 9)])
+def test_a_shell_sees_exit_code_2_and_the_sentence_without_a_traceback(
     redis_url: str, args: list[str], sentence: str
 ) -> None:
     ended = _agent(*args)
@@ -102,7 +132,7 @@ def test_a_url_that_does_not_parse_ends_with_2_and_a_sentence(
 
 
 def test_without_a_handler_it_serves_what_the_apps_registered(test_topic: str) -> None:
-    payload = next(iter(corpus.iter_corpus()))
+    payload = _stdlib_file()
 
     with _plain_agent():
         task_id = bus.enqueue_task("stdlib", payload)
@@ -113,7 +143,7 @@ def test_without_a_handler_it_serves_what_the_apps_registered(test_topic: str) -
 
 
 def test_a_topic_alone_picks_its_registered_handler(test_topic: str) -> None:
-    payload = next(iter(corpus.iter_corpus()))
+    payload = _stdlib_file()
 
     with _plain_agent("--topic", "stdlib", "--concurrency", "2"):
         task_id = bus.enqueue_task("stdlib", payload)

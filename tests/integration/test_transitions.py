@@ -14,7 +14,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, deliveries, errors, failures, janitor, keys
+from bus import connection, deliveries, errors, failures, janitor, keys, messages
 from bus.deliveries import Completion, Delivery, Failure, Seat
 from tests.support.waiting import wait_until
 
@@ -79,10 +79,18 @@ class Desk:
         return janitor.take(self.topic, GROUP, self.consumer, idle_ms=0)
 
     def _row(self, item: Delivery, result: str) -> bytes:
-        return (
-            f'{{"id":"{item.id}","state":"done","task":{item.json},'
-            f'"result":{result},"fence":"{item.fence}"}}'
-        ).encode()
+        return messages.result_row(
+            item.id,
+            self.topic,
+            item.json,
+            result.encode(),
+            agent="desk",
+            attempt=item.record.attempt + 1,
+            fence=item.fence,
+            enqueued_ms=item.enqueued_ms,
+            started_ms=item.received_ms,
+            finished_ms=item.received_ms + 5,
+        )
 
     def _ask(self, call: Callable[[Seat], Awaitable[T]]) -> T:
         async def ask() -> T:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from bus import errors, messages
+from bus import errors, letters, messages
 from tests.support.processes import program
 
 LIMIT = 256 * 1024
@@ -314,7 +314,7 @@ def test_the_limits_are_settings(settings: Settings) -> None:
 
 def test_it_names_what_was_wrong_with_a_result_as_a_result() -> None:
     with pytest.raises(errors.InvalidPayload, match="result is not JSON"):
-        messages.encode(object(), what="result")
+        messages.encode_result(object(), 1024)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ LETTER = {
 
 
 def test_a_dead_letter_has_everything_its_entry_holds() -> None:
-    letter = messages.parse_letter("demo", "1732287600007-0", LETTER)
+    letter = letters.parse_letter("demo", "1732287600007-0", LETTER)
 
     assert (letter.id, letter.payload) == (LETTER["id"], {"a": 1})
     assert letter.error == {"type": "ValueError", "message": "no"}
@@ -391,7 +391,7 @@ def test_a_dead_letter_has_everything_its_entry_holds() -> None:
     ids=ascii,
 )
 def test_a_letter_that_somebody_else_wrote_is_shown_too(broken: dict[str, str]) -> None:
-    letter = messages.parse_letter("demo", "1732287600007-0", LETTER | broken)
+    letter = letters.parse_letter("demo", "1732287600007-0", LETTER | broken)
 
     assert letter.raw == LETTER | broken
     assert isinstance(letter.error, dict)
@@ -399,6 +399,6 @@ def test_a_letter_that_somebody_else_wrote_is_shown_too(broken: dict[str, str]) 
 
 
 def test_a_letter_of_broken_json_shows_the_text() -> None:
-    letter = messages.parse_letter("demo", "1-0", {"id": "x", "json": "{broken"})
+    letter = letters.parse_letter("demo", "1-0", {"id": "x", "json": "{broken"})
 
     assert letter.payload == "{broken"

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import dead, errors, keys, messages, topics
+from bus import dead, errors, keys, letters, topics
 from bus.management import output
 
 
@@ -141,7 +141,7 @@ def _names(topic: str | None) -> list[str]:
     return topics.list_topics() if topic is None else [keys.check_topic(topic)]
 
 
-def _found(task_id: str, topic: str | None) -> messages.DeadLetter:
+def _found(task_id: str, topic: str | None) -> letters.DeadLetter:
     for name in _names(topic):
         try:
             return dead.get_dead(name, task_id)
@@ -176,7 +176,7 @@ def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
             raise CommandError(str(exc), returncode=1) from exc
 
 
-def _facts(letter: messages.DeadLetter) -> dict[str, Any]:
+def _facts(letter: letters.DeadLetter) -> dict[str, Any]:
     """A letter as operators read it."""
     return {
         "id": letter.id,

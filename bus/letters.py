@@ -1,0 +1,92 @@
+"""Dead letters as they lie in their stream, whoever wrote them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from . import messages, records
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A task whose last attempt failed for good, with every attempt it had."""
+
+    entry_id: str
+    id: str
+    topic: str
+    payload: Any
+    error: dict[str, Any]
+    fingerprint: str
+    fence: str
+    attempts: tuple[dict[str, Any], ...]
+    epoch: int
+    options: str
+    enqueued_at: str | None
+    died_at: str
+    raw: dict[str, str] = field(repr=False, default_factory=dict)
+
+
+def letter_json(task_id: str, payload_json: bytes) -> bytes:
+    """The founding shape of a dead letter's `json`: `{id, payload}`."""
+    return b'{"id":"%b","payload":%b}' % (task_id.encode(), payload_json)
+
+
+def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLetter:
+    """A dead entry as a letter, also when somebody else wrote it."""
+    raw_json = fields.get("json", "")
+    body: Any
+    try:
+        body = orjson.loads(raw_json)
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and "payload" in body:
+        payload = body["payload"]
+    else:
+        payload = body if body is not None else raw_json
+    meta = records.parse_options(fields.get("meta", ""))
+    try:
+        error = orjson.loads(fields.get("error", ""))
+    except ValueError:
+        error = None
+    if not isinstance(error, dict):
+        error = {"type": "Unknown", "message": fields.get("error", "")}
+    enqueued = records.number(meta.pop("e", ""))
+    epoch = records.number(meta.pop("epoch", ""))
+    return DeadLetter(
+        entry_id=entry_id,
+        id=fields.get("id", ""),
+        topic=topic,
+        payload=payload,
+        error=error,
+        fingerprint=fields.get("fp", ""),
+        fence=fields.get("fence", ""),
+        attempts=decode_lines(fields.get("attempts", "")),
+        epoch=epoch or 0,
+        options=",".join(f"{k}={v}" for k, v in meta.items()),
+        enqueued_at=None if enqueued is None else messages.iso(enqueued),
+        died_at=messages.iso(messages.entry_ms(entry_id)),
+        raw=fields,
+    )
+
+
+def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:
+    """The highest attempt of an epoch among the attempts on record."""
+    numbers = [row.get("attempt", 0) for row in attempts if row.get("epoch") == epoch]
+    return max((n for n in numbers if isinstance(n, int)), default=0)
+
+
+def decode_lines(text: str) -> tuple[dict[str, Any], ...]:
+    """Objects of a one-JSON-object-per-line field; a broken line is kept as raw."""
+    rows: list[dict[str, Any]] = []
+    for line in text.split("\n"):
+        if not line:
+            continue
+        try:
+            row = orjson.loads(line)
+        except ValueError:
+            row = None
+        rows.append(row if isinstance(row, dict) else {"raw": line})
+    return tuple(rows)
