@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .address import redis_url as _redis_url
 from .agents import deregister_agent, heartbeat_agent, list_agents, register_agent
-from .connection import _redis_url, get_redis, get_redis_async
+from .connection import get_redis, get_redis_async
 from .dead import (
     dead_groups,
     discard,

@@ -19,6 +19,11 @@ from .beats import Beats
 from .handlers import Handler
 from .janitor import Janitor
 
+try:
+    import uvloop  # comes with uvicorn[standard], where there is one
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
+
 log = logging.getLogger("bus.agent")
 
 VERSION: Final = "0.1.0"
@@ -67,7 +72,7 @@ class Agent:
     def run(self) -> None:
         """Run until SIGTERM or SIGINT; a second one gives up on what still runs."""
         # Not asyncio.run: that waits for coroutines that ignore their cancellation.
-        loop = asyncio.new_event_loop()
+        loop = uvloop.new_event_loop() if uvloop else asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         loop.run_until_complete(self.main(signals=True))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from . import connection, errors, keys, messages, scripts
+from . import connection, errors, keys, messages, refusals, scripts
 
 _TTL_MOST_S = 24 * 3600
 
@@ -85,7 +85,7 @@ def deregister(agent_id: str, consumer: str, retry_s: float | None = None) -> bo
 
 def list_agents() -> list[dict[str, Any]]:
     """Every live agent: `agent_id, agent_type, meta, …`, sorted by id."""
-    with connection.guard():
+    with refusals.guard():
         client = connection.reader()
         known = client.zrange(keys.AGENTS, 0, -1)
         ids = sorted({keys.agent_of(consumer) for consumer in known})
@@ -98,7 +98,7 @@ def list_agents() -> list[dict[str, Any]]:
 
 def expired_consumers(limit: int = 1000) -> tuple[int, list[str]]:
     """The server's time in ms and the newest consumers whose registration is over."""
-    with connection.guard():
+    with refusals.guard():
         client = connection.reader()
         seconds, micros = client.time()
         now = seconds * 1000 + micros // 1000
@@ -110,7 +110,7 @@ def registered_until(consumers: list[str]) -> list[float | None]:
     """Per consumer its expiry in server ms, None if it never registered."""
     if not consumers:
         return []
-    with connection.guard():
+    with refusals.guard():
         scores = connection.reader().execute_command("ZMSCORE", keys.AGENTS, *consumers)
     return [None if score is None else float(score) for score in scores]
 

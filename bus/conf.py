@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
+from django.core.signals import setting_changed
 
 
 class _Defaults:
@@ -65,15 +66,31 @@ class _Defaults:
     GONE_AGENTS_KEEP_S: int = 24 * 3600
 
 
-class _Conf(_Defaults):
-    def __getattribute__(self, name: str) -> Any:
-        if name.isupper() and settings.configured:
-            default = getattr(_Defaults, name)
-            return getattr(settings, f"MESH_{name}", default)
-        return super().__getattribute__(name)
+class _Conf:
+    """Reads a setting on first use and keeps it until the setting changes.
+
+    Looking into Django's settings costs microseconds, a task passes here ten times.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.isupper():
+            raise AttributeError(name)
+        value = getattr(_Defaults, name)
+        if settings.configured:
+            value = getattr(settings, f"MESH_{name}", value)
+            self.__dict__[name] = value
+        return value
 
 
-conf: _Defaults = _Conf()
+conf: _Defaults = cast(_Defaults, _Conf())
+
+
+def _changed(*, setting: str, **_: Any) -> None:
+    """`override_settings` takes effect at once."""
+    vars(conf).pop(setting.removeprefix("MESH_"), None)
+
+
+setting_changed.connect(_changed)
 
 
 def names() -> list[str]:

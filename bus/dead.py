@@ -5,7 +5,17 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from . import connection, errors, failures, keys, letters, messages, records, scripts
+from . import (
+    connection,
+    errors,
+    failures,
+    keys,
+    letters,
+    messages,
+    records,
+    refusals,
+    scripts,
+)
 from .conf import conf
 from .letters import DeadLetter
 
@@ -43,7 +53,7 @@ def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter
     keys.check_count(count)
     if before != "+":
         before = f"({keys.check_entry(before)}"
-    with connection.guard():
+    with refusals.guard():
         rows = connection.reader().xrevrange(key, before, "-", count=count)
     return [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
 
@@ -51,14 +61,14 @@ def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter
 def dead_after(topic: str, after: str, count: int = 100) -> list[DeadLetter]:
     """Letters newer than entry id `after`, oldest first."""
     key = keys.dead_stream(topic)
-    with connection.guard():
+    with refusals.guard():
         rows = connection.reader().xrange(key, f"({after}", "+", count=count)
     return [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
 
 
 def last_dead_id(topic: str) -> str:
     """The newest letter's entry id, from which to follow; `0-0` if there is none."""
-    with connection.guard():
+    with refusals.guard():
         rows = connection.reader().xrevrange(keys.dead_stream(topic), count=1)
     return str(rows[0][0]) if rows else "0-0"
 
@@ -70,7 +80,7 @@ def get_dead(topic: str, task_id: str) -> DeadLetter:
 
 def _letter(topic: str, task_id: str) -> DeadLetter:
     keys.check_topic(topic)
-    with connection.guard():
+    with refusals.guard():
         client = connection.reader()
         entry_id = client.hget(keys.named("dead_index", topic), task_id)
         rows = (
@@ -78,11 +88,13 @@ def _letter(topic: str, task_id: str) -> DeadLetter:
             if entry_id
             else []
         )
-    if not rows:
+    letter = letters.parse_letter(topic, *rows[0]) if rows else None
+    # The index also knows letters by the entry they came from, for `move_to_dead`.
+    if letter is None or letter.id != task_id:
         raise errors.DeadLetterNotFound(
             f"no dead letter of task {task_id} in topic {topic!r}"
         )
-    return letters.parse_letter(topic, *rows[0])
+    return letter
 
 
 def dead_groups(topic: str) -> list[dict[str, Any]]:
@@ -91,7 +103,7 @@ def dead_groups(topic: str) -> list[dict[str, Any]]:
     `count` is what lies dead now, `total` what ever died of it since the group opened.
     """
     keys.check_topic(topic)
-    with connection.guard():
+    with refusals.guard():
         client = connection.reader()
         facts = client.hgetall(keys.named("errors", topic))
         pipe = client.pipeline(transaction=False)
@@ -194,7 +206,7 @@ def undo(topic: str, task_id: str) -> str:
     task_id = keys.check_task_id(task_id)
     before = "+"
     while True:
-        with connection.guard():
+        with refusals.guard():
             client = connection.reader()
             rows = client.xrevrange(keys.named("bin", topic), before, "-", count=_PAGE)
         for bin_id, fields in rows:

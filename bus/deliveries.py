@@ -9,7 +9,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import connection, keys, letters, messages, records, replies, scripts
+from . import connection, keys, letters, messages, records, refusals, replies, scripts
 from .conf import conf
 
 BATCH: Final = 100
@@ -121,7 +121,7 @@ async def recover(seat: Seat, after: str) -> Recovered:
 
 def raw_fields(topic: str, sid: str) -> dict[str, str]:
     """The fields of an entry as somebody wrote them; empty if it is gone."""
-    with connection.guard():
+    with refusals.guard():
         rows = connection.reader().xrange(keys.task_stream(topic), sid, sid)
     return dict(rows[0][1]) if rows else {}
 

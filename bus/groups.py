@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
-from . import connection, deliveries, errors, keys, messages, replies, scripts
+from . import connection, deliveries, errors, keys, messages, refusals, replies, scripts
 
 
 def create_consumer_group(topic: str, group: str, observe: bool = False) -> bool:
@@ -101,7 +102,7 @@ def _read_new(
     if block_s:
         command += ["BLOCK", max(1, int(block_s * 1000))]
     command += ["STREAMS", keys.task_stream(topic), ">"]
-    with connection.guard():
+    with refusals.guard():
         client = connection.blocker()
         # The raw reply: redis-py's own parsing differs between its protocol versions.
         return replies.flat_entries(client.execute_command(*command))
@@ -123,6 +124,7 @@ def _verified(
         claimed = _claimed(topic, deliveries.claim_args(group, consumer, 1, True))
     found = []
     for item in claimed.deliveries:
+        _given.append((consumer, item.fence))
         fields = _observed(["id", item.id, "json", item.json, "meta", item.meta])
         fields |= {"attempt": item.record.attempt + 1, "fence": item.fence}
         found.append((item.sid, fields))
@@ -140,10 +142,18 @@ def _claimed(topic: str, args: list[Any]) -> deliveries.Claimed:
     # Nobody else knows of them: rows of ours no older than the claim itself.
     ask = [args[0], args[1], "", _age(began)]
     now, paused, _, flat = scripts.run("recover", topic, ask)
-    items = deliveries.parse_deliveries(topic, now, flat)
+    items = [
+        item
+        for item in deliveries.parse_deliveries(topic, now, flat)
+        if (args[1], item.fence) not in _given
+    ]
     if items or args[3] == "1":
         return deliveries.Claimed(items, now, bool(paused), 0, None)
     return deliveries.parse_claim(topic, scripts.run("claim", topic, args))
+
+
+# What this process gave out lately, so that a lost reply does not give it twice.
+_given: deque[tuple[str, str]] = deque(maxlen=2_000)
 
 
 def _age(began: float) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import redis
 
-from . import agents, conf, connection, errors, topics
+from . import address, agents, conf, connection, errors, refusals, topics
 
 OK: Final = "ok"
 WARN: Final = "warn"
@@ -39,7 +39,7 @@ def checks() -> list[Check]:
         found.append(Check("redis", BAD, str(exc), _start_hint()))
         return found
     except (redis.RedisError, OSError) as exc:
-        found.append(Check("redis", BAD, str(connection.mapped(exc)), _start_hint()))
+        found.append(Check("redis", BAD, str(refusals.mapped(exc)), _start_hint()))
         return found
     found.append(_version(info))
     found += _server(client, info)
@@ -61,7 +61,7 @@ def _start_hint() -> str:
 def _version(info: dict[str, Any]) -> Check:
     name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
     text = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    where = connection.shown_url(connection._redis_url())
+    where = address.shown_url(address.redis_url())
     numbers = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     if numbers < LEAST_VERSION:
         return Check(

@@ -55,6 +55,7 @@ class Intake:
         self.topic_timeout_s: float | None = None
         self._seat, self._host, self._quiet = seat, host, quiet
         self._claiming = asyncio.Lock()
+        self._more = True  # whether a claim is likely to find something
         name = keys.client_name(seat.consumer)
         self._reader = connection.adedicated(block_s=_BLOCK_S, name=name)
 
@@ -74,12 +75,12 @@ class Intake:
                 pause_s = 0.05
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 # The reply may be lost while its tasks are ours: read our own first.
-                recover = True
+                recover = self._more = True
                 if groups.is_nogroup(exc):
                     await self._rejoin()
                     continue
                 log.warning("%s: reading stopped for now: %s", self._seat.topic, exc)
-                await self._reader.connection_pool.disconnect()
+                await self._reader.disconnect()
                 await asyncio.sleep(pause_s * (0.5 + random.random()))
                 pause_s = min(pause_s * 2, 0.5)
 
@@ -97,16 +98,20 @@ class Intake:
         if not want:
             await self._host.room()
             return
-        if await self._claim(want):
+        if self._more:
+            self._more = await self._claim(want) >= want
             return
-        # A script cannot block: read here, let the script check what came.
+        # The last claim was not full, and beats tell of tasks handed over: no need to
+        # ask for what is not there. A script cannot block: read here, and let it check
+        # what came.
         sids = await deliveries.wait_for_new(self._seat, self._reader, want, _BLOCK_S)
         self.last_read = time.time()
         if sids:
             await self._claim(len(sids), sids)
+            self._more = len(sids) >= want
 
-    async def _claim(self, want: int, sids: list[str] | None = None) -> bool:
-        """Take up to `want` tasks; whether any came."""
+    async def _claim(self, want: int, sids: list[str] | None = None) -> int:
+        """Take up to `want` tasks; how many came."""
         async with self._claiming:
             claimed = await deliveries.claim(self._seat, want, False, sids)
             self._seen(claimed.now_ms)
@@ -115,7 +120,7 @@ class Intake:
             await self._keep(claimed.deliveries)
         if claimed.suspects and self._quiet.reserve():
             self._host.spawn(self._run_suspect())
-        return bool(claimed.deliveries)
+        return len(claimed.deliveries)
 
     async def _keep(self, items: list[Delivery]) -> None:
         """Start what was claimed, unless something began meanwhile that forbids it."""

@@ -17,7 +17,17 @@ from typing import Any, Final
 
 import redis
 
-from . import agents, connection, errors, failures, keys, messages, scripts, topics
+from . import (
+    agents,
+    connection,
+    errors,
+    failures,
+    keys,
+    messages,
+    refusals,
+    scripts,
+    topics,
+)
 from .conf import conf
 
 log = logging.getLogger("bus.janitor")
@@ -102,7 +112,7 @@ def forget_agents() -> None:
     dropped = scripts.run("forget_agents", "", args, retry_s=0)
     if dropped:
         ids = sorted({keys.agent_of(consumer) for consumer in dropped})
-        with connection.guard():
+        with refusals.guard():
             connection.reader().hdel(keys.GONE, *ids)
 
 
@@ -121,7 +131,7 @@ class Judge:
 
     def reclaim(self, topic: str) -> int:
         """Take the tasks of dead owners of one topic; how many."""
-        with connection.guard():
+        with refusals.guard():
             client = connection.reader()
             group = client.hget(keys.named("settings", topic), "group")
             if not group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import connection, errors, keys, letters, messages, records, scripts
+from . import connection, errors, keys, letters, messages, records, refusals, scripts
 from .messages import Task
 
 
@@ -16,20 +16,25 @@ def get_task(task_id: str, topic: str | None = None) -> Task:
     task_id = keys.check_task_id(task_id)
     task = found(keys.check_topic(topic), task_id) if topic else _searched(task_id)
     if task is None:
-        raise errors.TaskNotFound(
-            f"no task {task_id}: never sent, or its result was trimmed"
-        )
+        raise unknown(task_id)
     return task
+
+
+def unknown(task_id: str) -> errors.TaskNotFound:
+    """The error for an id nobody knows."""
+    return errors.TaskNotFound(
+        f"no task {task_id}: never sent, or its result was trimmed"
+    )
 
 
 def found(topic: str, task_id: str) -> Task | None:
     """The task if this topic knows it; names must have been checked."""
-    return _task_of(topic, task_id, scripts.run("get_task", topic, [task_id]))
+    return task_of(topic, task_id, scripts.run("get_task", topic, [task_id]))
 
 
 def _searched(task_id: str) -> Task | None:
     """Ask every known topic; one pipeline, one round trip (two after a restart)."""
-    with connection.guard():
+    with refusals.guard():
         client = connection.reader()
         topics = sorted(client.smembers(keys.TOPICS))
         if not topics:
@@ -43,13 +48,14 @@ def _searched(task_id: str) -> Task | None:
             pipe.execute_command("EVALSHA", script.sha, *tail)
         replies = pipe.execute()
     for topic, raw in zip(topics, replies, strict=True):
-        task = _task_of(topic, task_id, raw)
+        task = task_of(topic, task_id, raw)
         if task is not None:
             return task
     return None
 
 
-def _task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
+def task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
+    """The task in a reply of `get_task`; None if the topic does not know it."""
     if not raw:
         return None
     if raw[0] == "live":
@@ -57,6 +63,8 @@ def _task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
     if raw[0] == "dead":
         fields = dict(zip(raw[2][::2], raw[2][1::2], strict=True))
         letter = letters.parse_letter(topic, raw[1], fields)
+        if letter.id != task_id:
+            return None  # known by its entry only, see `dead.py`
         return Task(
             id=task_id,
             topic=topic,

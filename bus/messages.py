@@ -109,8 +109,10 @@ def encode_kept(value: Any) -> bytes:
     _check(value, "payload", _KEPT_DEPTH_MOST, _KEPT_MOST)
     try:
         return orjson.dumps(value)
-    except TypeError:
-        pass  # integers beyond 64 bits, very deep values
+    except TypeError as exc:
+        # The slow way knows integers beyond 64 bits and depth, but turns keys to text.
+        if "Integer" not in str(exc) and "Recursion" not in str(exc):
+            raise errors.InvalidPayload(f"payload is not JSON: {exc}") from None
     try:
         text = json.dumps(
             value, allow_nan=False, ensure_ascii=False, separators=(",", ":")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from . import connection, keys, lookup, messages, replies
+import redis
+
+from . import connection, keys, lookup, messages, refusals, replies, scripts
 from .messages import Task
 
 
@@ -22,7 +24,7 @@ def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]
     before = "+"
     while len(found) < count:
         ask = max(count - len(found), 10)
-        with connection.guard():
+        with refusals.guard():
             rows = connection.reader().xrevrange(key, before, "-", count=ask)
         found += [item for item in map(_row, rows) if _is_result(item[1])]
         if len(rows) < ask:
@@ -46,7 +48,7 @@ def results_after(
 ) -> list[tuple[str, dict[str, Any]]]:
     """Rows newer than entry id `after`, oldest first, waiting up to `block_ms`."""
     key = keys.result_stream(topic)
-    with connection.guard():
+    with refusals.guard():
         client = connection.blocker()
         if not block_ms:
             rows = client.xrange(key, f"({after}", "+", count=count)
@@ -63,7 +65,7 @@ def results_after(
 
 def last_result_id(topic: str) -> str:
     """The newest entry id, from which to follow; `0-0` if there is none yet."""
-    with connection.guard():
+    with refusals.guard():
         rows = connection.reader().xrevrange(keys.result_stream(topic), count=1)
     return str(rows[0][0]) if rows else "0-0"
 
@@ -77,27 +79,44 @@ def wait_result(task_id: str, topic: str, timeout_s: float = 10.0) -> Task:
     until = time.monotonic() + timeout_s
     streams = [keys.result_stream(topic), keys.dead_stream(topic)]
     streams.append(keys.named("events", topic))  # acks by hand leave nothing else
-    with connection.guard():
-        client = connection.blocker()
-        pipe = client.pipeline(transaction=False)
-        for stream in streams:
-            pipe.xrevrange(stream, count=1)
-        cursors = [rows[0][0] if rows else "0-0" for rows in pipe.execute()]
-    while True:
-        task = lookup.get_task(task_id, topic)
-        if task.ended or time.monotonic() >= until:
-            return task
-        _wait_for(client, streams, cursors, task.id, until)
+    task_id = keys.check_task_id(task_id)
+    cursors, task = _first_look(streams, task_id, topic)
+    while not task.ended and time.monotonic() < until:
+        if _wait_for(connection.blocker(), streams, cursors, task_id, until):
+            task = lookup.get_task(task_id, topic)
+    return task if task.ended else lookup.get_task(task_id, topic)
+
+
+def _first_look(streams: list[str], task_id: str, topic: str) -> tuple[list[str], Task]:
+    """Where the streams end and, looked at after that, how the task stands."""
+    script, tail = scripts.call("get_task", topic, [task_id])
+    ends = [("XREVRANGE", stream, "+", "-", "COUNT", "1") for stream in streams]
+    with refusals.guard():
+        answers = connection.writer().execute_all(
+            [*ends, ("EVALSHA", script.sha, *tail)]
+        )
+    raw = answers.pop()
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise refusals.mapped(answer) from answer
+    if isinstance(raw, redis.exceptions.NoScriptError):
+        raw = scripts.run("get_task", topic, [task_id])
+    elif isinstance(raw, Exception):
+        raise refusals.mapped(raw) from raw
+    task = lookup.task_of(topic, task_id, raw)
+    if task is None:
+        raise lookup.unknown(task_id)
+    return [rows[0][0] if rows else "0-0" for rows in answers], task
 
 
 def _wait_for(
     client: Any, streams: list[str], cursors: list[str], task_id: str, until: float
-) -> None:
-    """Read on until an entry names the task, or the time is over."""
+) -> bool:
+    """Read on until an entry names the task (True), or the time is over."""
     while (left := until - time.monotonic()) > 0:
         command: list[Any] = ["XREAD", "COUNT", 100, "BLOCK"]
         command += [max(1, int(min(left, 2.0) * 1000)), "STREAMS", *streams, *cursors]
-        with connection.guard():
+        with refusals.guard():
             reply = client.execute_command(*command)
         found = False
         for stream, entries in replies.streams_of(reply):
@@ -106,4 +125,5 @@ def _wait_for(
                 fields = dict(zip(flat[::2], flat[1::2], strict=False))
                 found = found or fields.get("id") == task_id
         if found:
-            return
+            return True
+    return False

@@ -24,7 +24,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import connection, errors, keys
+from . import address, connection, errors, keys, refusals
 from .conf import conf
 
 _HEADER: Final = re.compile(r"^-- KEYS:(.*)$", re.MULTILINE)
@@ -90,7 +90,7 @@ def run(
     args: Sequence[Any] = (),
     more: Sequence[str] = (),
     *,
-    client: redis.Redis | None = None,
+    client: Any = None,
     retry_s: float | None = None,
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds."""
@@ -113,7 +113,7 @@ async def arun(
     args: Sequence[Any] = (),
     more: Sequence[str] = (),
     *,
-    client: redis.asyncio.Redis | None = None,
+    client: Any = None,
     retry_s: float | None = None,
 ) -> Any:
     """`run` for asyncio."""
@@ -141,10 +141,10 @@ class _Pause:
 
     def after(self, exc: Exception) -> float:
         left = self._until - time.monotonic()
-        error = connection.mapped(exc, wrote=True)
+        error = refusals.mapped(exc, wrote=True)
         if isinstance(error, errors.OutcomeUnknown):
             self._unknown = error
-        if left <= 0 or not connection.is_passing(exc):
+        if left <= 0 or not refusals.is_passing(exc):
             # One send without an answer may have been executed, whatever became of
             # those after it.
             raise self._unknown or error from exc
@@ -161,7 +161,7 @@ def ensure_topic(topic: str, *, agent: bool = False) -> None:
 
     For an `agent` this goes through at maxmemory as well: it is there to free some.
     """
-    known = (connection._redis_url(), topic)
+    known = (address.redis_url(), topic)
     if known not in _known_topics:
         _registered(topic, run("add_topic", "", _topic_args(topic, agent)))
         _known_topics.add(known)
@@ -169,7 +169,7 @@ def ensure_topic(topic: str, *, agent: bool = False) -> None:
 
 async def aensure_topic(topic: str, *, agent: bool = False) -> None:
     """`ensure_topic` for asyncio."""
-    known = (connection._redis_url(), topic)
+    known = (address.redis_url(), topic)
     if known not in _known_topics:
         _registered(topic, await arun("add_topic", "", _topic_args(topic, agent)))
         _known_topics.add(known)

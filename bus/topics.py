@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from . import connection, errors, keys, messages, scripts
+from . import connection, errors, keys, messages, refusals, scripts
 from .conf import conf
 
 # Settings of a topic that anybody may set, with what each must look like.
@@ -19,7 +19,7 @@ LIMITS: Final[dict[str, tuple[float, float]]] = {
 
 def list_topics() -> list[str]:
     """Every known topic, sorted."""
-    with connection.guard():
+    with refusals.guard():
         return sorted(connection.reader().smembers(keys.TOPICS))
 
 

@@ -30,6 +30,7 @@ end
 
 -- An entry that this consumer holds since a moment ago.
 local function receive(sid, e, text)
+  if text == sid .. '|0|0|0|0||' and not paused then return give(sid, e, text) end
   local r = text and read_record(text)
   if not r or r.sid ~= sid then
     r, text = record_of(k, sid, e)

@@ -129,24 +129,36 @@ local function done_score(entry_id)
   return int(ms * 4096 + math.min(tonumber(seq), 4095))
 end
 
--- Add counts to the ring of minutes and of hours: `a`ccepted, `d`one, `r`etried, `x`
--- dead, `l`ost leases, w<b> and r<b> log2 buckets of wait and run time in ms.
-local function tally_ring(key, ring, stamp, add)
-  local field = int(stamp % ring)
-  local sum, old = {}, call('HGET', key, field)
-  if old and match(old, '^%d+') == int(stamp) then
+-- Add counts to this minute: `a`ccepted, `d`one, re`t`ried, `x` dead, `l`ost leases, w<b>
+-- and r<b> log2 buckets of wait and run time in ms. A minute that is over is added to its
+-- hour by the first call after it, so the common call touches one field.
+local function add_counts(key, field, stamp, old, add)
+  local sum, parts = {}, { stamp }
+  if old and match(old, '^%d+') == stamp then
     for name, count in gmatch(old, '(%a%d*)=(%d+)') do sum[name] = tonumber(count) end
   end
   for name, count in pairs(add) do sum[name] = (sum[name] or 0) + count end
-  local parts = { int(stamp) }
-  for name, count in pairs(sum) do parts[#parts + 1] = name .. '=' .. int(count) end
+  for name, count in pairs(sum) do parts[#parts + 1] = name .. '=' .. count end
   call('HSET', key, field, table.concat(parts, ' '))
 end
 
 local function tally(minutes_key, hours_key, now, add)
   if next(add) == nil then return end
-  tally_ring(minutes_key, 180, floor(now / 60000), add)
-  tally_ring(hours_key, 720, floor(now / 3600000), add)
+  local minute = floor(now / 60000)
+  local stamp, field = tostring(minute), tostring(minute % 180)
+  local seen = call('HMGET', minutes_key, field, 'last')
+  if seen[2] ~= stamp then
+    call('HSET', minutes_key, 'last', stamp)
+    local last = tonumber(seen[2] or '')
+    local row = last and call('HGET', minutes_key, tostring(last % 180))
+    if row and match(row, '^%d+') == seen[2] then
+      local over, hour = {}, floor(last / 60)
+      for name, count in gmatch(row, '(%a%d*)=(%d+)') do over[name] = tonumber(count) end
+      local slot = tostring(hour % 720)
+      add_counts(hours_key, slot, tostring(hour), call('HGET', hours_key, slot), over)
+    end
+  end
+  add_counts(minutes_key, field, stamp, seen[1], add)
 end
 
 local function note(events_key, what, id, detail)
@@ -199,15 +211,34 @@ local function unbury(k, letter, dead_id)
   if call('EXISTS', k.group) == 0 then call('HDEL', k.errors, letter.fp or '') end
 end
 
--- The entry's JSON, safe to join into ours: text that somebody else wrote and that is no
--- JSON becomes a JSON string. Looked at for that only, never passed on decoded.
+-- Whether text that somebody else wrote is JSON in UTF-8. cjson takes more than that
+-- (NaN, 0x1, 01, raw bytes), so what is left of it without strings is looked at too. The
+-- decoded value is never used.
+local function is_json(text)
+  if not pcall(cjson.decode, text) then return false end
+  local ascii = text:gsub('[\194-\223][\128-\191]', '')
+    :gsub('[\224-\239][\128-\191][\128-\191]', '')
+    :gsub('[\240-\244][\128-\191][\128-\191][\128-\191]', '')
+  if match(ascii, '[\128-\255]') then return false end
+  local bare = ascii:gsub('\\.', ''):gsub('"[^"]*"', '')
+  for token in gmatch(bare, '[^%s,:%[%]{}]+') do
+    if token ~= 'true' and token ~= 'false' and token ~= 'null' then
+      local digits, rest = match(token, '^%-?(%d+)(.*)$')
+      if not digits or match(digits, '^0%d') then return false end
+      rest = rest:gsub('^%.%d+', ''):gsub('^[eE][+-]?%d+$', '')
+      if rest ~= '' then return false end
+    end
+  end
+  return true
+end
+
+-- The entry's JSON, safe to join into ours: text that is none becomes a JSON string.
 local function json_of(e)
   if not e then return 'null' end
-  if not e.foreign then return e.json end
-  local lower = e.json:lower()
-  if pcall(cjson.decode, e.json) and not match(lower, 'nan') and not match(lower, 'inf')
-      and not match(lower, '0x') then return e.json end
-  return cjson.encode(e.json)
+  if not e.foreign or is_json(e.json) then return e.json end
+  return cjson.encode((e.json:gsub('[\128-\255]', function(byte)
+    return fmt('\\x%02x', byte:byte())
+  end)))
 end
 
 -- End a live task as cancelled; the caller released its entry before.

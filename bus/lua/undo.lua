@@ -18,7 +18,7 @@ end
 local dead_id = bury({ dead = dead, dead_index = dead_index, group = group,
   errors = errors }, now_ms(), { id = id, json = letter.json, error = letter.error or '',
   fp = letter.fp or '', fence = letter.fence or '', attempts = letter.attempts or '',
-  meta = letter.meta or '' })
+  meta = letter.meta or '', more = letter.alias and { 'alias', letter.alias } })
 call('HINCRBY', counters, 'discarded', -1)
 note(events, 'restored', id)
 return { 'dead', dead_id }

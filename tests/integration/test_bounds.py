@@ -191,6 +191,16 @@ def test_one_bad_limit_among_good_ones_changes_nothing(test_topic: str) -> None:
     assert everything() == {}
 
 
+@pytest.mark.parametrize("ids", [[], [TASK_ID]], ids=["none", "one"])
+def test_too_few_ids_for_many_tasks_are_an_error(
+    test_topic: str, ids: list[str]
+) -> None:
+    with pytest.raises(errors.InvalidOption, match="task_ids"):
+        bus.enqueue_many(test_topic, [1, 2], task_ids=ids)
+
+    assert everything() == {}
+
+
 # --- dead letters
 
 

@@ -166,6 +166,40 @@ def test_an_adopted_entry_that_died_can_be_replayed_as_it_was(
     assert json.loads(fields["json"]) == json.loads(text)
 
 
+READABLE = ['{"a":"banana"}', '["info","0x1F"]', '{"nan":null}', '{"a":1e308}', "0.5"]
+
+
+@pytest.mark.parametrize("text", READABLE)
+def test_an_adopted_entry_that_loses_its_agents_keeps_its_payload(
+    test_topic: str, raw: redis.Redis, settings: Any, text: str
+) -> None:
+    settings.MESH_MAX_DELIVERIES = 1
+    add(raw, test_topic, {"json": text})
+    read(test_topic)
+
+    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+
+    [letter] = bus.list_dead(test_topic)
+    assert letter.payload == json.loads(text)
+    bus.replay(test_topic, letter.id)
+    [(_, fields)] = read(test_topic)
+    assert fields["payload"] == json.loads(text)
+
+
+@pytest.mark.parametrize("text", READABLE)
+def test_an_adopted_entry_that_is_cancelled_keeps_its_payload(
+    test_topic: str, raw: redis.Redis, text: str
+) -> None:
+    add(raw, test_topic, {"json": text})
+    [(_, fields)] = read(test_topic)
+    bus.cancel(fields["id"], test_topic)
+
+    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+
+    task = bus.get_task(fields["id"], test_topic)
+    assert (task.state, task.payload) == ("cancelled", json.loads(text))
+
+
 # --- unreadable: a dead letter
 
 BROKEN: list[dict[Any, Any]] = [
@@ -249,10 +283,15 @@ def test_a_broken_entry_that_loses_its_agents_keeps_what_it_held(
     assert letter.id
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [*BROKEN, *({"json": text} for text in ("01", "1.", ".5", "+1", "0x1", "-inf"))],
+    ids=short,
+)
 def test_a_cancelled_broken_entry_is_cancelled(
-    test_topic: str, raw: redis.Redis
+    test_topic: str, raw: redis.Redis, fields: dict[Any, Any]
 ) -> None:
-    add(raw, test_topic, {"json": "not json"})
+    add(raw, test_topic, fields)
     [(_, fields)] = read(test_topic)
     bus.cancel(fields["id"], test_topic)
 

@@ -244,6 +244,20 @@ def test_a_read_gives_every_task_without_waiting_for_a_lease(
     assert sorted(seen) == sorted(ids)
 
 
+def test_a_read_never_gives_again_what_its_agent_has_in_hand(
+    test_topic: str, lose: Lose
+) -> None:
+    """However short the time since: it would be worked on twice."""
+    warm(test_topic)
+    bus.enqueue_many(test_topic, range(4))
+    in_hand = bus.read_group(test_topic, GROUP, "me", 2, block_ms=0)
+    lose("claim")
+
+    more = bus.read_group(test_topic, GROUP, "me", 2, block_ms=0)
+
+    assert {entry_id for entry_id, _ in in_hand}.isdisjoint(i for i, _ in more)
+
+
 def test_a_registration_is_one_registration(
     redis_client: redis.Redis, lose: Lose
 ) -> None:

@@ -98,6 +98,12 @@ def test_a_result_of_broken_bytes_hides_no_other_result(
     assert set(oldest[1]) == {"id", "json"}
 
 
+@pytest.mark.parametrize("count", [-1, "5", True, 1.5])
+def test_a_tail_of_no_length_is_refused(test_topic: str, count: Any) -> None:
+    with pytest.raises(errors.InvalidOption, match="count"):
+        bus.tail_results(test_topic, count)
+
+
 # --- bounds
 
 

@@ -14,7 +14,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, errors
+from bus import connection, errors, refusals
 from tests.support.figures import Figures
 from tests.support.nemesis import FailureSimulator
 
@@ -254,7 +254,7 @@ def test_every_refusal_of_redis_leaves_as_an_error_of_ours(
 ) -> None:
     urls(DEAD_URL)
 
-    assert type(connection.mapped(reply, wrote=True)) is error
+    assert type(refusals.mapped(reply, wrote=True)) is error
 
 
 def fail_first(

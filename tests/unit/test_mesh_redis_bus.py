@@ -327,16 +327,6 @@ def test_a_bad_payload_fails_before_the_transaction_commits(test_topic: str) -> 
         bus.enqueue_task(test_topic, object(), on_commit=True)
 
 
-@pytest.mark.parametrize("ids", [[], [TASK_ID]], ids=["none", "one"])
-def test_too_few_ids_for_many_tasks_are_an_error(
-    test_topic: str, redis_client: redis.Redis, ids: list[str]
-) -> None:
-    with pytest.raises(errors.InvalidOption, match="task_ids"):
-        bus.enqueue_many(test_topic, [1, 2], task_ids=ids)
-
-    assert redis_client.dbsize() == 0
-
-
 # --- tail_results
 
 
@@ -391,15 +381,7 @@ def test_what_gave_no_result_does_not_crowd_out_what_did(
     assert [entry_id for entry_id, _ in bus.tail_results("demo", 5)] == [done]
 
 
-@pytest.mark.parametrize("count", [0, -1, "5", True, 1.5])
-def test_a_tail_of_nothing_is_refused(
-    fake_reader: fakeredis.FakeRedis, count: Any
-) -> None:
-    with pytest.raises(errors.InvalidOption, match="count"):
-        bus.tail_results("demo", count)
-
-
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_tail_is_as_long_as_asked(
     fake_reader: fakeredis.FakeRedis, count: int
 ) -> None:
@@ -593,7 +575,9 @@ def test_what_is_no_entry_id_is_refused(test_topic: str, entry_id: Any) -> None:
         bus.move_to_dead(test_topic, entry_id, {})
 
 
-@pytest.mark.parametrize("payload", [object(), float("nan"), {"a": [float("inf")]}, "\ud800", {1: 2}])
+@pytest.mark.parametrize(
+    "payload", [object(), float("nan"), {"a": [float("inf")]}, "\ud800", {1: 2}]
+)
 def test_a_letter_that_is_no_json_leaves_the_task_alone(
     test_topic: str, payload: Any
 ) -> None:

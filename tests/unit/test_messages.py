@@ -210,13 +210,26 @@ def test_it_refuses_a_depth_beyond_32(wrap: Callable[[Any], Any], depth: int) ->
 
 
 @pytest.mark.parametrize("wrap", ["[v]", "(v,)", "{'k': v}"])
-def test_a_payload_nested_without_end_does_not_kill_the_process(wrap: str) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        "messages.encode(v)",
+        "messages.encode_result(v, 1_000_000)",
+        "bus.move_to_dead('demo', '1-0', v)",
+        "bus.register_agent('a', 't', meta={'v': v})",
+    ],
+    ids=["payload", "result", "letter", "meta"],
+)
+def test_a_value_nested_without_end_does_not_kill_the_process(
+    call: str, wrap: str
+) -> None:
     """In a process of its own: a serialiser that recurses in C takes it along."""
     source = (
+        "import bus\n"
         "from bus import errors, messages\n"
         "v = 1\n"
         f"for _ in range(100_000): v = {wrap}\n"
-        "try: messages.encode(v)\n"
+        f"try: {call}\n"
         "except errors.InvalidPayload as exc: print('refused')\n"
     )
 

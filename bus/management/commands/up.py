@@ -13,7 +13,15 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from bus import announcement, child, conf, connection, errors, server, supervisor
+from bus import (
+    address,
+    announcement,
+    child,
+    conf,
+    errors,
+    server,
+    supervisor,
+)
 
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
@@ -122,7 +130,7 @@ class Command(BaseCommand):
 
 
 def _answering(url: str) -> str:
-    shown = connection.shown_url(url)
+    shown = address.shown_url(url)
     try:
         answer = announcement.ask(url)
     except errors.ServerError as exc:

@@ -1,0 +1,107 @@
+"""Redis errors, mapped to ours at one boundary."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import redis
+
+from . import address, errors
+from . import conf as settings
+
+# Reply words after which nothing was written and the same send may be repeated; for
+# several of them redis-py has no class, hence words.
+_PASSING: Final = frozenset(
+    (
+        "READONLY",
+        "UNBLOCKED",
+        "LOADING",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "BUSY",
+        "TRYAGAIN",
+    )
+)
+_REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS"}
+
+
+def code_word(exc: BaseException) -> str:
+    """The error code a server reply begins with, such as NOGROUP; else empty."""
+    if not isinstance(exc, redis.RedisError):
+        return ""
+    for cls, word in _WORDS_OF_CLASS.items():
+        if isinstance(exc, cls):
+            return word
+    head = str(exc).partition(" ")[0].lstrip("-")
+    return head if head.isupper() else ""
+
+
+# redis-py strips the code word from the errors it has a class for.
+_WORDS_OF_CLASS: Final[dict[type[redis.RedisError], str]] = {
+    redis.exceptions.NoScriptError: "NOSCRIPT",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.NoPermissionError: "NOPERM",
+}
+
+
+def is_unknown(exc: BaseException) -> bool:
+    """Whether the request may have been executed although no reply came."""
+    lost = isinstance(exc, (redis.ConnectionError, redis.TimeoutError, OSError))
+    return lost and not isinstance(exc, redis.exceptions.BusyLoadingError)
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Whether repeating the same send soon can succeed."""
+    return is_unknown(exc) or code_word(exc) in _PASSING
+
+
+def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:
+    """Our error for a Redis error; `wrote` if the request could have changed state."""
+    if isinstance(exc, redis.exceptions.AuthenticationError):
+        return errors.BusUnavailable(f"Redis refuses our credentials: {exc}")
+    if _no_connection_left(exc):
+        return errors.BusUnavailable("all connections of this process are in use")
+    if is_unknown(exc):
+        where, why = map(address.shown_url, (address.redis_url(), str(exc)))
+        text = f"Redis does not answer at {where}: {why}"
+        if wrote and not _never_sent(exc):
+            return errors.OutcomeUnknown(text)
+        hint = "is it running, and is REDIS_URL right?"
+        if not settings.redis_url_given():
+            hint = "start the mesh of this folder with `make run`, or set REDIS_URL"
+        return errors.BusUnavailable(f"{text} {hint}")
+    if code_word(exc) in _REFUSED:
+        return errors.BusUnavailable(f"Redis refuses this for now: {exc}")
+    return errors.BusError(f"Redis refused a command of ours: {exc}")
+
+
+def _no_connection_left(exc: BaseException) -> bool:
+    """Whether the pool, not the server, refused."""
+    full = isinstance(exc, redis.exceptions.MaxConnectionsError)
+    return full or "No connection available" in str(exc)
+
+
+def _never_sent(exc: BaseException) -> bool:
+    """Whether there was no connection at all over which something could be sent."""
+    cause = exc.__cause__ or exc.__context__
+    return isinstance(
+        cause,
+        (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror),
+    )
+
+
+@contextlib.contextmanager
+def guard() -> Iterator[None]:
+    """The boundary for single reading commands: Redis errors leave as ours."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as exc:
+        raise mapped(exc) from exc

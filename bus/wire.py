@@ -1,0 +1,156 @@
+"""The agent's own connection: an asyncio protocol over hiredis.
+
+Commands are written at once and their replies matched in order, so any number of calls
+may wait on one connection, and a cancelled call never shifts the replies of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final, cast
+
+import hiredis
+import redis
+
+from . import lines
+
+_WATCH_S: Final = 1.0
+
+
+class _Protocol(asyncio.Protocol):
+    """Matches replies to the futures that wait for them, oldest first."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self.lost = False
+        self._timeout_s = timeout_s
+        self._reader = lines.make_reader()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._look()
+
+    def data_received(self, data: bytes) -> None:
+        reader, waiting = self._reader, self.waiting
+        reader.feed(data)
+        try:
+            while (value := reader.gets()) is not False:
+                future, _ = waiting.popleft()
+                if future.done():
+                    continue  # its caller was cancelled
+                if isinstance(value, Exception):
+                    future.set_exception(value)
+                else:
+                    future.set_result(value)
+        except (redis.ConnectionError, IndexError):
+            self.close()  # not the protocol, or a reply nobody asked for
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self._watch is not None:
+            self._watch.cancel()
+        while self.waiting:
+            future, _ = self.waiting.popleft()
+            if not future.done():
+                future.set_exception(
+                    redis.ConnectionError("Connection closed by server.")
+                )
+
+    def send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+        """Write a command; a future for its reply."""
+        assert self._transport is not None
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.waiting.append((future, self._loop.time()))
+        self._transport.write(hiredis.pack_command(command))
+        return future
+
+    def close(self) -> None:
+        """Drop the connection; whoever waits gets a ConnectionError."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _look(self) -> None:
+        """One timer per connection instead of one per command."""
+        now = self._loop.time()
+        if self.waiting and now - self.waiting[0][1] > self._timeout_s:
+            self.close()
+            return
+        self._watch = self._loop.call_later(_WATCH_S, self._look)
+
+
+class Wire:
+    """A connection that is made on first use and again after it broke.
+
+    Blocking commands hold up everything behind them: give those a wire of their own,
+    with a timeout beyond the block.
+    """
+
+    def __init__(self, url: str, timeout_s: float, name: str) -> None:
+        parse: Any = redis.connection.parse_url
+        self._facts: dict[str, Any] = dict(parse(url))
+        self._timeout_s = timeout_s
+        self._name = name
+        self._protocol: _Protocol | None = None
+        self._connecting = asyncio.Lock()
+
+    async def execute_command(self, *command: Any) -> Any:
+        """The reply to one command; redis-py's errors as elsewhere."""
+        protocol = self._protocol
+        if protocol is None or protocol.lost:
+            protocol = await self._connected()
+        return await protocol.send(command)
+
+    async def disconnect(self) -> None:
+        """Drop the connection; the next command makes another."""
+        if self._protocol is not None:
+            self._protocol.close()
+            self._protocol = None
+
+    async def aclose(self) -> None:
+        """The end of this wire."""
+        await self.disconnect()
+        await asyncio.sleep(0)  # lets the transport go before the loop may close
+
+    async def _connected(self) -> _Protocol:
+        async with self._connecting:
+            if self._protocol is not None and not self._protocol.lost:
+                return self._protocol
+            try:
+                # Connecting and logging in together get one timeout.
+                self._protocol = await asyncio.wait_for(self._login(), self._timeout_s)
+            except TimeoutError:
+                raise redis.TimeoutError("Timeout connecting to server") from None
+            except OSError as exc:
+                raise redis.ConnectionError(f"Error connecting: {exc}") from exc
+            return self._protocol
+
+    async def _login(self) -> _Protocol:
+        loop, facts = asyncio.get_running_loop(), self._facts
+        protocol = _Protocol(self._timeout_s)
+        if "path" in facts:
+            await loop.create_unix_connection(lambda: protocol, facts["path"])
+        else:
+            host, port = facts.get("host", "localhost"), facts.get("port", 6379)
+            await loop.create_connection(lambda: protocol, host, port)
+        try:
+            if facts.get("password"):
+                login = [facts["username"]] if facts.get("username") else []
+                await self._log_in(protocol, (*login, facts["password"]))
+            if facts.get("db"):
+                await protocol.send(("SELECT", facts["db"]))
+            if self._name:
+                await protocol.send(("CLIENT", "SETNAME", self._name))
+        except BaseException:
+            protocol.close()
+            raise
+        return protocol
+
+    async def _log_in(self, protocol: _Protocol, words: tuple[str, ...]) -> None:
+        try:
+            await protocol.send(("AUTH", *words))
+        except redis.ResponseError as exc:
+            raise redis.AuthenticationError(str(exc)) from exc
