@@ -128,9 +128,7 @@ def writer() -> lines.Lines:
             pool = _lines.get(key)
             if pool is None:
                 pool = _lines[key] = lines.Lines(
-                    lambda: dedicated(),
-                    conf.POOL_SIZE,
-                    conf.SOCKET_TIMEOUT_S,
+                    dedicated, conf.POOL_SIZE, conf.SOCKET_TIMEOUT_S
                 )
     return pool
 
@@ -142,13 +140,18 @@ def awriter() -> redis.asyncio.Redis:
 
 def dedicated(*, block_s: float = 0.0, name: str = "") -> redis.Redis:
     """A client of one connection, for a thread's beats or blocking reads; close it."""
-    return _make_sync(
-        address.checked_url(),
-        retry=SyncRetry(NoBackoff(), 0),
-        single_connection_client=True,
-        socket_timeout=conf.SOCKET_TIMEOUT_S + block_s,
-        client_name=name or None,
-    )
+    options = dedicated_options(block_s, name)
+    return _make_sync(address.checked_url(), **options)
+
+
+def dedicated_options(block_s: float = 0.0, name: str = "") -> dict[str, Any]:
+    """What makes a client dedicated: one connection that never sends twice."""
+    return {
+        "retry": SyncRetry(NoBackoff(), 0),
+        "single_connection_client": True,
+        "socket_timeout": conf.SOCKET_TIMEOUT_S + block_s,
+        "client_name": name or None,
+    }
 
 
 def adedicated(*, block_s: float = 0.0, name: str = "") -> Any:

@@ -6,9 +6,10 @@ of 110 us per call about 60 are its own. Nothing is ever sent twice from here.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hiredis
@@ -81,6 +82,7 @@ class Lines:
     def __init__(
         self, connect: Callable[[], redis.Redis], size: int, wait_s: float
     ) -> None:
+        self.size = size
         self._connect = connect
         self._wait_s = wait_s
         self._free: deque[Line] = deque()  # its append and pop are atomic
@@ -88,24 +90,23 @@ class Lines:
 
     def execute_command(self, *command: Any) -> Any:
         """One command over a free line."""
-        return self._with_line(lambda line: line.call(command))
+        with self.line() as line:
+            return line.call(command)
 
     def execute_all(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """Several commands in one round trip; errors come back as values."""
-        return list(self._with_line(lambda line: line.call_all(commands)))
+        with self.line() as line:
+            return line.call_all(commands)
 
-    def close(self) -> None:
-        """Drop the lines nobody uses."""
-        while self._free:
-            self._free.pop().close()
-
-    def _with_line(self, work: Callable[[Line], Any]) -> Any:
+    @contextlib.contextmanager
+    def line(self) -> Iterator[Line]:
+        """A line to oneself; MaxConnectionsError if none comes free in time."""
         if not self._slots.acquire(timeout=self._wait_s):
             raise redis.exceptions.MaxConnectionsError("No connection available.")
         try:
             line = self._take()
             try:
-                reply = work(line)
+                yield line
             except redis.ResponseError:
                 self._free.append(line)  # the server said no; the line is fine
                 raise
@@ -113,9 +114,13 @@ class Lines:
                 line.close()  # a reply may be outstanding: nobody may read it later
                 raise
             self._free.append(line)
-            return reply
         finally:
             self._slots.release()
+
+    def close(self) -> None:
+        """Drop the lines nobody uses."""
+        while self._free:
+            self._free.pop().close()
 
     def _take(self) -> Line:
         try:

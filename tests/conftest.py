@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: one real server per test process, fresh for each test."""
+"""Fixtures of the suite: one real server per test process, emptied for each test."""
 
 from __future__ import annotations
 

@@ -41,10 +41,20 @@ TOP_LEVEL = {
 
 # Imports fall: a room imports only from floors below its own, never from its own.
 FLOORS: list[set[str]] = [
-    {"apps", "child", "conf", "errors", "quiet", "records", "replies", "screen"},
-    {"announcement", "binary", "claim", "connection", "keys", "messages", "supervisor"},
-    {"failures", "handlers", "letters", "scripts", "server"},
-    {"agents", "dead", "deliveries", "lookup", "processes", "topics"},
+    {"apps", "child", "conf", "errors", "lines", "quiet", "records", "replies"},
+    {
+        "address",
+        "announcement",
+        "binary",
+        "claim",
+        "keys",
+        "messages",
+        "screen",
+        "wire",
+    },
+    {"connection", "failures", "handlers", "letters", "refusals", "server"},
+    {"processes", "scripts", "supervisor"},
+    {"agents", "dead", "deliveries", "lookup", "topics"},
     {"beats", "groups", "health", "janitor", "results", "runs", "tasks"},
     {"slots", "testing", "twins"},
     {"intake", "reports"},

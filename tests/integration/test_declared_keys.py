@@ -16,7 +16,7 @@ import redis.asyncio
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, scripts
+from bus import errors, janitor, keys, lines, scripts, wire
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -62,20 +62,31 @@ def fence(
     redis_client.acl_log_reset()
     fence = Fence(redis_client, redis_url)
     real = redis.Redis.execute_command
-    areal = redis.asyncio.Redis.execute_command
+    areal_redis = redis.asyncio.Redis.execute_command
+    areal = wire.Wire.execute_command
 
     def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
         if args[0] in ("EVAL", "EVALSHA") and client is not fence.client:
             return fence.run(*args)
         return real(client, *args, **options)
 
-    async def aexecute(client: redis.asyncio.Redis, *args: Any, **options: Any) -> Any:
+    def execute_lean(pool: lines.Lines, *args: Any) -> Any:
+        return fence.run(*args)
+
+    async def aexecute_redis(client: Any, *args: Any, **options: Any) -> Any:
         if args[0] in ("EVAL", "EVALSHA"):
             return fence.run(*args)
-        return await areal(client, *args, **options)
+        return await areal_redis(client, *args, **options)
+
+    async def aexecute(wired: wire.Wire, *args: Any) -> Any:
+        if args[0] in ("EVAL", "EVALSHA"):
+            return fence.run(*args)
+        return await areal(wired, *args)
 
     monkeypatch.setattr(redis.Redis, "execute_command", execute)
-    monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute)
+    monkeypatch.setattr(lines.Lines, "execute_command", execute_lean)
+    monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute_redis)
+    monkeypatch.setattr(wire.Wire, "execute_command", aexecute)
     yield fence
     fence.client.close()
     redis_client.acl_deluser("fenced")

@@ -10,7 +10,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, scripts
+from bus import errors, janitor, lines, scripts
 from tests.support.nemesis import FailureSimulator
 
 GROUP = "workers"
@@ -24,17 +24,17 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
     """`lose(verb)`: the next reply of that script is lost; the list says which were."""
 
     def arrange(verb: str, times: int = 1) -> list[str]:
-        real = redis.Redis.execute_command
+        real = lines.Lines.execute_command
         sha, lost = scripts.SCRIPTS[verb].sha, []
 
-        def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
+        def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
             reply = real(client, *args, **options)
             if args[:2] == ("EVALSHA", sha) and len(lost) < times:
                 lost.append(verb)
                 raise redis.ConnectionError("simulated: reply lost")
             return reply
 
-        monkeypatch.setattr(redis.Redis, "execute_command", execute)
+        monkeypatch.setattr(lines.Lines, "execute_command", execute)
         return lost
 
     return arrange
@@ -106,10 +106,10 @@ def test_a_batch_is_a_batch(test_topic: str, lose: Lose) -> None:
 
 def end_meanwhile(monkeypatch: pytest.MonkeyPatch, end: Callable[[], Any]) -> None:
     """A fast agent ends the task before its sender hears of it and repeats itself."""
-    real = redis.Redis.execute_command
+    real = lines.Lines.execute_command
     sha, sent = scripts.SCRIPTS["enqueue"].sha, []
 
-    def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
+    def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
         reply = real(client, *args, **options)
         if args[:2] == ("EVALSHA", sha) and not sent:
             sent.append(sha)
@@ -117,7 +117,7 @@ def end_meanwhile(monkeypatch: pytest.MonkeyPatch, end: Callable[[], Any]) -> No
             raise redis.TimeoutError("simulated: reply lost")
         return reply
 
-    monkeypatch.setattr(redis.Redis, "execute_command", execute)
+    monkeypatch.setattr(lines.Lines, "execute_command", execute)
 
 
 def acknowledge(topic: str) -> None:

@@ -257,8 +257,7 @@ def test_a_process_opens_at_most_50_connections_per_profile(
         over.set()
         watcher.join(10)
 
-    pool: Any = connection.writer().connection_pool
-    assert pool.max_connections == 50
+    assert connection.writer().size == 50
     assert max(most) - before <= 50
     assert len({task_id for ids in sent for task_id in ids}) == 800
 

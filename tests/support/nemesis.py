@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from bus import connection
+from bus import connection, lines
 
 
 class FailureSimulator:
@@ -43,6 +43,15 @@ class FailureSimulator:
             return real(conn, *args, **kwargs)
 
         self._patch.setattr(redis.connection.AbstractConnection, "send_command", send)
+        lean = lines.Line.call
+
+        def call(line: Any, command: tuple[Any, ...]) -> Any:
+            if chance.random() < share:
+                self.failed += 1
+                raise make()
+            return lean(line, command)
+
+        self._patch.setattr(lines.Line, "call", call)
 
     def lose_replies(self, every: int) -> None:
         """The reply of every n-th command is lost after the server executed it."""
@@ -60,6 +69,18 @@ class FailureSimulator:
             return reply
 
         self._patch.setattr(redis.connection.AbstractConnection, "read_response", read)
+        lean = lines.Line.call
+
+        def call(line: Any, command: tuple[Any, ...]) -> Any:
+            nonlocal count
+            reply = lean(line, command)
+            count += 1
+            if count % every == 0:
+                self.failed += 1
+                raise redis.ConnectionError("simulated: reply lost")
+            return reply
+
+        self._patch.setattr(lines.Line, "call", call)
 
     def heal(self) -> None:
         """Everything works again."""

@@ -14,7 +14,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, errors, refusals
+from bus import connection, errors, lines, refusals
 from tests.support.figures import Figures
 from tests.support.nemesis import FailureSimulator
 
@@ -78,7 +78,9 @@ def test_scripts_are_never_sent_twice_by_the_library(
 ) -> None:
     urls("redis://one:6379/0")
 
-    assert connection.writer().get_retry().get_retries() == 0
+    retry = connection.dedicated_options()["retry"]
+
+    assert retry.get_retries() == 0
 
 
 def test_get_redis_async_has_the_limits_of_get_redis(
@@ -197,13 +199,14 @@ def test_a_pool_in_use_to_the_last_connection_says_so(
     settings.MESH_POOL_SIZE = 1
     settings.MESH_SOCKET_TIMEOUT_S = 0.1  # also how long one waits for a connection
     bus.enqueue_task(test_topic, 1)
-    pool = connection.writer().connection_pool
-    held = pool.get_connection()
+    pool = connection.writer()
 
-    with pytest.raises(errors.BusUnavailable, match="all connections") as failure:
+    with (
+        pool.line(),
+        pytest.raises(errors.BusUnavailable, match="all connections") as failure,
+    ):
         bus.enqueue_task(test_topic, 2)
 
-    pool.release(held)
     assert failure.value.outcome == "not_written"
 
 
@@ -261,10 +264,10 @@ def fail_first(
     monkeypatch: pytest.MonkeyPatch, failures: list[Exception], *, executed: bool
 ) -> list[str]:
     """The first scripts fail, after the server `executed` them or before; what ran."""
-    real = redis.Redis.execute_command
+    real = lines.Lines.execute_command
     sent: list[str] = []
 
-    def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
+    def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
         if args[0] != "EVALSHA":
             return real(client, *args, **options)
         sent.append(args[1])
@@ -275,7 +278,7 @@ def fail_first(
             raise failures.pop(0)
         return reply
 
-    monkeypatch.setattr(redis.Redis, "execute_command", execute)
+    monkeypatch.setattr(lines.Lines, "execute_command", execute)
     return sent
 
 
@@ -341,9 +344,9 @@ def test_an_outcome_once_unknown_stays_unknown(
     bus.enqueue_task(test_topic, 0)
     lost = redis.ConnectionError("reset")
     sent: list[Exception] = []
-    real = redis.Redis.execute_command
+    real = lines.Lines.execute_command
 
-    def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
+    def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
         if args[0] == "EVALSHA" and sent:
             raise afterwards
         reply = real(client, *args, **options)
@@ -352,12 +355,12 @@ def test_an_outcome_once_unknown_stays_unknown(
             raise lost
         return reply
 
-    monkeypatch.setattr(redis.Redis, "execute_command", execute)
+    monkeypatch.setattr(lines.Lines, "execute_command", execute)
 
     with pytest.raises(errors.BusUnavailable) as failure:
         bus.enqueue_task(test_topic, 1)
 
-    monkeypatch.setattr(redis.Redis, "execute_command", real)
+    monkeypatch.setattr(lines.Lines, "execute_command", real)
     assert bus.stats(test_topic)["backlog"] == 2
     assert failure.value.outcome == "unknown"
 
