@@ -76,7 +76,7 @@ class _Conf:
         if not name.isupper():
             raise AttributeError(name)
         value = getattr(_Defaults, name)
-        if settings.configured:
+        if settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"):
             value = getattr(settings, f"MESH_{name}", value)
             self.__dict__[name] = value
         return value
@@ -113,6 +113,6 @@ def redis_url_given() -> str:
     from_env = os.environ.get("REDIS_URL", "").strip()
     if from_env:
         return from_env
-    if settings.configured:
+    if settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"):
         return str(getattr(settings, "REDIS_URL", "") or "")
     return ""

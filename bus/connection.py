@@ -13,7 +13,7 @@ import asyncio
 import os
 import threading
 import weakref
-from typing import Any
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -23,6 +23,8 @@ from redis.retry import Retry as SyncRetry
 
 from . import address, errors, lines, wire
 from .conf import conf
+
+BLOCK_MOST_S: Final = 2.0
 
 _lock = threading.Lock()
 _lines: dict[tuple[Any, ...], lines.Lines] = {}
@@ -120,15 +122,27 @@ def get_redis_async() -> redis.asyncio.Redis:
 
 def writer() -> lines.Lines:
     """The connections scripts go over: bounded, waited for, nothing sent twice."""
+    return _shared_lines("write")
+
+
+def waiter() -> lines.Lines:
+    """The connections on which threads wait for streams, 2 s at a time."""
+    return _shared_lines("wait")
+
+
+def _shared_lines(profile: str) -> lines.Lines:
     url = address.checked_url()
-    key = (url, os.getpid(), conf.POOL_SIZE, conf.SOCKET_TIMEOUT_S)
+    key = (profile, url, os.getpid(), conf.POOL_SIZE, conf.SOCKET_TIMEOUT_S)
     pool = _lines.get(key)
     if pool is None:
         with _lock:
             pool = _lines.get(key)
             if pool is None:
+                block_s = BLOCK_MOST_S if profile == "wait" else 0.0
                 pool = _lines[key] = lines.Lines(
-                    dedicated, conf.POOL_SIZE, conf.SOCKET_TIMEOUT_S
+                    lambda: dedicated(block_s=block_s),
+                    conf.POOL_SIZE,
+                    conf.SOCKET_TIMEOUT_S,
                 )
     return pool
 
@@ -164,15 +178,6 @@ def adedicated(*, block_s: float = 0.0, name: str = "") -> Any:
             url, max_connections=4, socket_timeout=timeout_s, client_name=name or None
         )
     return wire.Wire(url, timeout_s, name)
-
-
-def blocker() -> Any:
-    """The shared client for short blocking reads; a block stays under 2 s."""
-    return _shared_sync(
-        "block",
-        retry=SyncRetry(NoBackoff(), 0),
-        socket_timeout=conf.SOCKET_TIMEOUT_S + 2.0,
-    )
 
 
 def reset() -> None:

@@ -9,10 +9,21 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import connection, keys, letters, messages, records, refusals, replies, scripts
+from . import (
+    connection,
+    keys,
+    letters,
+    messages,
+    records,
+    refusals,
+    replies,
+    scripts,
+    wire,
+)
 from .conf import conf
 
 BATCH: Final = 100
+_FIELDS: Final = ["id", "json", "meta"]
 OK: Final = "ok"
 DUPLICATE: Final = "duplicate"
 FENCED: Final = "fenced"
@@ -92,14 +103,44 @@ async def claim(
 
 
 async def wait_for_new(
-    seat: Seat, reader: redis.asyncio.Redis, want: int, block_s: float
-) -> list[str]:
-    """Entry ids delivered to this consumer by a read that blocks on its own client."""
+    seat: Seat, reader: Any, want: int, block_s: float
+) -> list[tuple[str, list[str]]]:
+    """New entries for this consumer, `(sid, flat fields)`, waiting for the first."""
     command: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
     command += ["COUNT", want, "BLOCK", int(block_s * 1000)]
     command += ["STREAMS", keys.task_stream(seat.topic), ">"]
-    execute: Any = reader.execute_command
-    return [sid for sid, _ in replies.flat_entries(await execute(*command))]
+    return replies.flat_entries(await reader.execute_command(*command))
+
+
+async def verify(
+    seat: Seat, entries: Sequence[tuple[str, list[str]]], now_ms: int
+) -> Claimed | None:
+    """Entries a blocking read has delivered, checked against their records.
+
+    The short way of `claim` for the common case: every entry is ours and its record
+    names it. None where anything else is among them, for the script to sort out.
+    """
+    ours = all(flat[::2] == _FIELDS for _, flat in entries)
+    if not ours or not isinstance(seat.client, wire.Wire):
+        return None
+    ids = [flat[1] for _, flat in entries]
+    settings, texts = await seat.client.execute_all(
+        ("HMGET", keys.named("settings", seat.topic), "paused", "timeout_s"),
+        ("HMGET", keys.named("tasks", seat.topic), *ids),
+    )
+    items = []
+    for (sid, flat), text in zip(entries, texts, strict=True):
+        if not text or not text.startswith(sid + "|"):
+            return None
+        record = records.parse_record(text)
+        if record.lost >= conf.SUSPECT_AFTER:
+            return None
+        items.append(
+            Delivery(seat.topic, sid, flat[1], flat[3], flat[5], record, now_ms)
+        )
+    if settings[0] == "1":
+        return None
+    return Claimed(items, now_ms, False, 0, float(settings[1]) if settings[1] else None)
 
 
 @dataclass(slots=True)

@@ -103,7 +103,7 @@ def _read_new(
         command += ["BLOCK", max(1, int(block_s * 1000))]
     command += ["STREAMS", keys.task_stream(topic), ">"]
     with refusals.guard():
-        client = connection.blocker()
+        client = connection.waiter()
         # The raw reply: redis-py's own parsing differs between its protocol versions.
         return replies.flat_entries(client.execute_command(*command))
 

@@ -104,11 +104,23 @@ class Intake:
         # The last claim was not full, and beats tell of tasks handed over: no need to
         # ask for what is not there. A script cannot block: read here, and let it check
         # what came.
-        sids = await deliveries.wait_for_new(self._seat, self._reader, want, _BLOCK_S)
+        entries = await deliveries.wait_for_new(
+            self._seat, self._reader, want, _BLOCK_S
+        )
         self.last_read = time.time()
-        if sids:
-            await self._claim(len(sids), sids)
-            self._more = len(sids) >= want
+        if not entries:
+            return
+        self._more = len(entries) >= want
+        now_ms = int(self.clock_ms + time.monotonic() * 1000)
+        claimed = await deliveries.verify(self._seat, entries, now_ms)
+        if claimed is None:
+            await self._claim(len(entries), [sid for sid, _ in entries])
+            return
+        self.topic_timeout_s = claimed.timeout_s
+        await self._keep(claimed.deliveries)
+        # Asking for more costs a system call: first the handlers, then their results.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def _claim(self, want: int, sids: list[str] | None = None) -> int:
         """Take up to `want` tasks; how many came."""
@@ -164,6 +176,10 @@ class Intake:
 
     def _seen(self, now_ms: int) -> None:
         self.last_read = time.time()
+        self.set_clock(now_ms)
+
+    def set_clock(self, now_ms: int) -> None:
+        """The server's time as of now."""
         self.clock_ms = now_ms - time.monotonic() * 1000
 
     def handed_over(self) -> None:

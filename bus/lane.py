@@ -159,6 +159,7 @@ class Lane:
 
     def _on_beat(self, beat: Beat) -> None:
         self.intake.paused = beat.paused
+        self.intake.set_clock(beat.now_ms)
         for why, items in ((FENCED, beat.fenced), (CANCELLED, beat.cancelled)):
             for item in items:
                 run = self.held.get(item.sid)

@@ -78,18 +78,26 @@ def task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
             error=letter.error,
             ended_at=letter.died_at,
         )
-    row = messages.parse_row(raw[1]) if raw[1] else {}
+    if not raw[1]:
+        state = raw[3] if len(raw) > 3 else messages.DONE
+        return Task(task_id, topic, None, state, ended_at=messages.iso(int(raw[2])))
+    return done_task(topic, task_id, messages.parse_row(raw[1]), str(raw[2]))
+
+
+def done_task(topic: str, task_id: str, row: dict[str, Any], entry_id: str) -> Task:
+    """An ended task from its result row."""
     return Task(
         id=task_id,
         topic=topic,
         payload=row.get("task"),
-        state=row.get("state") or (raw[3] if len(raw) > 3 else messages.DONE),
+        state=row.get("state", messages.DONE),
         attempt=row.get("attempt", 0),
         fence=row.get("fence", ""),
         enqueued_at=row.get("enqueued_at"),
         agent=row.get("agent"),
         result=row.get("result"),
-        ended_at=row.get("finished_at") or messages.iso(int(raw[2])),
+        error=row.get("error"),
+        ended_at=row.get("finished_at") or messages.iso(messages.entry_ms(entry_id)),
     )
 
 

@@ -60,13 +60,16 @@ class _Protocol(asyncio.Protocol):
                     redis.ConnectionError("Connection closed by server.")
                 )
 
-    def send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
-        """Write a command; a future for its reply."""
+    def send(self, *commands: tuple[Any, ...]) -> list[asyncio.Future[Any]]:
+        """Write commands at once; a future for each reply."""
         assert self._transport is not None
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self.waiting.append((future, self._loop.time()))
-        self._transport.write(hiredis.pack_command(command))
-        return future
+        now, futures = self._loop.time(), []
+        for _ in commands:
+            futures.append(self._loop.create_future())
+            self.waiting.append((futures[-1], now))
+        # The write is a system call, the dearest part of a command: one for all.
+        self._transport.write(b"".join(map(hiredis.pack_command, commands)))
+        return futures
 
     def close(self) -> None:
         """Drop the connection; whoever waits gets a ConnectionError."""
@@ -102,7 +105,14 @@ class Wire:
         protocol = self._protocol
         if protocol is None or protocol.lost:
             protocol = await self._connected()
-        return await protocol.send(command)
+        return await protocol.send(command)[0]
+
+    async def execute_all(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to several commands that go out together."""
+        protocol = self._protocol
+        if protocol is None or protocol.lost:
+            protocol = await self._connected()
+        return [await future for future in protocol.send(*commands)]
 
     async def disconnect(self) -> None:
         """Drop the connection; the next command makes another."""
@@ -141,9 +151,9 @@ class Wire:
                 login = [facts["username"]] if facts.get("username") else []
                 await self._log_in(protocol, (*login, facts["password"]))
             if facts.get("db"):
-                await protocol.send(("SELECT", facts["db"]))
+                await protocol.send(("SELECT", facts["db"]))[0]
             if self._name:
-                await protocol.send(("CLIENT", "SETNAME", self._name))
+                await protocol.send(("CLIENT", "SETNAME", self._name))[0]
         except BaseException:
             protocol.close()
             raise
@@ -151,6 +161,6 @@ class Wire:
 
     async def _log_in(self, protocol: _Protocol, words: tuple[str, ...]) -> None:
         try:
-            await protocol.send(("AUTH", *words))
+            await protocol.send(("AUTH", *words))[0]
         except redis.ResponseError as exc:
             raise redis.AuthenticationError(str(exc)) from exc

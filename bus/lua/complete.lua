@@ -13,7 +13,7 @@ local ids = {}
 for i = 6, #ARGV, 6 do ids[#ids + 1] = ARGV[i] end
 local records = call('HMGET', tasks, unpack(ids))
 local mine, sids, gone_ids, forget, out = {}, {}, {}, {}, { 0 }
-local add, now = { d = 0 }, now_ms()
+local add = { d = 0 }
 -- One look at what this consumer holds instead of one per task; where it holds more than
 -- the look covers, the rest are asked for one by one.
 local taken, own, covered = {}, {}, #ids < 4
@@ -73,18 +73,24 @@ call('XACK', tasks_stream, group, unpack(sids))
 call('XDEL', tasks_stream, unpack(sids))
 call('HDEL', tasks, unpack(gone_ids))
 if #forget > 0 then call('HDEL', attempts, unpack(forget)) end
-local scores = {}
+local keep = call('HGET', settings, 'results_keep') or ARGV[3]
+local scores, result_id = {}, nil
 for i = 1, #mine do
   local at = mine[i]
   local id = ARGV[at + 2]
-  local result_id = call('XADD', results, '*', 'id', id, 'json', ARGV[at + 5])
+  -- The last one trims for all.
+  if i < #mine then
+    result_id = call('XADD', results, '*', 'id', id, 'json', ARGV[at + 5])
+  else
+    result_id = call('XADD', results, 'MAXLEN', '=', keep, '*', 'id', id,
+      'json', ARGV[at + 5])
+  end
   scores[#scores + 1] = done_score(result_id)
   scores[#scores + 1] = id
 end
 call('ZADD', done, unpack(scores))
-call('XTRIM', results, 'MAXLEN', '=', call('HGET', settings, 'results_keep') or ARGV[3])
 call('HINCRBY', counters, 'done', #mine)
 add.d = #mine
-tally(minutes, hours, now, add)
+tally(minutes, hours, tonumber(match(result_id, '^%d+')), add)
 out[1] = #mine
 return out

@@ -6,7 +6,7 @@
 --   {4, 'json'} known but with another text, {5, entry} done, {6, entry} dead letter.
 -- A known id is never sent twice; where the texts differ (or live elsewhere) the caller
 -- compares the values. The first write is XADD or HSET: refused whole at maxmemory.
-local now = now_ms()
+local now -- asked for only where needed: the id of a new entry carries it
 local bounds = call('HMGET', settings, 'backlog_max', 'dead_max')
 local bound = tonumber(bounds[1] or ARGV[1])
 if ARGV[3] ~= '' then bound = math.min(bound, tonumber(ARGV[3])) end
@@ -55,9 +55,13 @@ for n = 1, #ids do
     local wait
     if due == '' then wait = 0
     elseif match(due, '^%+') then wait = tonumber(due)
-    else wait = tonumber(due) - now end
+    else
+      now = now or now_ms()
+      wait = tonumber(due) - now
+    end
     local sid = ''
     if wait > 0 then
+      now = now or now_ms()
       call('HSET', parked, id, 'e=' .. int(now) .. '\n' .. json)
       call('ZADD', delayed, int(now + wait), id)
       out[n] = 2
@@ -75,6 +79,7 @@ end
 if accepted > 0 then
   call('HSET', tasks, unpack(fresh))
   call('HINCRBY', counters, 'accepted', accepted)
+  if not now then now = tonumber(match(fresh[2], '^%d+')) end
   tally(minutes, hours, now, { a = accepted })
 end
 -- A repeat writes too, so that WAIT on this connection covers the original.
