@@ -61,6 +61,7 @@ class Agent:
         self._concurrency = concurrency
         self._group = group
         self._grace_s = grace_s
+        self._stop_asked = False
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lanes: list[lane.Lane] = []
@@ -78,6 +79,7 @@ class Agent:
 
     def stop(self) -> None:
         """Begin to drain; safe from any thread."""
+        self._stop_asked = True
         if self._loop is not None and self._stopping is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stopping.set)
@@ -90,7 +92,14 @@ class Agent:
                 self._loop.add_signal_handler(number, self._signalled)
         stopping = self._loop.create_task(self._stopping.wait())
         serving = self._loop.create_task(self._serve())
+        if self._stop_asked:
+            self._stopping.set()
         await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+        broke = serving.exception() if serving.done() else None
+        # From here on no lane is added to those that drain.
+        for task in (stopping, serving):
+            task.cancel()
+        await asyncio.wait((stopping, serving))
         self._state = "draining"
         log.info("agent %s drains", self.id)
         await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
@@ -98,10 +107,8 @@ class Agent:
             thread.close()
         await asyncio.to_thread(self._leave)
         log.info("agent %s ended", self.id)
-        for task in (stopping, serving):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving  # raises what broke it
+        if broke is not None:
+            raise broke
 
     def _leave(self) -> None:
         """End the registration, after the last beat that could renew it."""

@@ -25,19 +25,13 @@ def join_group(topic: str, default: str = "default") -> str:
     """The topic's working group, created as `default` if the topic has none."""
     keys.check_topic(topic)
     scripts.ensure_topic(topic, agent=True)
-    working = _ensure_group(topic, default, False)[1]
-    if working != default:
-        _ensure_group(topic, working, False)
-    return working
+    return str(scripts.run("ensure_group", topic, [default, "2"])[1])
 
 
 async def ajoin_group(topic: str, default: str = "default") -> str:
     """`join_group` for an agent's loop, where it can be cancelled."""
     await scripts.aensure_topic(keys.check_topic(topic), agent=True)
-    working = str((await scripts.arun("ensure_group", topic, [default, "0"]))[1])
-    if working != default:
-        await scripts.arun("ensure_group", topic, [working, "0"])
-    return working
+    return str((await scripts.arun("ensure_group", topic, [default, "2"]))[1])
 
 
 def _ensure_group(topic: str, group: str, observe: bool) -> tuple[int, str]:

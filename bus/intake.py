@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -55,6 +54,7 @@ class Intake:
         self.topic_timeout_s: float | None = None
         self._seat, self._host, self._quiet = seat, host, quiet
         self._claiming = asyncio.Lock()
+        self._recover_due = True  # whether tasks of ours may have been lost on the way
         self._more = True  # whether a claim is likely to find something
         name = keys.client_name(seat.consumer)
         self._reader = connection.adedicated(block_s=_BLOCK_S, name=name)
@@ -65,17 +65,17 @@ class Intake:
 
     async def read(self) -> None:
         """Keep the lane in work until it closes; survives the server going away."""
-        pause_s, recover = 0.05, True
+        pause_s = 0.05
         while not self._host.closing:
             try:
-                if recover:
+                if self._recover_due:
                     await self._recover()
-                    recover = False
+                    self._recover_due = False
                 await self._read_once()
                 pause_s = 0.05
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 # The reply may be lost while its tasks are ours: read our own first.
-                recover = self._more = True
+                self._recover_due = self._more = True
                 if groups.is_nogroup(exc):
                     await self._rejoin()
                     continue
@@ -156,6 +156,7 @@ class Intake:
                 await asyncio.sleep(0.002)
         except (errors.BusError, redis.RedisError, OSError) as exc:
             log.warning("%s: a suspect has to wait: %s", self._seat.topic, exc)
+            self._recover_due = True
         finally:
             self._quiet.end()
 
@@ -191,6 +192,7 @@ class Intake:
         """Rows handed over do not wake a reader that blocks in the server."""
         want = self._host.wanted()
         if want and not self._quiet.reserved:
-            # An error shows up at the reader as well, which deals with it.
-            with contextlib.suppress(errors.BusError, redis.RedisError, OSError):
+            try:
                 await self._claim(want)
+            except (errors.BusError, redis.RedisError, OSError):
+                self._recover_due = True

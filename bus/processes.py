@@ -61,6 +61,9 @@ class Child:
         process.start()
         theirs.close()
         self._process, self._pipe = process, mine
+        # Its first word says that it is up: starting is nobody's run time.
+        with contextlib.suppress(EOFError, OSError):
+            mine.recv()
 
     def _reap(self) -> int | None:
         process, self._process = self._process, None
@@ -87,6 +90,7 @@ def _serve(pipe: Connection, settings: str) -> None:
         import django
 
         django.setup()
+    pipe.send("up")
     known: dict[tuple[str, str], Handler] = {}
     while True:
         try:

@@ -204,11 +204,6 @@ def _held(topic: str, consumer: str, lost: int) -> str:
     return task_id
 
 
-GHOST_FORGOTTEN = pytest.mark.xfail(
-    strict=True, reason="the reader is not told of the error and does not recover"
-)
-
-
 @pytest.mark.parametrize(
     ("coroutine", "lost_before"),
     [
@@ -216,7 +211,6 @@ GHOST_FORGOTTEN = pytest.mark.xfail(
         pytest.param("Intake._run_suspect", 1, id="alone"),
     ],
 )
-@GHOST_FORGOTTEN
 def test_tasks_whose_claim_was_not_answered_are_taken_up_at_once(
     test_topic: str,
     monkeypatch: pytest.MonkeyPatch,

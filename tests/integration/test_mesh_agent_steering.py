@@ -153,7 +153,6 @@ def test_a_slot_is_free_again_after_a_timeout(test_topic: str, kind: str) -> Non
     assert task.state == "done"
 
 
-@pytest.mark.xfail(strict=True, reason="a process is given its task before it is up")
 def test_the_start_of_a_process_is_not_the_tasks_time(test_topic: str) -> None:
     task_id = bus.enqueue_task(test_topic, 0)
     options = {"cpu": True, "timeout_s": 0.15, "max_attempts": 1, "concurrency": 1}
