@@ -72,6 +72,9 @@ class Agent:
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT; a second one gives up on what still runs."""
+        # A signal may come before the loop can take it.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
         # Not asyncio.run: that waits for coroutines that ignore their cancellation.
         loop = uvloop.new_event_loop() if uvloop else asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
