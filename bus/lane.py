@@ -58,7 +58,7 @@ class Lane:
         self.reports = reports.Reports(
             self._seat, handler, self.intake, self._forget, self._break
         )
-        self._slots = slots.make(handler.kind, size, self._finished)
+        self._slots = slots.make(handler, size, self._finished)
         # Done when a bug has broken the lane; then it holds the exception.
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()

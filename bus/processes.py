@@ -21,7 +21,8 @@ class ProcessDied(Exception):
 class Child:
     """One process, started on its first call and again after a death or a kill."""
 
-    def __init__(self) -> None:
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
         # Spawn: a fork would copy the threads' locks and the server connections.
         self._context = multiprocessing.get_context("spawn")
         self._process: Any = None
@@ -32,12 +33,12 @@ class Child:
         if self._process is None or not self._process.is_alive():
             self._start()
 
-    def call(self, handler: Handler, task: messages.Task) -> Any:
+    def call(self, task: messages.Task) -> Any:
         """The handler's value for `task.payload`; its exception, or ProcessDied."""
         self.prepare()
         assert self._pipe is not None
         try:
-            self._pipe.send((handler.path, handler.topic, task))
+            self._pipe.send(task)
             ok, value = self._pipe.recv()
         except (EOFError, OSError):
             code = self._reap()
@@ -56,7 +57,10 @@ class Child:
         mine, theirs = self._context.Pipe()
         settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
         process = self._context.Process(
-            target=_serve, args=(theirs, settings), daemon=True, name="mesh-process"
+            target=_serve,
+            args=(theirs, settings, self._handler.path, self._handler.topic),
+            daemon=True,
+            name="mesh-process",
         )
         process.start()
         theirs.close()
@@ -82,7 +86,7 @@ def _meaning(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _serve(pipe: Connection, settings: str) -> None:
+def _serve(pipe: Connection, settings: str, path: str, topic: str) -> None:
     """The child's life: set Django up once, then answer calls until the pipe closes."""
     # Ctrl-C goes to the whole terminal group; the agent decides when this ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -90,18 +94,22 @@ def _serve(pipe: Connection, settings: str) -> None:
         import django
 
         django.setup()
+    function: Any = None
+    broken: BaseException | None = None
+    try:
+        function = handlers.load(path, topic).function
+    except Exception as exc:
+        broken = exc
     pipe.send("up")
-    known: dict[tuple[str, str], Handler] = {}
     while True:
         try:
-            path, topic, task = pipe.recv()
+            task = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            handler = known.get((path, topic))
-            if handler is None:
-                handler = known[path, topic] = handlers.load(path, topic)
-            answer = (True, handler.function(task.payload, task))
+            if broken is not None:
+                raise broken
+            answer = (True, function(task.payload, task))
         except Exception as exc:
             # The traceback does not travel; what it says does.
             with contextlib.suppress(Exception):

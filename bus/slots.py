@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from . import errors, processes
+from .handlers import Handler
 from .runs import CANCELLED, FENCED, TIMED_OUT, Run
 
 Finished = Callable[[Run], None]
@@ -122,9 +123,9 @@ class AsyncSlots:
 class ThreadSlots:
     """Sync handlers, each on a thread of its own or on that thread's child process."""
 
-    def __init__(self, size: int, finished: Finished, *, cpu: bool = False) -> None:
+    def __init__(self, handler: Handler, size: int, finished: Finished) -> None:
         self.size = size
-        self._cpu = cpu
+        self._handler = handler
         self._finished = finished
         self._loop = asyncio.get_running_loop()
         self._ready: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
@@ -189,7 +190,7 @@ class ThreadSlots:
         threading.Thread(target=self._slot, name="mesh-slot", daemon=True).start()
 
     def _slot(self) -> None:
-        child = processes.Child() if self._cpu else None
+        child = processes.Child(self._handler) if self._handler.cpu else None
         try:
             while True:
                 if child is not None:
@@ -229,7 +230,7 @@ class ThreadSlots:
         try:
             payload = run.payload()
             if child is not None:
-                run.value = child.call(run.handler, run.context(payload))
+                run.value = child.call(run.context(payload))
             else:
                 run.value = run.handler.function(payload, run.context(payload))
         except Exception as exc:
@@ -257,11 +258,11 @@ class ThreadSlots:
 Slots = AsyncSlots | ThreadSlots
 
 
-def make(kind: str, size: int, finished: Finished) -> Slots:
-    """Slots for `async`, `thread` or `process` handlers."""
-    if kind == "async":
+def make(handler: Handler, size: int, finished: Finished) -> Slots:
+    """Slots of the kind a handler needs."""
+    if handler.is_async:
         return AsyncSlots(size, finished)
-    return ThreadSlots(size, finished, cpu=kind == "process")
+    return ThreadSlots(handler, size, finished)
 
 
 def stop_error(run: Run) -> BaseException | None:

@@ -125,7 +125,10 @@ class Supervisor:
             signals.append(signal.SIGHUP)
         before = {signum: signal.signal(signum, self._on_signal) for signum in signals}
         try:
-            self._ended.wait()
+            # In slices: a signal that reaches another thread does not end a wait of
+            # this one, and only this one runs handlers.
+            while not self._ended.wait(0.2):
+                pass
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
@@ -136,7 +139,7 @@ class Supervisor:
         self._stop_asked = True
         while self._thread is not None and not self._ended.is_set():
             try:
-                self._ended.wait()
+                self._ended.wait(0.2)
             except KeyboardInterrupt:
                 self._hurry_asked = True
         return self.exit_code
