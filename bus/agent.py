@@ -99,10 +99,12 @@ class Agent:
             self._stopping.set()
         await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
         broke = serving.exception() if serving.done() else None
-        # From here on no lane is added to those that drain.
-        for task in (stopping, serving):
-            task.cancel()
-        await asyncio.wait((stopping, serving))
+        # From here on no lane is added to those that drain. More than once: awaiting
+        # with a timeout can swallow a cancellation on Python 3.11.
+        while not (stopping.done() and serving.done()):
+            stopping.cancel()
+            serving.cancel()
+            await asyncio.wait((stopping, serving), timeout=0.1)
         self._state = "draining"
         log.info("agent %s drains", self.id)
         await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
@@ -122,10 +124,12 @@ class Agent:
             agents.deregister(self.id, self.consumer, retry_s=0.2)
 
     async def _serve(self) -> None:
-        """Read and run until something breaks that should not."""
+        """Read and run until something breaks that should not, or a stop comes."""
         shared = quiet.Quiet()
         for found in self._handlers:
             group = await self._join(found.topic)
+            if self._stop_asked:
+                return
             size = self._concurrency or found.concurrency or _CONCURRENCY[found.kind]
             self._lanes.append(lane.Lane(found, group, self.consumer, size, shared))
         shared.lanes = self._lanes
@@ -144,6 +148,7 @@ class Agent:
         assert self._stopping is not None
         if self._stopping.is_set():
             os._exit(130)  # the second signal: the mesh hands our tasks over
+        self._stop_asked = True
         self._stopping.set()
 
     async def _join(self, topic: str) -> str:

@@ -86,9 +86,13 @@ class Reports:
 
     async def close(self) -> None:
         """Give up on what could not be reported."""
-        for task in list(self._work):
-            task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        for _ in range(5):  # a cancellation can be swallowed by a wait with a timeout
+            work = list(self._work)
+            for task in work:
+                task.cancel()
+            if not work:
+                return
+            await asyncio.wait(work, timeout=0.1)
 
     def _completion(self, run: Run, result: bytes) -> Completion:
         held = run.delivery

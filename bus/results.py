@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import redis
 
-from . import connection, keys, lookup, messages, refusals, replies, scripts
+from . import connection, errors, keys, lookup, messages, refusals, replies, scripts
 from .messages import Task
+
+_RETRY_S: Final = 0.1
 
 
 def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]]:
@@ -80,6 +82,17 @@ def wait_result(task_id: str, topic: str, timeout_s: float = 10.0) -> Task:
     streams = [keys.result_stream(topic), keys.dead_stream(topic)]
     streams.append(keys.named("events", topic))  # acks by hand leave nothing else
     task_id = keys.check_task_id(task_id)
+    while True:
+        try:
+            return _waited(streams, task_id, topic, until)
+        except errors.BusUnavailable:
+            # A connection that went stale, a server that restarts: there is time left.
+            if time.monotonic() + _RETRY_S >= until:
+                raise
+            time.sleep(_RETRY_S)
+
+
+def _waited(streams: list[str], task_id: str, topic: str, until: float) -> Task:
     cursors, task = _first_look(streams, task_id, topic)
     while not task.ended and (left_s := until - time.monotonic()) > 0:
         task = _next_look(streams, cursors, task, min(left_s, connection.BLOCK_MOST_S))

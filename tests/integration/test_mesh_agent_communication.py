@@ -538,8 +538,13 @@ def test_an_agent_stopped_while_it_starts_gives_everything_back(
         await asyncio.sleep(0.02)
 
     agent = Agent([Handler(topic, stops) for topic in topics], concurrency=2)
-    # As `run` does it, but without its signals.
-    asyncio.new_event_loop().run_until_complete(agent.main())
+    try:
+        # As `run` does it, but without its signals.
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(asyncio.wait_for(agent.main(), 15))
+    finally:
+        for thread in agent._threads:
+            thread.close()
 
     assert sum(bus.stats(topic)["running"] for topic in topics) == 0
 

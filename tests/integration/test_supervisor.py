@@ -39,8 +39,9 @@ while True:
 """
 # Runs a supervisor over two children, after the manner of `manage.py up`.
 MAIN = """
-import sys
+import signal, sys
 from bus import child, supervisor
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 source, record, timeout_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
 specs = [
     child.Spec(name, [sys.executable, "-c", source, record, name],
