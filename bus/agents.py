@@ -127,5 +127,7 @@ def _type(agent_type: str) -> str:
 def _ttl_ms(ttl_s: float) -> int:
     ok = isinstance(ttl_s, (int, float)) and not isinstance(ttl_s, bool)
     if not ok or not 0 < ttl_s <= _TTL_MOST_S:
-        raise errors.InvalidOption(f"ttl_seconds {ttl_s!r} is not 0 s to 24 h")
+        raise errors.InvalidOption(
+            f"ttl_seconds {ttl_s!r} is not above 0 s, up to 24 h"
+        )
     return max(1, int(ttl_s * 1000))

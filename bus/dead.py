@@ -22,14 +22,16 @@ from .letters import DeadLetter
 _PAGE: Final = 500
 
 
-def move_to_dead(topic: str, entry_id: str, payload: Any) -> str:
+def move_to_dead(
+    topic: str, entry_id: str, payload: Any, error: str | None = None
+) -> str:
     """Make a stream entry a dead letter; the letter's entry id.
 
     For hand-written agents: acknowledges in the working group, deletes the entry and
-    writes `{id, payload}`, in one step. A repeat gives the same letter. An `error` in
-    the payload is what failures are grouped by.
+    writes `{id, payload}`, in one step. A repeat gives the same letter. `payload` is
+    what a replay will run; `error` (else an "error" in the payload) groups failures.
     """
-    said = payload.get("error") if isinstance(payload, dict) else None
+    said = payload.get("error") if isinstance(payload, dict) and not error else error
     message = str(said) if said else "moved to dead by its agent"
     body = messages.encode_kept(payload)
     return bury(topic, entry_id, body, failures.plain("Moved", message, "moved"))

@@ -81,7 +81,7 @@ def check_group(group: str) -> str:
 def check_task_id(task_id: str) -> str:
     """The id in canonical UUID text, or InvalidName."""
     try:
-        return str(uuid.UUID(task_id))
+        return str(uuid.UUID(str(task_id)))
     except (ValueError, AttributeError, TypeError):
         raise errors.InvalidName(
             f"task id {_shown(task_id)} is not a UUID, such as "

@@ -74,10 +74,16 @@ def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:
         text = f"Redis does not answer at {where}: {why}"
         if wrote and not _never_sent(exc):
             return errors.OutcomeUnknown(text)
-        hint = "is it running, and is REDIS_URL right?"
-        if not settings.redis_url_given():
-            hint = "start the mesh of this folder with `make run`, or set REDIS_URL"
-        return errors.BusUnavailable(f"{text} {hint}")
+        if settings.redis_url_given():
+            hint = "Is it running, and is REDIS_URL right?"
+        elif address.redis_url() == address.DEFAULT_URL:
+            return errors.BusUnavailable(
+                "no mesh runs in this folder: start one with `make run`, or set "
+                f"REDIS_URL (the default, {where}, does not answer)"
+            )
+        else:
+            hint = "Start the mesh of this folder with `make run`, or set REDIS_URL."
+        return errors.BusUnavailable(f"{text.rstrip('.')}. {hint}")
     if code_word(exc) in _REFUSED:
         return errors.BusUnavailable(f"Redis refuses this for now: {exc}")
     return errors.BusError(f"Redis refused a command of ours: {exc}")

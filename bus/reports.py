@@ -146,9 +146,11 @@ class Reports:
             send = functools.partial(deliveries.fail, self._seat, failure)
             outcome = await self._insist(send)
             log.info(
-                "%s: attempt %d failed (%s), now %s",
+                "%s: %s: attempt %d failed (%s: %s), now %s",
+                run.delivery.topic,
                 run.delivery.id,
                 run.delivery.record.attempt + 1,
+                type(error).__name__,
                 error,
                 outcome,
             )

@@ -100,15 +100,24 @@ def enqueue_many(
 ) -> list[str]:
     """Accept many tasks, 100 per round trip; their ids in order.
 
-    At a bound TopicFull carries the ids that were `accepted`; an invalid payload is
-    raised before its hundred is sent, with those of earlier hundreds accepted.
+    At a bound TopicFull carries the ids that were `accepted`; InvalidPayload names the
+    payload by its index, is raised before its hundred is sent, and has the ids of the
+    hundreds before in `facts["accepted"]`.
     """
+    if isinstance(payloads, (str, bytes, dict)):
+        raise errors.InvalidOption(
+            f"payloads is one {type(payloads).__name__}; give a list of payloads"
+        )
     due, options = _due(delay_s), _options(max_attempts, timeout_s)
     ids = iter(new_id, "") if task_ids is None else map(keys.check_task_id, task_ids)
     source = ((_next(ids), payload, due, options) for payload in payloads)
     accepted: list[str] = []
     while chunk := list(itertools.islice(source, BATCH)):
-        batch = Batch(topic, maxlen, chunk)
+        try:
+            batch = Batch(topic, maxlen, chunk, len(accepted))
+        except errors.InvalidPayload as exc:
+            exc.facts["accepted"] = accepted
+            raise
         try:
             accepted.extend(item.id for item in send(batch))
         except errors.TopicFull as full:
@@ -127,6 +136,7 @@ class Batch:
         topic: str,
         maxlen: int | None,
         items: Sequence[tuple[str, Any, str, str]],
+        first: int | None = None,
     ) -> None:
         self.topic = keys.check_topic(topic)
         whole = isinstance(maxlen, int) and not isinstance(maxlen, bool)
@@ -139,8 +149,13 @@ class Batch:
             conf.DEAD_MAX,
             "" if maxlen is None else maxlen,
         ]
-        for task_id, payload, due, options in items:
-            self.args += (task_id, due, options, messages.encode(payload))
+        for number, (task_id, payload, due, options) in enumerate(items):
+            try:
+                self.args += (task_id, due, options, messages.encode(payload))
+            except errors.InvalidPayload as exc:
+                if first is not None:
+                    exc.args = (f"payloads[{first + number}]: {exc}",)
+                raise
 
     def accepted(
         self, raw: list[Any], ended_payload: Callable[[str, str, int, str], Any]
@@ -244,7 +259,9 @@ def _options(max_attempts: int | None, timeout_s: float | None) -> str:
     if timeout_s is not None:
         ok = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
         if not ok or not 0 < timeout_s <= 7 * 86_400:
-            raise errors.InvalidOption(f"timeout_s {timeout_s!r} is not 0 s to 7 days")
+            raise errors.InvalidOption(
+                f"timeout_s {timeout_s!r} is not above 0 s, up to 7 days"
+            )
         parts.append(f"t={float(timeout_s):.15g}")
     return ",".join(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any, Final
@@ -51,6 +52,15 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 def json_line(value: Any) -> str:
     """One line of JSON for pipes."""
     return orjson.dumps(value, default=str).decode()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON from a command line or file; orjson would round integers beyond 64 bits."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def plain(text: str) -> str:

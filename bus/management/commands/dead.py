@@ -97,7 +97,7 @@ class Command(BaseCommand):
             if len(options["ids"]) != 1:
                 raise CommandError("--payload is for one ID", returncode=2)
             try:
-                payload = orjson.loads(options["payload"])
+                payload = output.parse_json(options["payload"])
             except ValueError as exc:
                 raise CommandError(
                     f"--payload is not JSON: {exc}", returncode=2

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
 from django.core.management.base import BaseCommand, CommandError
 from rich.progress import (
     BarColumn,
@@ -19,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bus import errors, keys, tasks
+from bus import errors, keys, results, tasks
 from bus.management import output
 
 
@@ -55,7 +54,7 @@ class Command(BaseCommand):
 
     def _send_one(self, options: dict[str, Any]) -> None:
         try:
-            payload = orjson.loads(options["payload"])
+            payload = output.parse_json(options["payload"])
         except ValueError as exc:
             raise CommandError(
                 f"the payload is not JSON: {exc}; a text needs quotes of its own, "
@@ -68,9 +67,12 @@ class Command(BaseCommand):
         if not options["wait"]:
             self.stdout.write(task_id)
             return
-        from bus import results
-
-        task = results.wait_result(task_id, options["topic"], options["wait"])
+        try:
+            task = results.wait_result(task_id, options["topic"], options["wait"])
+        except KeyboardInterrupt:
+            raise CommandError(
+                f"not waited for; its id is {task_id}", returncode=130
+            ) from None
         row = {"id": task_id, "state": task.state, "result": task.result}
         if task.error:
             row["error"] = task.error
@@ -97,6 +99,10 @@ class Command(BaseCommand):
                     ids = tasks.enqueue_many(options["topic"], chunk, **_knobs(options))
                     sent += len(ids)
                     progress.update(bar, completed=sent)
+            except KeyboardInterrupt:
+                raise CommandError(
+                    f"stopped; {sent:,} tasks were accepted", returncode=130
+                ) from None
             except errors.BusError as exc:
                 sent += len(exc.accepted) if isinstance(exc, errors.TopicFull) else 0
                 told = f"{sent:,} tasks were accepted before; nothing after them"
@@ -130,6 +136,6 @@ def _payloads(source: IO[bytes]) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            yield orjson.loads(line)
-        except ValueError as exc:
+            yield output.parse_json(line)
+        except (ValueError, RecursionError) as exc:
             raise errors.InvalidPayload(f"line {number} is not JSON: {exc}") from None
