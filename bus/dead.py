@@ -49,6 +49,17 @@ def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
     return str(scripts.run("move_to_dead", topic, args, more))
 
 
+def bury_malformed(topic: str, entry_id: str, why: str) -> str:
+    """Bury an entry nobody can read, with all that it holds; the letter's entry id."""
+    with refusals.guard():
+        key = keys.task_stream(topic)
+        rows = connection.reader().xrange(key, entry_id, entry_id)
+    fields = dict(rows[0][1]) if rows else {}
+    # No limits here: whatever came is kept for whoever looks at the letter.
+    body = messages.dump(fields.get("json", fields))
+    return bury(topic, entry_id, body, failures.plain("Malformed", why, "malformed"))
+
+
 def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter]:
     """The newest letters first; `before` is the entry id to continue below."""
     key = keys.dead_stream(topic)

@@ -10,12 +10,10 @@ import redis
 import redis.asyncio
 
 from . import (
-    connection,
     keys,
     letters,
     messages,
     records,
-    refusals,
     replies,
     scripts,
     wire,
@@ -158,13 +156,6 @@ async def recover(seat: Seat, after: str) -> Recovered:
     args = [seat.group, seat.consumer, after, ""]
     now, paused, last, flat = await seat.run("recover", args)
     return Recovered(now, bool(paused), last, parse_deliveries(seat.topic, now, flat))
-
-
-def raw_fields(topic: str, sid: str) -> dict[str, str]:
-    """The fields of an entry as somebody wrote them; empty if it is gone."""
-    with refusals.guard():
-        rows = connection.reader().xrange(keys.task_stream(topic), sid, sid)
-    return dict(rows[0][1]) if rows else {}
 
 
 def parse_claim(topic: str, raw: list[Any]) -> Claimed:

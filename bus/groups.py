@@ -6,7 +6,17 @@ import time
 from collections import deque
 from typing import Any
 
-from . import connection, deliveries, errors, keys, messages, refusals, replies, scripts
+from . import (
+    connection,
+    dead,
+    deliveries,
+    errors,
+    keys,
+    messages,
+    refusals,
+    replies,
+    scripts,
+)
 
 
 def create_consumer_group(topic: str, group: str, observe: bool = False) -> bool:
@@ -51,10 +61,10 @@ def read_group(
 ) -> list[tuple[str, dict[str, Any]]]:
     """Up to `count` tasks for a hand-written agent: `(entry id, fields)`.
 
-    Fields: `id`, `json` (as sent), `payload` (its value; the text itself where it is no
-    JSON), `meta`; in the working group also `attempt` and `fence`. Waits up to
-    `block_ms` for the first. End each with `ack` or `move_to_dead`; one that is held
-    for a lease (15 s) without a sign of life is handed to the next reader.
+    Fields: `id`, `json` (as sent), `payload` (its value), `meta`; in the working group
+    `attempt` and `fence` too. Waits up to `block_ms` for the first. End each with `ack`
+    or `move_to_dead`; one that is held for a lease (15 s) without a sign of life is
+    handed to the next reader. What is no JSON becomes a dead letter, `malformed`.
     """
     keys.check_topic(topic)
     keys.check_group(group)
@@ -119,10 +129,22 @@ def _verified(
     found = []
     for item in claimed.deliveries:
         _given.append((consumer, item.fence))
+        if _buried(item):
+            continue
         fields = _observed(["id", item.id, "json", item.json, "meta", item.meta])
         fields |= {"attempt": item.record.attempt + 1, "fence": item.fence}
         found.append((item.sid, fields))
     return found
+
+
+def _buried(item: deliveries.Delivery) -> bool:
+    """Whether nobody could read it, so that it became a dead letter: `malformed`."""
+    try:
+        messages.decode(item.json)
+    except errors.DecodeError as exc:
+        dead.bury_malformed(item.topic, item.sid, str(exc))
+        return True
+    return False
 
 
 def _claimed(topic: str, args: list[Any]) -> deliveries.Claimed:

@@ -189,16 +189,10 @@ class Reports:
 
     async def _bury(self, run: Run, error: errors.Malformed) -> None:
         """An entry whose JSON nobody can read: a dead letter with what it held."""
-        held = run.delivery
-        facts = failures.plain("Malformed", str(error), "malformed")
-
-        def bury() -> str:
-            fields = deliveries.raw_fields(held.topic, held.sid)
-            # No limits here: whatever came is kept for whoever looks at the letter.
-            body = messages.dump(fields.get("json", fields))
-            return dead.bury(held.topic, held.sid, body, facts)
-
-        await self._insist(lambda: asyncio.to_thread(bury))
+        held, said = run.delivery, str(error)
+        await self._insist(
+            lambda: asyncio.to_thread(dead.bury_malformed, held.topic, held.sid, said)
+        )
 
     async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
         """Repeat until the server answers: a finished task is worth waiting for."""

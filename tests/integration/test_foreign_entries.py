@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import bus
-from bus import janitor, keys
+from bus import deliveries, janitor, keys, scripts
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -292,13 +292,31 @@ def test_a_cancelled_broken_entry_is_cancelled(
     test_topic: str, raw: redis.Redis, fields: dict[Any, Any]
 ) -> None:
     add(raw, test_topic, fields)
-    [(_, fields)] = read(test_topic)
-    bus.cancel(fields["id"], test_topic)
+    bus.create_consumer_group(test_topic, GROUP)
+    # As the runtime takes it, before it looks inside.
+    args = deliveries.claim_args(GROUP, "me", 1, False)
+    _, task_id, *_ = scripts.run("claim", test_topic, args)[4]
+    bus.cancel(task_id, test_topic)
 
     janitor.take(test_topic, GROUP, "me", idle_ms=0)
 
-    assert bus.get_task(fields["id"], test_topic).state == "cancelled"
+    assert bus.get_task(task_id, test_topic).state == "cancelled"
     assert bus.tail_results(test_topic) == []
+    assert drift(test_topic) == 0
+
+
+@pytest.mark.parametrize("fields", BROKEN, ids=short)
+def test_a_reader_by_hand_never_sees_what_nobody_can_read(
+    test_topic: str, raw: redis.Redis, fields: dict[Any, Any]
+) -> None:
+    add(raw, test_topic, fields)
+    add(raw, test_topic, {"json": '"good"'})
+
+    seen = [found["payload"] for _, found in read(test_topic) + read(test_topic)]
+
+    [letter] = bus.list_dead(test_topic)
+    assert seen == ["good"]
+    assert letter.error["reason"] == "malformed"
     assert drift(test_topic) == 0
 
 

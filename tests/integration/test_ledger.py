@@ -118,7 +118,7 @@ class Walk:
             bus.enqueue_task(self.topic, self.payloads[task_id], task_id=task_id)
 
     def do_foreign(self) -> None:
-        text = self.chance.choice(["1", '{"a": 1}', "not json", ""])
+        text = self.chance.choice(["1", '{"a": 1}', '"text"', "null"])
         self.redis.xadd(bus.task_stream(self.topic), {"json": text})
         self.unread += 1
 
