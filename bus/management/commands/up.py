@@ -71,7 +71,7 @@ class Command(BaseCommand):
             code = self._run(options["agents"], options["concurrency"])
         except KeyboardInterrupt:
             return
-        except errors.ServerLocked as exc:
+        except (errors.ServerLocked, errors.InvalidOption) as exc:
             raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
         except errors.ServerError as exc:
             raise CommandError(str(exc), returncode=EXIT_UNAVAILABLE) from exc
@@ -94,6 +94,7 @@ class Command(BaseCommand):
         mesh: supervisor.Supervisor | None = None
         try:
             if url := conf.redis_url_given():
+                address.checked_url()
                 origin = _answering(url)
             else:
                 embedded = server.EmbeddedServer(conf.announcement().parent)
