@@ -128,13 +128,20 @@ def test_it_uses_the_given_server_and_starts_none(tmp_path: Path) -> None:
         assert announcement.ask(url)
 
 
-@pytest.mark.parametrize(
-    "redis_url", ["redis://:secret@127.0.0.1:1/0", "http://127.0.0.1/", "nonsense"]
-)
-def test_it_does_not_start_without_the_given_server(
+@pytest.mark.parametrize("redis_url", ["http://127.0.0.1/", "nonsense"])
+def test_it_does_not_start_with_a_url_that_is_none(
     tmp_path: Path, redis_url: str
 ) -> None:
     with up(tmp_path, redis_url=redis_url) as mesh:
+        said = rest(mesh)
+
+        assert mesh.wait() == 2
+        assert "cannot be parsed" in said
+        assert "Traceback" not in said
+
+
+def test_it_does_not_start_without_the_given_server(tmp_path: Path) -> None:
+    with up(tmp_path, redis_url="redis://:secret@127.0.0.1:1/0") as mesh:
         said = rest(mesh)
 
         assert mesh.wait() == 69
