@@ -96,14 +96,11 @@ def list_agents() -> list[dict[str, Any]]:
     return [row for row in rows if row]
 
 
-def expired_consumers(limit: int = 1000) -> tuple[int, list[str]]:
-    """The server's time in ms and the newest consumers whose registration is over."""
+def server_ms() -> int:
+    """The server's time in ms, by which registrations expire."""
     with refusals.guard():
-        client = connection.reader()
-        seconds, micros = client.time()
-        now = seconds * 1000 + micros // 1000
-        found = client.zrevrangebyscore(keys.AGENTS, now, "-inf", start=0, num=limit)
-    return now, list(found)
+        seconds, micros = connection.reader().time()
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def registered_until(consumers: list[str]) -> list[float | None]:

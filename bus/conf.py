@@ -61,7 +61,6 @@ class _Defaults:
     DONE_INDEX_MAX: int = 500_000
     BIN_KEEP_S: int = 3600
     BIN_MAX: int = 10_000
-    EVENTS_KEEP: int = 10_000
     GONE_AGENTS_KEEP: int = 1_000
     GONE_AGENTS_KEEP_S: int = 24 * 3600
 

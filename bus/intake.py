@@ -102,8 +102,7 @@ class Intake:
             self._more = await self._claim(want) >= want
             return
         # The last claim was not full, and beats tell of tasks handed over: no need to
-        # ask for what is not there. A script cannot block: read here, and let it check
-        # what came.
+        # ask for what is not there. A script cannot block: read here, then check.
         entries = await deliveries.wait_for_new(
             self._seat, self._reader, want, _BLOCK_S
         )

@@ -150,7 +150,7 @@ class Judge:
         if not holding:
             return 0
         expiries = agents.registered_until([c["name"] for c in holding])
-        now_ms, _ = agents.expired_consumers(1)
+        now_ms = agents.server_ms()
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
             idle_ms = self._verdict(consumer["name"], expiry, now_ms)

@@ -60,14 +60,14 @@ def enqueue_task(
     is the same task; with another one TaskConflict. `on_commit` waits for the open
     database transaction, so that an agent never sees a task before its rows.
     """
-    task_id = new_id() if task_id is None else keys.check_task_id(task_id)
     options = _options(max_attempts, timeout_s)
-    batch = Batch(topic, maxlen, [(task_id, payload, _due(delay_s), options)])
+    item = (_chosen(task_id), payload, _due(delay_s), options)
+    batch = Batch(topic, maxlen, [item])
     if on_commit:
         _after_commit(lambda: send(batch))
     else:
         send(batch)
-    return task_id
+    return batch.ids[0]
 
 
 async def aenqueue_task(
@@ -81,11 +81,16 @@ async def aenqueue_task(
     timeout_s: float | None = None,
 ) -> str:
     """`enqueue_task` for asyncio."""
-    task_id = new_id() if task_id is None else keys.check_task_id(task_id)
     options = _options(max_attempts, timeout_s)
-    batch = Batch(topic, maxlen, [(task_id, payload, _due(delay_s), options)])
+    item = (_chosen(task_id), payload, _due(delay_s), options)
+    batch = Batch(topic, maxlen, [item])
     await asend(batch)
-    return task_id
+    return batch.ids[0]
+
+
+def _chosen(task_id: str | None) -> str:
+    """The task's id, ours chosen before the first send."""
+    return new_id() if task_id is None else keys.check_task_id(task_id)
 
 
 def enqueue_many(

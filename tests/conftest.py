@@ -145,3 +145,15 @@ def failure_simulator(
     simulator = FailureSimulator(monkeypatch, redis_url)
     yield simulator
     simulator.heal()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server of this test alone, to be killed."""
+    from bus import connection
+    from bus.server import EmbeddedServer
+
+    with EmbeddedServer(tmp_path / "redis", port=0) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        yield server
+    connection.reset()

@@ -5,30 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import bus
-from bus import connection
 from bus.server import EmbeddedServer
 from tests.support import agents
 from tests.support.nemesis import FailureSimulator
 from tests.support.waiting import wait_until
 
 LIMIT_S = 10.0
-
-
-@pytest.fixture
-def own_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[EmbeddedServer]:
-    """A server of this test alone, to be killed."""
-    with EmbeddedServer(tmp_path / "redis", port=0) as server:
-        monkeypatch.setenv("REDIS_URL", server.url)
-        yield server
-    connection.reset()
 
 
 def _kill(server: EmbeddedServer) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -33,19 +32,6 @@ async def echo(payload: Any, task: Any) -> Any:
 async def nap(payload: Any, task: Any) -> Any:
     await asyncio.sleep(0.01)
     return payload
-
-
-@contextlib.contextmanager
-def _serving(agent: Agent) -> Iterator[Agent]:
-    """Any agent on a thread of this process; drained at the end."""
-    thread = threading.Thread(target=lambda: asyncio.run(agent.main()), daemon=True)
-    thread.start()
-    try:
-        yield agent
-    finally:
-        agent.stop()
-        thread.join(20)
-        assert not thread.is_alive(), "the agent did not drain"
 
 
 def _agent(agent_id: str) -> dict[str, Any]:
@@ -115,7 +101,9 @@ def test_one_agent_serves_several_topics(test_topic: str) -> None:
     async def where(payload: Any, task: Any) -> str:
         return str(task.topic)
 
-    with _serving(Agent([Handler(topic, where) for topic in topics], agent_id="all")):
+    with agents.serving(
+        Agent([Handler(topic, where) for topic in topics], agent_id="all")
+    ):
         ids = {topic: bus.enqueue_task(topic, "x") for topic in topics}
         results = {t: bus.wait_result(i, t, 10).result for t, i in ids.items()}
         record = wait_until(lambda: _agent("all"), 5, "the agent is registered")

@@ -9,32 +9,19 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_django import Settings
 
 import bus
-from bus import connection, tasks
+from bus import tasks
 from bus.server import EmbeddedServer
 from tests.support import agents
 from tests.support.waiting import wait_until
 
 TOPIC = "lost"
 BACK_S = 5.0
-
-
-@pytest.fixture
-def own_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[EmbeddedServer]:
-    """A server of this test alone, to be killed."""
-    with EmbeddedServer(tmp_path / "redis", port=0) as server:
-        monkeypatch.setenv("REDIS_URL", server.url)
-        yield server
-    connection.reset()
 
 
 def _kill(server: EmbeddedServer) -> None:

@@ -31,7 +31,13 @@ def running(
         for name in ("agent_id", "concurrency", "grace_s", "group")
         if name in options
     }
-    agent = Agent([Handler(topic, function, **options)], **own)
+    with serving(Agent([Handler(topic, function, **options)], **own)) as agent:
+        yield agent
+
+
+@contextmanager
+def serving(agent: Agent) -> Iterator[Agent]:
+    """Any agent on a thread of this process; drained at the end."""
     thread = threading.Thread(target=lambda: asyncio.run(agent.main()), daemon=True)
     thread.start()
     try:
