@@ -41,7 +41,17 @@ TOP_LEVEL = {
 
 # Imports fall: a room imports only from floors below its own, never from its own.
 FLOORS: list[set[str]] = [
-    {"apps", "child", "conf", "errors", "lines", "quiet", "records", "replies"},
+    {
+        "apps",
+        "child",
+        "conf",
+        "errors",
+        "lines",
+        "quiet",
+        "records",
+        "replies",
+        "roles",
+    },
     {
         "address",
         "announcement",
@@ -49,10 +59,21 @@ FLOORS: list[set[str]] = [
         "claim",
         "keys",
         "messages",
+        "models",
         "screen",
         "wire",
     },
-    {"connection", "failures", "handlers", "letters", "refusals", "server"},
+    {
+        "accounts",
+        "admin",
+        "audit",
+        "connection",
+        "failures",
+        "handlers",
+        "letters",
+        "refusals",
+        "server",
+    },
     {"processes", "scripts", "supervisor"},
     {"agents", "dead", "deliveries", "lookup", "topics"},
     {"beats", "groups", "health", "janitor", "results", "runs", "tasks"},

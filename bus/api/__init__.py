@@ -1,0 +1,1 @@
+"""The REST door: clients, agents in any language."""

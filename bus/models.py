@@ -1,0 +1,43 @@
+"""What belongs in SQL: tokens of clients and agents, the trail of what people did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from knox.models import AbstractAuthToken
+
+from . import roles
+
+_ROLES = [(role, role) for role in roles.ROLES]
+
+
+class Token(AbstractAuthToken):  # type: ignore[misc]
+    """A bearer token, stored as its hash; it acts with its own role and topics."""
+
+    name = models.CharField(max_length=100)
+    role = models.CharField(max_length=16, choices=_ROLES)
+    topics: Any = models.JSONField(default=list, blank=True)  # prefixes; empty: all
+    last_used = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.role}, {self.token_key}…)"
+
+
+class AuditEntry(models.Model):
+    """One action of somebody, as it was asked for; never changed afterwards."""
+
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    who = models.CharField(max_length=200)
+    role = models.CharField(max_length=16, blank=True)
+    verb = models.CharField(max_length=32)
+    topic = models.CharField(max_length=64, blank=True)
+    target = models.CharField(max_length=200, blank=True)
+    detail: Any = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        verbose_name_plural = "audit trail"
+
+    def __str__(self) -> str:
+        return f"{self.who} {self.verb} {self.target}"

@@ -1,0 +1,66 @@
+"""Who may do what: the roles, their verbs, and the principal that a request acts for.
+
+viewer    reads
+operator  reads; sends, replays, discards, undoes, pauses, cancels, drains, generates
+admin     everything: users, tokens, purge, delete, and what agents do
+agent     registry and lease protocol only
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+VIEWER: Final = "viewer"
+OPERATOR: Final = "operator"
+ADMIN: Final = "admin"
+AGENT: Final = "agent"
+# From most to least: a user in several groups has the first of them.
+ROLES: Final = (ADMIN, OPERATOR, VIEWER, AGENT)
+
+READ: Final = "read"
+ENQUEUE: Final = "enqueue"
+REPLAY: Final = "replay"
+DISCARD: Final = "discard"
+UNDO: Final = "undo"
+PAUSE: Final = "pause"
+CANCEL: Final = "cancel"
+DRAIN: Final = "drain"
+GENERATE: Final = "generate"
+SERVE: Final = "serve"  # register, heartbeat, claim, complete
+USERS: Final = "users"
+TOKENS: Final = "tokens"
+PURGE: Final = "purge"
+DELETE: Final = "delete"
+
+_OPERATES: Final = frozenset(
+    {READ, ENQUEUE, REPLAY, DISCARD, UNDO, PAUSE, CANCEL, DRAIN, GENERATE}
+)
+VERBS: Final[dict[str, frozenset[str]]] = {
+    VIEWER: frozenset({READ}),
+    OPERATOR: _OPERATES,
+    ADMIN: _OPERATES | {SERVE, USERS, TOKENS, PURGE, DELETE},
+    AGENT: frozenset({SERVE}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever asks: a signed-in user or a token, with one role or none.
+
+    `key` is stable and unique (rate limits and idempotency keys are counted by it),
+    `name` is for eyes. `topics` are the prefixes a token is bound to; empty: all.
+    """
+
+    key: str
+    name: str
+    role: str = ""
+    topics: tuple[str, ...] = ()
+
+    def may(self, verb: str) -> bool:
+        """Whether the role includes the verb."""
+        return verb in VERBS.get(self.role, frozenset())
+
+    def may_topic(self, topic: str) -> bool:
+        """Whether the topic is within the prefixes of this principal."""
+        return not self.topics or topic.startswith(self.topics)
