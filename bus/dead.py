@@ -11,6 +11,7 @@ from . import (
     failures,
     keys,
     letters,
+    lookup,
     messages,
     records,
     refusals,
@@ -86,13 +87,23 @@ def last_dead_id(topic: str) -> str:
     return str(rows[0][0]) if rows else "0-0"
 
 
-def get_dead(topic: str, task_id: str) -> DeadLetter:
-    """The letter of a task, or DeadLetterNotFound."""
+def get_dead(task_id: str, topic: str | None = None) -> DeadLetter:
+    """The letter of a task, or DeadLetterNotFound; without `topic` all are asked."""
+    topic = _topic_of(task_id, topic)
     return _letter(topic, keys.check_task_id(task_id))
 
 
+def _topic_of(task_id: str, topic: str | None) -> str:
+    """`lookup.topic_of` where a letter is wanted, and missed as such."""
+    try:
+        return lookup.topic_of(task_id, topic, {messages.DEAD})
+    except errors.TaskNotFound:
+        raise errors.DeadLetterNotFound(
+            f"no dead letter of task {task_id} in any topic"
+        ) from None
+
+
 def _letter(topic: str, task_id: str) -> DeadLetter:
-    keys.check_topic(topic)
     with refusals.guard():
         client = connection.reader()
         entry_id = client.hget(keys.named("dead_index", topic), task_id)
@@ -139,13 +150,14 @@ def dead_groups(topic: str) -> list[dict[str, Any]]:
     return sorted(groups, key=lambda group: -group["count"])
 
 
-def replay(topic: str, task_id: str, payload: Any = ...) -> str:
+def replay(task_id: str, topic: str | None = None, *, payload: Any = ...) -> str:
     """Put a dead letter back to work in its next epoch; the task's id.
 
     Its attempts start from zero, its history is kept. Of any number of concurrent
     replays exactly one succeeds, the others raise NotDead. A `payload` replaces the
-    original one.
+    original one. Without `topic` all are asked; DeadLetterNotFound if none knows it.
     """
+    topic = _topic_of(task_id, topic)
     task_id = keys.check_task_id(task_id)
     mark = secrets.token_hex(4)
     while True:
@@ -171,8 +183,12 @@ def _body(letter: DeadLetter) -> bytes:
     return messages.encode_kept(letter.payload)
 
 
-def discard(topic: str, task_id: str) -> None:
-    """Take a dead letter out for good; `undo` brings it back within an hour."""
+def discard(task_id: str, topic: str | None = None) -> None:
+    """Take a dead letter out for good; `undo` brings it back within an hour.
+
+    Without `topic` all are asked. DeadLetterNotFound, or NotDead in another state.
+    """
+    topic = _topic_of(task_id, topic)
     task_id = keys.check_task_id(task_id)
     mark = secrets.token_hex(4)
     while True:
@@ -213,10 +229,33 @@ def _letter_or_not_dead(topic: str, task_id: str) -> DeadLetter:
         raise
 
 
-def undo(topic: str, task_id: str) -> str:
-    """Bring a discarded letter back; its new entry id. DeadLetterNotFound after 1 h."""
-    keys.check_topic(topic)
+def undo(task_id: str, topic: str | None = None) -> str:
+    """Bring a discarded letter back; its new entry id.
+
+    DeadLetterNotFound if it was not discarded in the last hour, Conflict if its id was
+    sent again since. Without `topic` all are asked.
+    """
     task_id = keys.check_task_id(task_id)
+    for name in _undo_topics(task_id, topic):
+        dead_id = _undone(name, task_id)
+        if dead_id is not None:
+            return dead_id
+    raise errors.DeadLetterNotFound(
+        f"nothing to undo: task {task_id} was not discarded in the last hour"
+    )
+
+
+def _undo_topics(task_id: str, topic: str | None) -> list[str]:
+    """Where to look; the bin outlives the row that says in which topic it is."""
+    try:
+        return [lookup.topic_of(task_id, topic, {messages.DISCARDED})]
+    except errors.TaskNotFound:
+        with refusals.guard():
+            return sorted(connection.reader().smembers(keys.TOPICS))
+
+
+def _undone(topic: str, task_id: str) -> str | None:
+    """The new entry id; None if the topic's bin does not hold the letter."""
     before = "+"
     while True:
         with refusals.guard():
@@ -232,7 +271,5 @@ def undo(topic: str, task_id: str) -> str:
                 if reply[0] == "taken":
                     raise errors.Conflict(f"task {task_id} was sent again meanwhile")
         if len(rows) < _PAGE:
-            raise errors.DeadLetterNotFound(
-                f"nothing to undo: task {task_id} was not discarded in the last hour"
-            )
+            return None
         before = f"({rows[-1][0]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from . import connection, errors, keys, letters, messages, records, refusals, scripts
@@ -11,13 +12,40 @@ from .messages import Task
 def get_task(task_id: str, topic: str | None = None) -> Task:
     """The task as it stands, ended or live; TaskNotFound if it is unknown.
 
-    Without `topic` all known topics are asked in one round trip.
+    Without `topic` all known topics are asked in one round trip; where several know the
+    id, the topic in which it lives wins.
     """
     task_id = keys.check_task_id(task_id)
-    task = found(keys.check_topic(topic), task_id) if topic else _searched(task_id)
+    if topic is None:
+        task = _best(_searched(task_id), messages.LIVE)
+    else:
+        task = found(keys.check_topic(topic), task_id)
     if task is None:
         raise unknown(task_id)
     return task
+
+
+def topic_of(
+    task_id: str, topic: str | None, states: Container[str] = messages.LIVE
+) -> str:
+    """The given topic, checked; for None the one that knows the task.
+
+    Where several know it, the first in which it is in one of `states` wins.
+    TaskNotFound if none does, InvalidName for an id or topic that is not allowed.
+    """
+    task_id = keys.check_task_id(task_id)
+    if topic is not None:
+        return keys.check_topic(topic)
+    task = _best(_searched(task_id), states)
+    if task is None:
+        raise unknown(task_id)
+    return task.topic
+
+
+def _best(tasks: list[Task], states: Container[str]) -> Task | None:
+    """Ids are unique unless somebody chose the same one in two topics."""
+    fitting = [task for task in tasks if task.state in states]
+    return next(iter(fitting or tasks), None)
 
 
 def unknown(task_id: str) -> errors.TaskNotFound:
@@ -32,13 +60,13 @@ def found(topic: str, task_id: str) -> Task | None:
     return task_of(topic, task_id, scripts.run("get_task", topic, [task_id]))
 
 
-def _searched(task_id: str) -> Task | None:
-    """Ask every known topic; one pipeline, one round trip (two after a restart)."""
+def _searched(task_id: str) -> list[Task]:
+    """Ask every known topic; one pipeline after one look at their names."""
     with refusals.guard():
         client = connection.reader()
         topics = sorted(client.smembers(keys.TOPICS))
         if not topics:
-            return None
+            return []
         script, _ = scripts.call("get_task", topics[0], [task_id])
         if not client.script_exists(script.sha)[0]:
             client.script_load(script.text)
@@ -47,11 +75,9 @@ def _searched(task_id: str) -> Task | None:
             _, tail = scripts.call("get_task", topic, [task_id])
             pipe.execute_command("EVALSHA", script.sha, *tail)
         replies = pipe.execute()
-    for topic, raw in zip(topics, replies, strict=True):
-        task = task_of(topic, task_id, raw)
-        if task is not None:
-            return task
-    return None
+    pairs = zip(topics, replies, strict=True)
+    looked = (task_of(topic, task_id, raw) for topic, raw in pairs)
+    return [task for task in looked if task is not None]
 
 
 def task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:

@@ -30,6 +30,7 @@ CANCELLED: Final = "cancelled"
 DISCARDED: Final = "discarded"
 STATES: Final = (WAITING, RUNNING, DELAYED, DONE, DEAD, CANCELLED, DISCARDED)
 ENDED: Final = frozenset({DONE, DEAD, CANCELLED, DISCARDED})
+LIVE: Final = frozenset(STATES) - ENDED
 
 _STRICT: Final = (
     orjson.OPT_STRICT_INTEGER

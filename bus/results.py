@@ -72,19 +72,20 @@ def last_result_id(topic: str) -> str:
     return str(rows[0][0]) if rows else "0-0"
 
 
-def wait_result(task_id: str, topic: str, timeout_s: float = 10.0) -> Task:
+def wait_result(
+    task_id: str, topic: str | None = None, timeout_s: float = 10.0
+) -> Task:
     """The task once it has ended (done, dead, cancelled, discarded), or as it stands
-    after `timeout_s`; TaskNotFound if it is unknown.
+    after `timeout_s`; TaskNotFound if it is unknown. Without `topic` all are asked.
 
     The cursors are taken before the look, so an end in between wakes the wait.
     """
     until = time.monotonic() + timeout_s
-    streams = [keys.result_stream(topic), keys.dead_stream(topic)]
-    streams.append(keys.named("events", topic))  # acks by hand leave nothing else
     task_id = keys.check_task_id(task_id)
     while True:
         try:
-            return _waited(streams, task_id, topic, until)
+            topic = lookup.topic_of(task_id, topic)
+            return _waited(task_id, topic, until)
         except errors.BusUnavailable:
             # A connection that went stale, a server that restarts: there is time left.
             if time.monotonic() + _RETRY_S >= until:
@@ -92,7 +93,9 @@ def wait_result(task_id: str, topic: str, timeout_s: float = 10.0) -> Task:
             time.sleep(_RETRY_S)
 
 
-def _waited(streams: list[str], task_id: str, topic: str, until: float) -> Task:
+def _waited(task_id: str, topic: str, until: float) -> Task:
+    streams = [keys.result_stream(topic), keys.dead_stream(topic)]
+    streams.append(keys.named("events", topic))  # acks by hand leave nothing else
     cursors, task = _first_look(streams, task_id, topic)
     while not task.ended and (left_s := until - time.monotonic()) > 0:
         task = _next_look(streams, cursors, task, min(left_s, connection.BLOCK_MOST_S))

@@ -277,14 +277,15 @@ def _after_commit(action: Callable[[], Any]) -> None:
     transaction.on_commit(action)
 
 
-def cancel(task_id: str, topic: str) -> str:
+def cancel(task_id: str, topic: str | None = None) -> str:
     """Cancel a task: `cancelled`, or `running` where its agent is told to stop it.
 
-    A completion that arrives before the agent stops still wins. TaskNotFound if the
-    id is unknown, NotCancellable if the task has ended.
+    A completion that arrives before the agent stops still wins. Without `topic` all are
+    asked. TaskNotFound if the id is unknown, NotCancellable if the task has ended.
     """
+    topic = lookup.topic_of(task_id, topic)
     task_id = keys.check_task_id(task_id)
-    args = [keys.check_topic(topic), task_id, conf.RESULTS_KEEP]
+    args = [topic, task_id, conf.RESULTS_KEEP]
     state = str(scripts.run("cancel", topic, args))
     if state == "unknown":
         raise errors.TaskNotFound(f"no task {task_id} in topic {topic!r}")

@@ -233,7 +233,7 @@ def test_a_letter_handled_lets_tasks_in_again(
     bus.set_limits(test_topic, dead_max=1)
     [task_id] = bury(test_topic, 1)
 
-    way_out(test_topic, task_id)
+    way_out(task_id, test_topic)
 
     assert bus.enqueue_task(test_topic, "welcome")
 
@@ -334,9 +334,9 @@ WITHOUT_MEMORY: dict[str, Callable[[str, dict[str, str]], Any]] = {
         topic, given["running"], {"error": "x" * 20_000}
     ),
     "move unknown to dead": lambda topic, given: bus.move_to_dead(topic, "1-0", {}),
-    "replay": lambda topic, given: bus.replay(topic, given["dead"]),
-    "discard": lambda topic, given: bus.discard(topic, given["dead"]) is None,
-    "undo": lambda topic, given: bus.undo(topic, given["discarded"]),
+    "replay": lambda topic, given: bus.replay(given["dead"], topic),
+    "discard": lambda topic, given: bus.discard(given["dead"], topic) is None,
+    "undo": lambda topic, given: bus.undo(given["discarded"], topic),
     "cancel waiting": lambda topic, given: bus.cancel(given["waiting"], topic),
     "cancel delayed": lambda topic, given: bus.cancel(given["delayed"], topic),
     "cancel running": lambda topic, given: bus.cancel(given["running id"], topic),
@@ -367,7 +367,7 @@ def test_a_server_without_memory_does_all_that_is_not_intake(
 ) -> None:
     bus.register_agent("known", "t")
     dead, discarded = bury(test_topic, 2)
-    bus.discard(test_topic, discarded)
+    bus.discard(discarded, test_topic)
     running_id = bus.enqueue_task(test_topic, "running")
     [running] = read(test_topic)
     waiting = bus.enqueue_task(test_topic, "waiting")

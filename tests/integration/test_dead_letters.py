@@ -94,8 +94,8 @@ def test_moving_it_again_after_it_was_discarded_and_restored_is_still_the_same_l
     task_id = bus.enqueue_task(test_topic, 1)
     entry_id, _ = read_one(test_topic)
     bus.move_to_dead(test_topic, entry_id, {})
-    bus.discard(test_topic, task_id)
-    restored = bus.undo(test_topic, task_id)
+    bus.discard(task_id, test_topic)
+    restored = bus.undo(task_id, test_topic)
 
     assert bus.move_to_dead(test_topic, entry_id, {}) == restored
     assert (bus.stats(test_topic)["dead"], drift(test_topic)) == (1, 0)
@@ -111,7 +111,7 @@ def test_a_letter_is_known_under_the_id_of_its_task_only(
     bus.move_to_dead(test_topic, entry_id, {})
 
     with pytest.raises(errors.DeadLetterNotFound):
-        verb(test_topic, keys.foreign_id(test_topic, entry_id))
+        verb(keys.foreign_id(test_topic, entry_id), test_topic)
 
     assert bus.get_task(task_id, test_topic).state == "dead"
     assert drift(test_topic) == 0
@@ -234,9 +234,9 @@ def test_a_page_behind_nothing_is_refused(test_topic: str, before: str) -> None:
 def test_a_letter_is_found_by_its_task(test_topic: str) -> None:
     task_id = dead_task(test_topic)
 
-    assert bus.get_dead(test_topic, task_id).id == task_id
+    assert bus.get_dead(task_id, test_topic).id == task_id
     with pytest.raises(errors.DeadLetterNotFound, match=UNKNOWN):
-        bus.get_dead(test_topic, UNKNOWN)
+        bus.get_dead(UNKNOWN, test_topic)
 
 
 def test_equal_failures_are_one_group(test_topic: str) -> None:
@@ -257,9 +257,9 @@ def test_a_group_remembers_what_was_replayed_until_its_last_letter_goes(
 ) -> None:
     ids = [dead_task(test_topic) for _ in range(2)]
 
-    bus.replay(test_topic, ids[0])
+    bus.replay(ids[0], test_topic)
     [group] = bus.dead_groups(test_topic)
-    bus.replay(test_topic, ids[1])
+    bus.replay(ids[1], test_topic)
 
     assert (group["count"], group["total"]) == (1, 2)
     assert bus.dead_groups(test_topic) == []
@@ -272,7 +272,7 @@ def test_a_group_remembers_what_was_replayed_until_its_last_letter_goes(
 def test_a_replayed_letter_is_the_same_task_in_its_next_epoch(test_topic: str) -> None:
     task_id = dead_task(test_topic, "payload")
 
-    assert bus.replay(test_topic, task_id) == task_id
+    assert bus.replay(task_id, test_topic) == task_id
 
     task = bus.get_task(task_id, test_topic)
     assert (task.state, task.epoch, task.payload) == ("waiting", 1, "payload")
@@ -283,7 +283,7 @@ def test_a_replayed_letter_is_the_same_task_in_its_next_epoch(test_topic: str) -
 def test_a_replay_can_change_the_payload(test_topic: str) -> None:
     task_id = dead_task(test_topic)
 
-    bus.replay(test_topic, task_id, {"fixed": True})
+    bus.replay(task_id, test_topic, payload={"fixed": True})
 
     assert read_one(test_topic)[1]["payload"] == {"fixed": True}
 
@@ -291,7 +291,7 @@ def test_a_replay_can_change_the_payload(test_topic: str) -> None:
 def test_a_replay_can_make_the_payload_null(test_topic: str) -> None:
     task_id = dead_task(test_topic)
 
-    bus.replay(test_topic, task_id, None)
+    bus.replay(task_id, test_topic, payload=None)
 
     assert read_one(test_topic)[1]["payload"] is None
 
@@ -300,19 +300,19 @@ def test_a_replay_with_a_bad_payload_leaves_the_letter(test_topic: str) -> None:
     task_id = dead_task(test_topic)
 
     with pytest.raises(errors.InvalidPayload):
-        bus.replay(test_topic, task_id, float("nan"))
+        bus.replay(task_id, test_topic, payload=float("nan"))
 
-    assert bus.get_dead(test_topic, task_id).epoch == 0
+    assert bus.get_dead(task_id, test_topic).epoch == 0
 
 
 def test_a_task_dead_again_has_two_histories(test_topic: str) -> None:
     task_id = bus.enqueue_task(test_topic, "x")
     fail_for_good(test_topic, task_id)
 
-    bus.replay(test_topic, task_id)
+    bus.replay(task_id, test_topic)
     fail_for_good(test_topic, task_id)
 
-    letter = bus.get_dead(test_topic, task_id)
+    letter = bus.get_dead(task_id, test_topic)
     history = [(row["epoch"], row["attempt"]) for row in letter.attempts]
     assert history == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert letter.epoch == 1
@@ -324,7 +324,7 @@ def test_a_replayed_task_that_succeeds_leaves_no_history(
 ) -> None:
     task_id = bus.enqueue_task(test_topic, "x")
     fail_for_good(test_topic, task_id)
-    bus.replay(test_topic, task_id)
+    bus.replay(task_id, test_topic)
 
     with agents.running(test_topic, work.echo):
         wait_until(lambda: bus.get_task(task_id, test_topic).state == "done", 20)
@@ -337,7 +337,7 @@ def test_a_replay_keeps_the_options_of_the_task(test_topic: str) -> None:
     task_id = bus.enqueue_task(test_topic, 1, max_attempts=7, timeout_s=2.5)
     for _ in range(2):
         bus.move_to_dead(test_topic, read_one(test_topic)[0], {})
-        bus.replay(test_topic, task_id)
+        bus.replay(task_id, test_topic)
 
     task = bus.get_task(task_id, test_topic)
 
@@ -350,7 +350,7 @@ def test_of_sixteen_replays_at_once_exactly_one_succeeds(test_topic: str) -> Non
 
         def replay(_: int, task_id: str = task_id) -> bool:
             try:
-                return bus.replay(test_topic, task_id) == task_id
+                return bus.replay(task_id, test_topic) == task_id
             except errors.NotDead:
                 return False
 
@@ -369,7 +369,7 @@ def test_a_replay_against_a_discard_is_one_of_the_two(test_topic: str) -> None:
 
         def attempt(verb: Any, task_id: str = task_id) -> str:
             try:
-                verb(test_topic, task_id)
+                verb(task_id, test_topic)
             except errors.NotDead:
                 return "late"
             return str(verb.__name__)
@@ -392,7 +392,7 @@ def test_a_live_task_is_not_dead(test_topic: str, verb: Any) -> None:
     task_id = bus.enqueue_task(test_topic, 1)
 
     with pytest.raises(errors.NotDead, match=task_id):
-        verb(test_topic, task_id)
+        verb(task_id, test_topic)
 
     assert bus.get_task(task_id, test_topic).state == "waiting"
 
@@ -400,7 +400,7 @@ def test_a_live_task_is_not_dead(test_topic: str, verb: Any) -> None:
 @pytest.mark.parametrize("verb", [bus.replay, bus.discard, bus.undo])
 def test_an_unknown_task_has_no_letter(test_topic: str, verb: Any) -> None:
     with pytest.raises(errors.DeadLetterNotFound, match=UNKNOWN):
-        verb(test_topic, UNKNOWN)
+        verb(UNKNOWN, test_topic)
 
 
 @pytest.mark.parametrize("verb", [bus.replay, bus.discard, bus.undo])
@@ -409,7 +409,7 @@ def test_what_is_no_task_id_is_refused(
     test_topic: str, verb: Any, task_id: Any
 ) -> None:
     with pytest.raises(errors.InvalidName, match="task id"):
-        verb(test_topic, task_id)
+        verb(task_id, test_topic)
 
 
 # --- discard, undo
@@ -420,7 +420,7 @@ def test_a_discarded_letter_is_on_record(
 ) -> None:
     task_id = dead_task(test_topic, "payload")
 
-    bus.discard(test_topic, task_id)
+    bus.discard(task_id, test_topic)
 
     assert bus.get_task(task_id, test_topic).state == "discarded"
     assert (bus.list_dead(test_topic), bus.dead_groups(test_topic)) == ([], [])
@@ -435,13 +435,13 @@ def test_an_undone_letter_is_as_it_was(
 ) -> None:
     task_id = bus.enqueue_task(test_topic, "x", max_attempts=2)
     fail_for_good(test_topic, task_id)
-    before = bus.get_dead(test_topic, task_id)
+    before = bus.get_dead(task_id, test_topic)
     groups = bus.dead_groups(test_topic)
-    bus.discard(test_topic, task_id)
+    bus.discard(task_id, test_topic)
 
-    bus.undo(test_topic, task_id)
+    bus.undo(task_id, test_topic)
 
-    after = bus.get_dead(test_topic, task_id)
+    after = bus.get_dead(task_id, test_topic)
     for name in ("id", "payload", "error", "fingerprint", "fence", "attempts", "epoch"):
         assert getattr(after, name) == getattr(before, name), name
     assert (after.options, after.enqueued_at) == (before.options, before.enqueued_at)
@@ -453,21 +453,21 @@ def test_an_undone_letter_is_as_it_was(
 
 def test_an_undone_letter_can_be_replayed(test_topic: str) -> None:
     task_id = dead_task(test_topic)
-    bus.discard(test_topic, task_id)
-    bus.undo(test_topic, task_id)
+    bus.discard(task_id, test_topic)
+    bus.undo(task_id, test_topic)
 
-    bus.replay(test_topic, task_id)
+    bus.replay(task_id, test_topic)
 
     assert bus.get_task(task_id, test_topic).state == "waiting"
 
 
 def test_a_letter_can_be_undone_once(test_topic: str) -> None:
     task_id = dead_task(test_topic)
-    bus.discard(test_topic, task_id)
-    bus.undo(test_topic, task_id)
+    bus.discard(task_id, test_topic)
+    bus.undo(task_id, test_topic)
 
     with pytest.raises(errors.DeadLetterNotFound, match="nothing to undo"):
-        bus.undo(test_topic, task_id)
+        bus.undo(task_id, test_topic)
 
     assert bus.stats(test_topic)["dead"] == 1
 
@@ -476,62 +476,62 @@ def test_a_letter_can_be_discarded_undone_and_discarded_again(test_topic: str) -
     task_id = dead_task(test_topic)
 
     for _ in range(3):
-        bus.discard(test_topic, task_id)
-        bus.undo(test_topic, task_id)
+        bus.discard(task_id, test_topic)
+        bus.undo(task_id, test_topic)
 
     assert (bus.stats(test_topic)["dead"], drift(test_topic)) == (1, 0)
 
 
 def test_many_undos_at_once_bring_back_one_letter(test_topic: str) -> None:
     task_id = dead_task(test_topic)
-    bus.discard(test_topic, task_id)
+    bus.discard(task_id, test_topic)
 
     def undo(_: int) -> str:
         try:
-            return bus.undo(test_topic, task_id)
+            return bus.undo(task_id, test_topic)
         except errors.DeadLetterNotFound:
             return "late"
 
     with ThreadPoolExecutor(8) as pool:
         letters = set(pool.map(undo, range(16))) - {"late"}
 
-    assert letters == {bus.get_dead(test_topic, task_id).entry_id}
+    assert letters == {bus.get_dead(task_id, test_topic).entry_id}
     assert (bus.stats(test_topic)["dead"], drift(test_topic)) == (1, 0)
 
 
 def test_the_bin_is_emptied_after_its_hour(test_topic: str, settings: Settings) -> None:
     task_id = dead_task(test_topic)
-    bus.discard(test_topic, task_id)
+    bus.discard(task_id, test_topic)
     settings.MESH_BIN_KEEP_S = -1
 
     janitor.trim(test_topic)
 
     with pytest.raises(errors.DeadLetterNotFound, match="nothing to undo"):
-        bus.undo(test_topic, task_id)
+        bus.undo(task_id, test_topic)
 
 
 def test_the_bin_holds_the_newest(test_topic: str, settings: Settings) -> None:
     settings.MESH_BIN_MAX = 2
     ids = [dead_task(test_topic) for _ in range(3)]
     for task_id in ids:
-        bus.discard(test_topic, task_id)
+        bus.discard(task_id, test_topic)
 
-    bus.undo(test_topic, ids[2])
-    bus.undo(test_topic, ids[1])
+    bus.undo(ids[2], test_topic)
+    bus.undo(ids[1], test_topic)
 
     with pytest.raises(errors.DeadLetterNotFound):
-        bus.undo(test_topic, ids[0])
+        bus.undo(ids[0], test_topic)
 
 
 def test_an_undo_is_found_among_many_discarded_letters(test_topic: str) -> None:
     first = dead_task(test_topic)
-    bus.discard(test_topic, first)
+    bus.discard(first, test_topic)
     bus.enqueue_many(test_topic, range(520))
     for entry_id, fields in bus.read_group(test_topic, GROUP, "me", 520, block_ms=0):
         bus.move_to_dead(test_topic, entry_id, {})
-        bus.discard(test_topic, fields["id"])
+        bus.discard(fields["id"], test_topic)
 
-    bus.undo(test_topic, first)
+    bus.undo(first, test_topic)
 
     assert bus.get_task(first, test_topic).state == "dead"
 
@@ -543,12 +543,12 @@ def test_an_undo_never_touches_a_task_that_came_back_meanwhile(
     settings.MESH_DONE_WINDOW_S = 0
     settings.MESH_RESULTS_KEEP = 0
     task_id = dead_task(test_topic)
-    bus.discard(test_topic, task_id)
+    bus.discard(task_id, test_topic)
     wait_until(lambda: janitor.trim(test_topic) or not exists(test_topic, task_id))
     bus.enqueue_task(test_topic, "again", task_id=task_id)
 
     with pytest.raises((errors.Conflict, errors.DeadLetterNotFound)):
-        bus.undo(test_topic, task_id)
+        bus.undo(task_id, test_topic)
 
     assert bus.get_task(task_id, test_topic).payload == "again"
     assert bus.stats(test_topic)["dead"] == 0

@@ -186,11 +186,11 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     # Letters: replayed, discarded, undone, refused.
     for letter in bus.list_dead(test_topic):
         bus.enqueue_task(test_topic, letter.payload, task_id=letter.id)
-        bus.discard(test_topic, letter.id)
-        bus.undo(test_topic, letter.id)
-        bus.replay(test_topic, letter.id)
+        bus.discard(letter.id, test_topic)
+        bus.undo(letter.id, test_topic)
+        bus.replay(letter.id, test_topic)
         with pytest.raises(errors.NotDead):
-            bus.replay(test_topic, letter.id)
+            bus.replay(letter.id, test_topic)
     # Lost: handed over, cancelled, poison, foreign, of no task.
     taken = read(test_topic, 9)
     cancelled = bus.get_redis().hkeys(keys.named("tasks", test_topic))[0]

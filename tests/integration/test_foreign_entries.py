@@ -160,7 +160,7 @@ def test_an_adopted_entry_that_died_can_be_replayed_as_it_was(
     with agents.running(test_topic, work.failing, group=GROUP, max_attempts=1):
         wait_until(lambda: bus.stats(test_topic)["dead"] == 1, 20)
 
-    bus.replay(test_topic, task_id)
+    bus.replay(task_id, test_topic)
 
     [(_, fields)] = read(test_topic)
     assert json.loads(fields["json"]) == json.loads(text)
@@ -181,7 +181,7 @@ def test_an_adopted_entry_that_loses_its_agents_keeps_its_payload(
 
     [letter] = bus.list_dead(test_topic)
     assert letter.payload == json.loads(text)
-    bus.replay(test_topic, letter.id)
+    bus.replay(letter.id, test_topic)
     [(_, fields)] = read(test_topic)
     assert fields["payload"] == json.loads(text)
 

@@ -32,8 +32,8 @@ def test_a_letter_moved_with_its_error_is_replayed_as_it_was(test_topic: str) ->
     [(entry_id, fields)] = bus.read_group(test_topic, "mine", "me", block_ms=0)
 
     bus.move_to_dead(test_topic, entry_id, fields["payload"], error="seven")
-    died_of = bus.get_dead(test_topic, task_id).error["message"]
-    bus.replay(test_topic, task_id)
+    died_of = bus.get_dead(task_id, test_topic).error["message"]
+    bus.replay(task_id, test_topic)
 
     [(_, again)] = bus.read_group(test_topic, "mine", "me", block_ms=0)
     assert (died_of, again["payload"]) == ("seven", {"n": 7})

@@ -256,23 +256,23 @@ class Walk:
 
     def do_replay(self) -> None:
         if task_id := self.one("dead"):
-            bus.replay(self.topic, task_id)
+            bus.replay(task_id, self.topic)
             self.now(task_id, "waiting")
 
     def do_discard(self) -> None:
         if task_id := self.one("dead"):
-            bus.discard(self.topic, task_id)
+            bus.discard(task_id, self.topic)
             self.now(task_id, "discarded")
 
     def do_undo(self) -> None:
         if task_id := self.one("discarded"):
-            bus.undo(self.topic, task_id)
+            bus.undo(task_id, self.topic)
             self.now(task_id, "dead")
 
     def do_replay_what_is_not_dead(self) -> None:
         if task_id := self.one("waiting", "running", "delayed", "done", "cancelled"):
             with pytest.raises(errors.NotDead):
-                bus.replay(self.topic, task_id)
+                bus.replay(task_id, self.topic)
 
     def do_trim(self) -> None:
         bus.set_limits(self.topic, results_keep=self.chance.randint(0, 50))

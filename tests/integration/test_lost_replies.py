@@ -183,7 +183,7 @@ def test_a_replay_is_one_replay_and_a_success(test_topic: str, lose: Lose) -> No
     task_id = dead(test_topic)
     lose("replay", 2)
 
-    assert bus.replay(test_topic, task_id) == task_id
+    assert bus.replay(task_id, test_topic) == task_id
 
     assert bus.get_task(task_id, test_topic).epoch == 1
     assert bus.stats(test_topic)["replayed"] == 1
@@ -195,7 +195,7 @@ def test_a_discard_is_one_discard_and_a_success(test_topic: str, lose: Lose) -> 
     task_id = dead(test_topic)
     lose("discard")
 
-    bus.discard(test_topic, task_id)
+    bus.discard(task_id, test_topic)
 
     assert state(test_topic, task_id) == "discarded"
     assert bus.stats(test_topic)["discarded"] == 1
@@ -204,10 +204,10 @@ def test_a_discard_is_one_discard_and_a_success(test_topic: str, lose: Lose) -> 
 def test_an_undo_is_one_undo_and_a_success(test_topic: str, lose: Lose) -> None:
     warm(test_topic)
     task_id = dead(test_topic)
-    bus.discard(test_topic, task_id)
+    bus.discard(task_id, test_topic)
     lose("undo")
 
-    dead_id = bus.undo(test_topic, task_id)
+    dead_id = bus.undo(task_id, test_topic)
 
     assert [letter.entry_id for letter in bus.list_dead(test_topic)] == [dead_id]
     assert balance(test_topic) == (1, 0)

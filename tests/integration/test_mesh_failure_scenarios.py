@@ -316,7 +316,7 @@ def test_a_backlog_at_its_bound_refuses_no_retry_and_no_replay(
     ids = bus.enqueue_many(test_topic, range(20))
     bus.set_limits(test_topic, backlog_max=5)
 
-    bus.replay(test_topic, dead)
+    bus.replay(dead, test_topic)
     with pytest.raises(bus.TopicFull):
         bus.enqueue_task(test_topic, "refused")
     with agents.running(test_topic, second_time):

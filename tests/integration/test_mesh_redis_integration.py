@@ -455,9 +455,9 @@ def test_two_topics_never_touch_each_other(test_topic: str) -> None:
             bus.ack(test_topic, GROUP, found)
         else:
             bus.move_to_dead(test_topic, found, {})
-    bus.replay(test_topic, ids[0])
-    bus.discard(test_topic, ids[2])
-    bus.undo(test_topic, ids[2])
+    bus.replay(ids[0], test_topic)
+    bus.discard(ids[2], test_topic)
+    bus.undo(ids[2], test_topic)
     bus.cancel(ids[9], test_topic)
     bus.pause(test_topic)
     bus.set_limits(test_topic, results_keep=1)

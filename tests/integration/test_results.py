@@ -162,7 +162,7 @@ def test_a_task_that_was_not_done_is_never_called_done(
     else:
         [(entry_id, _)] = bus.read_group(test_topic, "workers", "me", block_ms=0)
         bus.move_to_dead(test_topic, entry_id, {})
-        bus.discard(test_topic, task_id)
+        bus.discard(task_id, test_topic)
 
     assert bus.get_task(task_id, test_topic).state == end
 

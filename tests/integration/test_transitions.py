@@ -141,7 +141,7 @@ def bring(desk: Desk, where: str) -> None:
     elif where in ("dead", "discarded"):
         desk.fail(item, final=True)
     if where == "discarded":
-        bus.discard(desk.topic, TASK_ID)
+        bus.discard(TASK_ID, desk.topic)
 
 
 PLACES = ["waiting", "delayed", "running", "retrying", "done", "dead", "discarded"]

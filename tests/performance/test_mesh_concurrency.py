@@ -112,7 +112,7 @@ def test_a_letter_replayed_by_many_at_once_is_replayed_once(test_topic: str) -> 
 
     def replay(_: int) -> bool:
         try:
-            bus.replay(test_topic, task_id)
+            bus.replay(task_id, test_topic)
         except bus.NotDead:
             return False
         return True

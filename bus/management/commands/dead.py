@@ -87,7 +87,7 @@ class Command(BaseCommand):
 
     def _show(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
-            letter = _found(task_id, options["topic"])
+            letter = dead.get_dead(task_id, options["topic"])
             text = orjson.dumps(_facts(letter), option=orjson.OPT_INDENT_2).decode()
             self.stdout.write(output.plain(text))
 
@@ -102,30 +102,25 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"--payload is not JSON: {exc}", returncode=2
                 ) from exc
-        self._each(options, lambda topic, i: dead.replay(topic, i, payload), "replayed")
+        self._each(
+            options, lambda *task: dead.replay(*task, payload=payload), "replayed"
+        )
 
     def _discard(self, options: dict[str, Any]) -> None:
         self._each(options, dead.discard, "discarded")
 
     def _undo(self, options: dict[str, Any]) -> None:
-        names = _names(options["topic"])
         for task_id in options["ids"]:
-            for at, name in enumerate(names):
-                try:
-                    dead.undo(name, task_id)
-                    self.stdout.write(f"{task_id} is dead again, in {name}")
-                    break
-                except errors.DeadLetterNotFound:
-                    if at == len(names) - 1:
-                        raise
+            dead.undo(task_id, options["topic"])
+            self.stdout.write(f"{task_id} is dead again")
 
     def _each(self, options: dict[str, Any], act: Any, done: str) -> None:
         """Act on every letter named; one that fails does not stop the others."""
         pairs = list(_chosen(options))
         failed = 0
-        for topic, task_id in pairs:
+        for task_id, topic in pairs:
             try:
-                act(topic, task_id)
+                act(task_id, topic)
                 self.stdout.write(f"{task_id} {done}")
             except (errors.NotFound, errors.Conflict) as exc:
                 failed += 1
@@ -141,18 +136,8 @@ def _names(topic: str | None) -> list[str]:
     return topics.list_topics() if topic is None else [keys.check_topic(topic)]
 
 
-def _found(task_id: str, topic: str | None) -> letters.DeadLetter:
-    for name in _names(topic):
-        try:
-            return dead.get_dead(name, task_id)
-        except errors.DeadLetterNotFound:
-            continue
-    where = f"topic {topic!r}" if topic else "any topic"
-    raise errors.DeadLetterNotFound(f"no dead letter of task {task_id} in {where}")
-
-
 def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The letters the command names, as (topic, task id)."""
+    """The letters the command names, as (task id, topic)."""
     if options["all"]:
         if not options["topic"] or options["ids"]:
             raise CommandError("--all needs --topic and no ids", returncode=2)
@@ -161,17 +146,17 @@ def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
         while page := dead.list_dead(options["topic"], 1000, before):
             letters += [letter.id for letter in page]
             before = page[-1].entry_id
-        yield from ((options["topic"], task_id) for task_id in reversed(letters))
+        yield from ((task_id, options["topic"]) for task_id in reversed(letters))
         return
     if not options["ids"]:
         raise CommandError("name one or more task ids, or --all", returncode=2)
     for task_id in options["ids"]:
         keys.check_task_id(task_id)
         if options["topic"]:
-            yield keys.check_topic(options["topic"]), task_id
+            yield task_id, keys.check_topic(options["topic"])
             continue
         try:
-            yield _found(task_id, None).topic, task_id
+            yield task_id, dead.get_dead(task_id).topic
         except errors.DeadLetterNotFound as exc:
             raise CommandError(str(exc), returncode=1) from exc
 
