@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .address import redis_url as _redis_url
 from .agents import deregister_agent, heartbeat_agent, list_agents, register_agent
+from .browse import list_tasks
 from .connection import get_redis, get_redis_async
 from .dead import (
     dead_groups,
@@ -61,6 +62,7 @@ from .twins import (
     aheartbeat_agent,
     alist_agents,
     alist_dead,
+    alist_tasks,
     alist_topics,
     amove_to_dead,
     apause,
@@ -89,6 +91,7 @@ __all__ = [
     "enqueue_many",
     "enqueue_task",
     "get_task",
+    "list_tasks",
     "tail_results",
     "wait_result",
     # Dead letters.
@@ -130,6 +133,7 @@ __all__ = [
     "aheartbeat_agent",
     "alist_agents",
     "alist_dead",
+    "alist_tasks",
     "alist_topics",
     "amove_to_dead",
     "apause",

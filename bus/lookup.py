@@ -85,29 +85,34 @@ def task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
     if not raw:
         return None
     if raw[0] == "live":
-        return _live_task(topic, task_id, *raw[1:])
+        return live_task(topic, task_id, *raw[1:])
     if raw[0] == "dead":
         fields = dict(zip(raw[2][::2], raw[2][1::2], strict=True))
         letter = letters.parse_letter(topic, raw[1], fields)
         if letter.id != task_id:
             return None  # known by its entry only, see `dead.py`
-        return Task(
-            id=task_id,
-            topic=topic,
-            payload=letter.payload,
-            state=messages.DEAD,
-            attempt=letters.executions(letter.attempts, letter.epoch),
-            epoch=letter.epoch,
-            fence=letter.fence,
-            enqueued_at=letter.enqueued_at,
-            attempts=letter.attempts,
-            error=letter.error,
-            ended_at=letter.died_at,
-        )
+        return dead_task(letter)
     if not raw[1]:
         state = raw[3] if len(raw) > 3 else messages.DONE
         return Task(task_id, topic, None, state, ended_at=messages.iso(int(raw[2])))
     return done_task(topic, task_id, messages.parse_row(raw[1]), str(raw[2]))
+
+
+def dead_task(letter: letters.DeadLetter) -> Task:
+    """A dead task from its letter."""
+    return Task(
+        id=letter.id,
+        topic=letter.topic,
+        payload=letter.payload,
+        state=messages.DEAD,
+        attempt=letters.executions(letter.attempts, letter.epoch),
+        epoch=letter.epoch,
+        fence=letter.fence,
+        enqueued_at=letter.enqueued_at,
+        attempts=letter.attempts,
+        error=letter.error,
+        ended_at=letter.died_at,
+    )
 
 
 def done_task(topic: str, task_id: str, row: dict[str, Any], entry_id: str) -> Task:
@@ -120,6 +125,7 @@ def done_task(topic: str, task_id: str, row: dict[str, Any], entry_id: str) -> T
         attempt=row.get("attempt", 0),
         fence=row.get("fence", ""),
         enqueued_at=row.get("enqueued_at"),
+        started_at=row.get("started_at"),
         agent=row.get("agent"),
         result=row.get("result"),
         error=row.get("error"),
@@ -127,7 +133,7 @@ def done_task(topic: str, task_id: str, row: dict[str, Any], entry_id: str) -> T
     )
 
 
-def _live_task(
+def live_task(
     topic: str,
     task_id: str,
     text: str,
@@ -137,6 +143,7 @@ def _live_task(
     who: str,
     log: str,
 ) -> Task:
+    """A live task from its record, payload, marks, due time, holder and attempts."""
     record = records.parse_record(text)
     options = records.parse_options(record.options)
     marks = records.parse_options(meta)

@@ -45,7 +45,8 @@ class Task:
     """One task, as a handler or `get_task` sees it.
 
     `attempt` counts executions from 1 within `epoch`; `epoch` counts replays from 0;
-    `fence` is the server's token of this delivery and grows with every one.
+    `fence` is the server's token of this delivery and grows with every one. When the
+    last attempt began (`started_at`) is known once the task is done.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Task:
     error: dict[str, Any] | None = None
     ended_at: str | None = None
     cancel_requested: bool = False
+    started_at: str | None = None
 
     @property
     def ended(self) -> bool:

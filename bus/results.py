@@ -35,6 +35,28 @@ def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]
     return found[:count]
 
 
+def page(
+    topic: str, count: int = 50, after: str | None = None, before: str | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Rows as `(entry id, row)`, the newest first; `before` continues below that id.
+
+    With `after` the rows newer than that id, the oldest first (up to `before`, if given
+    too). Rows of cancelled and discarded tasks are among them, told by their `state`;
+    rows that somebody else wrote come as they are.
+    """
+    key = keys.result_stream(topic)
+    keys.check_count(count, 1_000)
+    low = "-" if after is None else f"({keys.check_entry(after)}"
+    high = "+" if before is None else f"({keys.check_entry(before)}"
+    with refusals.guard():
+        client = connection.reader()
+        if after is None:
+            rows = client.xrevrange(key, high, low, count=count)
+        else:
+            rows = client.xrange(key, low, high, count=count)
+    return [_row(row) for row in rows]
+
+
 def _row(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:
     entry_id, fields = entry
     row = messages.parse_row(fields.get("json", "")) or dict(fields)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from . import agents, dead, groups, lookup, results, tasks, topics
+from . import agents, browse, dead, groups, lookup, results, tasks, topics
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +33,7 @@ aget_task = _twin(lookup.get_task)
 aheartbeat_agent = _twin(agents.heartbeat_agent)
 alist_agents = _twin(agents.list_agents)
 alist_dead = _twin(dead.list_dead)
+alist_tasks = _twin(browse.list_tasks)
 alist_topics = _twin(topics.list_topics)
 amove_to_dead = _twin(dead.move_to_dead)
 apause = _twin(topics.pause)

@@ -76,7 +76,7 @@ FLOORS: list[set[str]] = [
     },
     {"processes", "scripts", "supervisor"},
     {"agents", "deliveries", "lookup", "topics"},
-    {"dead"},
+    {"browse", "dead"},
     {"beats", "groups", "health", "janitor", "results", "runs", "tasks"},
     {"slots", "testing", "twins"},
     {"intake", "reports"},

@@ -1,0 +1,131 @@
+"""Pages of a topic's tasks by state; a page costs the same however many there are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Final
+
+import orjson
+
+from . import connection, errors, keys, letters, lookup, messages, refusals, scripts
+from .messages import Task
+
+PAGE_MOST: Final = 1_000
+
+# Where tasks of a state are, in the order in which they come. Waiting tasks that were
+# handed over are taken before new ones, so they stand first here too.
+_LIVE: Final = ("running", "handed", "fresh", "delayed")
+_PLACES: Final[dict[str | None, tuple[str, ...]]] = {
+    None: (*_LIVE, "dead", "ended"),
+    messages.RUNNING: ("running",),
+    messages.WAITING: ("handed", "fresh"),
+    messages.DELAYED: ("delayed",),
+    messages.DEAD: ("dead",),
+    messages.DONE: ("ended",),
+    messages.CANCELLED: ("ended",),
+    messages.DISCARDED: ("ended",),
+}
+
+
+def list_tasks(
+    topic: str, state: str | None = None, count: int = 50, cursor: str | None = None
+) -> tuple[list[Task], str | None]:
+    """A page of up to `count` tasks (1 to 1,000), with the cursor of the next page.
+
+    Live tasks come in the order in which they are run: running, waiting (oldest first),
+    delayed (next due first); then dead ones and ended ones, the newest first, as far as
+    results are kept. `state` picks one of them. The cursor is None after the last page;
+    pages may be short, since a look is bounded. Tasks that change their state between
+    two pages may be missed or seen twice. InvalidOption for an unknown state, or a
+    cursor that is not one of this topic and state.
+    """
+    keys.check_topic(topic)
+    keys.check_count(count, PAGE_MOST)
+    if state not in _PLACES:
+        known = ", ".join(messages.STATES)
+        raise errors.InvalidOption(f"state {state!r} is none of {known}")
+    places = _PLACES[state]
+    at, after = _opened(cursor, topic, state)
+    found: list[Task] = []
+    while at < len(places):
+        tasks, after = _look(places[at], topic, state, after, count - len(found))
+        found += tasks
+        if after:
+            return found, _closed(topic, state, at, after)
+        at += 1
+        if len(found) == count and at < len(places):
+            return found, _closed(topic, state, at, "")
+    return found, None
+
+
+def _look(
+    place: str, topic: str, state: str | None, after: str, count: int
+) -> tuple[list[Task], str]:
+    """Tasks of one place from behind `after`; where to go on, empty at its end."""
+    if place == "dead":
+        return _dead(topic, after, count)
+    if place == "ended":
+        last, flat = scripts.run("ended", topic, [after, count, state or ""])
+        rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return [_ended(topic, *row) for row in rows], last
+    last, flat = scripts.run("browse", topic, [place, after, count])
+    tasks = [
+        lookup.live_task(topic, *flat[at : at + 7]) for at in range(0, len(flat), 7)
+    ]
+    return tasks, last
+
+
+def _dead(topic: str, after: str, count: int) -> tuple[list[Task], str]:
+    with refusals.guard():
+        top = f"({after}" if after else "+"
+        key = keys.dead_stream(topic)
+        rows = connection.reader().xrevrange(key, top, "-", count=count)
+    found = [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
+    last = rows[-1][0] if len(rows) == count else ""
+    return [lookup.dead_task(letter) for letter in found], last
+
+
+def _ended(topic: str, entry_id: str, task_id: str, json: str) -> Task:
+    return lookup.done_task(topic, task_id, messages.parse_row(json), entry_id)
+
+
+def _closed(topic: str, state: str | None, at: int, after: str) -> str:
+    text = orjson.dumps([topic, state, at, after])
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+def _opened(cursor: str | None, topic: str, state: str | None) -> tuple[int, str]:
+    """The place and position in a cursor, or InvalidOption: it came from outside."""
+    if cursor is None:
+        return 0, ""
+    wrong = errors.InvalidOption(
+        f"cursor {cursor!r:.80} is none of topic {topic!r} and state {state!r}"
+    )
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True)
+        parts: Any = orjson.loads(text)
+        own_topic, own_state, at, after = parts
+        places = _PLACES[own_state]
+        fits = (own_topic, own_state) == (topic, state) and type(at) is int
+        if not fits or not 0 <= at < len(places) or not isinstance(after, str):
+            raise wrong
+        if after and places[at] == "delayed":
+            due, _, task_id = after.partition(" ")
+            if not (due.isascii() and due.isdigit() and len(due) < 16):
+                raise wrong
+            if keys.check_task_id(task_id) != task_id:
+                raise wrong
+        elif after and keys.check_entry(after) != after:
+            raise wrong
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        KeyError,
+        RecursionError,
+        binascii.Error,
+    ):
+        raise wrong from None
+    return at, after

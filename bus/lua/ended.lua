@@ -1,0 +1,32 @@
+-- One page of a topic's result rows, newest first, of one state or of all.
+-- KEYS: results
+-- ARGV: entry id to continue below ('' from the newest), how many, state ('' all)
+-- Returns {entry id to continue below or '', flat entry id, id, row}. A look covers 2,000
+--   rows and 4 MB at most, so a page may be short and still name where to go on.
+-- Only rows in our own shape tell their state here; one by hand without it counts as done.
+local from, want, state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local out, count, looked, bytes = {}, 0, 0, 0
+while true do
+  local top = from == '' and '+' or '(' .. from
+  local rows = call('XREVRANGE', results, top, '-', 'COUNT', 50)
+  for i = 1, #rows do
+    local id, json
+    from = rows[i][1]
+    for j = 1, #rows[i][2], 2 do
+      if rows[i][2][j] == 'id' then id = rows[i][2][j + 1] end
+      if rows[i][2][j] == 'json' then json = rows[i][2][j + 1] end
+    end
+    if id and json then
+      bytes = bytes + #json
+      local is = match(json:sub(1, 300),
+        '^{"id":"[^"]*","topic":"[^"]*","state":"([^"]*)"') or 'done'
+      if state == '' or is == state then
+        out[#out + 1], out[#out + 2], out[#out + 3] = from, id, json
+        count = count + 1
+      end
+    end
+    looked = looked + 1
+    if count == want or looked == 2000 or bytes > 4000000 then return { from, out } end
+  end
+  if #rows < 50 then return { '', out } end
+end
