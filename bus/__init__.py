@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from .address import redis_url as _redis_url
-from .agents import deregister_agent, heartbeat_agent, list_agents, register_agent
+from .agents import (
+    deregister_agent,
+    get_agent,
+    heartbeat_agent,
+    list_agents,
+    register_agent,
+)
 from .browse import list_tasks
 from .connection import get_redis, get_redis_async
 from .dead import (
@@ -57,6 +63,7 @@ from .twins import (
     aderegister_agent,
     adiscard,
     aenqueue_many,
+    aget_agent,
     aget_dead,
     aget_task,
     aheartbeat_agent,
@@ -115,6 +122,7 @@ __all__ = [
     "ack",
     "create_consumer_group",
     "deregister_agent",
+    "get_agent",
     "handler",
     "heartbeat_agent",
     "list_agents",
@@ -128,6 +136,7 @@ __all__ = [
     "aderegister_agent",
     "adiscard",
     "aenqueue_many",
+    "aget_agent",
     "aget_dead",
     "aget_task",
     "aheartbeat_agent",

@@ -184,6 +184,7 @@ class Agent:
             "last_read_at": messages.iso(
                 int(min(each.intake.last_read for each in self._lanes) * 1000)
             ),
+            "unread_s": round(max(each.intake.unread_s for each in self._lanes), 1),
             "meta": {},
         }
 

@@ -6,11 +6,11 @@ own runtime, the agent id itself for agents written by hand.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import redis
 
-from . import connection, errors, keys, messages, refusals, scripts
+from . import connection, errors, keys, messages, records, refusals, scripts
 
 _TTL_MOST_S = 24 * 3600
 
@@ -80,7 +80,8 @@ def deregister_agent(agent_id: str) -> bool:
 def deregister(agent_id: str, consumer: str, retry_s: float | None = None) -> bool:
     """End the registration of a consumer of an agent."""
     more = [keys.agent_key(agent_id)]
-    return bool(scripts.run("deregister", "", [consumer], more, retry_s=retry_s))
+    args = [consumer, agent_id]
+    return bool(scripts.run("deregister", "", args, more, retry_s=retry_s))
 
 
 def list_agents() -> list[dict[str, Any]]:
@@ -96,11 +97,100 @@ def list_agents() -> list[dict[str, Any]]:
     return [row for row in rows if row]
 
 
+def overview() -> list[dict[str, Any]]:
+    """Every agent of the last 24 h, also those that are gone; live ones first, by id.
+
+    Beside what the agent told of itself (`agent_id, agent_type, meta`, and for our
+    runtime `topics, slots, in_flight, done, failed, rss_bytes, cpu, version, host, pid,
+    started_at, last_read_at`; None where it told nothing):
+
+    expires_in_s  seconds its registration has left, 0 once it is gone
+    last_beat_at  its last registration or heartbeat
+    state         gone      expired or deregistered; the last record is kept 24 h
+                  late      no heartbeat for 0.6 of its ttl: two missed beats of ours
+                  draining  it finishes what it has in hand, or was told to
+                  deaf      it beats, but its reads failed for more than 6 s
+                  idle      nothing in flight
+                  live      anything else
+    """
+    with refusals.guard():
+        pipe = connection.reader().pipeline(transaction=False)
+        pipe.hgetall(keys.GONE)
+        pipe.time()
+        kept, now = pipe.execute()
+    found = [_seen(agent_id, text, _ms(now)) for agent_id, text in kept.items()]
+    rows = [row for row in found if row is not None]
+    return sorted(rows, key=lambda row: (row["state"] == "gone", row["agent_id"]))
+
+
+def get_agent(agent_id: str) -> dict[str, Any]:
+    """One row of `overview`; AgentNotFound if nobody was there under this id lately."""
+    keys.check_agent(agent_id)
+    with refusals.guard():
+        pipe = connection.reader().pipeline(transaction=False)
+        pipe.hget(keys.GONE, agent_id)
+        pipe.time()
+        text, now = pipe.execute()
+    row = _seen(agent_id, text or "", _ms(now))
+    if row is None:
+        raise errors.AgentNotFound(
+            f"no agent {agent_id!r}: it never registered here, or left over a day ago"
+        )
+    return row
+
+
+# What an agent may tell of itself beside its name, type and meta.
+_TOLD: Final = (
+    *("consumer", "slots", "in_flight", "done", "failed", "rss_bytes", "cpu"),
+    *("version", "host", "pid", "started_at", "last_read_at"),
+)
+_LATE_SHARE: Final = 0.6  # of the ttl: 1.8 s of 3 s are two missed beats of 0.8 s
+_DEAF_S: Final = 6.0  # three blocking reads
+
+
+def _seen(agent_id: str, text: str, now_ms: int) -> dict[str, Any] | None:
+    """A kept record `last beat|ttl|json` as pages show it; None for something else."""
+    beat_text, _, rest = text.partition("|")
+    ttl_text, _, json = rest.partition("|")
+    beat_ms, ttl_ms = records.number(beat_text), records.number(ttl_text)
+    record = messages.parse_row(json)
+    if beat_ms is None or ttl_ms is None or not record:
+        return None
+    meta, served = record.get("meta"), record.get("topics")
+    return {
+        "agent_id": agent_id,
+        "agent_type": record.get("agent_type"),
+        "meta": meta if isinstance(meta, dict) else {},
+        "state": _state(record, now_ms - beat_ms, ttl_ms),
+        "expires_in_s": max(0, beat_ms + ttl_ms - now_ms) / 1000,
+        "last_beat_at": messages.iso(beat_ms),
+        "topics": served if isinstance(served, list) else [],
+        **{name: record.get(name) for name in _TOLD},
+    }
+
+
+def _state(record: dict[str, Any], age_ms: int, ttl_ms: int) -> str:
+    if age_ms >= ttl_ms:
+        return "gone"
+    if age_ms > _LATE_SHARE * ttl_ms:
+        return "late"
+    if record.get("state") == "draining":
+        return "draining"
+    unread_s = record.get("unread_s")
+    if isinstance(unread_s, (int, float)) and unread_s > _DEAF_S:
+        return "deaf"
+    return "idle" if record.get("in_flight") == 0 else "live"
+
+
 def server_ms() -> int:
     """The server's time in ms, by which registrations expire."""
     with refusals.guard():
-        seconds, micros = connection.reader().time()
-    return int(seconds) * 1000 + int(micros) // 1000
+        return _ms(connection.reader().time())
+
+
+def _ms(time: tuple[int, int]) -> int:
+    """A reply of TIME in ms."""
+    return int(time[0]) * 1000 + int(time[1]) // 1000
 
 
 def registered_until(consumers: list[str]) -> list[float | None]:

@@ -108,7 +108,7 @@ class DeadLetterNotFound(NotFound):
 
 
 class AgentNotFound(NotFound):
-    """No live agent with this id."""
+    """No agent with this id was here lately."""
 
     code = "agent_not_found"
 

@@ -50,6 +50,7 @@ class Intake:
     def __init__(self, seat: Seat, host: Host, quiet: Quiet) -> None:
         self.paused = False
         self.last_read = time.time()
+        self._turned = time.monotonic()  # when reading was last in order
         self.clock_ms = 0.0  # server ms at monotonic 0
         self.topic_timeout_s: float | None = None
         self._seat, self._host, self._quiet = seat, host, quiet
@@ -58,6 +59,13 @@ class Intake:
         self._more = True  # whether a claim is likely to find something
         name = keys.client_name(seat.consumer)
         self._reader = connection.adedicated(block_s=_BLOCK_S, name=name)
+
+    @property
+    def unread_s(self) -> float:
+        """For how long every read has failed; 0 while there is a reason not to read."""
+        if self._host.closing or self._quiet.reserved:
+            return 0.0
+        return time.monotonic() - self._turned
 
     async def close(self) -> None:
         """Drop the reading connection."""
@@ -72,6 +80,7 @@ class Intake:
                     await self._recover()
                     self._recover_due = False
                 await self._read_once()
+                self._turned = time.monotonic()
                 pause_s = 0.05
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 # The reply may be lost while its tasks are ours: read our own first.

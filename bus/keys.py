@@ -22,6 +22,8 @@ errors        hash    fingerprint -> facts of its group
 counters      hash    lifetime counters, the ledger's left and right side
 settings      hash    working group, pause, limits
 events        stream  what happened, for pages; lossy by contract
+agents        zset    consumer -> expiry of its registration (ms, server clock)
+gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
 """
 
 from __future__ import annotations

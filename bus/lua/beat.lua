@@ -5,8 +5,8 @@
 call('HDEL', gone, '')
 local stored = call('GET', record)
 if not stored then return 0 end
-local json = ARGV[4] == '' and stored or ARGV[4]
+local now, json = now_ms(), ARGV[4] == '' and stored or ARGV[4]
 call('SET', record, json, 'PX', ARGV[3])
-call('ZADD', agents, int(now_ms() + tonumber(ARGV[3])), ARGV[2])
-call('HSET', gone, ARGV[1], json)
+call('ZADD', agents, int(now + tonumber(ARGV[3])), ARGV[2])
+call('HSET', gone, ARGV[1], int(now) .. '|' .. ARGV[3] .. '|' .. json)
 return 1

@@ -1,0 +1,182 @@
+"""Agents as pages show them, the gone ones too."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus import agents, errors, janitor, keys
+from tests.support import agents as runtime
+from tests.support import work
+from tests.support.waiting import wait_until
+
+
+def states() -> dict[str, str]:
+    return {row["agent_id"]: row["state"] for row in agents.overview()}
+
+
+def age(client: redis.Redis, agent_id: str, by_s: float) -> None:
+    """Let the agent's last beat lie further back."""
+    kept: Any = client.hget(keys.GONE, agent_id)
+    beat, rest = kept.split("|", 1)
+    client.hset(keys.GONE, agent_id, f"{int(beat) - int(by_s * 1000)}|{rest}")
+
+
+def told(agent_id: str, ttl_s: float = 60, **facts: Any) -> None:
+    """Register as our runtime does, with these facts."""
+    record = {"agent_id": agent_id, "agent_type": "mesh", "meta": {}, **facts}
+    agents.register(agent_id, f"{agent_id}#1", ttl_s, record)
+
+
+def test_an_agent_of_the_runtime_shows_what_it_does(test_topic: str) -> None:
+    with runtime.running(test_topic, work.echo, agent_id="echo-1", concurrency=4):
+        bus.wait_result(bus.enqueue_task(test_topic, 1), test_topic)
+        wait_until(lambda: bus.get_agent("echo-1")["done"] == 1)
+
+        row = bus.get_agent("echo-1")
+
+        assert row["state"] == "idle"
+        assert (row["topics"], row["slots"], row["in_flight"]) == ([test_topic], 4, 0)
+        assert 0 < row["expires_in_s"] <= 3
+        assert row["rss_bytes"] > 0 and row["pid"] and row["version"]
+        assert row["last_beat_at"] >= row["started_at"]
+        assert agents.overview()[0].keys() == row.keys()
+
+    row = bus.get_agent("echo-1")
+    assert (row["state"], row["expires_in_s"]) == ("gone", 0)
+    assert (row["done"], row["topics"]) == (1, [test_topic])
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({"in_flight": 0}, "idle"),
+        ({"in_flight": 2}, "live"),
+        ({}, "live"),
+        ({"in_flight": 0, "unread_s": 6.1}, "deaf"),
+        ({"in_flight": 0, "unread_s": 5.9}, "idle"),
+        ({"in_flight": 2, "state": "draining", "unread_s": 9}, "draining"),
+        ({"unread_s": "soon", "in_flight": None}, "live"),
+    ],
+)
+def test_a_state_says_what_matters_most(
+    test_topic: str, facts: dict[str, Any], state: str
+) -> None:
+    told("one", **facts)
+
+    assert states() == {"one": state}
+
+
+@pytest.mark.parametrize(
+    ("age_s", "state"), [(1.7, "idle"), (1.9, "late"), (2.9, "late"), (3.1, "gone")]
+)
+def test_two_missed_beats_are_late_and_the_end_of_the_ttl_is_gone(
+    test_topic: str, redis_client: redis.Redis, age_s: float, state: str
+) -> None:
+    told("one", 3.0, in_flight=0)
+
+    age(redis_client, "one", age_s)
+
+    assert states() == {"one": state}
+
+
+def test_an_agent_by_hand_is_late_after_most_of_its_own_ttl(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.register_agent("by-hand", "shell", 100, {"v": 1})
+    age(redis_client, "by-hand", 61)
+    assert states() == {"by-hand": "late"}
+
+    bus.heartbeat_agent("by-hand", 100)
+
+    row = bus.get_agent("by-hand")
+    assert (row["state"], row["meta"], row["topics"]) == ("live", {"v": 1}, [])
+    assert row["in_flight"] is None and 99 < row["expires_in_s"] <= 100
+
+
+def test_the_gone_stand_behind_the_others_and_keep_their_last_record(
+    test_topic: str,
+) -> None:
+    bus.register_agent("a", "shell", meta={"v": 1})
+    bus.register_agent("b", "shell")
+    bus.deregister_agent("a")
+
+    rows = agents.overview()
+
+    assert [(row["agent_id"], row["state"]) for row in rows] == [
+        ("b", "live"),
+        ("a", "gone"),
+    ]
+    assert rows[1]["meta"] == {"v": 1}
+    assert [row["agent_id"] for row in bus.list_agents()] == ["b"]
+
+
+def test_one_that_comes_back_is_live_again(test_topic: str) -> None:
+    bus.register_agent("a", "shell")
+    bus.deregister_agent("a")
+
+    bus.register_agent("a", "shell")
+
+    assert states() == {"a": "live"}
+
+
+def test_an_agent_nobody_saw_is_not_found(redis_client: redis.Redis) -> None:
+    with pytest.raises(errors.AgentNotFound, match="'ghost'"):
+        bus.get_agent("ghost")
+    with pytest.raises(errors.InvalidName):
+        bus.get_agent("a b")
+
+
+def test_what_somebody_else_wrote_among_them_is_passed_over(
+    redis_client: redis.Redis,
+) -> None:
+    rows = {"x": "{}", "y": "1|2|[]", "z": "a|b|{}", "w": ""}
+    redis_client.hset(keys.GONE, mapping=rows)
+
+    assert agents.overview() == []
+
+
+def test_a_thousand_agents_take_one_round_trip(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1_000):
+        told(f"agent-{n}", in_flight=n % 2, topics=["mail"], slots=8)
+    agents.overview()
+
+    began = time.perf_counter()
+    rows = agents.overview()
+    took_s = time.perf_counter() - began
+
+    assert len(rows) == 1_000
+    assert took_s < 0.25  # 10 ms on a quiet machine
+
+
+def test_the_last_record_goes_with_the_day(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.register_agent("old", "shell")
+    bus.register_agent("new", "shell")
+    redis_client.zadd(keys.AGENTS, {"old": time.time() * 1000 - 25 * 3_600_000})
+
+    janitor.forget_agents()
+
+    assert states() == {"new": "live"}
+
+
+def test_an_agent_whose_reads_fail_while_it_beats_is_deaf(
+    test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "_DEAF_S", 0.3)
+    with runtime.running(test_topic, work.echo, agent_id="echo-1"):
+        wait_until(lambda: states().get("echo-1") == "idle")
+        redis_client.rename(bus.task_stream(test_topic), "moved-away")
+        redis_client.set(bus.task_stream(test_topic), "no stream")
+
+        wait_until(lambda: states()["echo-1"] == "deaf", 10)
+
+        redis_client.rename("moved-away", bus.task_stream(test_topic))
+        wait_until(lambda: states()["echo-1"] == "idle", 10)
