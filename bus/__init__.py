@@ -63,6 +63,7 @@ from .twins import (
     aderegister_agent,
     adiscard,
     aenqueue_many,
+    aexplain,
     aget_agent,
     aget_dead,
     aget_task,
@@ -81,6 +82,7 @@ from .twins import (
     aundo,
     await_result,
 )
+from .whynot import explain_by_id as explain
 
 __all__ = [
     # Connections and names.
@@ -97,6 +99,7 @@ __all__ = [
     "cancel",
     "enqueue_many",
     "enqueue_task",
+    "explain",
     "get_task",
     "list_tasks",
     "tail_results",
@@ -136,6 +139,7 @@ __all__ = [
     "aderegister_agent",
     "adiscard",
     "aenqueue_many",
+    "aexplain",
     "aget_agent",
     "aget_dead",
     "aget_task",

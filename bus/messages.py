@@ -14,6 +14,7 @@ import functools
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -84,6 +85,14 @@ def iso(ms: int) -> str:
     ms = min(ms, 253_402_300_799_999)
     second, milli = divmod(ms, 1000)
     return f"{_iso_second(second)}.{milli:03d}Z"
+
+
+def iso_ms(text: Any) -> int | None:
+    """The ms since 1970 of ISO 8601 text; None for whatever somebody else wrote."""
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def entry_ms(entry_id: str) -> int:

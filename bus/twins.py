@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from . import agents, browse, dead, groups, lookup, results, tasks, topics
+from . import agents, browse, dead, groups, lookup, results, tasks, topics, whynot
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +28,7 @@ adead_groups = _twin(dead.dead_groups)
 aderegister_agent = _twin(agents.deregister_agent)
 adiscard = _twin(dead.discard)
 aenqueue_many = _twin(tasks.enqueue_many)
+aexplain = _twin(whynot.explain_by_id)
 aget_agent = _twin(agents.get_agent)
 aget_dead = _twin(dead.get_dead)
 aget_task = _twin(lookup.get_task)

@@ -16,7 +16,7 @@ import redis.asyncio
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, lines, scripts, wire
+from bus import errors, janitor, keys, lines, scripts, timeline, wire
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -217,6 +217,11 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     janitor.forget_agents()
     scripts.run("drop_consumer", test_topic, [GROUP, "nobody"])
     bus.stats(test_topic)
+    for state in ("running", "waiting", "delayed", None):
+        bus.list_tasks(test_topic, state)
+    for task in bus.list_tasks(test_topic)[0]:
+        bus.explain(task.id, test_topic)
+        timeline.timeline(task)
 
     assert fourth
     assert fence.denied() == []

@@ -1,0 +1,351 @@
+"""The mesh explains itself: why a task is not running, and what happened to it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus import agents, errors, keys, timeline, whynot
+from tests.support import agents as runtime
+from tests.support import work
+from tests.support.desk import GROUP, Desk
+from tests.support.waiting import wait_until
+
+
+def serve(topic: str, **facts: Any) -> None:
+    """An agent of the runtime as the registry knows it."""
+    record = {"agent_id": "a1", "agent_type": "mesh", "meta": {}, "topics": [topic]}
+    agents.register("a1", "a1#1", 60, {**record, **facts})
+
+
+def told(task_id: str, topic: str) -> list[str]:
+    """What a task's timeline says happened."""
+    return [row["what"] for row in timeline.timeline(bus.get_task(task_id, topic))]
+
+
+# --- waiting
+
+
+def test_nobody_serves_the_topic(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    said = bus.explain(task_id)
+
+    assert said == (
+        f"No live agent serves topic '{test_topic}': start one, such as "
+        f"`manage.py agent --topic {test_topic}`; it is next."
+    )
+
+
+def test_the_topic_is_paused(test_topic: str) -> None:
+    serve(test_topic)
+    bus.pause(test_topic)
+    bus.enqueue_many(test_topic, range(3))
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    said = bus.explain(task_id, test_topic)
+
+    assert "is paused: nothing starts until it resumes" in said
+    assert "about 3 tasks are ahead of it" in said
+
+
+def test_it_is_next(test_topic: str) -> None:
+    serve(test_topic, slots=4, in_flight=0)
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert bus.explain(task_id) == "It is next; an agent will take it at once."
+
+
+def test_all_slots_are_busy(test_topic: str) -> None:
+    serve(test_topic, slots=4, in_flight=4)
+    bus.enqueue_task(test_topic, 0)
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    said = bus.explain(task_id)
+
+    assert said == "All 4 slots of an agent are busy; 1 task is ahead of it."
+
+
+def test_the_agents_are_deaf(test_topic: str) -> None:
+    serve(test_topic, unread_s=60)
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert "cannot read" in bus.explain(task_id)
+
+
+def test_the_pace_says_when(test_topic: str) -> None:
+    serve(test_topic, slots=4, in_flight=4)
+    desk = Desk(test_topic)
+    bus.enqueue_many(test_topic, range(90))
+    desk.complete(*desk.claim(60))
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    said = bus.explain(task_id)
+
+    assert re.fullmatch(
+        r"About 30 tasks are ahead of it, about [\d.]+ (s|min \d+ s) "
+        r"at the present pace\.",
+        said,
+    )
+
+
+def test_tasks_that_were_handed_over_count_as_ahead(test_topic: str) -> None:
+    serve(test_topic)
+    desk = Desk(test_topic)
+    sent = bus.enqueue_many(test_topic, range(4))
+    desk.release(*desk.claim(2))
+
+    assert "it is next" in bus.explain(sent[0]).lower()
+    assert "1 task is ahead" in bus.explain(sent[1])
+    assert "bout 3 tasks are ahead" in bus.explain(sent[3])
+
+
+def test_nobody_counts_a_long_queue_to_its_end(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    serve(test_topic)
+    bus.enqueue_many(test_topic, range(5_000))
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert "ore than 1,000 tasks are ahead of it" in bus.explain(task_id)
+
+
+def test_an_agent_by_hand_without_registration_serves_too(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 0)
+    bus.read_group(test_topic, "mine", "me", block_ms=0)
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert bus.explain(task_id) == "It is next; an agent will take it at once."
+
+
+def test_a_suspect_waits_to_be_alone(test_topic: str) -> None:
+    serve(test_topic)
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    for alone in (False, False):
+        desk.claim(alone=alone)
+        desk.lose()
+
+    said = bus.explain(task_id)
+
+    assert said.startswith(
+        "It lost 2 agents while they ran it, so the next one runs it"
+    )
+
+
+# --- delayed
+
+
+def test_a_scheduled_task_says_when_it_is_due(test_topic: str) -> None:
+    serve(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1, delay_s=3_600)
+
+    said = bus.explain(task_id)
+
+    due = bus.get_task(task_id).due_at
+    assert re.fullmatch(
+        rf"It was sent to start later: it is due in (59 min 5\d s|1 h 0 min),"
+        rf" at {due}\.",
+        said,
+    )
+
+
+def test_a_retry_says_what_went_wrong_and_when_it_is_tried_again(
+    test_topic: str,
+) -> None:
+    serve(test_topic)
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1, max_attempts=3)
+    desk.fail(desk.one(), message="no paper\nin the tray", delay_s=90)
+
+    said = bus.explain(task_id)
+
+    assert said.startswith("Attempt 2 of 3 is due in ")
+    assert said.endswith("; the last one ended with ValueError: no paper in the tray.")
+
+
+def test_a_delayed_task_says_too_that_nobody_will_run_it(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, 1, delay_s=60)
+
+    assert "; then no live agent serves topic" in bus.explain(task_id)
+
+
+# --- running, ended
+
+
+def test_a_running_task_says_who_holds_it(test_topic: str) -> None:
+    bus.set_limits(test_topic, max_attempts=4)
+    task_id = bus.enqueue_task(test_topic, 1)
+    Desk(test_topic).claim()
+
+    said = bus.explain(task_id)
+
+    assert re.fullmatch(
+        r"Agent desk runs it, attempt 1 of 4; "
+        r"the last sign of life for it came 0\.\d s ago\.",
+        said,
+    )
+    bus.cancel(task_id)
+    assert "and is told to stop it" in bus.explain(task_id)
+
+
+def test_a_silent_agent_is_told_of(test_topic: str, redis_client: redis.Redis) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    item = Desk(test_topic).one()
+    redis_client.xclaim(
+        bus.task_stream(test_topic), GROUP, "desk#1", 0, [item.sid], idle=9_000
+    )
+
+    assert "after 15 s of silence another agent takes it over" in bus.explain(task_id)
+
+
+def test_every_end_is_told(test_topic: str) -> None:
+    desk = Desk(test_topic)
+    sent = bus.enqueue_many(test_topic, range(4))
+    held = {item.id: item for item in desk.claim(3)}
+    desk.complete(held[sent[0]])
+    desk.fail(held[sent[1]], final=True, message="no ink")
+    desk.fail(held[sent[2]], final=True, message="no ink")
+    bus.discard(sent[2])
+    bus.cancel(sent[3])
+
+    done, dead, discarded, cancelled = map(bus.explain, sent)
+
+    assert done.startswith("It was done by agent desk at 2")
+    assert re.fullmatch(
+        r"It is dead since 2\S+ after 1 attempt: ValueError: no ink; replay runs it\.",
+        dead,
+    )
+    assert discarded.endswith("of ValueError: no ink, and its letter was discarded.")
+    assert cancelled.startswith("It was cancelled at 2")
+
+
+def test_an_unknown_task_is_not_explained_away(redis_client: redis.Redis) -> None:
+    with pytest.raises(errors.TaskNotFound):
+        bus.explain("0198c0de-0000-7000-8000-00000000abcd")
+
+
+def test_an_explanation_costs_the_same_however_long_the_queue_is(
+    test_topic: str,
+) -> None:
+    bus.enqueue_many(test_topic, ["x" * 20_000] * 2_000)
+    task_id = bus.enqueue_task(test_topic, 1)
+    bus.explain(task_id)
+
+    began = time.perf_counter()
+    said = bus.explain(task_id)
+
+    assert "more than" in said
+    assert time.perf_counter() - began < 0.2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0.0 s"),
+        (0.44, "0.4 s"),
+        (12.3, "12 s"),
+        (119.6, "2 min 0 s"),
+        (200, "3 min 20 s"),
+        (7_500, "2 h 5 min"),
+        (200_000, "2 d 7 h"),
+    ],
+)
+def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
+    assert whynot.span(seconds) == text
+
+
+# --- timeline
+
+
+def test_a_timeline_tells_a_whole_life_in_order(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, 1, max_attempts=2)
+    desk = Desk(test_topic)
+    desk.claim()
+    desk.lose()
+    with runtime.running(test_topic, work.failing, agent_id="one", backoff_s=0.001):
+        wait_until(lambda: bus.get_task(task_id).state == "dead", 20)
+        bus.discard(task_id)
+        bus.undo(task_id)
+        bus.replay(task_id)
+        wait_until(lambda: bus.get_task(task_id).epoch == 1, 20)
+        wait_until(lambda: bus.get_task(task_id).state == "dead", 20)
+
+    rows = timeline.timeline(bus.get_task(task_id))
+
+    assert [row["what"] for row in rows] == [
+        "enqueued",
+        "lost",
+        *("started", "failed") * 2,
+        *("discarded", "restored", "replayed"),
+        *("started", "failed") * 2,
+        "dead",
+    ]
+    assert rows[0]["at"] <= rows[6]["at"] <= rows[8]["at"] <= rows[-1]["at"]
+    assert (rows[1]["agent"], rows[2]["agent"]) == ("desk#1", "one")
+    assert rows[-1]["detail"] == "ValueError: cannot do 1"
+
+
+async def flaky(payload: Any, task: Any) -> Any:
+    """Fails the first time."""
+    if task.attempt == 1:
+        raise ValueError("not yet")
+
+
+def test_a_done_task_tells_of_the_attempts_before(test_topic: str) -> None:
+    with runtime.running(test_topic, flaky, backoff_s=0.001):
+        task_id = bus.enqueue_task(test_topic, str(time.time()))
+        wait_until(lambda: bus.get_task(task_id).state == "done", 20)
+
+    rows = timeline.timeline(bus.get_task(task_id))
+    assert [row["what"] for row in rows] == ["enqueued", "failed", "started", "done"]
+    assert rows[1]["detail"] == "attempt 1 of 5"
+
+
+def test_a_live_task_ends_with_how_it_stands(test_topic: str) -> None:
+    desk = Desk(test_topic)
+    waiting = bus.enqueue_task(test_topic, 1)
+    assert told(waiting, test_topic) == ["enqueued"]
+    desk.claim()
+    bus.cancel(waiting)
+    assert told(waiting, test_topic) == ["enqueued", "cancel asked for", "running"]
+    delayed = bus.enqueue_task(test_topic, 1, delay_s=60)
+
+    rows = timeline.timeline(bus.get_task(delayed))
+
+    assert [row["what"] for row in rows] == ["enqueued", "due"]
+    assert rows[1]["at"] == bus.get_task(delayed).due_at
+
+
+def test_a_replay_whose_event_is_gone_stands_without_its_time(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk.fail(desk.one(), final=True)
+    bus.replay(task_id)
+    desk.fail(desk.one(), final=True)
+    redis_client.delete(keys.named("events", test_topic))
+
+    rows = timeline.timeline(bus.get_task(task_id))
+
+    assert [(row["what"], row["at"] is None) for row in rows][3] == ("replayed", True)
+    assert [row["what"] for row in rows][-1] == "dead"
+
+
+def test_a_result_by_hand_has_a_timeline_too(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    [(entry_id, _)] = bus.read_group(test_topic, "g", "c")
+    row = f'{{"id":"{task_id}","enqueued_at":[1],"finished_at":7,"error":"x"}}'
+    redis_client.xadd(bus.result_stream(test_topic), {"id": task_id, "json": row})
+    bus.ack(test_topic, "g", entry_id)
+
+    assert told(task_id, test_topic) == ["enqueued", "done"]
+    assert bus.explain(task_id).startswith("It was done at ")
