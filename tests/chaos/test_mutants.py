@@ -1,0 +1,199 @@
+"""Proof that the model test bites: each of these broken scripts makes it fail.
+
+Every mutant is one plausible mistake in one script. One that survives means a promise
+nobody watches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import redis
+
+from bus import scripts
+from tests.chaos.test_state_machine import poison_comes_soon, walk
+
+WALKS = 40  # at most; nearly all are noticed by one of the first three
+
+OWNER = "holds(tasks_stream, group, sid, me)"
+MUTANTS: dict[str, tuple[str, str, str]] = {
+    "complete: anybody may end a task": (
+        "complete",
+        "r.n == fence_n and held(sid)",
+        "true",
+    ),
+    "complete: an old fence will do": (
+        "complete",
+        "r.n == fence_n and held(sid)",
+        "held(sid)",
+    ),
+    "complete: the entry stays": (
+        "complete",
+        "call('XDEL', tasks_stream, unpack(sids))",
+        "",
+    ),
+    "complete: the record stays": (
+        "complete",
+        "call('HDEL', tasks, unpack(gone_ids))",
+        "",
+    ),
+    "complete: the end is not remembered": (
+        "complete",
+        "call('ZADD', done, unpack(scores))",
+        "",
+    ),
+    "complete: nothing is counted": (
+        "complete",
+        "call('HINCRBY', counters, 'done', #mine)",
+        "",
+    ),
+    "complete: the history stays": (
+        "complete",
+        "if #forget > 0 then call('HDEL', attempts, unpack(forget)) end",
+        "",
+    ),
+    "fail: anybody may fail a task": (
+        "fail",
+        "or not holds(tasks_stream, working, sid, me)",
+        "",
+    ),
+    "fail: an old fence will do": ("fail", "r.sid ~= sid or r.n ~= fence_n", "false"),
+    "fail: attempts are not counted": (
+        "fail",
+        "r.attempt = r.attempt + 1",
+        "",
+    ),
+    "fail: a final failure is tried again": ("fail", "ARGV[9] ~= '1' and", ""),
+    "fail: a cancel is forgotten": (
+        "fail",
+        "if match(r.flags, 'c') then",
+        "if false then",
+    ),
+    "fail: the payload is not parked": (
+        "fail",
+        "call('HSET', parked, id, meta .. '\\n' .. e.json)",
+        "",
+    ),
+    "release: blind XCLAIM": (
+        "release",
+        f"r.n == fence_n and {OWNER}",
+        "true",
+    ),
+    "release: the fence does not grow": ("release", "r.n = r.n + 1", ""),
+    "reclaim: lost leases are not counted": ("reclaim", "r.lost = r.lost + 1", ""),
+    "reclaim: poison lives on": ("reclaim", "r.lost >= allowed", "false"),
+    "reclaim: a cancel is forgotten": (
+        "reclaim",
+        "if match(r.flags, 'c') then",
+        "if false then",
+    ),
+    "heartbeat: blind XCLAIM": (
+        "heartbeat",
+        f"and r.n == fence_n\n      and {OWNER}",
+        "",
+    ),
+    "claim: suspects are given with others": (
+        "claim",
+        "paused or r.lost >= suspect_at",
+        "paused",
+    ),
+    "claim: handed-over suspects are given with others": (
+        "claim",
+        "alone == (r.lost >= suspect_at)",
+        "true",
+    ),
+    "claim: pause is not looked at": ("claim", "set[1] == '1'", "false"),
+    "claim: an entry without a record is given": (
+        "claim",
+        "if not r then return drop(sid) end",
+        "if not r then return give(sid, e, '0-0|0|0|0|0||') end",
+    ),
+    "promote: the entry is not named in the record": (
+        "promote",
+        "call('HSET', tasks, id, write_record(r))",
+        "",
+    ),
+    "promote: the parked payload stays": (
+        "promote",
+        "call('HDEL', parked, id)",
+        "",
+    ),
+    "enqueue: another payload under a known id": (
+        "enqueue",
+        "if stored and stored ~= json then",
+        "if false then",
+    ),
+    "enqueue: an ended task is sent again": (
+        "enqueue",
+        "elseif finished[n] then",
+        "elseif false then",
+    ),
+    "enqueue: a dead task is sent again": (
+        "enqueue",
+        "elseif buried[n] then",
+        "elseif false then",
+    ),
+    "enqueue: nothing is counted": (
+        "enqueue",
+        "call('HINCRBY', counters, 'accepted', accepted)",
+        "",
+    ),
+    "cancel: a running task is torn out": (
+        "cancel",
+        "if who and who ~= HANDED then",
+        "if false then",
+    ),
+    "cancel: the entry stays": ("cancel", "call('XDEL', tasks_stream, r.sid)", ""),
+    "cancel: the due time stays": ("cancel", "call('ZREM', delayed, id)", ""),
+    "replay: the letter stays": (
+        "replay",
+        "if now_dead ~= dead_id then return { 'moved' } end",
+        "call('HSET', tasks, id, '1-1|0|1|0|0||') return { 'replayed', '1-1' }",
+    ),
+    "replay: the epoch stands still": ("replay", "'|0|' .. ARGV[5] ..", "'|0|0' .."),
+    "discard: nothing is counted": (
+        "discard",
+        "call('HINCRBY', counters, 'discarded', 1)",
+        "",
+    ),
+    "undo: the row of the discard stays": ("undo", "call('ZREM', done, id)", ""),
+    "ack: the record stays": ("ack", "call('HDEL', tasks, e.id)", ""),
+    "move_to_dead: the entry stays": (
+        "move_to_dead",
+        "call('XDEL', tasks_stream, sid)",
+        "",
+    ),
+    "move_to_dead: the record stays": (
+        "move_to_dead",
+        "call('HDEL', tasks, id)\n",
+        "\n",
+    ),
+}
+
+
+@pytest.mark.usefixtures(poison_comes_soon.__name__)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_script_is_noticed(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    verb, old, new = MUTANTS[name]
+    script = scripts.SCRIPTS[verb]
+    assert old in script.text, "the script has changed: bring the mutant along"
+    text = script.text.replace(old, new)
+    sha = hashlib.sha1(text.encode()).hexdigest()
+    mutant = replace(script, text=text, sha=sha)
+    monkeypatch.setitem(scripts.SCRIPTS, verb, mutant)
+
+    caught = any(_stumbles(redis_client, seed) for seed in range(WALKS))
+
+    assert caught, f"{WALKS} walks did not notice"
+
+
+def _stumbles(client: redis.Redis, seed: int) -> bool:
+    try:
+        walk(client, seed)
+    except (Exception, pytest.fail.Exception):
+        return True
+    return False

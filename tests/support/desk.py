@@ -1,0 +1,114 @@
+"""A consumer of the agent runtime that makes one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import bus
+from bus import connection, deliveries, failures, janitor, messages
+from bus.deliveries import Completion, Delivery, Failure, Seat
+
+T = TypeVar("T")
+GROUP = "workers"
+
+
+class Desk:
+    """Claims, ends, gives back; `lose` is what a janitor does once it counts as dead.
+
+    With a `loop` its connection stays open from call to call; close it then.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        consumer: str = "desk#1",
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.topic, self.consumer = topic, consumer
+        self._loop = loop
+        self._client: Any = None
+        bus.create_consumer_group(topic, GROUP)
+
+    def claim(self, want: int = 1, *, alone: bool = False) -> list[Delivery]:
+        return self._ask(lambda seat: deliveries.claim(seat, want, alone)).deliveries
+
+    def one(self) -> Delivery:
+        [item] = self.claim()
+        return item
+
+    def complete(self, *items: Delivery, result: str = '"ok"') -> list[str]:
+        done = [Completion(item, self._row(item, result), 1, 2) for item in items]
+        return self._ask(lambda seat: deliveries.complete(seat, done))
+
+    def fail(
+        self,
+        item: Delivery,
+        *,
+        message: str = "no",
+        delay_s: float = 3_600,
+        final: bool = False,
+        max_attempts: int = 5,
+    ) -> str:
+        error = failures.plain("ValueError", message, "failed")
+        line = failures.attempt_line(
+            epoch=item.record.epoch,
+            attempt=item.record.attempt + 1,
+            agent="desk",
+            fence=item.fence,
+            started_ms=item.received_ms,
+            finished_ms=item.received_ms + 5,
+            error=error,
+        )
+        said = json.dumps(error).encode()
+        mark = failures.fingerprint(error)
+        end = Failure(item, line, said, mark, delay_s, final, max_attempts, 3)
+        return self._ask(lambda seat: deliveries.fail(seat, end))
+
+    def release(self, *items: Delivery) -> int:
+        return self._ask(lambda seat: deliveries.release(seat, items))
+
+    def beat(self, *items: Delivery) -> deliveries.Beat:
+        client: Any = connection.writer()
+        return deliveries.heartbeat(client, self.topic, GROUP, self.consumer, items)
+
+    def lose(self) -> int:
+        return janitor.take(self.topic, GROUP, self.consumer, idle_ms=0)
+
+    def close(self) -> None:
+        if self._loop is not None and self._client is not None:
+            self._loop.run_until_complete(self._client.aclose())
+
+    def _row(self, item: Delivery, result: str) -> bytes:
+        return messages.result_row(
+            item.id,
+            self.topic,
+            item.json,
+            result.encode(),
+            agent="desk",
+            attempt=item.record.attempt + 1,
+            fence=item.fence,
+            enqueued_ms=item.enqueued_ms,
+            started_ms=item.received_ms,
+            finished_ms=item.received_ms + 5,
+        )
+
+    def _ask(self, call: Callable[[Seat], Awaitable[T]]) -> T:
+        if self._loop is not None:
+            return self._loop.run_until_complete(self._asked(call))
+
+        async def once() -> T:
+            client = connection.adedicated()
+            try:
+                return await call(Seat(client, self.topic, GROUP, self.consumer))
+            finally:
+                await client.aclose()
+
+        return asyncio.run(once())
+
+    async def _asked(self, call: Callable[[Seat], Awaitable[T]]) -> T:
+        if self._client is None:
+            self._client = connection.adedicated()
+        return await call(Seat(self._client, self.topic, GROUP, self.consumer))
