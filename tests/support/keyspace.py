@@ -152,10 +152,7 @@ def _ended(space: _Space) -> list[str]:
     found += [
         f"the row of {task_id} is not in the index"
         for task_id in rows
-        if task_id
-        and task_id not in space.done
-        and task_id not in space.records
-        # Discarded tasks that were sent or replayed again keep their older row.
-        and task_id not in space.dead_index
+        if task_id and task_id not in space.done
     ]
+    found += [f"task {task_id} has {n} rows" for task_id, n in rows.items() if n > 1]
     return found
