@@ -4,10 +4,10 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench doctor wheels clean venv venv-lint
+.PHONY: help run demo test chaos-quick chaos lint bench doctor wheels clean venv venv-lint
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo '  Options go through ARGS, as in: make run ARGS="--agents 4"'
 
 run: venv ## run the mesh here: server, agents; Ctrl-C stops all
@@ -18,6 +18,13 @@ demo: venv ## send the standard library through two agents, show what comes back
 
 test: venv ## all tests that need no browser and no benchmark machine
 	@$(VENV) -m pytest -n auto $(ARGS)
+
+chaos-quick: venv ## attack the state machine for a minute or two
+	@$(VENV) -m pytest -n auto -m chaos $(ARGS)
+
+chaos: venv ## the same for a quarter of an hour
+	@MESH_CHAOS_RUNS=1000 MESH_CHAOS_WALKS=1000 MESH_CHAOS_CUTS=500 \
+	  $(VENV) -m pytest -n auto -m chaos --timeout 900 $(ARGS)
 
 lint: venv-lint ## ruff, its formatter, mypy
 	@$(VENV) -m ruff check .

@@ -25,6 +25,8 @@ from bus.server import EmbeddedServer
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
 
+pytestmark = pytest.mark.chaos
+
 CUTS = int(os.environ.get("MESH_CHAOS_CUTS", "40"))
 STEPS = 240
 SEED = int(os.environ.get("MESH_CHAOS_SEED", "7"))

@@ -15,6 +15,8 @@ import redis
 from bus import scripts
 from tests.chaos.test_state_machine import poison_comes_soon, walk
 
+pytestmark = pytest.mark.chaos
+
 WALKS = 40  # at most; nearly all are noticed by one of the first three
 
 OWNER = "holds(tasks_stream, group, sid, me)"

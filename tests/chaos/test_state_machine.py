@@ -34,6 +34,8 @@ from bus.deliveries import Delivery
 from tests.support.desk import GROUP, Desk
 from tests.support.keyspace import wounds
 
+pytestmark = pytest.mark.chaos
+
 RUNS = int(os.environ.get("MESH_CHAOS_RUNS", "25"))
 WALKS = int(os.environ.get("MESH_CHAOS_WALKS", "12"))
 STEPS = 60
