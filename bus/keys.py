@@ -24,6 +24,7 @@ settings      hash    working group, pause, limits
 events        stream  what happened, for pages; lossy by contract
 agents        zset    consumer -> expiry of its registration (ms, server clock)
 gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
+bucket        string  when a token bucket is full again (us, server clock); until then
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from . import errors
 
 _TOPIC = re.compile(r"[a-z0-9](?:[a-z0-9:._-]{0,62}[a-z0-9_-])?")
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
+_BUCKET = re.compile(r"[A-Za-z0-9:._@-]{1,128}")
 _RESERVED = frozenset({"agents"})
 
 # The pseudo-consumer that holds entries handed over inside the pending list.
@@ -139,6 +141,13 @@ def agent_key(agent_id: str) -> str:
 def group_key(topic: str, fingerprint: str) -> str:
     """Key of the dead letters that share one failure fingerprint."""
     return f"mesh:{{{topic}}}:group:{fingerprint}"
+
+
+def rate_key(name: str) -> str:
+    """Key of one token bucket, in a slot of its own; any text may name it."""
+    if not _BUCKET.fullmatch(name):
+        name = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return f"mesh:rate:{{{name}}}"
 
 
 _OF_TOPIC: Final = {
