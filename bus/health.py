@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import redis
 
-from . import address, agents, conf, connection, errors, refusals, topics
+from . import address, agents, conf, connection, errors, keys, refusals, topics
 
 OK: Final = "ok"
 WARN: Final = "warn"
@@ -44,6 +44,7 @@ def checks() -> list[Check]:
     found.append(_version(info))
     found += _server(client, info)
     found.append(_connections(client))
+    found += _keys(client)
     found += _mesh()
     return found
 
@@ -125,6 +126,26 @@ def _connections(client: Any) -> Check:
             "allow it to the user in REDIS_URL: ACL SETUSER … +client|list",
         )
     return Check("liveness", OK, "tasks of killed agents are handed over within 5 s")
+
+
+def _keys(client: Any) -> Iterator[Check]:
+    """Whether idempotency keys are remembered for as long as they should."""
+    names = topics.list_topics()
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        for seen in ("seen0", "seen1"):
+            pipe.hget(keys.named(seen, name), "@early")
+    early = pipe.execute() if names else []
+    for name, *spans in zip(names, early[::2], early[1::2], strict=True):
+        hours = [int(ms) / 3_600_000 for ms in spans if ms]
+        if hours:
+            yield Check(
+                "keys",
+                WARN,
+                f"topic {name} had 500,000 idempotency keys within {min(hours):.1f} h: "
+                "they are remembered for about that long, not for a day",
+                "send fewer tasks with a key, or spread them over topics",
+            )
 
 
 def _mesh() -> Iterator[Check]:

@@ -60,6 +60,11 @@ def found(topic: str, task_id: str) -> Task | None:
     return task_of(topic, task_id, scripts.run("get_task", topic, [task_id]))
 
 
+async def afound(topic: str, task_id: str) -> Task | None:
+    """`found` for asyncio."""
+    return task_of(topic, task_id, await scripts.arun("get_task", topic, [task_id]))
+
+
 def _searched(task_id: str) -> list[Task]:
     """Ask every known topic; one pipeline after one look at their names."""
     with refusals.guard():

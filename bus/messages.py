@@ -139,6 +139,15 @@ def _encoded(value: Any, what: str, limit: int) -> bytes:
         text = orjson.dumps(value, option=_STRICT)
     except (TypeError, ValueError, RecursionError) as exc:
         raise errors.InvalidPayload(f"{what} is not JSON: {exc}") from None
+    return _small(text, what, limit)
+
+
+def check_size(text: bytes) -> bytes:
+    """JSON of a payload that somebody else checked, or PayloadTooLarge."""
+    return _small(text, "payload", conf.PAYLOAD_MAX_BYTES)
+
+
+def _small(text: bytes, what: str, limit: int) -> bytes:
     if len(text) > limit:
         raise errors.PayloadTooLarge(
             f"{what} has {len(text):,} bytes of JSON, more than the {limit:,} allowed; "

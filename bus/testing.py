@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import errors, handlers, messages, tasks
+from . import accepting, errors, handlers, messages
+from .accepting import Accepted
 from .conf import conf
 from .messages import Task
+from .wanted import new_id
 
 _ANY: Any = object()
 
@@ -36,32 +38,31 @@ def collect() -> Iterator[list[Sent]]:
     """Collect what is enqueued inside instead of sending it; checks are as strict."""
     sent: list[Sent] = []
 
-    def take(batch: tasks.Batch) -> list[tasks.Accepted]:
+    def take(batch: accepting.Batch) -> list[Accepted]:
         known = {item.id: item.payload for item in sent if item.topic == batch.topic}
-        accepted = []
-        for at, task_id in enumerate(batch.ids):
+        outcomes = []
+        for item in batch.items:
             # The value an agent would get, after its way through JSON.
-            due, _, text = batch.args[4 + at * 4 : 7 + at * 4]
-            payload = messages.decode(text)
-            if task_id in known:
-                if known[task_id] != payload:
-                    raise errors.TaskConflict(f"task id {task_id} is taken")
-            else:
-                sent.append(Sent(task_id, batch.topic, payload, bool(due)))
-                known[task_id] = payload
-            state = messages.DELAYED if due else messages.WAITING
-            accepted.append(tasks.Accepted(task_id, state, True))
-        return accepted
+            payload = messages.decode(item.json)
+            state = messages.DELAYED if item.due else messages.WAITING
+            new, error = item.id not in known, None
+            if new:
+                sent.append(Sent(item.id, batch.topic, payload, bool(item.due)))
+                known[item.id] = payload
+            elif not messages.same(known[item.id], payload):
+                error = errors.TaskConflict(f"task id {item.id} is taken")
+            outcomes.append(Accepted(item.id, state, new, error))
+        return outcomes
 
-    async def atake(batch: tasks.Batch) -> list[tasks.Accepted]:
+    async def atake(batch: accepting.Batch) -> list[Accepted]:
         return take(batch)
 
-    before = tasks.send, tasks.asend
-    tasks.send, tasks.asend = take, atake
+    before = accepting.send, accepting.asend
+    accepting.send, accepting.asend = take, atake
     try:
         yield sent
     finally:
-        tasks.send, tasks.asend = before
+        accepting.send, accepting.asend = before
 
 
 def assert_enqueued(
@@ -92,7 +93,7 @@ def run_inline(topic: str, payload: Any, *, attempt: int = 1) -> Any:
     if found is None:
         raise errors.HandlerError(f"no handler serves topic {topic!r}")
     value = messages.decode(messages.encode(payload))
-    task = Task(tasks.new_id(), topic, value, attempt=attempt, fence="0-1.0")
+    task = Task(new_id(), topic, value, attempt=attempt, fence="0-1.0")
     if found.is_async:
         result = asyncio.run(found.function(value, task))
     else:

@@ -1,9 +1,12 @@
 -- Accept up to 100 tasks: into the stream, or parked until they are due.
--- KEYS: tasks_stream tasks delayed parked done dead_index dead counters settings minutes hours
--- ARGV: backlog bound, dead-letter bound, this call's bound or '',
---       then per task: id, due ('' now, '+ms' from now, 'ms' since 1970), options, json
+-- KEYS: tasks_stream tasks delayed parked done dead_index dead counters settings minutes hours seen0 seen1
+-- ARGV: backlog bound, dead-letter bound, this call's bound or '', '1' if tasks have
+--       six parts, then per task: id, due ('' now, '+ms' from now, 'ms' since 1970),
+--       options, json; then digest of the payload if the id stands for an idempotency
+--       key, else '', and this task's own bound or ''
 -- Returns per task: 1 waiting, 2 delayed, 3 known and live, 0 full,
---   {4, 'json'} known but with another text, {5, entry} done, {6, entry} dead letter.
+--   {4, 'json'} known but with another text, {5, entry} done, {6, entry} dead letter,
+--   {7, 3 live, 5 done, 6 dead} known by its key, or {7, -1} known with another digest.
 -- A known id is never sent twice; where the texts differ (or live elsewhere) the caller
 -- compares the values. The first write is XADD or HSET: refused whole at maxmemory.
 local now -- asked for only where needed: the id of a new entry carries it
@@ -14,17 +17,31 @@ local dead_full = call('XLEN', dead) >= tonumber(bounds[2] or ARGV[2])
 local live = call('HLEN', tasks)
 
 local ids = {}
-for i = 4, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+local six = ARGV[4] == '1'
+local step = six and 6 or 4
+for i = 5, #ARGV, step do ids[#ids + 1] = ARGV[i] end
 local records = call('HMGET', tasks, unpack(ids))
 local finished = call('ZMSCORE', done, unpack(ids))
 local buried = call('HMGET', dead_index, unpack(ids))
 
-local out, fresh, seen = {}, {}, {}
+-- Keys outlive the results of their tasks, so they are asked first.
+local newer = six and call('HMGET', seen0, unpack(ids)) or {}
+local older = six and call('HMGET', seen1, unpack(ids)) or {}
+
+local out, fresh, seen, learned = {}, {}, {}, {}
 local accepted, repeated = 0, 0
 for n = 1, #ids do
-  local id, at = ids[n], 4 + (n - 1) * 4
+  local id, at = ids[n], 5 + (n - 1) * step
   local due, options, json = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  if records[n] then
+  local digest, most = six and ARGV[at + 4] or '', six and ARGV[at + 5] or ''
+  local known = digest ~= '' and (newer[n] or older[n])
+  if known then
+    out[n] = { 7, -1 }
+    if known == digest then
+      repeated = repeated + 1
+      out[n][2] = records[n] and 3 or buried[n] and 6 or 5
+    end
+  elseif records[n] then
     local r = read_record(records[n])
     local stored
     if r and r.sid ~= '' then
@@ -49,7 +66,7 @@ for n = 1, #ids do
   elseif buried[n] then
     repeated = repeated + 1
     out[n] = { 6, buried[n] }
-  elseif dead_full or live >= bound then
+  elseif dead_full or live >= bound or (most ~= '' and live >= tonumber(most)) then
     out[n] = 0
   else
     local wait
@@ -72,6 +89,10 @@ for n = 1, #ids do
     fresh[#fresh + 1] = id
     fresh[#fresh + 1] = sid .. '|0|0|0|0||' .. options
     seen[id] = json
+    if digest ~= '' then
+      learned[#learned + 1] = id
+      learned[#learned + 1] = digest
+    end
     live = live + 1
     accepted = accepted + 1
   end
@@ -81,6 +102,23 @@ if accepted > 0 then
   call('HINCRBY', counters, 'accepted', accepted)
   if not now then now = tonumber(match(fresh[2], '^%d+')) end
   tally(minutes, hours, now, { a = accepted })
+end
+if #learned > 0 then
+  -- Two generations, each filled for a day (or to its bound) and kept for another.
+  local one, two = call('HGET', seen0, '@'), call('HGET', seen1, '@')
+  local current, since = seen0, tonumber(one or 0)
+  if tonumber(two or 0) > since then current, since = seen1, tonumber(two) end
+  local full = call('HLEN', current) >= 500000
+  if since == 0 or full or now - since >= 86400000 then
+    if since > 0 then
+      current = current == seen0 and seen1 or seen0
+      call('UNLINK', current)
+    end
+    call('HSET', current, '@', int(now))
+    if full then call('HSET', current, '@early', int(now - since)) end
+    call('PEXPIRE', current, 172800000)
+  end
+  call('HSET', current, unpack(learned))
 end
 -- A repeat writes too, so that WAIT on this connection covers the original.
 if repeated > 0 then call('HINCRBY', counters, 'repeated', repeated) end
