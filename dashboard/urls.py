@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
+
+from dashboard import actions, sign_in, views
 
 app_name = "dashboard"
-urlpatterns: list[URLPattern | URLResolver] = []
+urlpatterns = [
+    path("", views.overview, name="overview"),
+    path("topics/", views.topics, name="topics"),
+    path("topics/<str:topic>/", views.topic, name="topic"),
+    path("topics/<str:topic>/send", actions.send, name="send"),
+    path("topics/<str:topic>/pause", actions.pause, name="pause"),
+    path("topics/<str:topic>/resume", actions.resume, name="resume"),
+    path("tasks/", views.tasks, name="tasks"),
+    path("tasks/<str:task_id>/", views.task, name="task"),
+    path("tasks/<str:task_id>/cancel", actions.cancel, name="cancel"),
+    path("results/", views.results, name="results"),
+    path("agents/", views.agents, name="agents"),
+    path("agents/<str:agent_id>/", views.agent, name="agent"),
+    path("dead/", views.dead, name="dead"),
+    path("dead/groups/<str:fingerprint>/", views.group, name="group"),
+    path("dead/<str:task_id>/", views.letter, name="letter"),
+    path("dead/<str:task_id>/replay", actions.replay, name="replay"),
+    path("dead/<str:task_id>/discard", actions.discard, name="discard"),
+    path("dead/<str:task_id>/undo", actions.undo, name="undo"),
+    path("login/", sign_in.login, name="login"),
+    path("logout", sign_in.logout, name="logout"),
+    path("theme", sign_in.theme, name="theme"),
+]

@@ -10,3 +10,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("", include("dashboard.urls")),
 ]
+
+# Pages for what went wrong. They take no part in the API, which answers for itself.
+handler403 = "dashboard.failures.forbidden"
+handler404 = "dashboard.failures.not_found"
+handler500 = "dashboard.failures.server_error"

@@ -1,0 +1,168 @@
+"""Forms that change something: each one audited, told about, and safe to click twice.
+
+A second click meets what the first one did and says so; nothing happens twice. Tasks
+are sent under an id that the form was rendered with, and a replay names the letter it
+saw: one that died again in between has another entry id.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages as toasts
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+
+import bus
+from bus import audit, errors, messages, roles
+from dashboard import links, views
+from dashboard.access import action, back_of, confirmed
+from dashboard.frame import shown
+
+
+def _back(request: HttpRequest, default: str) -> HttpResponse:
+    """303: whatever the form's method was, the next page is fetched with GET."""
+    return HttpResponse(status=303, headers={"Location": back_of(request, default)})
+
+
+def _topic(request: HttpRequest) -> str | None:
+    return request.POST.get("topic") or request.GET.get("topic") or None
+
+
+@action(roles.REPLAY)
+def replay(request: Any, task_id: str) -> HttpResponse:
+    """Put a dead letter back to work."""
+    topic = _topic(request)
+    try:
+        letter = bus.get_dead(task_id, topic)
+        seen = request.POST.get("entry")
+        if seen and seen != letter.entry_id:
+            raise errors.NotDead("it was replayed, and is dead again")
+        bus.replay(letter.id, letter.topic)
+    except (errors.NotDead, errors.DeadLetterNotFound):
+        # Known, but no letter: the first click of two, or somebody else's.
+        task = bus.get_task(task_id, topic)
+        says = "Not replayed: somebody was first. The task is {} now."
+        toasts.warning(request, format_html(says, task.state))
+        return _back(request, links.task(task.id, task.topic))
+    audit.record(request.principal, roles.REPLAY, topic=letter.topic, target=letter.id)
+    url = links.task(letter.id, letter.topic)
+    says = 'Replayed: <a href="{}">the task</a> is back in {}.'
+    toasts.success(request, format_html(says, url, letter.topic))
+    return _back(request, url)
+
+
+@confirmed(roles.DISCARD)
+def discard(request: Any, task_id: str) -> HttpResponse:
+    """Ask, then put a dead letter away."""
+    topic = _topic(request)
+    if request.method != "POST":
+        letter = bus.get_dead(task_id, topic)
+        context = {"section": "dead", "letter": letter, "next": back_of(request, "")}
+        return shown(request, "discard.html", context)
+    task = bus.get_task(task_id, topic)
+    url = links.letter(task.id, task.topic)
+    if task.state == messages.DISCARDED:
+        return _back(request, url)  # the second click
+    try:
+        bus.discard(task.id, task.topic)
+    except (errors.NotDead, errors.DeadLetterNotFound):
+        task = bus.get_task(task.id, task.topic)
+        says = "Not discarded: the task is {} now."
+        toasts.warning(request, format_html(says, task.state))
+        return _back(request, links.task(task.id, task.topic))
+    audit.record(request.principal, roles.DISCARD, topic=task.topic, target=task.id)
+    says = 'Discarded. <a href="{}">Undo</a> is possible for an hour.'
+    toasts.success(request, format_html(says, url))
+    return _back(request, url)
+
+
+@action(roles.UNDO)
+def undo(request: Any, task_id: str) -> HttpResponse:
+    """Bring a discarded letter back."""
+    task = bus.get_task(task_id, _topic(request))
+    url = links.letter(task.id, task.topic)
+    try:
+        bus.undo(task.id, task.topic)
+    except (errors.DeadLetterNotFound, errors.Conflict) as exc:
+        if task.state != messages.DEAD:  # else the second click
+            toasts.warning(request, _sentence(exc))
+        return _back(request, url)
+    audit.record(request.principal, roles.UNDO, topic=task.topic, target=task.id)
+    toasts.success(request, "Undone: the dead letter is back.")
+    return _back(request, url)
+
+
+@action(roles.CANCEL)
+def cancel(request: Any, task_id: str) -> HttpResponse:
+    """Cancel a task; one that runs ends when its agent hears of it."""
+    task = bus.get_task(task_id, _topic(request))
+    url = links.task(task.id, task.topic)
+    try:
+        state = bus.cancel(task.id, task.topic)
+    except errors.NotCancellable as exc:
+        toasts.warning(request, _sentence(exc))
+        return _back(request, url)
+    audit.record(request.principal, roles.CANCEL, topic=task.topic, target=task.id)
+    if state == messages.CANCELLED:
+        toasts.success(request, "Cancelled.")
+    else:
+        text = "Its agent is told to stop; a result that is quicker still counts."
+        toasts.success(request, text)
+    return _back(request, url)
+
+
+@action(roles.PAUSE)
+def pause(request: Any, topic: str) -> HttpResponse:
+    """Start no more tasks of a topic."""
+    return _set_paused(request, topic, True)
+
+
+@action(roles.PAUSE)
+def resume(request: Any, topic: str) -> HttpResponse:
+    """Start tasks of a topic again."""
+    return _set_paused(request, topic, False)
+
+
+def _set_paused(request: Any, topic: str, paused: bool) -> HttpResponse:
+    url = links.topic(topic)
+    if topic not in bus.list_topics():
+        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
+    if bus.stats(topic)["paused"] == paused:
+        return _back(request, url)  # the second click
+    (bus.pause if paused else bus.resume)(topic)
+    verb = "pause" if paused else "resume"
+    audit.record(request.principal, verb, topic=topic, target=topic)
+    says = (
+        "{} is paused: running tasks end, no other starts."
+        if paused
+        else ("{} runs again.")
+    )
+    toasts.success(request, format_html(says, topic))
+    return _back(request, url)
+
+
+@action(roles.ENQUEUE)
+def send(request: Any, topic: str) -> HttpResponse:
+    """Send a task from the topic's page; a mistake is shown beside the field."""
+    text = request.POST.get("task", "")
+    task_id = request.POST.get("task_id", "")
+    try:
+        payload = messages.decode(text.strip())
+        bus.enqueue_task(topic, payload, task_id=task_id or None)
+    except (errors.DecodeError, errors.InvalidPayload, errors.TopicFull) as exc:
+        draft = {"task_id": task_id, "task": text, "error": _sentence(exc)}
+        context = views.topic_context(topic, draft)
+        return shown(request, "topic.html", context, status=422)
+    except errors.TaskConflict:
+        # Sent before, then changed and sent again from the same form: another task.
+        task_id = bus.enqueue_task(topic, payload)
+    audit.record(request.principal, roles.ENQUEUE, topic=topic, target=task_id)
+    says = 'Sent: <a href="{}">the task</a> is on its way.'
+    toasts.success(request, format_html(says, links.task(task_id, topic)))
+    return _back(request, links.task(task_id, topic))
+
+
+def _sentence(exc: Exception) -> str:
+    text = str(exc)
+    return f"{text[:1].upper()}{text[1:]}."

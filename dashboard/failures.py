@@ -1,0 +1,74 @@
+"""Pages for what went wrong: not allowed, not there, Redis away, our own mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest, HttpResponse
+from django.template import loader
+
+from bus import accounts, errors, roles
+from dashboard import frame
+
+
+def forbidden(request: Any, exception: Any = None) -> HttpResponse:
+    """403: the role lacks the verb, or the user has no role at all."""
+    principal = _principal(request)
+    context = {"who": principal, "ask": _admins() if principal else []}
+    return _page(request, "403.html", context, 403)
+
+
+def _admins() -> list[str]:
+    """Some of those who can give somebody a role."""
+    users = get_user_model().objects.filter(is_active=True)
+    named = users.filter(groups__name=roles.ADMIN) | users.filter(is_superuser=True)
+    return list(named.distinct().order_by("pk").values_list("username", flat=True)[:3])
+
+
+def not_found(request: Any, exception: Any = None) -> HttpResponse:
+    """404: no such page, task, letter, agent or topic."""
+    # Django's own resolver errors list our routes; sentences of the bus are for eyes.
+    cause = getattr(exception, "__cause__", None)
+    says = str(cause) if isinstance(cause, errors.BusError) else ""
+    return _page(request, "404.html", {"says": says}, 404)
+
+
+def unavailable(request: HttpRequest, exception: errors.BusUnavailable) -> HttpResponse:
+    """503: Redis does not answer, or refuses for now."""
+    unknown = isinstance(exception, errors.OutcomeUnknown)
+    context = {"unknown": unknown, "changed": request.method == "POST"}
+    response = _page(request, "503.html", context, 503)
+    response["Retry-After"] = "5"
+    return response
+
+
+def csrf_failure(request: Any, reason: str = "") -> HttpResponse:
+    """403 for a form without its token: an old tab, cookies off, or another site."""
+    return _page(request, "csrf.html", {}, 403)
+
+
+def server_error(request: Any) -> HttpResponse:
+    """500: nothing but a page; whatever failed is in the log.
+
+    Rendered without a request: whatever broke may break context processors as well.
+    """
+    text = loader.render_to_string("dashboard/500.html", {"theme": "auto"})
+    return HttpResponse(text, status=500)
+
+
+def _principal(request: Any) -> roles.Principal | None:
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        return None
+    return accounts.of_user(user)
+
+
+def _page(
+    request: Any, template: str, context: dict[str, Any], status: int
+) -> HttpResponse:
+    """The page, with navigation for those who may use it."""
+    principal = _principal(request)
+    if principal is not None and principal.may(roles.READ):
+        request.principal = principal
+    return frame.shown(request, template, context, status)

@@ -1,0 +1,125 @@
+"""Values as text for eyes: durations, numbers, bytes, JSON, errors."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any, Final
+
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+NOTHING: Final = "–"
+# A page shows this much of a payload; more would only make the browser slow.
+_PRETTY_MOST: Final = 64 * 1024
+
+
+def duration(seconds: object) -> str:
+    """Seconds as `850 ms`, `3.2 s`, `4 m 10 s`, `2 h 5 m`, `3 d 4 h`."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return NOTHING
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, below, smaller in _UNITS:
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {unit} {rest} {smaller}"
+    return f"{whole} s"
+
+
+_UNITS: Final = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+
+
+def ms(value: object) -> str:
+    """Milliseconds as a duration."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    return duration(value / 1000)
+
+
+def number(value: object) -> str:
+    """A count with its thousands set apart; what is unknown is no zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    return f"{value:,.0f}"
+
+
+def compact(value: object) -> SafeString | str:
+    """A count for a tile: `1.2 k`, `3.4 M`; whole in its title."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            divisor = 1e3 if unit == "k" else size
+            text = f"{value / divisor:.1f} {unit}"
+            return format_html('<span title="{}">{}</span>', number(value), text)
+    return number(value)
+
+
+def rate(value: object) -> str:
+    """Things per minute, with a decimal where there are few."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    return f"{value:.1f}" if 0 < value < 9.95 else f"{value:,.0f}"
+
+
+def size(value: object) -> str:
+    """Bytes in binary units."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return NOTHING
+
+
+def short(task_id: object) -> str:
+    """An id shortened in its middle: ids of one second share their beginning."""
+    text = str(task_id or "")
+    return text if len(text) <= 18 else f"{text[:8]}…{text[-6:]}"
+
+
+def preview(value: Any, most: int = 100) -> str:
+    """JSON in one line, cut after `most` characters."""
+    text = value if isinstance(value, str) else _dumped(value, None)
+    line = " ".join(text[: most * 4].split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def pretty(value: Any) -> str:
+    """JSON over several lines, cut where a browser would suffer."""
+    text = _dumped(value, 2)
+    if len(text) <= _PRETTY_MOST:
+        return text
+    left = len(text) - _PRETTY_MOST
+    return f"{text[:_PRETTY_MOST]}\n… {left:,} more characters"
+
+
+def _dumped(value: Any, indent: int | None) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
+
+
+def error_line(error: Any) -> str:
+    """An error as `Type: message`, whatever shape somebody gave it."""
+    if not isinstance(error, dict):
+        return preview(error, 300) if error else NOTHING
+    kind, message = error.get("type"), error.get("message")
+    return ": ".join(str(part) for part in (kind, message) if part) or NOTHING
+
+
+def curl(origin: str, topic: str, payload: Any) -> str:
+    """The call that sends this payload, to be pasted into a shell."""
+    body = _dumped({"topic": topic, "task": payload}, None)
+    return (
+        f"curl {origin}/api/v1/mesh/enqueue \\\n"
+        '  -H "Authorization: Bearer $MESH_TOKEN" \\\n'
+        "  -H 'Content-Type: application/json' \\\n"
+        f"  -d {shlex.quote(body)}"
+    )

@@ -1,0 +1,46 @@
+"""The frame around every page: who is signed in, what they may, how it looks."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from bus import roles
+
+VERBS: Final = sorted(roles.VERBS[roles.ADMIN])
+THEMES: Final = ("auto", "light", "dark")
+# With the suffix of this folder, like the session's: two meshes on one host.
+THEME_COOKIE: Final = settings.SESSION_COOKIE_NAME.replace("-session-", "-theme-")
+
+
+def shown(
+    request: Any, template: str, context: dict[str, Any], status: int = 200
+) -> HttpResponse:
+    """A page of the signed-in user, inside the frame with its navigation."""
+    return render(
+        request,
+        f"dashboard/{template}",
+        {**frame(request), **context},
+        status=status,
+    )
+
+
+def frame(request: Any) -> dict[str, Any]:
+    """What the frame around every page needs; works without anybody signed in."""
+    principal = getattr(request, "principal", None)
+    may = principal.may if principal else lambda verb: False
+    return {
+        "principal": principal,
+        "can": {verb: may(verb) for verb in VERBS},
+        "theme": theme_of(request),
+        "origin": f"{request.scheme}://{request.get_host()}",
+    }
+
+
+def theme_of(request: HttpRequest) -> str:
+    """auto, light or dark, as the cookie says."""
+    theme = request.COOKIES.get(THEME_COOKIE, "")
+    return theme if theme in THEMES else "auto"

@@ -1,0 +1,225 @@
+"""The lists behind the pages of tasks, results and dead letters."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import bus
+from bus import alike, browse, dead, errors, results
+from bus import topics as topic_room
+from bus.letters import DeadLetter
+from bus.messages import STATES, Task
+from dashboard import paging
+
+Row = dict[str, Any]
+PAGE: Final = 50
+# The order of the tabs and of the list that shows all of them.
+TABS: Final = (
+    "running",
+    "waiting",
+    "delayed",
+    "dead",
+    "done",
+    "cancelled",
+    "discarded",
+)
+# A list over all topics reads each of them; beyond this many it asks to choose one.
+TOPICS_MOST: Final = 200
+# Looks per page of tasks: a look at a topic may find less than the counts promised.
+_LOOKS_MOST: Final = 20
+
+
+def results_page(
+    facts: list[Row], before: str | None = None, after: str | None = None
+) -> paging.Page:
+    """Result rows of these topics, each with `entry_id` and `topic`."""
+    names = _busiest(facts, "results")
+    return paging.read(names, _results, PAGE, before, after)
+
+
+def _results(
+    topic: str, count: int, after: str | None, before: str | None
+) -> list[tuple[str, Row]]:
+    rows = results.page(topic, count, after, before)
+    # A row written by hand may name another topic, or none.
+    return [(sid, {**row, "entry_id": sid, "topic": topic}) for sid, row in rows]
+
+
+def dead_page(
+    facts: list[Row], before: str | None = None, after: str | None = None
+) -> paging.Page:
+    """Dead letters of these topics."""
+    names = _busiest(facts, "dead")
+    return paging.read(names, _letters, PAGE, before, after)
+
+
+def _letters(
+    topic: str, count: int, after: str | None, before: str | None
+) -> list[tuple[str, DeadLetter]]:
+    if after is not None:
+        found = dead.dead_after(topic, after, count)
+    else:
+        found = dead.list_dead(topic, count, before or "+")
+    return [(letter.entry_id, letter) for letter in found]
+
+
+def group_page(
+    topics: Iterable[str], fingerprint: str, before: str | None = None
+) -> paging.Page:
+    """Letters of one failure, whatever topic they died in."""
+
+    def look(
+        topic: str, count: int, after: str | None, before: str | None
+    ) -> list[tuple[str, DeadLetter]]:
+        found = alike.list_alike(topic, fingerprint, count, before)
+        return [(letter.entry_id, letter) for letter in found]
+
+    return paging.read(topics, look, PAGE, before)
+
+
+def groups(facts: list[Row], most: int = 50) -> list[Row]:
+    """The failure groups of these topics, most letters first, each with its `topic`."""
+    found: list[Row] = []
+    for row in facts:
+        if row["dead"]:
+            name = row["topic"]
+            found += [{**group, "topic": name} for group in bus.dead_groups(name)]
+    return heapq.nlargest(most, found, key=lambda group: group["count"])
+
+
+def group(facts: list[Row], fingerprint: str) -> list[Row]:
+    """One failure as it stands in each of these topics."""
+    found = []
+    for row in facts:
+        for each in bus.dead_groups(row["topic"]) if row["dead"] else ():
+            if each["fingerprint"] == fingerprint:
+                found.append({**each, "topic": row["topic"]})
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """Tasks with the place of the next page, None after the last."""
+
+    tasks: list[Task]
+    next: str | None
+
+
+def tasks_page(
+    facts: list[Row], state: str | None = None, cursor: str | None = None
+) -> TaskPage:
+    """Tasks state by state, within a state topic by topic.
+
+    The place is `state/topic/cursor of the bus`; it stays true when topics come or go,
+    since both lists have a fixed order. InvalidOption for a place that is none.
+    """
+    found: list[Task] = []
+    legs = _legs(facts, state)
+    at, inner = 0, None
+    if cursor:
+        at, inner = _opened(cursor, legs)
+    looks = 0
+    while at < len(legs):
+        leg_state, topic = legs[at]
+        more, inner = browse.list_tasks(topic, leg_state, PAGE - len(found), inner)
+        found += more
+        looks += 1
+        if inner is None:
+            at += 1
+        if len(found) >= PAGE or looks >= _LOOKS_MOST:
+            break
+    if at >= len(legs):
+        return TaskPage(found, None)
+    leg_state, topic = legs[at]
+    return TaskPage(found, f"{leg_state}/{topic}/{inner or ''}")
+
+
+def _legs(facts: list[Row], state: str | None) -> list[tuple[str, str]]:
+    """State and topic of each look, without those that count nothing."""
+    if state is not None and state not in STATES:
+        raise errors.InvalidOption(f"no state {state!r:.40}")
+    states = TABS if state is None else (state,)
+    legs = []
+    for each in states:
+        for row in facts:
+            # Only the newest results are kept, the counters are for life.
+            kept = row["results"] if each in _KEPT_AS_RESULTS else row[each]
+            if row[each] and kept:
+                legs.append((each, row["topic"]))
+    return legs
+
+
+_KEPT_AS_RESULTS: Final = ("done", "cancelled", "discarded")
+
+
+def _opened(cursor: str, legs: list[tuple[str, str]]) -> tuple[int, str | None]:
+    """The leg a place names, or the next one if it counts nothing any more."""
+    state, _, rest = cursor.partition("/")
+    topic, _, inner = rest.partition("/")
+    if state not in TABS:
+        raise errors.InvalidOption("the address names no place in this list")
+    wanted = (TABS.index(state), topic)
+    for at, (leg_state, leg_topic) in enumerate(legs):
+        place = (TABS.index(leg_state), leg_topic)
+        if place == wanted:
+            return at, inner or None
+        if place > wanted:
+            return at, None
+    return len(legs), None
+
+
+def held_by(agent: Row) -> list[Task]:
+    """What an agent runs now, among the first tasks that run in each of its topics."""
+    found = []
+    for topic in agent["topics"][:_AGENT_TOPICS]:
+        running, _ = bus.list_tasks(topic, "running", _AGENT_LOOK)
+        found += [task for task in running if task.agent == agent["agent_id"]]
+    return found
+
+
+def done_by(agent: Row, most: int = 20) -> list[Row]:
+    """What an agent finished, among the newest results of each of its topics."""
+    found = []
+    for topic in agent["topics"][:_AGENT_TOPICS]:
+        rows = _results(topic, _AGENT_LOOK, None, None)
+        found += [row for _, row in rows if row.get("agent") == agent["agent_id"]]
+    return sorted(found, key=_finished, reverse=True)[:most]
+
+
+def _finished(row: Row) -> str:
+    return str(row.get("finished_at") or "")
+
+
+_AGENT_TOPICS: Final = 10
+_AGENT_LOOK: Final = 100
+
+
+def counts(facts: list[Row]) -> Row:
+    """How many tasks there are per state, over these topics; ended ones in total."""
+    return {state: sum(row[state] for row in facts) for state in TABS}
+
+
+def chosen(facts: list[Row], topic: str) -> list[Row]:
+    """The facts of one topic, of all without one; NotFound for an unknown one."""
+    if not topic:
+        return facts
+    found = [row for row in facts if row["topic"] == topic]
+    if not found:
+        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
+    return found
+
+
+def _busiest(facts: list[Row], name: str) -> list[str]:
+    """The topics that have any, those with most if there are too many."""
+    having = [row for row in facts if row[name]]
+    if len(having) > TOPICS_MOST:
+        having = heapq.nlargest(TOPICS_MOST, having, key=lambda row: row[name])
+    return sorted(row["topic"] for row in having)
+
+
+def all_facts() -> list[Row]:
+    """Standing of every topic, sorted by name."""
+    return topic_room.all_stats()

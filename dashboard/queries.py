@@ -1,0 +1,186 @@
+"""What the overview, the topics and the agents pages show, computed in one place.
+
+The live feed renders the same partials, so it takes its contexts from here as well.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from django.urls import reverse
+
+import bus
+from bus import agents as registry
+from bus import health, rates
+from bus import topics as topic_room
+
+Row = dict[str, Any]
+SPARK_MINUTES: Final = 60
+# An agent that reports one of these can still take tasks.
+_SERVES: Final = ("live", "idle", "late")
+# A task that has just been sent is not yet a problem.
+_PATIENCE_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the whole mesh stands, read at one moment (a few round trips)."""
+
+    topics: list[Row]
+    agents: list[Row]
+    totals: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing somebody should look at: a sentence, where to, how bad (bad, warn)."""
+
+    says: str
+    url: str
+    tone: str
+
+
+def standing() -> Standing:
+    """Every topic and agent as the pages show them, with totals over all topics."""
+    facts = topic_room.all_stats()
+    told = registry.overview()
+    per_topic = rates.of_topics([row["topic"] for row in facts], SPARK_MINUTES)
+    rows = [_topic_row(row, told, per_topic[row["topic"]]) for row in facts]
+    return Standing(rows, agent_rows(told), _totals(rows, told))
+
+
+def topic_row(topic: str) -> Row:
+    """One topic as `standing` shows it; unknown topics count zero everywhere."""
+    measured = rates.of_topics([topic], SPARK_MINUTES)[topic]
+    return _topic_row(bus.stats(topic), registry.overview(), measured)
+
+
+def _topic_row(facts: Row, told: list[Row], measured: rates.Rates) -> Row:
+    """The counts of one topic with who serves it and how fast it moves."""
+    serving = [
+        agent
+        for agent in told
+        if agent["state"] in _SERVES and facts["topic"] in agent["topics"]
+    ]
+    return {
+        **facts,
+        "agents": len(serving),
+        "done_per_minute": measured.done_per_minute,
+        "spark": [minute.done for minute in measured.minutes],
+        "note": _note(facts, serving, told),
+    }
+
+
+def _note(facts: Row, serving: list[Row], told: list[Row]) -> str:
+    """The one word that stands beside a topic's name, if any."""
+    limits = facts["limits"]
+    if facts["paused"]:
+        return "paused"
+    if facts["backlog"] >= limits["backlog_max"] or facts["dead"] >= limits["dead_max"]:
+        return "full"
+    # Agents written by hand do not tell which topics they serve.
+    silent = any(a["state"] in _SERVES and not a["topics"] for a in told)
+    if facts["waiting"] and not serving and not silent:
+        return "no agent"
+    return ""
+
+
+def agent_rows(told: Iterable[Row]) -> list[Row]:
+    """Agents for their table: what needs attention first, the gone ones last."""
+    order = {"deaf": 0, "late": 1, "draining": 2, "live": 3, "idle": 3, "gone": 4}
+    return sorted(told, key=lambda row: (order.get(row["state"], 0), row["agent_id"]))
+
+
+def _totals(rows: list[Row], told: list[Row]) -> Row:
+    oldest = max(
+        (row for row in rows if row["oldest_s"] is not None),
+        key=lambda row: row["oldest_s"],
+        default=None,
+    )
+    states = [agent["state"] for agent in told]
+    summed = {
+        name: sum(row[name] for row in rows)
+        for name in (
+            *("waiting", "running", "delayed", "dead", "dead_groups", "done"),
+            *("cancelled", "discarded", "backlog", "done_per_minute"),
+        )
+    }
+    sparks = [row["spark"] for row in rows]
+    return {
+        **summed,
+        "oldest_s": oldest and oldest["oldest_s"],
+        "oldest_topic": oldest and oldest["topic"],
+        "topics": len(rows),
+        "spark": [sum(minute) for minute in zip(*sparks, strict=True)],
+        "agents": sum(state != "gone" for state in states),
+        "agents_late": states.count("late") + states.count("deaf"),
+        "agents_gone": states.count("gone"),
+    }
+
+
+def problems(now: Standing, checks: list[health.Check]) -> list[Problem]:
+    """What needs somebody, the worst first; empty means all clear."""
+    found = [
+        Problem(f"Redis: {check.says}", "#redis", check.status)
+        for check in checks
+        if check.status != health.OK and not check.name.startswith(("topic", "agents"))
+    ]
+    for row in now.topics:
+        found += _of_topic(row)
+    late = [agent for agent in now.agents if agent["state"] in ("late", "deaf")]
+    for agent in late:
+        words = {"late": "misses its heartbeats", "deaf": "beats but reads no tasks"}
+        says = f"{agent['agent_id']} {words[agent['state']]}"
+        url = reverse("dashboard:agent", args=[agent["agent_id"]])
+        found.append(Problem(says, url, "warn"))
+    return sorted(found, key=lambda problem: problem.tone != "bad")
+
+
+def _of_topic(row: Row) -> Iterable[Problem]:
+    topic, url = row["topic"], reverse("dashboard:topic", args=[row["topic"]])
+    if row["ledger"]["drift"]:
+        text = f"The ledger of {topic} is off by {row['ledger']['drift']:+,}"
+        yield Problem(text, url, "bad")
+    if row["note"] == "full":
+        yield Problem(f"{topic} is full and refuses new tasks", url, "bad")
+    waits = f"{row['waiting']:,} {_noun(row['waiting'], 'task waits', 'tasks wait')}"
+    waited = (row["oldest_s"] or 0) > _PATIENCE_S
+    if row["note"] == "no agent" and waited:
+        yield Problem(f"{waits} in {topic} and no live agent serves it", url, "bad")
+    if row["note"] == "paused" and row["waiting"]:
+        yield Problem(f"{waits} in {topic}, which is paused", url, "warn")
+    if row["dead"]:
+        noun = _noun(row["dead"], "dead letter", "dead letters")
+        where = f"{reverse('dashboard:dead')}?{urlencode({'topic': topic})}"
+        yield Problem(f"{row['dead']:,} {noun} in {topic}", where, "warn")
+
+
+def _noun(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
+
+
+_HEALTH_KEEP_S: Final = 5.0
+_health_lock = threading.Lock()
+_health: tuple[float, list[health.Check]] = (-_HEALTH_KEEP_S, [])
+
+
+def checks() -> list[health.Check]:
+    """Findings about the server, at most 5 s old: they ask for much, change seldom."""
+    global _health
+    with _health_lock:
+        at, found = _health
+        if time.monotonic() - at > _HEALTH_KEEP_S:
+            found = health.checks()
+            _health = (time.monotonic(), found)
+        return found
+
+
+def forget_checks() -> None:
+    """Ask again, for tests that change the server."""
+    global _health
+    _health = (-_HEALTH_KEEP_S, [])

@@ -1,0 +1,58 @@
+// What pages gain by a script: copy buttons, filters without a button, times that say
+// how long ago. Each page works without it.
+(() => {
+  "use strict";
+
+  const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+
+  const relative = (seconds) => {
+    const size = Math.abs(seconds);
+    if (size < 1) return "now";
+    const [unit, length] = UNITS.find(([, each]) => size >= each);
+    const text = `${Math.floor(size / length)} ${unit}`;
+    return seconds < 0 ? `${text} ago` : `in ${text}`;
+  };
+
+  const refreshTimes = () => {
+    if (document.hidden) return;
+    const now = Date.now();
+    for (const time of document.querySelectorAll("time[datetime]:not([data-absolute])")) {
+      const text = relative((Date.parse(time.dateTime) - now) / 1000);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  };
+
+  const copy = async (button) => {
+    const source = button.dataset.copy && document.getElementById(button.dataset.copy);
+    const text = source ? source.textContent : button.dataset.copyText;
+    await navigator.clipboard.writeText(text);
+    button.dataset.done = "";
+    setTimeout(() => delete button.dataset.done, 1500);
+  };
+
+  const revealCopy = () => {
+    if (!navigator.clipboard) return; // only where the page is served securely
+    for (const button of document.querySelectorAll("[data-copy], [data-copy-text]")) {
+      button.hidden = false;
+    }
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copy], [data-copy-text]");
+    if (button) copy(button);
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-autosubmit]")) event.target.form.requestSubmit();
+  });
+  // A second click on a form that is on its way would only be told that it is done.
+  document.addEventListener("submit", (event) => {
+    if (event.target.dataset.sent !== undefined) event.preventDefault();
+    event.target.dataset.sent = "";
+    setTimeout(() => delete event.target.dataset.sent, 3000);
+  });
+  document.addEventListener("htmx:after:swap", () => { revealCopy(); refreshTimes(); });
+
+  revealCopy();
+  refreshTimes();
+  setInterval(refreshTimes, 1000);
+})();

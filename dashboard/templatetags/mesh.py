@@ -1,0 +1,199 @@
+"""What templates draw with: icons, states, links, times, sparklines, and formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from django import template
+from django.templatetags.static import static
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from bus import messages
+from dashboard import formats, links, status
+from dashboard.formats import NOTHING, duration, preview, short
+
+register = template.Library()
+
+for _each in (
+    *(formats.duration, formats.ms, formats.number, formats.compact, formats.rate),
+    *(formats.size, formats.short, formats.preview, formats.pretty),
+    formats.error_line,
+):
+    register.filter(_each.__name__, _each)
+register.simple_tag(formats.curl)
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A symbol of the sprite, for eyes only: words always stand beside it."""
+    return format_html(
+        '<svg class="icon" width="16" height="16" aria-hidden="true">'
+        '<use href="{}#{}"></use></svg>',
+        static("dashboard/icons/sprite.svg"),
+        name,
+    )
+
+
+@register.simple_tag
+def task_state(state: object) -> SafeString:
+    """A task's state as icon and word."""
+    return _pill(status.of_task(state))
+
+
+@register.simple_tag
+def agent_state(state: object) -> SafeString:
+    """An agent's state as icon and word."""
+    return _pill(status.of_agent(state))
+
+
+@register.filter
+def state_icon(state: object) -> str:
+    """The icon's name of a task's state."""
+    return status.of_task(state).icon
+
+
+@register.filter
+def tone(what: object) -> str:
+    """The tone of a task's state or of an event of its life."""
+    return status.EVENTS.get(str(what)) or status.of_task(what).tone
+
+
+@register.filter
+def replayed(attempts: Sequence[dict[str, Any]]) -> bool:
+    """Whether attempts stem from more than one life of the task."""
+    return len({attempt.get("epoch") for attempt in attempts}) > 1
+
+
+def _pill(found: status.Status) -> SafeString:
+    return format_html(
+        '<span class="state" data-tone="{}" title="{}">{}{}</span>',
+        found.tone,
+        found.says,
+        icon(found.icon),
+        found.word,
+    )
+
+
+def _link(url_of: Any, value: object, topic: object, css: str) -> SafeString | str:
+    """The id as a link, or as text where it is none of ours: rows by hand may hold
+    anything."""
+    if not isinstance(value, str) or not isinstance(topic, str) or not value:
+        return preview(value, 60) if value else NOTHING
+    try:
+        url = url_of(value, topic)
+    except NoReverseMatch:
+        return short(value)
+    return format_html(
+        '<a class="{}" href="{}" title="{}" aria-label="{}">{}</a>',
+        css,
+        url,
+        value,
+        value,
+        short(value),
+    )
+
+
+@register.simple_tag
+def task_link(task_id: object, topic: object) -> SafeString | str:
+    """A task's short id, linked to its page."""
+    return _link(links.task, task_id, topic, "id")
+
+
+@register.simple_tag
+def letter_link(task_id: object, topic: object) -> SafeString | str:
+    """A dead letter's short id, linked to its page."""
+    return _link(links.letter, task_id, topic, "id")
+
+
+@register.simple_tag
+def agent_link(agent_id: object) -> SafeString | str:
+    """An agent's id, linked to its page."""
+    if not isinstance(agent_id, str) or not agent_id:
+        return NOTHING
+    try:
+        url = reverse("dashboard:agent", args=[agent_id])
+    except NoReverseMatch:
+        return agent_id[:60]
+    return format_html('<a href="{}">{}</a>', url, agent_id)
+
+
+@register.filter
+def when(at: object) -> SafeString | str:
+    """A time of the mesh as text in UTC; scripts turn it into "12 s ago"."""
+    if not isinstance(at, str) or messages.iso_ms(at) is None:
+        return NOTHING
+    day, _, clock = at.removesuffix("Z").partition("T")
+    return format_html(
+        '<time datetime="{}" title="{} {} UTC">{} {}</time>',
+        at,
+        day,
+        clock,
+        day,
+        clock.partition(".")[0],
+    )
+
+
+@register.filter
+def entry_when(entry_id: object) -> SafeString | str:
+    """The time that a stream's entry id carries."""
+    try:
+        return when(messages.iso(messages.entry_ms(str(entry_id))))
+    except ValueError:
+        return NOTHING
+
+
+@register.filter
+def clock(at: object) -> SafeString | str:
+    """A time of the mesh down to the ms, as timelines show it."""
+    if not isinstance(at, str) or messages.iso_ms(at) is None:
+        return NOTHING
+    day, _, clock_text = at.removesuffix("Z").partition("T")
+    return format_html(
+        '<time datetime="{}" data-absolute title="{} {} UTC">{}</time>',
+        at,
+        day,
+        clock_text,
+        clock_text,
+    )
+
+
+@register.filter
+def took(row: dict[str, Any]) -> str:
+    """How long a row's attempt ran: from `started_at` to `finished_at`."""
+    began = messages.iso_ms(row.get("started_at"))
+    ended = messages.iso_ms(row.get("finished_at"))
+    if began is None or ended is None:
+        return NOTHING
+    return duration(max(0, ended - began) / 1000)
+
+
+_WIDTH: Final = 96
+_HEIGHT: Final = 24
+
+
+@register.simple_tag
+def sparkline(points: Sequence[float], what: str) -> SafeString:
+    """A line over the minutes, drawn by attributes alone, with words for its label."""
+    if not points or not any(points):
+        return format_html('<span class="muted">{}</span>', NOTHING)
+    most = max(points)
+    step = _WIDTH / max(len(points) - 1, 1)
+    # Half a line's width stays free, so that peaks are not cut.
+    xy = " ".join(
+        f"{at * step:.1f},{_HEIGHT - 1.5 - value / most * (_HEIGHT - 3):.1f}"
+        for at, value in enumerate(points)
+    )
+    label = f"{what}, last {len(points)} minutes: 0 to {most:,.0f} per minute"
+    return format_html(
+        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" '
+        'preserveAspectRatio="none" aria-label="{}"><polyline points="{}"/></svg>',
+        _WIDTH,
+        _HEIGHT,
+        _WIDTH,
+        _HEIGHT,
+        label,
+        xy,
+    )

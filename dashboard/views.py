@@ -1,0 +1,217 @@
+"""Pages to read. Each view does three things: ask, assemble, render."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages as toasts
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+import bus
+from bus import agents as registry
+from bus import errors, timeline, whynot
+from bus.messages import ENDED
+from bus.tasks import new_id
+from dashboard import links, lists, live, queries
+from dashboard.access import page
+from dashboard.frame import shown
+from dashboard.status import TASKS
+
+_TOP = 10
+
+
+@page
+def overview(request: HttpRequest) -> HttpResponse:
+    """How the mesh stands, in one sentence first."""
+    now = queries.standing()
+    checks = queries.checks()
+    busiest = sorted(now.topics, key=lambda row: (-row["backlog"], row["topic"]))
+    context = {
+        "section": "overview",
+        "problems": queries.problems(now, checks),
+        "totals": now.totals,
+        "topics": busiest[:_TOP],
+        "more_topics": max(0, len(now.topics) - _TOP),
+        "groups": lists.groups(now.topics, most=5),
+        "checks": [each for each in checks if not each.name.startswith("topic")],
+        "live": live.state(now.topics),
+    }
+    return shown(request, "overview.html", context)
+
+
+@page
+def topics(request: HttpRequest) -> HttpResponse:
+    """Every topic."""
+    now = queries.standing()
+    context = {"section": "topics", "topics": now.topics, "totals": now.totals}
+    return shown(request, "topics.html", {**context, "live": live.state(now.topics)})
+
+
+@page
+def topic(request: HttpRequest, topic: str) -> HttpResponse:
+    """One topic: how it stands, what runs and waits, and a form to send a task."""
+    return shown(request, "topic.html", topic_context(topic))
+
+
+def topic_context(topic: str, draft: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a topic's page shows; `draft` is a form that could not be sent yet."""
+    now = queries.standing()
+    [row] = lists.chosen(now.topics, topic)
+    running, _ = bus.list_tasks(topic, "running", 10)
+    waiting, _ = bus.list_tasks(topic, "waiting", 10)
+    return {
+        "section": "topics",
+        "row": row,
+        "running": running,
+        "waiting": waiting,
+        "agents": [a for a in now.agents if topic in a["topics"]],
+        "groups": lists.groups([row], most=5),
+        "draft": draft or {"task_id": new_id(), "task": ""},
+    }
+
+
+@page
+def tasks(request: HttpRequest) -> HttpResponse:
+    """Tasks by state and topic; a whole id in the search goes to its page."""
+    wanted = request.GET.get("q", "").strip()
+    if wanted:
+        return _found(request, wanted)
+    facts = lists.all_facts()
+    chosen = lists.chosen(facts, request.GET.get("topic", ""))
+    state = request.GET.get("state") or None
+    found = lists.tasks_page(chosen, state, request.GET.get("cursor"))
+    context = {
+        "section": "tasks",
+        "page": found,
+        "state": state,
+        "topic": request.GET.get("topic", ""),
+        "names": [row["topic"] for row in facts],
+        "tabs": [(name, TASKS[name], n) for name, n in lists.counts(chosen).items()],
+        "first": not request.GET.get("cursor"),
+    }
+    return shown(request, "tasks.html", context)
+
+
+def _found(request: HttpRequest, wanted: str) -> HttpResponse:
+    """To the task with this id, else back to the list with a word about it."""
+    try:
+        task = bus.get_task(wanted)
+    except (errors.TaskNotFound, errors.InvalidName) as exc:
+        toasts.warning(request, str(exc))
+        return redirect("dashboard:tasks")
+    return redirect(links.task(task.id, task.topic))
+
+
+@page
+def task(request: Any, task_id: str) -> HttpResponse:
+    """One task: what is true now, what happened, what came out."""
+    found = bus.get_task(task_id, request.GET.get("topic") or None)
+    context = {
+        "section": "tasks",
+        "task": found,
+        "explain": whynot.explain(found),
+        "timeline": timeline.timeline(found),
+        "ended": found.state in ENDED,
+        "cancellable": not found.ended and not found.cancel_requested,
+    }
+    template = "_task_now.html" if request.htmx else "task.html"
+    return shown(request, template, context)
+
+
+@page
+def results(request: HttpRequest) -> HttpResponse:
+    """What tasks came to, the newest first, live on the first page."""
+    facts = lists.all_facts()
+    topic = request.GET.get("topic", "")
+    chosen = lists.chosen(facts, topic)
+    found = lists.results_page(
+        chosen, request.GET.get("before"), request.GET.get("after")
+    )
+    context = {
+        "section": "results",
+        "page": found,
+        "topic": topic,
+        "names": [row["topic"] for row in facts],
+        "live": live.state(chosen, topic=topic, results=found) if found.first else None,
+    }
+    return shown(request, "results.html", context)
+
+
+@page
+def agents(request: HttpRequest) -> HttpResponse:
+    """Every agent of the last day."""
+    now = queries.standing()
+    context = {
+        "section": "agents",
+        "agents": now.agents,
+        "totals": now.totals,
+        "live": live.state(now.topics),
+    }
+    return shown(request, "agents.html", context)
+
+
+@page
+def agent(request: HttpRequest, agent_id: str) -> HttpResponse:
+    """One agent: what it says of itself, what it holds, what it did lately."""
+    found = registry.get_agent(agent_id)
+    context = {
+        "section": "agents",
+        "agent": found,
+        "running": lists.held_by(found),
+        "rows": lists.done_by(found),
+    }
+    return shown(request, "agent.html", context)
+
+
+@page
+def dead(request: HttpRequest) -> HttpResponse:
+    """Dead letters: the failures they share first, then the letters."""
+    facts = lists.all_facts()
+    topic = request.GET.get("topic", "")
+    chosen = lists.chosen(facts, topic)
+    found = lists.dead_page(chosen, request.GET.get("before"), request.GET.get("after"))
+    context = {
+        "section": "dead",
+        "page": found,
+        "groups": lists.groups(chosen),
+        "total": sum(row["dead"] for row in chosen),
+        "topic": topic,
+        "names": [row["topic"] for row in facts],
+        "live": live.state(chosen, topic=topic, dead=found) if found.first else None,
+    }
+    return shown(request, "dead.html", context)
+
+
+@page
+def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
+    """One failure: the letters that died of it."""
+    topic = request.GET.get("topic", "")
+    chosen = lists.chosen(lists.all_facts(), topic)
+    found = lists.group(chosen, fingerprint)
+    if not found:
+        raise errors.NotFound("no dead letters of this failure (any more)")
+    names = [row["topic"] for row in found]
+    context = {
+        "section": "dead",
+        "groups": found,
+        "error": found[0]["error"],
+        "count": sum(row["count"] for row in found),
+        "page": lists.group_page(names, fingerprint, request.GET.get("before")),
+        "topic": topic,
+    }
+    return shown(request, "group.html", context)
+
+
+@page
+def letter(request: HttpRequest, task_id: str) -> HttpResponse:
+    """One dead letter with every attempt of all its lives; or what became of it."""
+    found = bus.get_task(task_id, request.GET.get("topic") or None)
+    context: dict[str, Any] = {"section": "dead", "task": found}
+    if found.state != "dead":
+        return shown(request, "letter_left.html", context)
+    try:
+        context["letter"] = bus.get_dead(found.id, found.topic)
+    except errors.DeadLetterNotFound:  # somebody was quicker in between
+        return shown(request, "letter_left.html", context)
+    return shown(request, "letter.html", context)
