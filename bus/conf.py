@@ -7,6 +7,7 @@ plain script that imports `bus`) the defaults hold.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +51,14 @@ class _Defaults:
     HEALTH_CHECK_S: int = 30
     SEND_RETRY_S: float = 10.0  # how long one call repeats an unanswered script
 
+    # The web server. An empty port is 8000 or the next free one.
+    HOST: str = "127.0.0.1"
+    PORT: str = ""
+    TRUSTED_PROXIES: tuple[str, ...] = ()  # whose X-Forwarded-* headers count
+
+    # What was chosen rather than left to a default; `up --prod` asks.
+    GIVEN: tuple[str, ...] = ()
+
     # The embedded server.
     VAR_DIR: str = "var"
     REDIS_PORT: int = 6390
@@ -63,6 +72,30 @@ class _Defaults:
     BIN_MAX: int = 10_000
     GONE_AGENTS_KEEP: int = 1_000
     GONE_AGENTS_KEEP_S: int = 24 * 3600
+
+    # The Ollama gateway (docs/ollama.md). Environment variables without MESH_.
+    OLLAMA_BASE_URL: str = "http://127.0.0.1:11434"
+    OLLAMA_MODEL: str = "llama3.2"  # of requests that name none
+    OLLAMA_MODELS: Sequence[str] = ()  # others are refused; empty: any
+    OLLAMA_PROMPT_MAX_BYTES: int = 32 * 1024
+    OLLAMA_BODY_MAX_BYTES: int = 256 * 1024  # a prompt may be written in escapes
+    OLLAMA_ANSWER_MAX_BYTES: int = 8 * 1024 * 1024
+    OLLAMA_TOKENS_MAX: int = 131_072  # of num_predict and num_ctx
+    OLLAMA_RATE_CAPACITY: float = 10  # requests per principal
+    OLLAMA_RATE_REFILL_PER_S: float = 2
+    OLLAMA_CONNECT_S: float = 2.0
+    OLLAMA_FIRST_LINE_S: float = 120.0  # a model may have to be loaded
+    OLLAMA_BETWEEN_LINES_S: float = 30.0
+    OLLAMA_TOTAL_S: float = 600.0
+    OLLAMA_CONCURRENCY: int = 4  # upstream calls at once, per process
+    OLLAMA_QUEUE: int = 32  # requests waiting for one of those, per process
+    OLLAMA_CACHE: str = "plain"  # off, repeatable, plain or all
+    OLLAMA_CACHE_SHARED: bool = False  # one principal may get another's answer
+    OLLAMA_CACHE_TTL_S: int = 30 * 60
+    # Their product bounds what the cache can take of the server's memory; compressed,
+    # answers take about a tenth of it.
+    OLLAMA_CACHE_SLOTS: int = 4096
+    OLLAMA_CACHE_ENTRY_MAX_BYTES: int = 128 * 1024
 
 
 class _Conf:

@@ -13,6 +13,12 @@ BusError                    base: a stable `code`, a sentence
 ├─ Conflict                 TaskConflict · NotDead · NotCancellable
 ├─ TopicFull                a bound refuses new work; says when to come back
 ├─ TooManyTopics            the mesh knows as many topics as it may
+├─ RateLimited              a limit of requests refuses; says when to come back
+├─ UpstreamError            the model server is down or its answer is none
+│  ├─ UpstreamTimeout       it took too long
+│  ├─ UpstreamBusy          it, or our queue before it, takes no more for now
+│  ├─ UpstreamRefused       it does not accept this request
+│  └─ ModelNotFound         it does not have this model
 ├─ HandlerError             a handler that cannot be found, imported or registered
 └─ ServerError              the embedded server cannot run here
    └─ ServerLocked          its data directory belongs to a running mesh
@@ -157,6 +163,50 @@ class TooManyTopics(BusError):
     """The mesh knows as many topics as its settings allow."""
 
     code = "too_many_topics"
+
+
+class RateLimited(BusError):
+    """Too many requests of one principal; nothing was done."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str = "", *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamError(BusError):
+    """The model server cannot be reached, or its answer cannot be used."""
+
+    code = "upstream_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The model server took too long."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamBusy(UpstreamError):
+    """The model server, or the queue before it, takes no more requests for now."""
+
+    code = "upstream_busy"
+
+    def __init__(self, message: str = "", *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamRefused(UpstreamError):
+    """The model server does not accept this request."""
+
+    code = "upstream_refused"
+
+
+class ModelNotFound(UpstreamError):
+    """The model server does not have this model."""
+
+    code = "model_not_found"
 
 
 class HandlerError(BusError):
