@@ -216,6 +216,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     settings.MESH_GONE_AGENTS_KEEP_S = -1
     janitor.forget_agents()
     scripts.run("drop_consumer", test_topic, [GROUP, "nobody"])
+    scripts.run("ends", test_topic, ["0-0", 10])
     bus.stats(test_topic)
     for state in ("running", "waiting", "delayed", None):
         bus.list_tasks(test_topic, state)

@@ -1,0 +1,98 @@
+"""The live feed: one reader per event loop, fanned out to all who follow or wait.
+
+`shared()` is the feed of the running loop. It starts with its first follower, ends a
+few seconds after the last, and holds two connections however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from . import keys, window
+from .tailer import Tailer
+from .window import Item, Window
+
+# Events after which a task has ended; acks by hand leave nothing but such an event.
+_ENDS: Final = frozenset({"done", "dead", "cancelled", "discarded"})
+_ROWS_MOST: Final = 5_000
+_BYTES_MOST: Final = 32 * 1024 * 1024
+
+Ended = Callable[[float], Awaitable[bool]]
+
+
+class Feed:
+    """The feed of one event loop; use it from that loop only."""
+
+    def __init__(self) -> None:
+        self.window = Window(_ROWS_MOST, _BYTES_MOST)
+        self.tailer = Tailer(self._deliver)
+        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+
+    @asynccontextmanager
+    async def watching(self, topic: str, task_id: str) -> AsyncIterator[Ended]:
+        """Register for the end of a task *before* looking at it, so none is missed:
+
+            async with feed.watching(topic, task_id) as ended:
+                task = await bus.aget_task(task_id, topic)
+                while not task.ended and await ended(left_s):
+                    task = await bus.aget_task(task_id, topic)
+
+        `ended(timeout_s)` is True as soon as a result, a dead letter or an event names
+        the task, False after the timeout. BusUnavailable if Redis does not answer.
+        """
+        key = (keys.check_topic(topic), keys.check_task_id(task_id))
+        event = asyncio.Event()
+
+        async def ended(timeout_s: float) -> bool:
+            try:
+                await asyncio.wait_for(event.wait(), max(0.0, timeout_s))
+            except TimeoutError:
+                return False
+            # Cleared before the caller looks: what comes after that wakes it again.
+            event.clear()
+            return True
+
+        self._waiting.setdefault(key, set()).add(event)
+        try:
+            await self.tailer.attach([topic])
+            try:
+                yield ended
+            finally:
+                self.tailer.detach([topic])
+        finally:
+            self._waiting[key].discard(event)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    async def until_ended(self, topic: str, task_id: str, timeout_s: float) -> bool:
+        """Wait for the end of a task that comes after this call; see `watching`."""
+        async with self.watching(topic, task_id) as ended:
+            return await ended(timeout_s)
+
+    def _deliver(self, items: list[Item]) -> None:
+        if self._waiting:
+            for item in items:
+                ends = item.kind != window.EVENTS or item.event in _ENDS
+                if ends:
+                    for event in self._waiting.get((item.topic, item.task_id), ()):
+                        event.set()
+        self.window.extend(items)
+
+
+# Weak by loop; a feed holds no reference to its loop once its reader has ended.
+_feeds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def shared() -> Feed:
+    """The feed of the running loop."""
+    loop: Any = asyncio.get_running_loop()
+    feed = _feeds.get(loop)
+    if feed is None:
+        feed = _feeds[loop] = Feed()
+    return feed
