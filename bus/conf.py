@@ -45,6 +45,17 @@ class _Defaults:
     JSON_MAX_DEPTH: int = 32
     JSON_MAX_NODES: int = 10_000
 
+    # The REST API. A body may be written in escapes, six bytes for one of the payload.
+    BODY_MAX_BYTES: int = 1024 * 1024
+    BATCH_MAX_BYTES: int = 8 * 1024 * 1024
+    BATCH_MAX_TASKS: int = 1_000
+    BODY_TIMEOUT_S: float = 30.0  # for a body to arrive
+    WAIT_MAX_S: float = 60.0  # of `GET tasks/{id}?wait=`
+    # Calls per token or user; hot are enqueue and heartbeat. Wrong tokens per address.
+    API_HOT_CALLS_PER_MINUTE: int = 100_000
+    API_CALLS_PER_MINUTE: int = 6_000
+    API_WRONG_TOKENS_PER_MINUTE: int = 60
+
     # Connections. redis-py's own defaults are never relied on.
     POOL_SIZE: int = 50
     SOCKET_TIMEOUT_S: float = 5.0
@@ -58,6 +69,12 @@ class _Defaults:
 
     # What was chosen rather than left to a default; `up --prod` asks.
     GIVEN: tuple[str, ...] = ()
+
+    # The live feed.
+    FEED_FRAMES_PER_S: int = 20  # per follower
+    FEED_ROWS_PER_FRAME: int = 50
+    FEED_CATCH_UP_MAX: int = 5_000  # rows told after a pause; beyond that a gap
+    FEED_SOCKETS_PER_USER: int = 50
 
     # The embedded server.
     VAR_DIR: str = "var"

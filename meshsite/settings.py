@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import socket
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,16 @@ REDIS_URL = env.str("REDIS_URL", default="")
 MESH_REDIS_BIN = env.str("MESH_REDIS_BIN", default="")
 MESH_REDIS_PORT = env.int("MESH_REDIS_PORT", default=6390)
 MESH_REDIS_MAXMEMORY = env.str("MESH_REDIS_MAXMEMORY", default="0")
+# The web server: an empty PORT is 8000 or the next free one.
+MESH_HOST = env.str("HOST", default="") or "127.0.0.1"
+MESH_PORT = env.str("PORT", default="")
+MESH_TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
+# What somebody chose, where `up --prod` takes no default for an answer.
+MESH_GIVEN = [
+    name
+    for name in ("SECRET_KEY", "ALLOWED_HOSTS", "HTTPS")
+    if env.str(name, default="")
+]
 
 
 def _local_secret() -> str:
@@ -31,7 +42,7 @@ def _local_secret() -> str:
     try:
         if path.exists():
             return path.read_text().strip()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Written aside and linked: of two processes that start at once one wins, and
         # nobody reads half a secret.
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".secret") as own:
@@ -49,7 +60,13 @@ def _local_secret() -> str:
 
 SECRET_KEY = env.str("SECRET_KEY", default="") or _local_secret()
 DEBUG = env.bool("DEBUG", default=False)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+# Local by default. Where the server listens on all addresses, its own name is added:
+# no wildcard, which would let any page on the web reach it through a name of its own.
+_own = socket.gethostname() if MESH_HOST in {"0.0.0.0", "::"} else MESH_HOST
+_own = f"[{_own}]" if ":" in _own else _own
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[]) or list(
+    dict.fromkeys(["localhost", "127.0.0.1", "[::1]", _own])
+)
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -67,10 +84,14 @@ INSTALLED_APPS = [
     "csp",
     "bus",
     "dashboard",
-    # The demo: its agents.py is autodiscovered like that of any other app.
+    # Their agents.py are autodiscovered like that of any other app: the topic of the
+    # first curl, and the demo.
+    "examples.hello",
     "examples.stdlib_metrics",
 ]
 MIDDLEWARE = [
+    # First: it sees what all others answer below /api/.
+    "bus.api.middleware.problem_documents",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -107,6 +128,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+    # A file as well: the threads of a test's web server lock each other out of a
+    # database in memory.
+    DATABASES["default"]["TEST"] = {"NAME": f"{MESH_VAR_DIR}/test.sqlite3"}
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
@@ -133,6 +157,61 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator")
 ]
 
+# The REST API: denied unless a view says who may, JSON only, no form, no HTML.
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "bus.api.auth.BearerAuthentication",
+        "bus.api.auth.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["bus.api.permissions.MayVerb"],
+    "DEFAULT_THROTTLE_CLASSES": ["bus.api.throttles.CallThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["bus.api.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["bus.api.renderers.FastJSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "bus.api.parsers.OnlyJSON",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "bus.api.exceptions.handle",
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Task mesh",
+    "DESCRIPTION": "Send tasks, read results, run agents. Guide: docs/api.md.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1/mesh",
+    "ENUM_NAME_OVERRIDES": {
+        "TaskState": "bus.messages.STATES",
+        "AgentState": "bus.api.serializers.AGENT_STATES",
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "bus.api.schema.with_problems",
+    ],
+}
+
+# The cache lives on the mesh's server, wherever that is announced (bus/cache.py): its
+# location is a name. JSON, because whoever can write to it must not run code here.
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": "mesh",
+        "KEY_PREFIX": "mesh-cache",
+        "TIMEOUT": 30 * 60,
+        "OPTIONS": {
+            "CLIENT_CLASS": "bus.cache.Client",
+            "CONNECTION_FACTORY": "bus.cache.Connections",
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+            "COMPRESSOR": "django_redis.compressors.zlib.ZlibCompressor",
+        },
+    }
+}
+
+# The Ollama gateway; nothing a request says ever changes where it goes.
+MESH_OLLAMA_BASE_URL = env.str("OLLAMA_BASE_URL", default="http://127.0.0.1:11434")
+MESH_OLLAMA_MODEL = env.str("OLLAMA_MODEL", default="llama3.2")
+MESH_OLLAMA_MODELS = env.list("OLLAMA_MODELS", default=[])
+MESH_OLLAMA_CACHE = env.str("OLLAMA_CACHE", default="plain")
+MESH_OLLAMA_CACHE_SHARED = env.bool("OLLAMA_CACHE_SHARED", default=False)
+
 # Nothing but our own origin; no inline script or style anywhere.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -145,4 +224,5 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "dashboard.failures.csrf_failure"
 SECURE_REFERRER_POLICY = "same-origin"

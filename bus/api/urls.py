@@ -1,7 +1,47 @@
-"""Routes of the REST API, below /api/v1/mesh/."""
+"""Routes of the REST API, below /api/v1/mesh/; no trailing slashes."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from . import gateway
+from .views.agents import AgentViewSet
+from .views.dead import DeadViewSet
+from .views.docs import SchemaViewSet, docs
+from .views.enqueue import EnqueueViewSet
+from .views.health import HealthViewSet
+from .views.tasks import TaskViewSet
+from .views.topics import TopicViewSet
+from .waiting import until_ended
+
+_task = until_ended(TaskViewSet.as_view({"get": "retrieve"}))
+_agents = AgentViewSet.as_view({"get": "list", "post": "create"})
+_agent = AgentViewSet.as_view({"get": "retrieve", "delete": "destroy"})
+_letter = DeadViewSet.as_view({"get": "retrieve", "delete": "destroy"})
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("enqueue", EnqueueViewSet.as_view({"post": "create"})),
+    path("enqueue/batch", EnqueueViewSet.as_view({"post": "batch"})),
+    path("results", TaskViewSet.as_view({"get": "results"})),
+    path("tasks", TaskViewSet.as_view({"get": "list"})),
+    path("tasks/<str:task_id>", _task),
+    path("tasks/<str:task_id>/cancel", TaskViewSet.as_view({"post": "cancel"})),
+    path("agents", _agents),
+    path("agents/<str:agent_id>", _agent),
+    path(
+        "agents/<str:agent_id>/heartbeat", AgentViewSet.as_view({"post": "heartbeat"})
+    ),
+    path("topics", TopicViewSet.as_view({"get": "list"})),
+    path("topics/<str:topic>", TopicViewSet.as_view({"get": "retrieve"})),
+    path("dead", DeadViewSet.as_view({"get": "list"})),
+    path("dead/groups", DeadViewSet.as_view({"get": "groups"})),
+    path("dead/<str:task_id>", _letter),
+    path("dead/<str:task_id>/replay", DeadViewSet.as_view({"post": "replay"})),
+    path("dead/<str:task_id>/undo", DeadViewSet.as_view({"post": "undo"})),
+    path("health", HealthViewSet.as_view({"get": "list"})),
+    path("health/live", HealthViewSet.as_view({"get": "live"})),
+    path("health/ready", HealthViewSet.as_view({"get": "ready"})),
+    path("schema", SchemaViewSet.as_view({"get": "retrieve"})),
+    path("docs", docs),
+    *gateway.urlpatterns,
+]

@@ -1,0 +1,142 @@
+"""Requests are bounded before Django sees them: the body's size and time, the head.
+
+Django would spool an endless body to disk, and REST framework takes a chunked body,
+which has no length, for an empty one. So a body is read here, up to its limit, and
+handed on whole with its length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import orjson
+
+from bus.conf import conf
+
+from . import jsontext
+from .parsers import body_limit
+from .problems import MEDIA_TYPE, Problem
+from .schema import PREFIX
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+_URL_MOST: Final = 8 * 1024
+_HEADERS_MOST: Final = 100
+_HEAD_MOST: Final = 32 * 1024
+_BATCH: Final = f"{PREFIX}/enqueue/batch"
+_GATEWAY: Final = f"{PREFIX}/ollama/"
+
+
+def bounded(app: App) -> App:
+    """The ASGI app, to which only bounded requests come."""
+
+    async def outer(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        try:
+            _check_head(scope)
+            length = _length(scope["headers"])
+            if length == 0:
+                await app(scope, receive, send)
+                return
+            limit = body_limit(scope["path"] == _BATCH)
+            if length is not None and length > limit:
+                raise jsontext.too_large(limit)
+            async with asyncio.timeout(conf.BODY_TIMEOUT_S):
+                body = await _read(receive, limit)
+        except Problem as problem:
+            await _refuse(scope, send, problem)
+            return
+        except TimeoutError:
+            said = f"the body did not arrive within {conf.BODY_TIMEOUT_S:g} s"
+            await _refuse(scope, send, Problem("request_timeout", said))
+            return
+        if body is not None:  # else the client is gone
+            await app(_with_length(scope, len(body)), _replay(body, receive), send)
+
+    return outer
+
+
+def _check_head(scope: Any) -> None:
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _URL_MOST:
+        raise Problem("uri_too_long", f"the URL has more than {_URL_MOST:,} bytes")
+    headers = scope["headers"]
+    size = sum(len(name) + len(value) for name, value in headers)
+    if size > _HEAD_MOST or len(headers) > _HEADERS_MOST:
+        raise Problem(
+            "headers_too_large",
+            f"more than {_HEADERS_MOST} headers, or {_HEAD_MOST:,} bytes of them",
+        )
+
+
+def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """The length of the body; 0 where there is none, None where it is chunked."""
+    length = 0
+    for name, value in headers:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            if not value.isdigit() or len(value) > 18:
+                raise Problem("unreadable", "Content-Length is no number")
+            length = int(value)
+    return length
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None if the client went away. Problem beyond the limit."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise jsontext.too_large(limit)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _with_length(scope: Any, length: int) -> Any:
+    told = (b"content-length", b"transfer-encoding")
+    headers = [pair for pair in scope["headers"] if pair[0] not in told]
+    headers.append((b"content-length", str(length).encode()))
+    return {**scope, "headers": headers}
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body once, then what the client still does."""
+    given = False
+
+    async def inner() -> dict[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return inner
+
+
+async def _refuse(scope: Any, send: Send, problem: Problem) -> None:
+    """Answer and hang up: what is left of the body is nobody's."""
+    document: Any = problem.document()
+    kind = MEDIA_TYPE
+    if scope["path"].startswith(_GATEWAY):
+        document, kind = {"error": problem.detail}, "application/json"
+    body = orjson.dumps(document)
+    headers = [
+        (b"content-type", kind.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    start = {"type": "http.response.start", "status": problem.status}
+    await send({**start, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

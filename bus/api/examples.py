@@ -1,0 +1,140 @@
+"""Examples in the description of the API."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from drf_spectacular.utils import OpenApiExample
+
+_ID: Final = "0198c0de-0000-7000-8000-000000000001"
+_PAYLOAD: Final = {"image": "cat.png", "width": 640}
+_ACCEPTED: Final = {
+    "id": _ID,
+    "topic": "resize",
+    "state": "waiting",
+    "durability": "aof",
+}
+
+
+def _asked(name: str, value: Any) -> OpenApiExample:
+    return OpenApiExample(name, value=value, request_only=True)
+
+
+def _told(name: str, value: Any, status: int = 200) -> OpenApiExample:
+    return OpenApiExample(
+        name, value=value, response_only=True, status_codes=[str(status)]
+    )
+
+
+ENQUEUE: Final = [
+    _asked("a task", {"topic": "resize", "task": _PAYLOAD}),
+    _asked(
+        "later, tried twice",
+        {"topic": "resize", "task": _PAYLOAD, "delay_s": 60, "max_attempts": 2},
+    ),
+    _told("accepted", _ACCEPTED, 201),
+    _told("accepted before", _ACCEPTED),
+]
+BATCH: Final = [
+    _asked(
+        "two tasks",
+        {
+            "tasks": [
+                {"topic": "resize", "task": _PAYLOAD},
+                {"topic": "resize", "task": _PAYLOAD, "delay_s": 60},
+            ]
+        },
+    ),
+    _told(
+        "one of each",
+        {
+            "results": [
+                {"index": 0, "status": 201, **_ACCEPTED},
+                {
+                    "index": 1,
+                    "status": 429,
+                    "error": {
+                        "type": "urn:mesh:problem:topic_full",
+                        "title": "The topic is full",
+                        "status": 429,
+                        "code": "topic_full",
+                        "detail": "topic 'resize' is full",
+                        "retry_after_ms": 1000,
+                    },
+                },
+            ]
+        },
+    ),
+]
+TASK: Final = [
+    _told(
+        "done",
+        {
+            "id": _ID,
+            "topic": "resize",
+            "state": "done",
+            "task": _PAYLOAD,
+            "attempt": 1,
+            "epoch": 0,
+            "agent": "agent-1",
+            "enqueued_at": "2026-01-31T12:00:00.000Z",
+            "due_at": None,
+            "started_at": "2026-01-31T12:00:00.001Z",
+            "ended_at": "2026-01-31T12:00:00.250Z",
+            "max_attempts": None,
+            "timeout_s": None,
+            "cancel_requested": False,
+            "attempts": [],
+            "result": {"bytes": 12345},
+            "timeline": [
+                {
+                    "at": "2026-01-31T12:00:00.000Z",
+                    "what": "enqueued",
+                    "agent": None,
+                    "detail": None,
+                }
+            ],
+            "explain": "It was done by agent agent-1 at 2026-01-31T12:00:00.250Z.",
+        },
+    )
+]
+RESULTS: Final = [
+    _told(
+        "one result",
+        {
+            "results": [
+                {
+                    "entry_id": "1769860800250-0",
+                    "id": _ID,
+                    "topic": "resize",
+                    "state": "done",
+                    "task": _PAYLOAD,
+                    "result": {"bytes": 12345},
+                    "agent": "agent-1",
+                    "attempt": 1,
+                    "fence": "1769860800000-0.0",
+                    "enqueued_at": "2026-01-31T12:00:00.000Z",
+                    "started_at": "2026-01-31T12:00:00.001Z",
+                    "finished_at": "2026-01-31T12:00:00.250Z",
+                }
+            ],
+            "next": None,
+        },
+    )
+]
+REPLAY: Final = [
+    _asked("as it was", {}),
+    _asked("with another payload", {"task": {"image": "dog.png", "width": 640}}),
+    _told("replayed", {"id": _ID, "topic": "resize", "state": "waiting"}),
+]
+REGISTRATION: Final = [
+    _asked(
+        "an agent",
+        {
+            "agent_id": "agent-1",
+            "agent_type": "resizer",
+            "ttl_seconds": 60,
+            "meta": {"version": "1.2"},
+        },
+    )
+]

@@ -1,0 +1,83 @@
+"""Errors on their way out: whatever a view raises becomes a problem document, or a 500.
+
+Statuses live in `problems.KINDS`; here stands which code an exception has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from bus import errors
+
+from . import auth
+from .problems import KINDS, MEDIA_TYPE, Problem, later
+
+_REDIS_BACK_S: Final = 1.0
+
+
+def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler; None for a bug, which is then logged and answered 500.
+
+    The 500 itself is written by `middleware.py`, which also meets bugs elsewhere.
+    """
+    problem = problem_of(exc)
+    if problem is None:
+        return None
+    if isinstance(exc, drf.AuthenticationFailed):
+        problem = auth.counted(problem, context["request"])
+    return Response(
+        problem.document(),
+        status=problem.status,
+        headers=problem.headers,
+        content_type=MEDIA_TYPE,
+    )
+
+
+def problem_of(exc: Exception) -> Problem | None:
+    """The problem an exception stands for; None if it is a bug of ours."""
+    if isinstance(exc, Problem):
+        return exc
+    if isinstance(exc, errors.BusError):
+        return _of_bus(exc)
+    if isinstance(exc, drf.APIException):
+        return _of_drf(exc)
+    return None
+
+
+def _of_bus(exc: errors.BusError) -> Problem | None:
+    if isinstance(exc, errors.BusUnavailable):
+        # What Redis says names hosts and ports: that is for the log and `doctor`.
+        said = "The mesh's Redis does not answer or refuses work for now."
+        return later(exc.code, said, _REDIS_BACK_S, outcome=exc.outcome)
+    if isinstance(exc, errors.TopicFull):
+        return later(exc.code, str(exc), exc.retry_after_s)
+    return Problem(exc.code, str(exc)) if exc.code in KINDS else None
+
+
+def _of_drf(exc: drf.APIException) -> Problem | None:
+    if isinstance(exc, drf.Throttled):
+        return later("rate_limited", "Too many calls of this kind.", exc.wait or 1.0)
+    headers = {}
+    if getattr(exc, "auth_header", None):
+        headers["WWW-Authenticate"] = str(exc.auth_header)
+    for kind, code in _DRF_CODES.items():
+        if isinstance(exc, kind):
+            return Problem(code, str(exc.detail), headers)
+    return None
+
+
+# The first that fits.
+_DRF_CODES: Final[dict[type[drf.APIException], str]] = {
+    drf.NotAuthenticated: "not_authenticated",
+    drf.AuthenticationFailed: "invalid_token",
+    auth.CsrfFailed: "csrf_failed",
+    drf.PermissionDenied: "permission_denied",
+    drf.NotFound: "not_found",
+    drf.MethodNotAllowed: "method_not_allowed",
+    drf.UnsupportedMediaType: "unsupported_media_type",
+    drf.ParseError: "unreadable",
+    drf.ValidationError: "invalid",
+}

@@ -1,0 +1,173 @@
+"""Pages of lists: cursors for rows that have an order, dead letters of every topic."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import orjson
+
+import bus
+from bus import alike, topics
+from bus.letters import DeadLetter
+from bus.messages import iso_ms
+
+from .problems import Problem
+
+T = TypeVar("T")
+_LOOK_MOST: Final = 2_000  # letters of a topic that one page looks at
+_STEP: Final = 200
+
+
+def page(
+    rows: Iterable[T], key: Callable[[T], list[Any]], count: int, cursor: str | None
+) -> tuple[list[T], str | None]:
+    """Up to `count` rows behind the cursor, in the order of their keys, and the next
+    cursor; None after the last. Keys are unique lists of texts and numbers."""
+    after = None if cursor is None else _opened(cursor)
+    found = sorted(rows, key=key)
+    if after is not None:
+        try:
+            found = [row for row in found if key(row) > after]
+        except TypeError:
+            raise _odd(cursor) from None
+    more = len(found) > count
+    return found[:count], _closed(key(found[count - 1])) if more else None
+
+
+def _closed(value: Any) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(value)).decode().rstrip("=")
+
+
+def _opened(cursor: str) -> list[Any]:
+    """The key in a cursor, or Problem: it came from outside."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
+        value = orjson.loads(text)
+    except (ValueError, binascii.Error):
+        raise _odd(cursor) from None
+    if not isinstance(value, list):
+        raise _odd(cursor)
+    return value
+
+
+def _odd(cursor: str | None) -> Problem:
+    return Problem("invalid_option", f"cursor {cursor!r:.80} is none of this list")
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which dead letters: of which topics, alike, whose error says, died when (ms)."""
+
+    topics: tuple[str, ...]
+    group: str | None = None
+    error: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def fits(self, letter: DeadLetter) -> bool:
+        """Whether the letter is one of them, its topic and group apart."""
+        died = iso_ms(letter.died_at) or 0
+        if self.until_ms is not None and died >= self.until_ms:
+            return False
+        if self.error is None:
+            return True
+        said = f"{letter.error.get('type')}: {letter.error.get('message')}"
+        return self.error.lower() in said.lower()
+
+    def passed(self, letter: DeadLetter) -> bool:
+        """Whether this letter, and so all older ones, died too early."""
+        died = iso_ms(letter.died_at) or 0
+        return self.since_ms is not None and died < self.since_ms
+
+
+def dead_letters(
+    sought: Sought, count: int, cursor: str | None
+) -> tuple[list[DeadLetter], str | None]:
+    """Letters of all sought topics, the newest first, and the next cursor.
+
+    The cost is that of the topics with letters, each read to a bound: a page may be
+    short where few of many letters fit, and goes on behind its cursor.
+    """
+    after = _place(cursor)
+    found: list[DeadLetter] = []
+    # How far down all topics were seen: below it, one may hold what another had shown.
+    floor: tuple[int, int, str] | None = None
+    for topic in sought.topics:
+        reader = _Reader(sought, topic, after)
+        found += reader.read(count)
+        if reader.stopped is not None:
+            floor = reader.stopped if floor is None else max(floor, reader.stopped)
+    found.sort(key=_order, reverse=True)
+    if floor is not None:
+        found = [letter for letter in found if _order(letter) >= floor]
+    if len(found) > count:
+        found = found[:count]
+        floor = _order(found[-1])
+    return found, None if floor is None else _closed(list(floor))
+
+
+def with_letters() -> tuple[str, ...]:
+    """Topics that have dead letters, asked in a few round trips."""
+    return tuple(row["topic"] for row in topics.all_stats() if row["dead"])
+
+
+class _Reader:
+    """Reads one topic's fitting letters, the newest first, down to a bound."""
+
+    def __init__(
+        self, sought: Sought, topic: str, after: tuple[int, int, str] | None
+    ) -> None:
+        self._sought, self._topic = sought, topic
+        self._before: str | None = None
+        if after is not None:
+            ms, seq, of_topic = after
+            # Below the cursor in the order of all topics: an id that several share is
+            # still to come from those whose names sort below.
+            self._before = f"{ms}-{seq}" if topic >= of_topic else f"{ms}-{seq + 1}"
+        self.stopped: tuple[int, int, str] | None = None  # where more may follow
+
+    def read(self, count: int) -> list[DeadLetter]:
+        found: list[DeadLetter] = []
+        letters = self._letters(min(count, _STEP))
+        for looked, letter in enumerate(letters, 1):
+            if self._sought.passed(letter):
+                return found
+            if self._sought.fits(letter):
+                found.append(letter)
+            if len(found) == count or looked == _LOOK_MOST:
+                self.stopped = _order(letter)
+                return found
+        return found
+
+    def _letters(self, step: int) -> Iterator[DeadLetter]:
+        while True:
+            rows = self._some(step)
+            yield from rows
+            if len(rows) < step:
+                return
+            self._before = rows[-1].entry_id
+
+    def _some(self, step: int) -> list[DeadLetter]:
+        group = self._sought.group
+        if group is not None:
+            return alike.list_alike(self._topic, group, step, self._before)
+        return bus.list_dead(self._topic, step, self._before or "+")
+
+
+def _order(letter: DeadLetter) -> tuple[int, int, str]:
+    ms, _, seq = letter.entry_id.partition("-")
+    return int(ms), int(seq), letter.topic
+
+
+def _place(cursor: str | None) -> tuple[int, int, str] | None:
+    if cursor is None:
+        return None
+    match _opened(cursor):
+        case [int(ms), int(seq), str(topic)] if 0 <= ms < 2**63 and 0 <= seq < 2**63:
+            return ms, seq, topic
+    raise _odd(cursor)

@@ -1,0 +1,88 @@
+"""Whatever goes wrong below /api/ outside of a call is a problem document, too.
+
+Unknown routes, hosts that are not ours, bugs: Django would answer with a page.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+from asgiref.sync import iscoroutinefunction
+from django.core.signals import got_request_exception
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+
+from .problems import MEDIA_TYPE, Problem
+from .schema import PREFIX
+
+log = logging.getLogger("bus.api")
+
+_ROOT: Final = "/api/"
+_GATEWAY: Final = f"{PREFIX}/ollama/"
+_SAYS: Final = {
+    400: ("bad_request", "The request is malformed, or for another host."),
+    403: ("permission_denied", "This is not allowed."),
+    404: ("not_found", f"There is no such call; {PREFIX}/docs lists all."),
+    405: ("method_not_allowed", "The method is not allowed here."),
+    413: ("body_too_large", "The body is too large."),
+}
+
+
+@sync_and_async_middleware
+def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Any:
+    """Django middleware, to be the first: it sees the answers of all others."""
+    if iscoroutinefunction(get_response):
+
+        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+            return _mended(request, await get_response(request))
+
+        return asynchronous
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        return _mended(request, get_response(request))
+
+    return synchronous
+
+
+def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """The response, or the problem document that belongs in its place."""
+    failed = response.status_code >= 400 and request.path.startswith(_ROOT)
+    if not failed or not response.get("Content-Type", "text/").startswith("text/"):
+        return response
+    status = response.status_code
+    if status >= 500:
+        code, said = "internal_error", "The mesh failed; the log has more under the id."
+        problem = Problem(code, said, id=getattr(request, "mesh_error_id", ""))
+    else:
+        problem = Problem(*_SAYS.get(status, _SAYS[400]))
+    headers = dict(response.items())
+    for name in ("Content-Type", "Content-Length"):
+        headers.pop(name, None)
+    if request.path.startswith(_GATEWAY):
+        body, kind = orjson.dumps({"error": problem.detail}), "application/json"
+    else:
+        body, kind = orjson.dumps(problem.document()), MEDIA_TYPE
+    return HttpResponse(body, kind, problem.status, headers=headers)
+
+
+def _logged(request: Any = None, **_: Any) -> None:
+    """Give a bug its id, under which the log has the traceback."""
+    if request is None or not request.path.startswith(_ROOT):
+        return
+    request.mesh_error_id = uuid.uuid4().hex
+    log.error(
+        "%s: %s %s failed",
+        request.mesh_error_id,
+        request.method,
+        request.path,
+        exc_info=sys.exc_info(),
+    )
+
+
+got_request_exception.connect(_logged, dispatch_uid="bus.api.middleware")

@@ -1,0 +1,271 @@
+"""What requests say, checked: JSON values and query strings to arguments of the bus.
+
+Pure functions, for every door to the API. Shapes and types are judged here, ranges by
+the bus: each wrong field is named by a JSON pointer, nothing unknown is let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from bus import messages
+from bus.conf import conf
+from bus.tasks import Wanted
+
+from .problems import Problem
+
+COUNT_DEFAULT: Final = 50
+COUNT_MOST: Final = 1_000
+KEY_IN_BATCH_MOST: Final = 240  # characters: the place of a task is added to it
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """One task a client sends: where to, what, and what the 201 has to mean."""
+
+    topic: str
+    wanted: Wanted
+    durability: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """An agent that registers."""
+
+    agent_id: str
+    agent_type: str
+    ttl_seconds: float
+    meta: dict[str, Any]
+
+
+def enqueue(value: Any, key: str | None = None, principal: str = "") -> Enqueue:
+    """A task from a request body; `key` is its Idempotency-Key, of this principal.
+
+    Problem for fields that are missing, unknown or of another type; InvalidPayload and
+    PayloadTooLarge for a task beyond the limits.
+    """
+    given = _members(value, _ENQUEUE, ("topic", "task"))
+    run_at = given.get("run_at")
+    wanted = Wanted(
+        messages.encode(given["task"]),
+        task_id=given.get("id"),
+        idempotency_key=key,
+        principal=principal if key is not None else "",
+        delay_s=given.get("delay_s"),
+        run_at_ms=None if run_at is None else round(run_at.timestamp() * 1000),
+        max_attempts=given.get("max_attempts"),
+        timeout_s=given.get("timeout_s"),
+        maxlen=given.get("maxlen"),
+    )
+    return Enqueue(given["topic"], wanted, given.get("durability"))
+
+
+def batch(value: Any) -> list[Any]:
+    """The tasks of a batch, not looked into yet: each is right or wrong by itself."""
+    tasks: list[Any] = _members(value, {"tasks": _list}, ("tasks",))["tasks"]
+    most = conf.BATCH_MAX_TASKS
+    if not 1 <= len(tasks) <= most:
+        raise _invalid([("/tasks", f"{len(tasks)} tasks are not 1 to {most:,}")])
+    return tasks
+
+
+def key_in_batch(key: str | None, index: int) -> str | None:
+    """The Idempotency-Key of one task of a batch: the request's, and its place."""
+    if key is not None and len(key) > KEY_IN_BATCH_MOST:
+        said = (
+            f"Idempotency-Key of a batch has more than {KEY_IN_BATCH_MOST} characters"
+        )
+        raise Problem("invalid_option", said)
+    return f"{key}/{index}" if key else key
+
+
+def replay(value: Any) -> Any:
+    """The payload a replay is to run; `...` where the body names none."""
+    return _members(value, {"task": _any}).get("task", ...)
+
+
+def registration(value: Any) -> Registration:
+    """An agent from a request body."""
+    given = _members(value, _AGENT, ("agent_id", "agent_type"))
+    return Registration(
+        given["agent_id"],
+        given["agent_type"],
+        given.get("ttl_seconds", TTL_DEFAULT_S),
+        given.get("meta", {}),
+    )
+
+
+def heartbeat(value: Any) -> float:
+    """For how many seconds an agent wants to stay registered."""
+    given = _members(value, {"ttl_seconds": _number})
+    return float(given.get("ttl_seconds", TTL_DEFAULT_S))
+
+
+TTL_DEFAULT_S: Final = 60.0
+
+
+def nothing(value: Any) -> None:
+    """A body that must have no members: a call that takes no options."""
+    _members(value, {})
+
+
+def topic_of(query: Mapping[str, str]) -> str:
+    """The topic a list is asked of; Problem if there is none."""
+    topic = query.get("topic")
+    if not topic:
+        raise _invalid([("?topic", "is missing: which topic?")])
+    return topic
+
+
+def text_of(query: Mapping[str, str], name: str) -> str | None:
+    """A parameter as it stands; None where it is missing or empty."""
+    return query.get(name) or None
+
+
+def count_of(query: Mapping[str, str]) -> int:
+    """How long a page is to be: 1 to 1,000, 50 where nothing is said."""
+    text = query.get("count")
+    if text is None:
+        return COUNT_DEFAULT
+    # isdigit alone lets through digits int() does not read, such as ².
+    plain = text.isascii() and text.isdigit() and len(text) < 8
+    if not plain or not 1 <= int(text) <= COUNT_MOST:
+        raise _invalid([("?count", f"{text[:40]!r} is not 1 to {COUNT_MOST:,}")])
+    return int(text)
+
+
+def wait_of(query: Mapping[str, str]) -> float:
+    """For how many seconds to wait, up to `WAIT_MAX_S`; 0 where nothing is said."""
+    text = query.get("wait") or "0"
+    try:
+        wait_s = float(text) if len(text) < 20 else -1.0
+    except ValueError:
+        wait_s = -1.0
+    if not 0 <= wait_s <= conf.WAIT_MAX_S:
+        said = f"{text[:40]!r} is not 0 to {conf.WAIT_MAX_S:g} seconds"
+        raise _invalid([("?wait", said)])
+    return wait_s
+
+
+def time_of(query: Mapping[str, str], name: str) -> int | None:
+    """A time in ms since 1970 from ISO 8601 text with an offset."""
+    text = query.get(name)
+    if not text:
+        return None
+    # A plus sign that was not escaped arrives as a space.
+    when = _parsed_time(text.replace(" ", "+"))
+    if when is None:
+        raise _invalid([(f"?{name}", f"{text[:40]!r} {_WHAT[_time]}")])
+    return round(when.timestamp() * 1000)
+
+
+# The types of JSON members; each gives back the value, or ... for a wrong one.
+
+
+def _any(value: Any) -> Any:
+    return value
+
+
+def _text(value: Any) -> Any:
+    return value if isinstance(value, str) else ...
+
+
+def _number(value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number else ...
+
+
+def _whole(value: Any) -> Any:
+    return value if isinstance(value, int) and not isinstance(value, bool) else ...
+
+
+def _list(value: Any) -> Any:
+    return value if isinstance(value, list) else ...
+
+
+def _table(value: Any) -> Any:
+    return value if isinstance(value, dict) else ...
+
+
+def _time(value: Any) -> Any:
+    when = _parsed_time(value) if isinstance(value, str) else None
+    return ... if when is None else when
+
+
+def _parsed_time(text: str) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(text)
+        when.timestamp()  # the edges of the calendar are outside of it
+    except (ValueError, OverflowError):
+        return None
+    return when if when.tzinfo else None
+
+
+_Kind = Callable[[Any], Any]
+_WHAT: Final[dict[_Kind, str]] = {
+    _text: "is not a text",
+    _number: "is not a number",
+    _whole: "is not a whole number",
+    _list: "is not a list",
+    _table: "is not an object",
+    _time: "is not a time with an offset, such as 2026-01-31T12:00:00Z",
+}
+_ENQUEUE: Final[dict[str, _Kind]] = {
+    "topic": _text,
+    "task": _any,
+    "id": _text,
+    "delay_s": _number,
+    "run_at": _time,
+    "max_attempts": _whole,
+    "timeout_s": _number,
+    "durability": _text,
+    "maxlen": _whole,
+}
+_AGENT: Final[dict[str, _Kind]] = {
+    "agent_id": _text,
+    "agent_type": _text,
+    "ttl_seconds": _number,
+    "meta": _table,
+}
+
+
+def _members(
+    value: Any, shape: Mapping[str, _Kind], required: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The members of an object, each of its type; all that is wrong at once."""
+    if not isinstance(value, dict):
+        raise _invalid([("", "is not a JSON object")])
+    wrong = [(f"/{name}", "is missing") for name in required if name not in value]
+    taken = {}
+    for name, member in value.items():
+        kind = shape.get(name)
+        if kind is None:
+            wrong.append((f"/{_escaped(name)}", _unknown(shape)))
+        elif (read := kind(member)) is ...:
+            wrong.append((f"/{name}", _WHAT[kind]))
+        else:
+            taken[name] = read
+    if wrong:
+        raise _invalid(wrong)
+    return taken
+
+
+def _unknown(shape: Mapping[str, _Kind]) -> str:
+    known = ", ".join(shape)
+    return f"is unknown; there are {known}" if known else "is unknown"
+
+
+def _escaped(name: str) -> str:
+    """A member's name as a step of a JSON pointer (RFC 6901), cut short."""
+    return name[:80].replace("~", "~0").replace("/", "~1")
+
+
+def _invalid(wrong: list[tuple[str, str]]) -> Problem:
+    """The problem of wrong fields: the first few in a sentence, all by pointer."""
+    said = "; ".join(f"{at or 'the body'} {what}" for at, what in wrong[:3])
+    more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+    rows = [{"pointer": at, "detail": what} for at, what in wrong[:50]]
+    return Problem("invalid", said + more, errors=rows)

@@ -1,0 +1,62 @@
+"""What the description of the API says beyond its calls: credentials, errors."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+PREFIX: Final = "/api/v1/mesh"
+_PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
+_METHODS: Final = frozenset({"get", "post", "put", "patch", "delete"})
+
+
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Tokens."""
+
+    target_class = "bus.api.auth.BearerAuthentication"
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer"}
+
+
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Sessions of the dashboard; what changes something needs `X-CSRFToken` too."""
+
+    target_class = "bus.api.auth.SessionAuthentication"
+    name = "session"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        from django.conf import settings
+
+        name = settings.SESSION_COOKIE_NAME
+        return {"type": "apiKey", "in": "cookie", "name": name}
+
+
+def with_problems(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
+    """Every error of every call is a problem document."""
+    for path, calls in result["paths"].items():
+        for method in _METHODS & set(calls):
+            call = calls[method]
+            for status in _statuses(call, path, method):
+                call["responses"].setdefault(status, _response())
+    return result
+
+
+def _statuses(call: dict[str, Any], path: str, method: str) -> list[str]:
+    found = ["default"]
+    if {} not in call.get("security", [{}]):
+        found += ["401", "403", "429", "503"]
+    if "{" in path:
+        found.append("404")
+    if method == "post":
+        found += ["400", "409", "413", "415"]
+    if method == "post" or "parameters" in call:
+        found.append("422")
+    return found
+
+
+def _response() -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _PROBLEM}}
+    return {"description": "A problem document.", "content": content}

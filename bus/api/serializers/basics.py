@@ -1,0 +1,42 @@
+"""What several descriptions share: any JSON, what may be missing or null, problems."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from rest_framework import serializers as s
+
+from bus import messages
+
+STATES: Final = list(messages.STATES)
+
+
+class AnyJSON(s.JSONField):
+    """Any JSON value."""
+
+
+OPTIONAL: Final[dict[str, Any]] = {"required": False}
+NULL: Final[dict[str, Any]] = {"allow_null": True}
+
+
+class ProblemField(s.Serializer):
+    """One wrong field of a request."""
+
+    pointer = s.CharField(help_text="JSON pointer into the body, or ?parameter.")
+    detail = s.CharField()
+
+
+class Problem(s.Serializer):
+    """An error (RFC 9457); `code` is stable, the sentences are not."""
+
+    type = s.CharField()
+    title = s.CharField()
+    status = s.IntegerField()
+    code = s.CharField()
+    detail = s.CharField()
+    errors = ProblemField(many=True, **OPTIONAL)
+    retry_after_ms = s.IntegerField(**OPTIONAL)
+    outcome = s.ChoiceField(["not_written", "unknown"], **OPTIONAL)
+    id = s.CharField(
+        **OPTIONAL, help_text="503: the task to send again; 500: what to look for."
+    )

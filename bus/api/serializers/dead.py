@@ -1,0 +1,55 @@
+"""Dead letters, as described."""
+
+from __future__ import annotations
+
+from rest_framework import serializers as s
+
+from .basics import NULL, OPTIONAL, AnyJSON
+
+
+class Letter(s.Serializer):
+    """A dead letter."""
+
+    entry_id = s.CharField()
+    id = s.CharField()
+    topic = s.CharField()
+    task = AnyJSON(**NULL)
+    error = s.DictField()
+    fingerprint = s.CharField(help_text="Letters that failed alike share it.")
+    attempts = s.ListField(child=s.DictField())
+    epoch = s.IntegerField()
+    fence = s.CharField()
+    enqueued_at = s.DateTimeField(**NULL)
+    died_at = s.DateTimeField()
+
+
+class DeadList(s.Serializer):
+    """A page of dead letters."""
+
+    dead = Letter(many=True)
+    next = s.CharField(**NULL)
+
+
+class Group(s.Serializer):
+    """Dead letters that failed alike."""
+
+    topic = s.CharField()
+    fingerprint = s.CharField()
+    count = s.IntegerField(help_text="Dead now.")
+    total = s.IntegerField(help_text="Ever since the group opened.")
+    first_at = s.DateTimeField()
+    last_at = s.DateTimeField()
+    error = s.DictField()
+
+
+class GroupList(s.Serializer):
+    """A page of groups."""
+
+    groups = Group(many=True)
+    next = s.CharField(**NULL)
+
+
+class Replay(s.Serializer):
+    """What to replay; without a body what the task was sent with."""
+
+    task = AnyJSON(**OPTIONAL, **NULL)

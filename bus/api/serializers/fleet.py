@@ -1,0 +1,138 @@
+"""Agents, topics and health, as described."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rest_framework import serializers as s
+
+from .basics import NULL, OPTIONAL
+
+AGENT_STATES: Final = ["live", "idle", "late", "deaf", "draining", "gone"]
+
+
+class Registration(s.Serializer):
+    """An agent that registers."""
+
+    agent_id = s.RegexField(r"^[A-Za-z0-9][A-Za-z0-9:._@-]*$", max_length=128)
+    agent_type = s.CharField(max_length=64)
+    ttl_seconds = s.FloatField(**OPTIONAL, default=60, max_value=86400)
+    meta = s.DictField(**OPTIONAL, help_text="Anything, shown to operators.")
+
+
+class Heartbeat(s.Serializer):
+    """For how long to stay registered."""
+
+    ttl_seconds = s.FloatField(**OPTIONAL, default=60, max_value=86400)
+
+
+class Beat(s.Serializer):
+    """A registration that was kept."""
+
+    agent_id = s.CharField()
+    expires_in_s = s.FloatField()
+    drain = s.BooleanField(help_text="Whether to finish what is in hand, and stop.")
+
+
+class Agent(s.Serializer):
+    """An agent as it was last seen; null where it told nothing."""
+
+    agent_id = s.CharField()
+    agent_type = s.CharField(**NULL)
+    meta = s.DictField()
+    state = s.ChoiceField(AGENT_STATES)
+    expires_in_s = s.FloatField()
+    last_beat_at = s.DateTimeField()
+    topics = s.ListField(child=s.CharField())
+    consumer = s.CharField(**NULL)
+    slots = s.IntegerField(**NULL)
+    in_flight = s.IntegerField(**NULL)
+    done = s.IntegerField(**NULL)
+    failed = s.IntegerField(**NULL)
+    rss_bytes = s.IntegerField(**NULL)
+    cpu = s.FloatField(**NULL)
+    version = s.CharField(**NULL)
+    host = s.CharField(**NULL)
+    pid = s.IntegerField(**NULL)
+    started_at = s.DateTimeField(**NULL)
+    last_read_at = s.DateTimeField(**NULL)
+
+
+class AgentList(s.Serializer):
+    """A page of agents."""
+
+    agents = Agent(many=True)
+    next = s.CharField(**NULL)
+
+
+class Ledger(s.Serializer):
+    """What came and where it is; `drift` is 0, or something was lost."""
+
+    came = s.IntegerField()
+    live = s.IntegerField()
+    ended = s.IntegerField()
+    drift = s.IntegerField()
+
+
+class Topic(s.Serializer):
+    """A topic as it stands: what it holds now, what it ever counted, its limits."""
+
+    topic = s.CharField()
+    group = s.CharField(**NULL)
+    waiting = s.IntegerField()
+    delayed = s.IntegerField()
+    running = s.IntegerField()
+    backlog = s.IntegerField()
+    dead = s.IntegerField()
+    dead_groups = s.IntegerField()
+    results = s.IntegerField()
+    paused = s.BooleanField()
+    oldest_s = s.FloatField(**NULL, help_text="Age of the oldest waiting task.")
+    accepted = s.IntegerField()
+    adopted = s.IntegerField()
+    repeated = s.IntegerField()
+    done = s.IntegerField()
+    retried = s.IntegerField()
+    died = s.IntegerField()
+    lost = s.IntegerField()
+    replayed = s.IntegerField()
+    discarded = s.IntegerField()
+    cancelled = s.IntegerField()
+    orphans = s.IntegerField()
+    ledger = Ledger()
+    backlog_max = s.IntegerField()
+    results_keep = s.IntegerField()
+    dead_max = s.IntegerField()
+    max_attempts = s.IntegerField()
+    timeout_s = s.FloatField()
+    done_per_minute = s.FloatField()
+    dead_per_minute = s.FloatField()
+
+
+class TopicList(s.Serializer):
+    """A page of topics."""
+
+    topics = Topic(many=True)
+    next = s.CharField(**NULL)
+
+
+class Check(s.Serializer):
+    """One finding; what it says only for who may read."""
+
+    name = s.CharField()
+    status = s.ChoiceField(["ok", "warn", "bad"])
+    says = s.CharField(**OPTIONAL)
+    hint = s.CharField(**OPTIONAL)
+
+
+class Health(s.Serializer):
+    """How the mesh is."""
+
+    status = s.ChoiceField(["ok", "degraded", "down"])
+    checks = Check(many=True)
+
+
+class Alive(s.Serializer):
+    """Whether it is."""
+
+    status = s.ChoiceField(["ok", "down"])

@@ -1,0 +1,137 @@
+"""Tasks and results, as described."""
+
+from __future__ import annotations
+
+from rest_framework import serializers as s
+
+from .basics import NULL, OPTIONAL, STATES, AnyJSON, Problem
+
+
+class Enqueue(s.Serializer):
+    """A task to be sent."""
+
+    topic = s.RegexField(r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$", max_length=64)
+    task = AnyJSON(allow_null=True, help_text="The payload: any JSON up to 256 KiB.")
+    id = s.UUIDField(**OPTIONAL, help_text="Chosen by you: the same id is one task.")
+    delay_s = s.FloatField(**OPTIONAL, min_value=0, help_text="Not with run_at.")
+    run_at = s.DateTimeField(**OPTIONAL, help_text="When to start; not with delay_s.")
+    max_attempts = s.IntegerField(**OPTIONAL, min_value=1, max_value=1000)
+    timeout_s = s.FloatField(**OPTIONAL, max_value=604800, help_text="Above 0.")
+    durability = s.ChoiceField(["memory", "aof"], **OPTIONAL)
+    maxlen = s.IntegerField(
+        **OPTIONAL, min_value=1, help_text="Refuse where the backlog is as long."
+    )
+
+
+class Enqueued(s.Serializer):
+    """A task that was accepted."""
+
+    id = s.UUIDField()
+    topic = s.CharField()
+    state = s.ChoiceField(STATES)
+    durability = s.ChoiceField(["memory", "aof"], help_text="What this answer means.")
+
+
+class Batch(s.Serializer):
+    """Tasks to be sent."""
+
+    tasks = s.ListField(child=Enqueue(), min_length=1, max_length=1000)
+
+
+class BatchResult(s.Serializer):
+    """What became of one task of a batch."""
+
+    index = s.IntegerField()
+    status = s.IntegerField()
+    id = s.UUIDField(**OPTIONAL)
+    topic = s.CharField(**OPTIONAL)
+    state = s.ChoiceField(STATES, **OPTIONAL)
+    durability = s.CharField(**OPTIONAL)
+    error = Problem(**OPTIONAL)
+
+
+class BatchOutcome(s.Serializer):
+    """What became of each task, in their order."""
+
+    results = BatchResult(many=True)
+
+
+class TaskRow(s.Serializer):
+    """A task as it stands."""
+
+    id = s.UUIDField()
+    topic = s.CharField()
+    state = s.ChoiceField(STATES)
+    task = AnyJSON(**NULL)
+    attempt = s.IntegerField(help_text="Executions so far, counted from 1.")
+    epoch = s.IntegerField(help_text="Replays so far.")
+    agent = s.CharField(**NULL)
+    enqueued_at = s.DateTimeField(**NULL)
+    due_at = s.DateTimeField(**NULL)
+    started_at = s.DateTimeField(**NULL)
+    ended_at = s.DateTimeField(**NULL)
+    max_attempts = s.IntegerField(**NULL, help_text="Its own; null: the topic's.")
+    timeout_s = s.FloatField(**NULL)
+    cancel_requested = s.BooleanField()
+    attempts = s.ListField(child=s.DictField(), help_text="Failed ones, oldest first.")
+    result = AnyJSON(**OPTIONAL, **NULL, help_text="Once it is done.")
+    error = s.DictField(**OPTIONAL, help_text="Of which it died.")
+
+
+class TimelineRow(s.Serializer):
+    """Something that happened to a task."""
+
+    at = s.DateTimeField(**NULL)
+    what = s.CharField()
+    agent = s.CharField(**NULL)
+    detail = s.CharField(**NULL)
+
+
+class TaskPage(TaskRow):
+    """One task in full."""
+
+    timeline = TimelineRow(many=True)
+    explain = s.CharField(help_text="Why it is not running, or how it ended.")
+
+
+class TaskList(s.Serializer):
+    """A page of tasks."""
+
+    tasks = TaskRow(many=True)
+    next = s.CharField(**NULL)
+
+
+class Moved(s.Serializer):
+    """A task that changed its state."""
+
+    id = s.UUIDField()
+    topic = s.CharField()
+    state = s.ChoiceField(STATES)
+
+
+class Cancelled(Moved):
+    """A task that is cancelled, or runs and is told to stop."""
+
+
+class ResultRow(s.Serializer):
+    """A result; agents that write by hand may leave fields out."""
+
+    entry_id = s.CharField()
+    id = s.CharField(**NULL)
+    topic = s.CharField()
+    state = s.CharField()
+    task = AnyJSON(**NULL)
+    result = AnyJSON(**NULL)
+    agent = s.CharField(**NULL)
+    attempt = s.IntegerField(**NULL)
+    fence = s.CharField(**NULL)
+    enqueued_at = s.DateTimeField(**NULL)
+    started_at = s.DateTimeField(**NULL)
+    finished_at = s.DateTimeField(**NULL)
+
+
+class ResultList(s.Serializer):
+    """A page of results."""
+
+    results = ResultRow(many=True)
+    next = s.CharField(**NULL)

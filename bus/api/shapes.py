@@ -1,0 +1,81 @@
+"""Tasks, letters, topics and results as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bus import timeline, whynot
+from bus.letters import DeadLetter
+from bus.messages import Task
+from bus.rates import Rates
+
+
+def task_row(task: Task) -> dict[str, Any]:
+    """A task in a list: what is known of it in one look."""
+    row = {
+        "id": task.id,
+        "topic": task.topic,
+        "state": task.state,
+        "task": task.payload,
+        "attempt": task.attempt,
+        "epoch": task.epoch,
+        "agent": task.agent,
+        "enqueued_at": task.enqueued_at,
+        "due_at": task.due_at,
+        "started_at": task.started_at,
+        "ended_at": task.ended_at,
+        "max_attempts": task.max_attempts,
+        "timeout_s": task.timeout_s,
+        "cancel_requested": task.cancel_requested,
+        "attempts": list(task.attempts),
+    }
+    if task.state == "done":
+        row["result"] = task.result
+    if task.error is not None:
+        row["error"] = task.error
+    return row
+
+
+def task_page(task: Task) -> dict[str, Any]:
+    """One task in full: with its life in order, and why it is not running."""
+    told = {"timeline": timeline.timeline(task), "explain": whynot.explain(task)}
+    return {**task_row(task), **told}
+
+
+def letter(found: DeadLetter) -> dict[str, Any]:
+    """A dead letter."""
+    return {
+        "entry_id": found.entry_id,
+        "id": found.id,
+        "topic": found.topic,
+        "task": found.payload,
+        "error": found.error,
+        "fingerprint": found.fingerprint,
+        "attempts": list(found.attempts),
+        "epoch": found.epoch,
+        "fence": found.fence,
+        "enqueued_at": found.enqueued_at,
+        "died_at": found.died_at,
+    }
+
+
+def result_row(topic: str, entry_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A result; rows by hand lack what their writer left out, and may say more."""
+    head = {"entry_id": entry_id, "id": None, "topic": topic, "state": "done"}
+    return {**head, **dict.fromkeys(_OF_RESULT), **row, "entry_id": entry_id}
+
+
+_OF_RESULT: Final = (
+    *("task", "result", "agent", "attempt", "fence"),
+    *("enqueued_at", "started_at", "finished_at"),
+)
+
+
+def topic_row(standing: Mapping[str, Any], rates: Rates) -> dict[str, Any]:
+    """A topic, flat: counts, limits, what it did in the last minute."""
+    row = {name: value for name, value in standing.items() if name != "limits"}
+    row |= standing["limits"]
+    row["done_per_minute"] = round(rates.done_per_minute, 1)
+    row["dead_per_minute"] = round(rates.dead_per_minute, 1)
+    return row

@@ -1,0 +1,34 @@
+"""How often a principal may call, by kind of call; buckets that all processes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.throttling import BaseThrottle
+
+from bus import ratelimit
+from bus.conf import conf
+
+
+class CallThrottle(BaseThrottle):
+    """A minute's worth of calls at once, then as they flow back.
+
+    Hot calls (`hot` of the view) and all others have a bucket each, per token or user.
+    """
+
+    def __init__(self) -> None:
+        self._wait_s = 0.0
+
+    def allow_request(self, request: Any, view: Any) -> bool:
+        """Whether the bucket has a call left; BusUnavailable if nobody can tell."""
+        if view.principal is None or getattr(request._request, "mesh_again", False):
+            return True  # open calls; or the second look of one call that waits
+        kind, most = "calls", conf.API_CALLS_PER_MINUTE
+        if view.action in view.hot:
+            kind, most = "hot-calls", conf.API_HOT_CALLS_PER_MINUTE
+        self._wait_s = ratelimit.take(f"{kind}:{view.principal.key}", most, most / 60)
+        return not self._wait_s
+
+    def wait(self) -> float:
+        """Seconds until the next call is allowed."""
+        return self._wait_s

@@ -1,0 +1,122 @@
+"""The registry of agents: list, register, heartbeat, deregister."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+import bus
+from bus import agents, errors, roles
+
+from .. import examples, lists, parsing, serializers
+from .base import MeshViewSet, by_id, location
+
+
+class AgentViewSet(MeshViewSet):
+    """`GET/POST agents`, `GET/DELETE agents/{id}`, `POST agents/{id}/heartbeat`."""
+
+    verbs = {
+        "list": (roles.READ,),
+        "create": (roles.SERVE,),
+        "retrieve": (roles.READ, roles.SERVE),
+        "destroy": (roles.DELETE, roles.SERVE),
+        "heartbeat": (roles.SERVE,),
+    }
+    hot = frozenset({"heartbeat"})
+
+    @extend_schema(
+        operation_id="list_agents",
+        summary="Agents of the last 24 h",
+        tags=["agents"],
+        parameters=[
+            serializers.AGENT_STATE,
+            serializers.COUNT,
+            serializers.CURSOR,
+        ],
+        responses=serializers.AgentList,
+    )
+    def list(self, request: Any) -> Response:
+        """Live agents by id, then those that are gone."""
+        query = request.query_params
+        state = parsing.text_of(query, "state")
+        rows = [row for row in agents.overview() if state in (None, row["state"])]
+        found, after = lists.page(
+            rows,
+            lambda row: [row["state"] == "gone", row["agent_id"]],
+            parsing.count_of(query),
+            parsing.text_of(query, "cursor"),
+        )
+        return Response({"agents": found, "next": after})
+
+    @extend_schema(
+        operation_id="register_agent",
+        summary="Register an agent",
+        tags=["agents"],
+        request=serializers.Registration,
+        responses={201: serializers.Agent, 200: serializers.Agent},
+        examples=examples.REGISTRATION,
+    )
+    def create(self, request: Any) -> Response:
+        """Register an agent for `ttl_seconds`: 201, or 200 where it was there already.
+
+        A registration that lives is renewed whole. Keep it with heartbeats.
+        """
+        given = parsing.registration(self.body())
+        known = _is_there(given.agent_id)
+        bus.register_agent(
+            given.agent_id, given.agent_type, given.ttl_seconds, given.meta
+        )
+        row = agents.get_agent(given.agent_id)
+        status = 200 if known else 201
+        return Response(row, status, headers=location(f"agents/{given.agent_id}"))
+
+    @extend_schema(
+        operation_id="get_agent",
+        summary="One agent",
+        tags=["agents"],
+        parameters=[serializers.AGENT_ID],
+        responses=serializers.Agent,
+    )
+    def retrieve(self, request: Any, agent_id: str) -> Response:
+        """An agent, also for 24 h after it has gone."""
+        return Response(by_id(agents.get_agent, errors.AgentNotFound, agent_id))
+
+    @extend_schema(
+        operation_id="deregister_agent",
+        summary="Deregister an agent",
+        tags=["agents"],
+        parameters=[serializers.AGENT_ID],
+        responses={204: None},
+    )
+    def destroy(self, request: Any, agent_id: str) -> Response:
+        """End its registration: what it has in hand is given to others."""
+        if not by_id(bus.deregister_agent, errors.AgentNotFound, agent_id):
+            raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
+        if self.who.role != roles.AGENT:  # agents that end are no news
+            self.record(roles.DELETE, "", agent_id)
+        return Response(status=204)
+
+    @extend_schema(
+        operation_id="heartbeat_agent",
+        summary="Keep a registration",
+        tags=["agents"],
+        parameters=[serializers.AGENT_ID],
+        request=serializers.Heartbeat,
+        responses=serializers.Beat,
+    )
+    def heartbeat(self, request: Any, agent_id: str) -> Response:
+        """Stay registered for `ttl_seconds` more; 404 says to register again."""
+        ttl_s = parsing.heartbeat(self.body(needed=False))
+        missing = errors.AgentNotFound
+        if not by_id(bus.heartbeat_agent, missing, agent_id, ttl_s):
+            raise missing(f"agent {agent_id!r} is not registered (any more)")
+        return Response({"agent_id": agent_id, "expires_in_s": ttl_s, "drain": False})
+
+
+def _is_there(agent_id: str) -> bool:
+    try:
+        return bool(agents.get_agent(agent_id)["state"] != "gone")
+    except errors.AgentNotFound:
+        return False

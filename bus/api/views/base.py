@@ -1,0 +1,90 @@
+"""What every call has in common: who asks, what that takes, how it is written down."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+from rest_framework import viewsets
+from rest_framework.response import Response
+
+from bus import audit, errors, roles
+
+from ..auth import principal
+from ..permissions import check_topic
+from ..problems import Problem
+from ..schema import PREFIX
+
+T = TypeVar("T")
+
+
+class MeshViewSet(viewsets.ViewSet):
+    """A viewset whose actions name the verbs they take.
+
+    `verbs` maps each action to the verbs of which a role needs one; an empty tuple is
+    open to everybody. `hot` are the actions with the larger rate limit.
+    """
+
+    verbs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    hot: ClassVar[frozenset[str]] = frozenset()
+    request: Any
+
+    @functools.cached_property
+    def principal(self) -> roles.Principal | None:
+        """Whom the request acts for; None where nobody is signed in."""
+        return principal(self.request)
+
+    @property
+    def who(self) -> roles.Principal:
+        """The principal of an action that is not open."""
+        assert self.principal is not None
+        return self.principal
+
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
+        """The methods of this URL, and nothing else."""
+        return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
+
+    def http_method_not_allowed(
+        self, request: Any, *args: Any, **kwargs: Any
+    ) -> NoReturn:
+        """A problem that names the methods there are; also for made-up ones."""
+        allowed = ", ".join(self.allowed_methods)
+        said = f"{str(request.method)[:20]!r} is not one of {allowed}"
+        raise Problem("method_not_allowed", said, {"Allow": allowed})
+
+    def body(self, needed: bool = True) -> Any:
+        """The JSON body; without one `{}`, or a problem where it is needed."""
+        if self.request.stream is None:
+            if needed:
+                raise Problem("unreadable", "a JSON body is needed, there is none")
+            return {}
+        return self.request.data
+
+    def checked(self, topic: str | None) -> str | None:
+        """The topic a client named, if its token reaches there."""
+        return topic if topic is None else check_topic(self.who, topic)
+
+    def reached(self, found: T, missing: type[errors.NotFound]) -> T:
+        """What was found by id; what is outside of the token's topics is not there."""
+        topic: str = getattr(found, "topic", "")
+        if not self.who.may_topic(topic):
+            raise missing()
+        return found
+
+    def record(self, verb: str, topic: str, target: str, **detail: Any) -> None:
+        """Write into the audit trail what was done."""
+        audit.record(self.who, verb, topic=topic, target=target, **detail)
+
+
+def by_id(call: Callable[..., T], missing: type[errors.NotFound], *args: Any) -> T:
+    """What `call` finds under an id in a path; one that cannot be is not there."""
+    try:
+        return call(*args)
+    except errors.InvalidName as exc:
+        raise missing(str(exc)) from None
+
+
+def location(path: str) -> dict[str, str]:
+    """The header that says where the new thing is."""
+    return {"Location": f"{PREFIX}/{path}"}

@@ -1,0 +1,188 @@
+"""Dead letters: lists, groups, one letter; replay, discard, undo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+import bus
+from bus import errors, roles
+from bus.letters import DeadLetter
+
+from .. import examples, lists, parsing, serializers, shapes
+from ..permissions import check_topic
+from .base import MeshViewSet, by_id
+
+
+class DeadViewSet(MeshViewSet):
+    """`GET dead`, `dead/groups`, `dead/{task id}`; replay, undo, DELETE to discard."""
+
+    verbs = {
+        "list": (roles.READ,),
+        "groups": (roles.READ,),
+        "retrieve": (roles.READ,),
+        "replay": (roles.REPLAY,),
+        "destroy": (roles.DISCARD,),
+        "undo": (roles.UNDO,),
+    }
+
+    @extend_schema(
+        operation_id="list_dead",
+        summary="Dead letters",
+        tags=["dead letters"],
+        parameters=[
+            serializers.TOPIC_OPTIONAL,
+            serializers.GROUP,
+            serializers.ERROR,
+            serializers.SINCE,
+            serializers.UNTIL,
+            serializers.COUNT,
+            serializers.CURSOR,
+        ],
+        responses=serializers.DeadList,
+    )
+    def list(self, request: Any) -> Response:
+        """The newest first, of one topic or of all this token reaches.
+
+        Pages may be short where few of many letters fit; the list ends where `next`
+        is null.
+        """
+        query = request.query_params
+        sought = lists.Sought(
+            self._topics(),
+            parsing.text_of(query, "group"),
+            parsing.text_of(query, "error"),
+            parsing.time_of(query, "since"),
+            parsing.time_of(query, "until"),
+        )
+        count, cursor = parsing.count_of(query), parsing.text_of(query, "cursor")
+        found, after = lists.dead_letters(sought, count, cursor)
+        return Response({"dead": [*map(shapes.letter, found)], "next": after})
+
+    @extend_schema(
+        operation_id="list_dead_groups",
+        summary="Dead letters that failed alike",
+        tags=["dead letters"],
+        parameters=[
+            serializers.TOPIC_OPTIONAL,
+            serializers.COUNT,
+            serializers.CURSOR,
+        ],
+        responses=serializers.GroupList,
+    )
+    def groups(self, request: Any) -> Response:
+        """The largest groups first: what failed, how often, since when."""
+        query = request.query_params
+        rows = [
+            {"topic": topic, **group}
+            for topic in self._topics()
+            for group in bus.dead_groups(topic)
+        ]
+        found, after = lists.page(
+            rows,
+            lambda row: [-row["count"], row["topic"], row["fingerprint"]],
+            parsing.count_of(query),
+            parsing.text_of(query, "cursor"),
+        )
+        return Response({"groups": found, "next": after})
+
+    @extend_schema(
+        operation_id="get_dead",
+        summary="One dead letter",
+        tags=["dead letters"],
+        parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
+        responses=serializers.Letter,
+    )
+    def retrieve(self, request: Any, task_id: str) -> Response:
+        """A dead letter with all its attempts."""
+        return Response(shapes.letter(self._letter(task_id)))
+
+    @extend_schema(
+        operation_id="replay_dead",
+        summary="Replay a dead letter",
+        tags=["dead letters"],
+        parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
+        request=serializers.Replay,
+        responses=serializers.Moved,
+        examples=examples.REPLAY,
+    )
+    def replay(self, request: Any, task_id: str) -> Response:
+        """Put the task back to work, with another payload if the body has a `task`.
+
+        Of any number of concurrent replays one succeeds, the others are 409.
+        """
+        payload = parsing.replay(self.body(needed=False))
+        task = self._dead_task(task_id)
+        bus.replay(task.id, task.topic, payload=payload)
+        edited = payload is not ...
+        self.record(roles.REPLAY, task.topic, task.id, edited=edited)
+        return Response({"id": task.id, "topic": task.topic, "state": "waiting"})
+
+    @extend_schema(
+        operation_id="discard_dead",
+        summary="Discard a dead letter",
+        tags=["dead letters"],
+        parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
+        responses=serializers.Moved,
+    )
+    def destroy(self, request: Any, task_id: str) -> Response:
+        """Take the letter out for good; `undo` brings it back within an hour."""
+        task = self._dead_task(task_id)
+        bus.discard(task.id, task.topic)
+        self.record(roles.DISCARD, task.topic, task.id)
+        return Response({"id": task.id, "topic": task.topic, "state": "discarded"})
+
+    @extend_schema(
+        operation_id="undo_discard",
+        summary="Bring a discarded letter back",
+        tags=["dead letters"],
+        parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
+        request=None,
+        responses=serializers.Moved,
+    )
+    def undo(self, request: Any, task_id: str) -> Response:
+        """Undo a discard of the last hour."""
+        parsing.nothing(self.body(needed=False))
+        topic = self._topic()
+        if topic is None:
+            topic = self._discarded_in(task_id)
+        by_id(bus.undo, errors.DeadLetterNotFound, task_id, topic)
+        task = bus.get_task(task_id, topic)
+        self.record(roles.UNDO, task.topic, task.id)
+        return Response({"id": task.id, "topic": task.topic, "state": task.state})
+
+    def _topic(self) -> str | None:
+        return self.checked(parsing.text_of(self.request.query_params, "topic"))
+
+    def _topics(self) -> tuple[str, ...]:
+        """The topic a list is asked of, else all that have letters, if reached."""
+        topic = self._topic()
+        if topic is not None:
+            return (topic,)
+        return tuple(filter(self.who.may_topic, lists.with_letters()))
+
+    def _letter(self, task_id: str) -> DeadLetter:
+        missing = errors.DeadLetterNotFound
+        letter = by_id(bus.get_dead, missing, task_id, self._topic())
+        return self.reached(letter, missing)
+
+    def _dead_task(self, task_id: str) -> bus.Task:
+        """The task of a letter; whether it is dead (still) is for the bus to say."""
+        topic = self._topic()
+        try:
+            task = by_id(bus.get_task, errors.DeadLetterNotFound, task_id, topic)
+        except errors.TaskNotFound as exc:
+            raise errors.DeadLetterNotFound(str(exc)) from None
+        return self.reached(task, errors.DeadLetterNotFound)
+
+    def _discarded_in(self, task_id: str) -> str | None:
+        """Where a discarded task lies; None where only the bin can know."""
+        try:
+            task = by_id(bus.get_task, errors.DeadLetterNotFound, task_id)
+        except errors.TaskNotFound:
+            if self.who.topics:
+                raise errors.DeadLetterNotFound() from None
+            return None
+        return check_topic(self.who, self.reached(task, errors.NotFound).topic)

@@ -1,0 +1,141 @@
+"""Tasks on their way in, one or up to a thousand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+from bus import errors, levels, roles, tasks
+from bus.tasks import Accepted
+
+from .. import examples, exceptions, parsing, permissions, serializers
+from ..problems import Problem
+from .base import MeshViewSet, location
+
+
+class EnqueueViewSet(MeshViewSet):
+    """`POST enqueue`, `POST enqueue/batch`."""
+
+    verbs = {"create": (roles.ENQUEUE,), "batch": (roles.ENQUEUE,)}
+    hot = frozenset(verbs)
+
+    @extend_schema(
+        operation_id="enqueue",
+        summary="Send a task",
+        tags=["tasks"],
+        parameters=[serializers.IDEMPOTENCY_KEY],
+        request=serializers.Enqueue,
+        responses={201: serializers.Enqueued, 200: serializers.Enqueued},
+        examples=examples.ENQUEUE,
+    )
+    def create(self, request: Any) -> Response:
+        """Accept a task: 201, or 200 where the same was accepted before.
+
+        The same is the same `id`, or the same `Idempotency-Key` of this token in this
+        topic, with the same task; with another task it is a conflict. Nothing is
+        written where the answer is no success, but for `outcome: unknown` (503): then
+        send it again with the `id` in the problem.
+        """
+        sent = parsing.enqueue(self.body(), self._key(), self.who.key)
+        permissions.check_topic(self.who, sent.topic)
+        levels.check(sent.durability)
+        outcome = tasks.accept(sent.topic, [sent.wanted])[0]
+        if outcome.error is not None:
+            raise _refused(outcome)
+        row = _row(sent.topic, outcome)
+        status = 201 if outcome.new else 200
+        return Response(row, status, headers=_location(sent.topic, outcome.id))
+
+    @extend_schema(
+        operation_id="enqueue_batch",
+        summary="Send up to 1,000 tasks",
+        tags=["tasks"],
+        parameters=[serializers.IDEMPOTENCY_KEY],
+        request=serializers.Batch,
+        responses={200: serializers.BatchOutcome},
+        examples=examples.BATCH,
+    )
+    def batch(self, request: Any) -> Response:
+        """Accept each task for itself: `status` and `id`, or `error`, in their order.
+
+        The statuses are those of sending one task. An `Idempotency-Key` stands for
+        each task together with its place, unless the task has an `id`.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        by_topic: dict[str, list[tuple[int, tasks.Wanted]]] = {}
+        for index, value in enumerate(parsing.batch(self.body())):
+            try:
+                sent = self._checked(value, index)
+            except (Problem, errors.BusError) as exc:
+                found[index] = _failure(exc)
+            else:
+                by_topic.setdefault(sent.topic, []).append((index, sent.wanted))
+        for topic, placed in by_topic.items():
+            rows = _accepted(topic, [wanted for _, wanted in placed])
+            found |= zip([index for index, _ in placed], rows, strict=True)
+        results = [{"index": index, **found[index]} for index in sorted(found)]
+        return Response({"results": results})
+
+    def _checked(self, value: Any, index: int) -> parsing.Enqueue:
+        """One task of a batch, read and allowed."""
+        own = isinstance(value, dict) and "id" in value
+        key = None if own else parsing.key_in_batch(self._key(), index)
+        sent = parsing.enqueue(value, key, self.who.key)
+        permissions.check_topic(self.who, sent.topic)
+        levels.check(sent.durability)
+        return sent
+
+    def _key(self) -> str | None:
+        key: str | None = self.request.headers.get("Idempotency-Key")
+        return key
+
+
+def _row(topic: str, outcome: Accepted) -> dict[str, Any]:
+    """What a success means: which task, where, how it stands, how safe it is."""
+    return {
+        "id": outcome.id,
+        "topic": topic,
+        "state": outcome.state,
+        "durability": tasks.durability(),
+    }
+
+
+def _accepted(topic: str, wanted: list[tasks.Wanted]) -> list[dict[str, Any]]:
+    """Send tasks of one topic; a result of the batch for each."""
+    try:
+        outcomes = tasks.accept(topic, wanted)
+    except errors.BusError as exc:  # of the topic, and so of each
+        return [_failure(exc) for _ in wanted]
+    rows = []
+    for outcome in outcomes:
+        if outcome.error is None:
+            status = 201 if outcome.new else 200
+            rows.append({"status": status, **_row(topic, outcome)})
+        else:
+            rows.append(_failure(_refused(outcome)))
+    return rows
+
+
+def _refused(outcome: Accepted) -> Exception:
+    """The error of a refused task, with the id to send it again where that helps."""
+    assert outcome.error is not None
+    problem = exceptions.problem_of(outcome.error)
+    if problem is None:
+        return outcome.error
+    if isinstance(outcome.error, errors.OutcomeUnknown):
+        problem.extra["id"] = outcome.id
+    return problem
+
+
+def _failure(exc: Exception) -> dict[str, Any]:
+    """A refused task as a result of the batch."""
+    problem = exceptions.problem_of(exc)
+    if problem is None:
+        raise exc
+    return {"status": problem.status, "error": problem.document()}
+
+
+def _location(topic: str, task_id: str) -> dict[str, str]:
+    return location(f"tasks/{task_id}?topic={topic}")
