@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 NOTHING: Final = "–"
 # A page shows this much of a payload; more would only make the browser slow.
 _PRETTY_MOST: Final = 64 * 1024
+_EXAMPLE: Final = {"hello": "world"}
 
 
 def duration(seconds: object) -> str:
@@ -26,7 +27,8 @@ def duration(seconds: object) -> str:
     for size, unit, below, smaller in _UNITS:
         if whole >= size:
             rest = whole % size // below
-            return f"{whole // size} {unit} {rest} {smaller}"
+            tail = f" {rest} {smaller}" if rest else ""
+            return f"{whole // size} {unit}{tail}"
     return f"{whole} s"
 
 
@@ -114,7 +116,7 @@ def error_line(error: Any) -> str:
     return ": ".join(str(part) for part in (kind, message) if part) or NOTHING
 
 
-def curl(origin: str, topic: str, payload: Any) -> str:
+def curl(origin: str, topic: str, payload: Any = _EXAMPLE) -> str:
     """The call that sends this payload, to be pasted into a shell."""
     body = _dumped({"topic": topic, "task": payload}, None)
     return (

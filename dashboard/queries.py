@@ -127,8 +127,8 @@ def problems(now: Standing, checks: list[health.Check]) -> list[Problem]:
     """What needs somebody, the worst first; empty means all clear."""
     found = [
         Problem(f"Redis: {check.says}", "#redis", check.status)
-        for check in checks
-        if check.status != health.OK and not check.name.startswith(("topic", "agents"))
+        for check in of_server(checks)
+        if check.status != health.OK
     ]
     for row in now.topics:
         found += _of_topic(row)
@@ -178,6 +178,11 @@ def checks() -> list[health.Check]:
             found = health.checks()
             _health = (time.monotonic(), found)
         return found
+
+
+def of_server(found: list[health.Check]) -> list[health.Check]:
+    """Those about the server; topics and agents have pages of their own."""
+    return [each for each in found if not each.name.startswith(("topic", "agents"))]
 
 
 def forget_checks() -> None:

@@ -34,7 +34,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "topics": busiest[:_TOP],
         "more_topics": max(0, len(now.topics) - _TOP),
         "groups": lists.groups(now.topics, most=5),
-        "checks": [each for each in checks if not each.name.startswith("topic")],
+        "checks": queries.of_server(checks),
         "live": live.state(now.topics),
     }
     return shown(request, "overview.html", context)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from django import template
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from bus import messages
@@ -117,7 +118,9 @@ def agent_link(agent_id: object) -> SafeString | str:
         url = reverse("dashboard:agent", args=[agent_id])
     except NoReverseMatch:
         return agent_id[:60]
-    return format_html('<a href="{}">{}</a>', url, agent_id)
+    return format_html(
+        '<a class="clip" href="{}" title="{}">{}</a>', url, agent_id, agent_id
+    )
 
 
 @register.filter
@@ -158,6 +161,24 @@ def clock(at: object) -> SafeString | str:
         clock_text,
         clock_text,
     )
+
+
+_ISO: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
+
+
+@register.filter
+def sentence(text: str) -> SafeString:
+    """A sentence of the bus with its times as one reads them, in UTC."""
+    parts = _ISO.split(text)
+    return format_html_join("", "{}", ((_readable(part),) for part in parts))
+
+
+def _readable(part: str) -> SafeString | str:
+    if not _ISO.fullmatch(part):
+        return part
+    day, _, clock_text = part.removesuffix("Z").partition("T")
+    text = f"{day} {clock_text.partition('.')[0]} UTC"
+    return format_html('<time datetime="{}" data-absolute>{}</time>', part, text)
 
 
 @register.filter
