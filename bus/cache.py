@@ -56,5 +56,8 @@ class Client(DefaultClient):
         return self.get_client(write), 0
 
     def clear(self, client: Redis | None = None) -> None:
-        """Delete the cache's own keys, whatever their version."""
-        self.delete_pattern("*", version="*", client=client, itersize=1000)
+        """Delete the keys below the cache's prefix, of every version, and no others."""
+        client = client or self.get_client()
+        prefix = self._backend.key_prefix
+        for key in client.scan_iter(f"{prefix}:*", count=1000):
+            client.unlink(key)

@@ -1,0 +1,51 @@
+"""Fixtures of the web half: the site behind a server, who calls it, what it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from pytest_django import Settings
+
+from tests.support.gateway import GatewayClient, NewCaller
+from tests.support.ollama_stub import OllamaStub
+from tests.support.site import LiveSite
+
+
+@pytest.fixture
+def upstream(settings: Settings) -> Iterator[OllamaStub]:
+    """A scripted model server, which the gateway is pointed at."""
+    with OllamaStub() as stub:
+        settings.MESH_OLLAMA_BASE_URL = stub.url
+        yield stub
+
+
+@pytest.fixture
+def live_site(redis_client: redis.Redis) -> Iterator[LiveSite]:
+    """The site behind a real web server."""
+    with LiveSite() as live:
+        yield live
+
+
+@pytest.fixture
+def new_caller(live_site: LiveSite) -> Iterator[NewCaller]:
+    """Makes clients, each with a token of its own."""
+    from bus import accounts
+
+    made: list[GatewayClient] = []
+
+    def new(role: str = "operator") -> GatewayClient:
+        _, text = accounts.create_token(f"client {len(made)}", role)
+        made.append(GatewayClient(live_site.url, text))
+        return made[-1]
+
+    yield new
+    for each in made:
+        each.http.close()
+
+
+@pytest.fixture
+def caller(new_caller: NewCaller) -> GatewayClient:
+    """One client that may generate."""
+    return new_caller()

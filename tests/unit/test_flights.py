@@ -1,0 +1,135 @@
+"""A flight ends with its last reader, whatever way that one goes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+from pytest_django import Settings
+
+from bus import errors
+from bus.answers import Answer
+from bus.flights import Flights, Route
+from tests.support.waiting import wait_until_async
+
+
+class Source:
+    """A generation of a few lines, which waits before the last until it may go on."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = 0
+        self.kept: list[Sequence[bytes]] = []
+        self.go = asyncio.Event()
+
+    def route(self, digest: str = "d") -> Route:
+        return Route(self.generate, self.recall, self.keep, digest)
+
+    async def generate(self) -> AsyncGenerator[bytes]:
+        self.begun += 1
+        try:
+            yield b"1"
+            await self.go.wait()
+            yield b"2"
+        finally:
+            self.ended += 1
+
+    async def recall(self, digest: str) -> Answer | None:
+        return None
+
+    async def keep(self, digest: str, lines: Sequence[bytes]) -> None:
+        self.kept.append(list(lines))
+
+
+@pytest.mark.asyncio
+async def test_any_number_of_callers_in_one_moment_start_one_call() -> None:
+    source, flights = Source(), Flights()
+    source.go.set()
+
+    seats = [flights.board(source.route()) for _ in range(50)]
+    answers = [[line async for line in seat] for seat in seats]
+
+    assert answers == [[b"1", b"2"]] * 50
+    assert (source.begun, source.kept) == (1, [[b"1", b"2"]])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("way", ["close", "twice", "thread", "dropped"])
+async def test_the_last_to_leave_ends_the_call(way: str) -> None:
+    source, flights = Source(), Flights()
+    first, last = (flights.board(source.route()) for _ in range(2))
+    await last.ready()
+
+    first.close()
+    first.close()
+    await asyncio.sleep(0.01)
+    assert source.ended == 0
+    match way:
+        case "close":
+            last.close()
+        case "twice":
+            last.close()
+            last.close()
+        case "thread":
+            leaving = threading.Thread(target=last.close)
+            leaving.start()
+            leaving.join()
+        case "dropped":
+            del last
+            gc.collect()
+
+    await wait_until_async(lambda: source.ended == 1)
+    assert source.kept == []
+
+
+@pytest.mark.asyncio
+async def test_a_flight_that_was_given_up_takes_nobody_on_board() -> None:
+    source, flights = Source(), Flights()
+    seat = flights.board(source.route())
+    await seat.ready()
+    seat.close()
+    await wait_until_async(lambda: source.ended == 1)
+    source.go.set()
+
+    again = flights.board(source.route())
+
+    assert await again.ready() == "MISS"
+    assert [line async for line in again] == [b"1", b"2"]
+
+
+@pytest.mark.asyncio
+async def test_who_leaves_the_queue_leaves_no_trace(settings: Settings) -> None:
+    settings.MESH_OLLAMA_CONCURRENCY = 1
+    settings.MESH_OLLAMA_QUEUE = 1
+    source, flights = Source(), Flights()
+    flying = flights.board(source.route("a"))
+    await flying.ready()
+    for n in range(3):
+        queued = flights.board(source.route(f"b{n}"))
+        await asyncio.sleep(0.01)
+        with pytest.raises(errors.UpstreamBusy):
+            await flights.board(source.route("c")).ready()
+        queued.close()
+        await asyncio.sleep(0.01)
+
+    source.go.set()
+    assert [line async for line in flying] == [b"1", b"2"]
+    assert await flights.board(source.route("e")).ready() == "MISS"
+    assert source.begun == 2
+
+
+@pytest.mark.asyncio
+async def test_waiting_too_long_for_a_place_is_busy_not_late(
+    settings: Settings,
+) -> None:
+    settings.MESH_OLLAMA_CONCURRENCY = 1
+    source, flights = Source(), Flights()
+    flying = flights.board(source.route("a"))
+    await flying.ready()
+    settings.MESH_OLLAMA_TOTAL_S = 0.05
+
+    with pytest.raises(errors.UpstreamBusy):
+        await flights.board(source.route("b")).ready()
+    flying.close()
