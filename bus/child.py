@@ -78,6 +78,7 @@ class Spec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 5.0
     essential: bool = False  # giving it up ends everything
+    keep_fds: Sequence[int] = ()  # open files of ours that it gets, by number
 
 
 class Child:
@@ -101,7 +102,12 @@ class Child:
     def launch(self) -> None:
         # Unbuffered: through a pipe Python would hold lines back for minutes.
         env = {**os.environ, "PYTHONUNBUFFERED": "1", **self.spec.env}
-        self._process = start(self.spec.argv, env=env, stdout=subprocess.PIPE)
+        self._process = start(
+            self.spec.argv,
+            env=env,
+            stdout=subprocess.PIPE,
+            keep_fds=self.spec.keep_fds,
+        )
         self._group_id = self._process.pid
         assert self._process.stdout is not None
         self._output = self._follow(self.name, self._process.stdout)

@@ -118,6 +118,13 @@ class Supervisor:
         )
         self._thread.start()
 
+    def until(self, ready: Callable[[], bool]) -> bool:
+        """Wait for `ready`, which may take its time; False if all ended before."""
+        while not ready():
+            if self._ended.wait(TICK_S):
+                return False
+        return True
+
     def run_until_signal(self) -> int:
         """Wait for SIGINT, SIGTERM, SIGHUP or the end of hope; stop, give exit code."""
         signals = [signal.SIGINT, signal.SIGTERM]

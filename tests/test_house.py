@@ -64,6 +64,7 @@ FLOORS: list[set[str]] = [
         "models",
         "polls",
         "production",
+        "prompts",
         "screen",
         "upstream",
         "wire",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any, Final
@@ -17,6 +18,7 @@ from bus import errors
 
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
+LOG_MOST: Final = 1_000  # characters of one log line
 
 
 @contextlib.contextmanager
@@ -69,3 +71,21 @@ def plain(text: str) -> str:
         char if char.isprintable() or char == "\n" else repr(char)[1:-1]
         for char in text
     )
+
+
+def log_lines() -> None:
+    """Send what this process logs to stderr, in the form all children of `up` share."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _OneLine(logging.Formatter):
+    """What handlers and requests say may hold anything; a line stays one, harmless."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = plain(record.getMessage().replace("\n", "\\n"))[:LOG_MOST]
+        # A request refused for its Host is told in a line; nothing of ours broke.
+        if record.exc_info and not record.name.startswith("django.security"):
+            head += "\n" + self.formatException(record.exc_info)
+        return head

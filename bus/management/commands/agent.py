@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from argparse import ArgumentParser
@@ -16,7 +15,6 @@ from bus import agent, child, errors, handlers, keys, supervisor
 from bus.management import output
 
 STOP_S = agent.GRACE_S + 1.0
-LOG_MOST = 1_000  # characters of one log line
 
 
 class Command(BaseCommand):
@@ -52,9 +50,7 @@ class Command(BaseCommand):
                 concurrency=options["concurrency"],
                 group=group,
             )
-        log = logging.StreamHandler(sys.stderr)
-        log.setFormatter(_OneLine("%(message)s"))
-        logging.basicConfig(level=logging.INFO, handlers=[log], force=True)
+        output.log_lines()
         with output.bus_errors():
             runtime.run()
         # Threads of handlers that hang must not keep the process.
@@ -76,16 +72,6 @@ class Command(BaseCommand):
         code = mesh.run_until_signal()
         if code:
             raise CommandError("the agents could not be kept up", returncode=code)
-
-
-class _OneLine(logging.Formatter):
-    """What handlers say may hold anything; a log line stays one line and harmless."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        head = output.plain(record.getMessage().replace("\n", "\\n"))[:LOG_MOST]
-        if record.exc_info:
-            head += "\n" + self.formatException(record.exc_info)
-        return head
 
 
 def _handlers(topic: str | None, path: str | None) -> list[handlers.Handler]:

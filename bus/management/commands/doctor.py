@@ -7,21 +7,21 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import errors, handlers, health
+from bus import errors, folder, handlers, health
 from bus.management import output
 
 _MARKS = {health.OK: "[green]ok[/]", health.WARN: "[yellow]warn[/]"}
 
 
 class Command(BaseCommand):
-    help = "Checks server, settings, handlers, agents and ledgers."
+    help = "Checks servers, database, credentials, handlers, agents and ledgers."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="one object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        found = [*health.checks(), _handlers()]
+        found = [*health.checks(), *folder.checks(), _handlers()]
         if options["json"]:
             for check in found:
                 row = {"name": check.name, "status": check.status, "says": check.says}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -11,64 +12,58 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
 from bus import (
     address,
     announcement,
     child,
     conf,
+    credentials,
     errors,
     server,
     supervisor,
+    web,
 )
+from bus.management import banner, options
+from bus.management.output import EXIT_UNAVAILABLE, EXIT_USAGE
 
-EXIT_USAGE: Final = 2
-EXIT_UNAVAILABLE: Final = 69
 AGENTS_MAX: Final = 256
 # The order of the stop: agents hand back what they hold while all else still runs.
 AGENTS_RANK: Final = 0
+WEB_RANK: Final = 1
 AGENT_STOP_S: Final = 5.0
-
-_BANNER: Final = """
-  Task mesh is up.
-
-  Redis     {redis}
-  Data      {data}
-  Log       {log}
-  Agents    {agents}
-
-  In another terminal:
-    {manage} enqueue TOPIC JSON      send a task
-    {manage} results --follow        watch results
-    {manage} dead list               see what failed for good
-  Ctrl-C here stops all; nothing is lost.
-"""
+WEB_STOP_S: Final = web.GRACE_S + 1.0
 
 
 class Command(BaseCommand):
-    help = "Run the mesh: the embedded Redis server, then agents. Ctrl-C stops all."
+    help = (
+        "Run the mesh: the embedded Redis server, the web server, agents. Ctrl-C "
+        "stops all."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
+        options.add_listener(parser)
         parser.add_argument(
             "--agents",
-            type=_number(0, AGENTS_MAX),
+            type=options.number(0, AGENTS_MAX),
             default=2,
             metavar="N",
-            help="agent processes to run (default 2; 0 runs the server alone)",
+            help="agent processes to run (default 2)",
         )
         parser.add_argument(
             "--concurrency",
-            type=_number(1, 10_000),
+            type=options.number(1, 10_000),
             metavar="N",
             help="tasks each agent runs at once (default: the agent's own)",
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: Any, **given: Any) -> None:
         # Until the supervisor takes over, a SIGTERM unwinds as a Ctrl-C does.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            code = self._run(options["agents"], options["concurrency"])
+            options.check_production(given["prod"])
+            code = self._run(given)
         except KeyboardInterrupt:
             return
         except (errors.ServerLocked, errors.InvalidOption) as exc:
@@ -82,52 +77,51 @@ class Command(BaseCommand):
             ) from exc
         except DatabaseError as exc:
             raise CommandError(
-                f"the database cannot be migrated: {exc}", returncode=EXIT_UNAVAILABLE
+                f"the database cannot be used: {exc}", returncode=EXIT_UNAVAILABLE
             ) from exc
         finally:
             signal.signal(signal.SIGTERM, before)
         if code:
             raise CommandError("the mesh could not be kept up", returncode=code)
 
-    def _run(self, agents: int, concurrency: int | None) -> int:
-        embedded: server.EmbeddedServer | None = None
-        mesh: supervisor.Supervisor | None = None
-        try:
-            if url := conf.redis_url_given():
+    def _run(self, given: dict[str, Any]) -> int:
+        """Start all, greet, wait for the end; what was started is stopped again."""
+        host = given["host"] or conf.conf.HOST
+        with contextlib.ExitStack() as started:
+            embedded: server.EmbeddedServer | None = None
+            if redis_url := conf.redis_url_given():
                 address.checked_url()
-                origin = _answering(url)
+                origin = _answering(redis_url)
             else:
                 embedded = server.EmbeddedServer(conf.announcement().parent)
+                started.callback(embedded.stop)
                 embedded.start()  # refused if this folder's mesh runs already
-                url, origin = embedded.url, _origin(embedded)
-            # With SECRET_KEY and REDIS_URL given nobody has made it for SQLite yet.
-            conf.var_dir().mkdir(parents=True, exist_ok=True)
-            call_command("migrate", interactive=False, verbosity=0)
-            mesh = supervisor.Supervisor(
-                _agents(agents, concurrency, url), server=embedded
-            )
+                redis_url, origin = embedded.url, _origin(embedded)
+            listener = started.enter_context(web.listen(host, given["port"]))
+            url = web.url_of(listener)
+            _prepare_database()
+            keys, fresh = None, False
+            if not given["prod"]:
+                keys, fresh = credentials.ensure(url)
+            specs = [
+                _web(listener, host, redis_url),
+                *_agents(given["agents"], given["concurrency"], redis_url),
+            ]
+            mesh = supervisor.Supervisor(specs, server=embedded)
+            started.callback(mesh.stop)
             mesh.start()
-            self._greet(embedded, origin, agents)
+            if mesh.until(lambda: web.answers(url)):
+                self.stdout.write(
+                    banner.text(
+                        dashboard=_place(url, given["port"]),
+                        redis=origin,
+                        agents=given["agents"],
+                        embedded=embedded,
+                        keys=keys,
+                        fresh=fresh,
+                    )
+                )
             return mesh.run_until_signal()
-        finally:
-            if mesh is not None:
-                mesh.stop()
-            if embedded is not None:
-                embedded.stop()
-
-    def _greet(
-        self, embedded: server.EmbeddedServer | None, origin: str, agents: int
-    ) -> None:
-        elsewhere = "kept by that server"
-        self.stdout.write(
-            _BANNER.format(
-                redis=origin,
-                data=_shown(embedded.directory) if embedded else elsewhere,
-                log=_shown(embedded.log_path) if embedded else elsewhere,
-                agents=agents or "none; start some with `manage.py agent`",
-                manage=f"{_shown(Path(sys.executable))} manage.py",
-            )
-        )
 
 
 def _answering(url: str) -> str:
@@ -152,18 +146,48 @@ def _origin(embedded: server.EmbeddedServer) -> str:
     )
 
 
-def _agents(count: int, concurrency: int | None, url: str) -> list[child.Spec]:
+def _place(url: str, port: int | None) -> str:
+    moved = port is None and not url.endswith(f":{web.USUAL_PORT}")
+    return f"{url}/" + (f"   ({web.USUAL_PORT} was taken)" if moved else "")
+
+
+def _prepare_database() -> None:
+    # With SECRET_KEY and REDIS_URL given nobody has made it for SQLite yet.
+    conf.var_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    if connection.vendor == "sqlite":
+        # It holds sessions and the hashes of passwords: for its owner's eyes, as are
+        # the files that SQLite puts beside it with the same mode.
+        file = Path(connection.settings_dict["NAME"])
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+    call_command("migrate", interactive=False, verbosity=0)
+
+
+def _web(listener: socket.socket, host: str, redis_url: str) -> child.Spec:
+    fd = listener.fileno()
+    return child.Spec(
+        name="web",
+        argv=[*_manage("web"), "--fd", str(fd)],
+        # The host is among those that may be asked for.
+        env={"REDIS_URL": redis_url, "HOST": host},
+        stop_rank=WEB_RANK,
+        stop_timeout_s=WEB_STOP_S,
+        essential=True,
+        keep_fds=[fd],
+    )
+
+
+def _agents(count: int, concurrency: int | None, redis_url: str) -> list[child.Spec]:
     # REDIS_URL rather than the announcement: an agent keeps its server even if
     # somebody deletes the file.
-    manage = str(Path(settings.BASE_DIR) / "manage.py")
-    argv = [sys.executable, manage, "agent"]
+    argv = _manage("agent")
     if concurrency is not None:
         argv += ["--concurrency", str(concurrency)]
     return [
         child.Spec(
             name=f"agent-{number}",
             argv=argv,
-            env={"REDIS_URL": url},
+            env={"REDIS_URL": redis_url},
             stop_rank=AGENTS_RANK,
             stop_timeout_s=AGENT_STOP_S,
         )
@@ -171,18 +195,5 @@ def _agents(count: int, concurrency: int | None, url: str) -> list[child.Spec]:
     ]
 
 
-def _shown(path: Path) -> str:
-    """Relative to here where that is shorter to read."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def _number(low: int, high: int) -> Any:
-    def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(f"{text!r} is no number {low} to {high}")
-        return int(text)
-
-    return number
+def _manage(command: str) -> list[str]:
+    return [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), command]

@@ -1,0 +1,113 @@
+"""`manage.py token`: tokens for clients and agents."""
+
+from __future__ import annotations
+
+import getpass
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
+
+from bus import accounts, audit, models, roles
+from bus.management import output
+
+
+class Command(BaseCommand):
+    help = "Make, list and revoke the tokens of clients and agents."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        create = verbs.add_parser("create", help="make one; its text is shown once")
+        create.add_argument("name", help="who will use it, for the list and the trail")
+        create.add_argument(
+            "--role",
+            required=True,
+            choices=roles.ROLES,
+            help="what it may do; agent: registry and lease protocol only",
+        )
+        create.add_argument(
+            "--topic",
+            action="append",
+            default=[],
+            metavar="PREFIX",
+            help="only topics that begin so; may be repeated (default: all)",
+        )
+        listed = verbs.add_parser("list", help="show all, newest first")
+        listed.add_argument("--json", action="store_true", help="one object a line")
+        revoke = verbs.add_parser("revoke", help="end one, at once")
+        revoke.add_argument("key", help="its key in the list, or the beginning of it")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verb = {"create": self._create, "list": self._list, "revoke": self._revoke}
+        try:
+            with output.bus_errors():
+                verb[options["verb"]](options)
+        except OperationalError as exc:
+            raise CommandError(
+                f"the database cannot be used: {exc}; `make run` makes and migrates "
+                "it, or type manage.py migrate",
+                returncode=output.EXIT_UNAVAILABLE,
+            ) from exc
+
+    def _create(self, options: dict[str, Any]) -> None:
+        made, text = accounts.create_token(
+            options["name"], options["role"], options["topic"]
+        )
+        _record("create token", made)
+        # Alone on stdout, for TOKEN=$(manage.py token create …).
+        self.stdout.write(text)
+        self.stderr.write(
+            f"Token of {output.plain(made.name)}, role {made.role}, topics "
+            f"{_topics(made)}. Shown this once; its key is {made.token_key}."
+        )
+
+    def _list(self, options: dict[str, Any]) -> None:
+        found = models.Token.objects.order_by("-created")
+        if options["json"]:
+            for each in found:
+                self.stdout.write(output.json_line(_row(each)))
+            return
+        shown = output.table("key", "name", "role", "topics", "made", "last used")
+        for each in found:
+            row = _row(each)
+            shown.add_row(
+                row["key"],
+                output.plain(row["name"]).replace("[", "\\["),
+                row["role"],
+                _topics(each),
+                f"{each.created:%Y-%m-%d %H:%M}",
+                f"{each.last_used:%Y-%m-%d %H:%M}" if each.last_used else "–",
+            )
+        output.console(self.stdout).print(shown)
+
+    def _revoke(self, options: dict[str, Any]) -> None:
+        ended = accounts.revoke_token(options["key"])
+        _record("revoke token", ended)
+        self.stdout.write(f"Token of {output.plain(ended.name)} ended.")
+
+
+def _row(token: models.Token) -> dict[str, Any]:
+    return {
+        "key": token.token_key,
+        "name": token.name,
+        "role": token.role,
+        "topics": token.topics,
+        "created": token.created,
+        "last_used": token.last_used,
+    }
+
+
+def _topics(token: models.Token) -> str:
+    return ", ".join(f"{prefix}…" for prefix in token.topics) or "all"
+
+
+def _record(verb: str, token: models.Token) -> None:
+    try:
+        who = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        who = "somebody"
+    principal = roles.Principal("command", f"manage.py by {who}", roles.ADMIN)
+    audit.record(
+        principal, verb, target=token.name, key=token.token_key, role=token.role
+    )
