@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 import orjson
 from asgiref.sync import sync_to_async
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.request import RawPostDataException
 from django.http.response import HttpResponseBase
 from django.urls import re_path
 from django.views.decorators.csrf import csrf_exempt
@@ -29,7 +30,7 @@ from .problems import Problem, later
 
 log = logging.getLogger(__name__)
 
-View = Callable[..., Awaitable[HttpResponseBase]]
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 _JSON: Final = "application/json"
 _NDJSON: Final = "application/x-ndjson"
 
@@ -118,13 +119,9 @@ async def _principal(request: HttpRequest) -> roles.Principal:
 
 def _body(request: HttpRequest) -> Any:
     """The JSON of the body, under any content type, as Ollama itself takes it."""
-    limit = conf.OLLAMA_BODY_MAX_BYTES
-    try:
-        raw = request.body
-    except RequestDataTooBig:
-        raise jsontext.too_large(limit) from None
     encoding = request.headers.get("Content-Encoding", "")
-    return jsontext.document(raw, _JSON, encoding, limit=limit)
+    limit = conf.OLLAMA_BODY_MAX_BYTES
+    return jsontext.document(request.body, _JSON, encoding, limit=limit)
 
 
 def _wants_fresh(request: HttpRequest) -> bool:
@@ -153,6 +150,11 @@ def _told(exc: Exception) -> Problem:
         return later(exc.code, str(exc), exc.retry_after_s)
     if isinstance(exc, errors.PayloadTooLarge):
         return Problem("bad_request", str(exc))
+    if isinstance(exc, RequestDataTooBig):
+        return jsontext.too_large(conf.OLLAMA_BODY_MAX_BYTES)
+    if isinstance(exc, SuspiciousOperation | RawPostDataException):
+        # Looking for a CSRF token, Django has read a body that says it is a form.
+        return Problem("unreadable", "the body cannot be read")
     problem = problem_of(exc)
     if problem is None:
         mark = uuid.uuid4().hex[:12]

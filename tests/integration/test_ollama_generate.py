@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -349,28 +350,49 @@ def test_other_paths_are_not_there(caller: GatewayClient) -> None:
     assert _error(answer)[0] == 404
 
 
-def test_a_session_generates_only_with_its_csrf_token(
-    live_site: LiveSite, upstream: OllamaStub
-) -> None:
+@pytest.fixture
+def browser(live_site: LiveSite) -> Iterator[GatewayClient]:
+    """Somebody who signed in instead of having a token."""
     from django.conf import settings as site_settings
     from django.test import Client as Browser
 
-    browser = Browser()
-    browser.force_login(accounts.ensure_user("olga", "operator", "geheim-geheim"))
-    session = browser.cookies[site_settings.SESSION_COOKIE_NAME].value
-    token = "t" * 32
-    cookies = (
-        f"{site_settings.SESSION_COOKIE_NAME}={session}; "
-        f"{site_settings.CSRF_COOKIE_NAME}={token}"
-    )
-    anonymous = GatewayClient(live_site.url)
+    signed_in = Browser()
+    signed_in.force_login(accounts.ensure_user("olga", "operator", "geheim-geheim"))
+    asking = GatewayClient(live_site.url)
+    for name, text in {
+        site_settings.SESSION_COOKIE_NAME: signed_in.session.session_key,
+        site_settings.CSRF_COOKIE_NAME: CSRF,
+    }.items():
+        asking.http.cookies.set(name, str(text))
+    yield asking
+    asking.http.close()
 
-    without = anonymous.ask(Cookie=cookies)
-    having = anonymous.ask(Cookie=cookies, X_CSRFToken=token)
 
-    assert _error(without)[0] == 403
-    assert having.status_code == 200
-    anonymous.http.close()
+CSRF = "t" * 32
+
+
+def test_a_session_generates_only_with_its_csrf_token(
+    browser: GatewayClient, upstream: OllamaStub
+) -> None:
+    assert _error(browser.ask())[0] == 403
+    assert _error(browser.ask(X_CSRFToken="x" * 32))[0] == 403
+    assert upstream.calls == []
+    assert browser.ask(X_CSRFToken=CSRF).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"data": {"csrfmiddlewaretoken": CSRF, "prompt": "hi"}}, 400),
+        ({"data": {"csrfmiddlewaretoken": CSRF}, "files": {"a": b"a"}}, 400),
+        ({"data": {f"field{n}": "x" for n in range(2000)}}, 400),
+        ({"data": {"prompt": "x" * 3_000_000}}, 413),
+    ],
+)
+def test_a_form_of_a_session_is_no_json(
+    fields: Any, status: int, browser: GatewayClient, upstream: OllamaStub
+) -> None:
+    assert _error(browser.http.post(PATH, **fields))[0] == status
 
 
 SECRET = "secret at http://10.0.0.7:11434/var/lib"
