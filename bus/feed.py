@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from . import keys, window
+from . import errors, keys, roster, window
+from .conf import conf
+from .following import Following
+from .polls import Poll
 from .tailer import Tailer
 from .window import Item, Window
 
@@ -31,6 +34,45 @@ class Feed:
         self.window = Window(_ROWS_MOST, _BYTES_MOST)
         self.tailer = Tailer(self._deliver)
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._roster = roster.Roster(self.tailer)
+
+    def subscribe(
+        self,
+        topics: Iterable[str] | None,
+        after: Mapping[str, str] | None = None,
+        *,
+        may: Callable[[str], bool] = lambda topic: True,
+        polls: Mapping[str, Poll] | None = None,
+    ) -> Following:
+        """Follow topics (None: all, also those that come later) from cursors on:
+
+            async with feed.subscribe(["demo"], after) as following:
+                async for frame in following: …
+
+        `after` maps streams (`bus.result_stream`, `bus.dead_stream`) to the entry ids
+        or cursors up to which the follower knows them; what came since is told first.
+        Streams it leaves out are told from now on. `may` hides topics, `polls` adds
+        snapshots by name. Raises InvalidName, InvalidOption here; BusUnavailable when
+        it is entered, if Redis does not answer.
+        """
+        names = None if topics is None else {keys.check_topic(each) for each in topics}
+        if names is not None and len(names) > conf.TOPICS_MAX:
+            raise errors.InvalidOption(f"more than {conf.TOPICS_MAX:,} topics")
+        return Following(self, names, after or {}, may, polls or {})
+
+    async def join(self, topics: set[str] | None) -> None:
+        """Watch topics, or all of them; BusUnavailable if Redis does not answer."""
+        if topics is None:
+            await self._roster.join()
+        else:
+            await self.tailer.attach(topics)
+
+    def part(self, topics: set[str] | None) -> None:
+        """The end of `join`."""
+        if topics is None:
+            self._roster.part()
+        else:
+            self.tailer.detach(topics)
 
     @asynccontextmanager
     async def watching(self, topic: str, task_id: str) -> AsyncIterator[Ended]:

@@ -36,6 +36,25 @@ class Stream:
     moved: bool = False  # since its books were balanced
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of one stream: its last id (empty if the key holds something else), how
+    many were ever added, how many it holds, the first of those."""
+
+    last: str
+    added: int
+    held: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The ends of a topic's streams by kind; `left` results lie behind a cursor."""
+
+    of: dict[str, End]
+    left: int
+
+
 class Reading:
     """The streams of open topics; `wire` is the connection of the session."""
 
@@ -53,13 +72,12 @@ class Reading:
         """
         looks = [self._ends(topic) for topic in topics]
         for topic, ends in zip(topics, await asyncio.gather(*looks), strict=True):
-            for at, kind in enumerate(window.KINDS):
-                last, added = str(ends[3 * at]), int(ends[3 * at + 1])
-                if not last:
+            for kind, end in ends.of.items():
+                if not end.last:
                     continue  # somebody keeps something else under this name
                 key, since = window.stream_of(kind, topic), topics[topic]
-                stream = Stream(key, topic, kind, last, added)
-                if since and window.place_of(since) < window.place_of(last):
+                stream = Stream(key, topic, kind, end.last, end.added)
+                if since and window.place_of(since) < window.place_of(end.last):
                     stream = Stream(key, topic, kind, since, None, moved=True)
                 self.streams[key] = stream
             self.topics.add(topic)
@@ -105,26 +123,25 @@ class Reading:
         topics = {each.topic for each in moved}
         looks = [self._ends(topic, self._read_up_to(topic)) for topic in topics]
         for topic, ends in zip(topics, await asyncio.gather(*looks), strict=True):
-            for at, kind in enumerate(window.KINDS):
+            for kind, end in ends.of.items():
                 stream = self.streams.get(window.stream_of(kind, topic))
-                if stream is not None and ends[3 * at]:
-                    left = int(ends[9]) if kind == window.RESULTS else None
-                    self._settle(stream, ends[3 * at], int(ends[3 * at + 1]), left)
+                if stream is not None and end.last:
+                    self._settle(stream, end, ends.left)
 
-    def _settle(self, stream: Stream, last: str, added: int, left: int | None) -> None:
-        """One stream's books; `left` entries after our cursor are still to be read."""
+    def _settle(self, stream: Stream, end: End, left: int) -> None:
+        """One stream's books; `left` results after our cursor are still to be read."""
         stream.moved = False
-        if window.place_of(last) < window.place_of(stream.cursor):
+        if window.place_of(end.last) < window.place_of(stream.cursor):
             # The server came back without its newest entries: new ones may get ids
             # that we would take for read.
-            stream.cursor, stream.index = last, added
+            stream.cursor, stream.index = end.last, end.added
             return
-        if left is None:
+        if stream.kind != window.RESULTS:
             return  # letters and events go one by one, which leaves no gap
         if left >= _COUNT_MOST:
             stream.moved = True
             return  # too far behind to count in one look; reads come first
-        expected = added - left
+        expected = end.added - left
         missed = 0 if stream.index is None else expected - stream.index
         stream.index = expected
         if missed > 0:
@@ -135,22 +152,26 @@ class Reading:
         stream = self.streams.get(window.stream_of(window.RESULTS, topic))
         return "" if stream is None else stream.cursor
 
-    async def _ends(self, topic: str, after: str = "") -> list[Any]:
+    async def _ends(self, topic: str, after: str = "") -> Ends:
         return await ends_of(self.wire, topic, after)
 
     async def _drop_odd(self) -> None:
         for topic in set(self.topics):
             ends = await self._ends(topic)
-            for at, kind in enumerate(window.KINDS):
-                if not ends[3 * at]:
+            for kind, end in ends.of.items():
+                if not end.last:
                     self.streams.pop(window.stream_of(kind, topic), None)
 
 
-async def ends_of(client: Any, topic: str, after: str = "") -> list[Any]:
-    """The reply of the script `ends` for one topic."""
+async def ends_of(client: Any, topic: str, after: str = "") -> Ends:
+    """Where the streams of a topic end now; `left` counts results behind `after`."""
     args = [after, _COUNT_MOST]
-    found: list[Any] = await scripts.arun("ends", topic, args, client=client, retry_s=0)
-    return found
+    flat = await scripts.arun("ends", topic, args, client=client, retry_s=0)
+    of = {}
+    for at, kind in enumerate(window.KINDS):
+        last, added, held, first = flat[4 * at : 4 * at + 4]
+        of[kind] = End(str(last), int(added), int(held), str(first))
+    return Ends(of, int(flat[-1]))
 
 
 def _items_of(stream: Stream, entries: list[tuple[str, list[str]]]) -> list[Item]:

@@ -2,10 +2,10 @@
 -- KEYS: results dead events
 -- ARGV: a cursor in results or '', the most entries to count after it
 -- Returns per stream its last id ('' if the key holds something else), entries ever
--- added and the highest id ever deleted; then the result entries after the cursor.
+-- added, entries held and the first of them; then the result entries after the cursor.
 local out = {}
 local function look(key)
-  local last, added, deleted = '0-0', 0, '0-0'
+  local last, added, held, first = '0-0', 0, 0, '0-0'
   local info = redis.pcall('XINFO', 'STREAM', key)
   if info.err then
     if call('EXISTS', key) == 1 then last = '' end
@@ -13,10 +13,12 @@ local function look(key)
     for i = 1, #info, 2 do
       if info[i] == 'last-generated-id' then last = info[i + 1] end
       if info[i] == 'entries-added' then added = info[i + 1] end
-      if info[i] == 'max-deleted-entry-id' then deleted = info[i + 1] end
+      if info[i] == 'length' then held = info[i + 1] end
+      if info[i] == 'recorded-first-entry-id' then first = info[i + 1] end
     end
   end
-  out[#out + 1], out[#out + 2], out[#out + 3] = last, added, deleted
+  local n = #out
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = last, added, held, first
 end
 look(results)
 look(dead)

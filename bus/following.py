@@ -1,0 +1,294 @@
+"""One follower of the feed: first what came since its cursors, then what comes.
+
+The streams themselves are the queue. A follower holds a position in the window of all,
+so a slow one costs nothing; if the window passes it, a gap tells how much it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, Protocol
+
+from . import frames, reading, window
+from .conf import conf
+from .frames import Frame
+from .polls import Poll
+from .tailer import Tailer
+from .window import Item, Window
+
+Mark = tuple[str, int | None]  # an entry id and, where known, its number
+
+_SCAN: Final = 500  # items looked at for one frame, whoever they are for
+_FRAME_BYTES: Final = 1024 * 1024
+_EVENTS_BACK_MS: Final = 60_000
+
+
+class Source(Protocol):
+    """What a follower needs of the feed."""
+
+    window: Window
+    tailer: Tailer
+
+    async def join(self, topics: set[str] | None) -> None:
+        """Watch topics, or all there are and will be."""
+
+    def part(self, topics: set[str] | None) -> None:
+        """The end of `join`."""
+
+
+class Following:
+    """An async iterator of frames, inside `async with`; see `Feed.follow`."""
+
+    def __init__(
+        self,
+        source: Source,
+        topics: set[str] | None,
+        after: Mapping[str, str],
+        may: Callable[[str], bool],
+        polls: Mapping[str, Poll],
+    ) -> None:
+        self._source, self._topics, self._may = source, topics, may
+        self._after = {key: window.parse_cursor(text) for key, text in after.items()}
+        self._polls = dict(polls)
+        self._told = dict.fromkeys(polls, 0)
+        self._news = asyncio.Event()
+        self._position = 0
+        # Per stream the last entry this follower has seen: what is not newer is not
+        # told again, and the difference of the numbers is what it missed.
+        self._seen: dict[str, tuple[window.Place, int | None]] = {}
+        self._sent: deque[float] = deque(maxlen=conf.FEED_FRAMES_PER_S)
+        self._ready: deque[Frame] = deque()
+        self._past: AsyncIterator[list[Frame]] | None = None
+        self._up = True
+
+    async def __aenter__(self) -> Following:
+        await self._source.join(self._topics)
+        # The seam between past and future, in one step without an await: entries up to
+        # a stream's cursor lie in the past and are read from the stream, all others
+        # come through the window at this position or later. None is lost, none doubled.
+        self._position = self._source.window.end
+        marks = {
+            each.key: (each.cursor, each.index)
+            for each in self._source.tailer.streams.values()
+            if self._wants(each.topic)
+        }
+        for key, (entry_id, index) in {**self._after, **marks}.items():
+            self._seen[key] = (window.place_of(entry_id), index)
+        self._past = self._catch_up(marks)
+        self._source.window.listen(self._news)
+        for poll in self._polls.values():
+            poll.listen(self._news)
+        self._news.set()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._source.window.leave(self._news)
+        for poll in self._polls.values():
+            poll.leave(self._news)
+        self._source.part(self._topics)
+
+    def __aiter__(self) -> Following:
+        return self
+
+    async def __anext__(self) -> Frame:
+        """The next frame; never more of them in a second than settings allow."""
+        while not self._ready:
+            if self._past is not None:
+                await self._slot()
+                self._ready.extend(await self._more_past())
+                continue
+            if not self._waits():
+                await self._pause()
+            await self._slot()
+            self._ready.extend(self._collect())
+        await self._slot()
+        self._sent.append(time.monotonic())
+        return self._ready.popleft()
+
+    async def _more_past(self) -> list[Frame]:
+        assert self._past is not None
+        try:
+            return await anext(self._past)
+        except StopAsyncIteration:
+            self._past = None
+            return []
+
+    def _waits(self) -> bool:
+        """Whether there is something to look at now."""
+        polls = self._polls.items()
+        return (
+            self._position < self._source.window.end
+            or self._up != self._source.tailer.up
+            or any(poll.version > self._told[name] for name, poll in polls)
+        )
+
+    async def _pause(self) -> None:
+        self._news.clear()
+        try:
+            await asyncio.wait_for(self._news.wait(), 1.0)
+        except TimeoutError:
+            return
+
+    async def _slot(self) -> None:
+        """Wait until another frame may go: at most so many in any second.
+
+        They are spread evenly, so that each carries what came meanwhile; one that is
+        late does not make those after it late as well.
+        """
+        if not self._sent:
+            return
+        most = conf.FEED_FRAMES_PER_S
+        at = self._sent[-1] + 1 / most
+        behind = self._source.window.end - self._position
+        if behind > conf.FEED_ROWS_PER_FRAME or self._past is not None:
+            at = 0.0
+        if len(self._sent) == most:
+            at = max(at, self._sent[0] + 1)
+        left_s = at - time.monotonic()
+        if left_s > 0:
+            await asyncio.sleep(left_s)
+
+    def _collect(self) -> list[Frame]:
+        """What is new, as frames."""
+        found: list[Frame] = []
+        if self._up != self._source.tailer.up:
+            self._up = not self._up
+            found.append(Frame("bus", {"up": self._up}))
+        for name, poll in self._polls.items():
+            if poll.version > self._told[name]:
+                self._told[name] = poll.version
+                found.append(Frame(name, {name: poll.value}))
+        if self._position < self._source.window.start:
+            return found + self._skipped()
+        return found + frames.of_items(self._next_items())
+
+    def _next_items(self) -> list[Item]:
+        items: list[Item] = []
+        size = 0
+        for item in self._source.window.since(self._position, _SCAN):
+            self._position += 1
+            if not self._is_new(item):
+                continue
+            self._seen[item.stream] = (item.place, item.index)
+            items.append(item)
+            size += item.size
+            if len(items) >= conf.FEED_ROWS_PER_FRAME or size >= _FRAME_BYTES:
+                break
+        return items
+
+    def _is_new(self, item: Item) -> bool:
+        if not self._wants(item.topic):
+            return False
+        seen = self._seen.get(item.stream)
+        if item.kind == window.GAP:
+            # One that lies before the seam was told, or belongs to nobody here.
+            return not seen or seen[1] is None or (item.index or 0) > seen[1]
+        return not seen or item.place > seen[0]
+
+    def _wants(self, topic: str) -> bool:
+        asked = self._topics is None or topic in self._topics
+        return asked and self._may(topic)
+
+    def _skipped(self) -> list[Frame]:
+        """The window went past us: say what we missed and go on at its end."""
+        self._position = self._source.window.end
+        found = []
+        for stream in self._source.tailer.streams.values():
+            if not self._wants(stream.topic):
+                continue
+            place, seen = self._seen.get(stream.key, ((0, 0), None))
+            if window.place_of(stream.cursor) <= place:
+                continue
+            missed = None
+            if seen is not None and stream.index is not None:
+                missed = stream.index - seen
+            self._seen[stream.key] = (window.place_of(stream.cursor), stream.index)
+            if stream.kind != window.EVENTS:
+                cursor = window.cursor_text(stream.cursor, stream.index)
+                found.append(frames.gap(stream.key, missed, cursor))
+        return found
+
+    async def _catch_up(self, marks: dict[str, Mark]) -> AsyncIterator[list[Frame]]:
+        """Frames of what lies between our cursors and the marks, stream by stream."""
+        streams = dict(self._source.tailer.streams)
+        for key, cursor in self._from(marks).items():
+            stream, (mark, _) = streams[key], marks[key]
+            if window.place_of(cursor[0]) > window.place_of(mark):
+                await self._ahead(stream, cursor)
+            elif cursor[0] != mark:
+                async for found in self._stretch(stream, cursor, marks[key]):
+                    yield found
+
+    def _from(self, marks: Mapping[str, Mark]) -> dict[str, Mark]:
+        """Where to begin in each stream. Letters that left are told of the last minute
+        where a follower of letters brings no cursor for the events."""
+        begin = {key: at for key, at in self._after.items() if key in marks}
+        for key in self._after.keys() & marks.keys():
+            stream = self._source.tailer.streams[key]
+            events = window.stream_of(window.EVENTS, stream.topic)
+            if stream.kind == window.DEAD and events in marks:
+                last_ms = window.place_of(marks[events][0])[0]
+                back = f"{max(0, last_ms - _EVENTS_BACK_MS)}-0"
+                begin.setdefault(events, (back, None))
+        return begin
+
+    async def _ahead(self, stream: reading.Stream, cursor: Mark) -> None:
+        """A page that is newer than the feed's last read: what it shows is not told
+        again. A cursor beyond the stream's end is none of ours (the server may have
+        lost its newest entries), and must not hide what comes."""
+        end = await self._end(stream)
+        place = window.place_of(cursor[0])
+        if self._seen[stream.key][0] < place <= window.place_of(end.last or "0-0"):
+            self._seen[stream.key] = (place, cursor[1])
+
+    async def _stretch(
+        self, stream: reading.Stream, cursor: Mark, mark: Mark
+    ) -> AsyncIterator[list[Frame]]:
+        """Frames of one stream from behind `cursor` up to `mark`, in pages."""
+        at, index = cursor
+        behind = None if index is None or mark[1] is None else mark[1] - index
+        end = await self._end(stream)
+        trimmed = not end.held or window.place_of(end.first) > window.place_of(at)
+        if stream.kind == window.RESULTS and trimmed and at != "0-0":
+            # Trimmed from its old end: what is gone are the first so many of all.
+            missed = None
+            if index is not None and behind is not None:
+                missed = max(0, end.added - end.held - index)
+                index, behind = index + missed, behind - missed
+            if missed != 0:
+                cursor_behind = window.cursor_text(at, index)
+                yield [frames.gap(stream.key, missed, cursor_behind)]
+        rows = 0
+        while window.place_of(at) < window.place_of(mark[0]):
+            if max(rows, behind or 0) > conf.FEED_CATCH_UP_MAX:
+                # Whoever is that far behind reads the page again instead.
+                left = None if behind is None else behind - rows
+                yield [frames.gap(stream.key, left, window.cursor_text(*mark))]
+                return
+            page = await self._page(stream, at, mark)
+            if not page:
+                return
+            rows += len(page)
+            at = page[-1].entry_id
+            yield frames.of_items(page)
+
+    async def _end(self, stream: reading.Stream) -> reading.End:
+        ends = await reading.ends_of(self._source.tailer.asking(), stream.topic)
+        return ends.of[stream.kind]
+
+    async def _page(self, stream: reading.Stream, at: str, mark: Mark) -> list[Item]:
+        count = conf.FEED_ROWS_PER_FRAME
+        reply: Any = await self._source.tailer.ask(
+            "XRANGE", stream.key, f"({at}", mark[0], "COUNT", count
+        )
+        return [
+            Item(
+                *(stream.kind, stream.key, stream.topic, entry_id),
+                index=mark[1] if entry_id == mark[0] else None,
+                fields=dict(zip(flat[::2], flat[1::2], strict=False)),
+            )
+            for entry_id, flat in reply
+        ]
