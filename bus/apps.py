@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core import checks
+
+CACHE_MODES: Final = ("off", "repeatable", "plain", "all")
 
 
 class BusConfig(AppConfig):
@@ -17,6 +21,7 @@ class BusConfig(AppConfig):
 
     def ready(self) -> None:
         checks.register(runserver_lacks_sockets)
+        checks.register(gateway_makes_sense)
 
 
 def runserver_lacks_sockets(**_: Any) -> list[checks.CheckMessage]:
@@ -32,3 +37,25 @@ def runserver_lacks_sockets(**_: Any) -> list[checks.CheckMessage]:
             id="bus.W001",
         )
     ]
+
+
+def gateway_makes_sense(**_: Any) -> list[checks.CheckMessage]:
+    """What the environment says about Ollama; a typo would show at the first request."""
+    found: list[checks.CheckMessage] = []
+    address = str(getattr(settings, "MESH_OLLAMA_BASE_URL", "http://127.0.0.1"))
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        good = False
+    if not good:
+        hint = "It looks like http://127.0.0.1:11434, with the scheme."
+        text = f"OLLAMA_BASE_URL {address!r} is not the address of a server."
+        found.append(checks.Error(text, hint=hint, id="bus.E001"))
+    mode = getattr(settings, "MESH_OLLAMA_CACHE", "off")
+    if mode not in CACHE_MODES:
+        hint = f"There are {', '.join(CACHE_MODES)}."
+        text = f"OLLAMA_CACHE {mode!r} is unknown."
+        found.append(checks.Error(text, hint=hint, id="bus.E002"))
+    return found
