@@ -40,13 +40,13 @@ def runserver_lacks_sockets(**_: Any) -> list[checks.CheckMessage]:
 
 
 def gateway_makes_sense(**_: Any) -> list[checks.CheckMessage]:
-    """What the environment says about Ollama; a typo would show at the first request."""
+    """What the environment says of Ollama; else a typo shows at the first request."""
     found: list[checks.CheckMessage] = []
     address = str(getattr(settings, "MESH_OLLAMA_BASE_URL", "http://127.0.0.1"))
     try:
         parts = urlsplit(address)
-        _ = parts.port
         good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = good and parts.port != 0  # parsing a port is lazy and may raise
     except ValueError:
         good = False
     if not good:
