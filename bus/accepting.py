@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import errors, keys, lookup, messages, scripts
+from . import errors, keys, lookup, messages, recent, scripts
 from .conf import conf
 from .messages import Task
 from .wanted import Item, Wanted, check_maxlen, item_of
@@ -88,7 +88,7 @@ def _all(out: list[Accepted | None]) -> list[Accepted]:
 
 
 # What `enqueue.lua` answers per task.
-_FULL, _WAITING, _DELAYED, _LIVE, _OTHER_TEXT, _DONE, _DEAD, _BY_KEY = range(8)
+_FULL, _DELAYED, _LIVE, _OTHER_TEXT, _DONE, _DEAD, _BY_KEY = 0, 2, 3, 4, 5, 6, 7
 _STATES: Final = {
     _DELAYED: messages.DELAYED,
     _DONE: messages.DONE,
@@ -123,7 +123,7 @@ class Batch:
         return [
             item.id
             for item, code in pairs
-            if not isinstance(code, int) and code[0] in (_DONE, _DEAD)
+            if isinstance(code, list) and code[0] in (_DONE, _DEAD)
         ]
 
     def outcomes(self, raw: list[Any], ended: dict[str, Task | None]) -> list[Accepted]:
@@ -134,9 +134,11 @@ class Batch:
     def _outcome(
         self, item: Item, code: Any, ended: dict[str, Task | None]
     ) -> Accepted:
+        if isinstance(code, str):  # the entry of a new task
+            return Accepted(item.id, messages.WAITING, True)
         kind, detail = (code, 0) if isinstance(code, int) else code
-        if kind in (_WAITING, _DELAYED):
-            return Accepted(item.id, _STATES.get(kind, messages.WAITING), True)
+        if kind == _DELAYED:
+            return Accepted(item.id, messages.DELAYED, True)
         if kind == _FULL:
             full = errors.TopicFull(f"topic {self.topic!r} is full: {_WAY}")
             return Accepted(item.id, "", False, full)
@@ -151,6 +153,12 @@ class Batch:
             )
             return Accepted(item.id, "", False, conflict)
         return Accepted(item.id, _STATES.get(where, messages.WAITING), False)
+
+    def waits(self, sid: str) -> Accepted:
+        """The outcome of a single new task; its sender may want to wait for it."""
+        task_id = self.items[0].id
+        recent.note(task_id, self.topic, sid)
+        return Accepted(task_id, messages.WAITING, True)
 
     def refused(self, error: errors.BusError) -> list[Accepted]:
         """The outcome of all where the server gave none."""
@@ -174,6 +182,8 @@ def send(batch: Batch) -> list[Accepted]:
     """The one way tasks leave for the server (`bus.testing` takes its place)."""
     scripts.ensure_topic(batch.topic)
     raw = scripts.run("enqueue", batch.topic, batch.args)
+    if len(raw) == 1 and isinstance(raw[0], str):
+        return [batch.waits(raw[0])]
     looked = {each: lookup.found(batch.topic, each) for each in batch.ended(raw)}
     return batch.outcomes(raw, looked)
 
@@ -182,6 +192,8 @@ async def asend(batch: Batch) -> list[Accepted]:
     """`send` for asyncio."""
     await scripts.aensure_topic(batch.topic)
     raw = await scripts.arun("enqueue", batch.topic, batch.args)
+    if len(raw) == 1 and isinstance(raw[0], str):
+        return [batch.waits(raw[0])]
     looked = {each: await lookup.afound(batch.topic, each) for each in batch.ended(raw)}
     return batch.outcomes(raw, looked)
 

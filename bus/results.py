@@ -7,7 +7,17 @@ from typing import Any, Final
 
 import redis
 
-from . import connection, errors, keys, lookup, messages, refusals, replies, scripts
+from . import (
+    connection,
+    errors,
+    keys,
+    lookup,
+    messages,
+    recent,
+    refusals,
+    replies,
+    scripts,
+)
 from .messages import Task
 
 _RETRY_S: Final = 0.1
@@ -106,6 +116,11 @@ def wait_result(
     task_id = keys.check_task_id(task_id)
     while True:
         try:
+            sent = recent.take(task_id)
+            if sent is not None and topic in (None, sent[0]):
+                task = _waited_behind(task_id, *sent, until)
+                if task is not None:
+                    return task
             topic = lookup.topic_of(task_id, topic)
             return _waited(task_id, topic, until)
         except errors.BusUnavailable:
@@ -115,9 +130,28 @@ def wait_result(
             time.sleep(_RETRY_S)
 
 
+def _streams(topic: str) -> list[str]:
+    """Where an end is written down, at the latest as an event: acks by hand are."""
+    return [keys.named(name, topic) for name in ("results", "dead", "events")]
+
+
+def _waited_behind(task_id: str, topic: str, sid: str, until: float) -> Task | None:
+    """The task that this process has just sent, once it has ended.
+
+    None where it takes longer: then it is looked up as any other. That is for a server
+    whose clock went back, and for results trimmed before we came to read them.
+    """
+    # Ids of two streams may be equal within a millisecond: from the one before on.
+    streams, cursors = _streams(topic), [str(messages.entry_ms(sid) - 1)] * 3
+    task = Task(task_id, topic, None, messages.WAITING)
+    until = min(until, time.monotonic() + connection.BLOCK_MOST_S)
+    while not task.ended and (left_s := until - time.monotonic()) > 0:
+        task = _next_look(streams, cursors, task, left_s)
+    return task if task.ended else None
+
+
 def _waited(task_id: str, topic: str, until: float) -> Task:
-    streams = [keys.result_stream(topic), keys.dead_stream(topic)]
-    streams.append(keys.named("events", topic))  # acks by hand leave nothing else
+    streams = _streams(topic)
     cursors, task = _first_look(streams, task_id, topic)
     while not task.ended and (left_s := until - time.monotonic()) > 0:
         task = _next_look(streams, cursors, task, min(left_s, connection.BLOCK_MOST_S))

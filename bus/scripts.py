@@ -5,13 +5,14 @@ binds the names, so a key can be touched only where it is declared:
 
     -- KEYS: tasks_stream tasks counters      (a trailing `...` takes further keys)
 
-`prelude.lua` is put in front of every verb. Every script is idempotent by content, so a
-send without an answer may be repeated here, with the same arguments.
+What a verb names of `prelude.lua` is put in front of it. Every script is idempotent by
+content, so a send without an answer may be repeated here, with the same arguments.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import random
 import re
@@ -28,6 +29,9 @@ from . import address, connection, errors, keys, refusals
 from .conf import conf
 
 _HEADER: Final = re.compile(r"^-- KEYS:(.*)$", re.MULTILINE)
+_FUNCTION: Final = re.compile(r"^(?:--.*\n)*local function (\w+)\(", re.MULTILINE)
+_COMMENT: Final = re.compile(r"--.*")
+_WORD: Final = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,34 @@ class Script:
     more: bool
 
 
+class _Prelude:
+    """The shared functions; a script pays for each one it carries, call by call."""
+
+    def __init__(self, text: str) -> None:
+        starts = list(_FUNCTION.finditer(text))
+        ends = [start.start() for start in starts[1:]] + [len(text)]
+        self._head = text[: starts[0].start()]
+        self._functions = {
+            start.group(1): text[start.start() : end]
+            for start, end in zip(starts, ends, strict=True)
+        }
+
+    def part_for(self, body: str) -> str:
+        """The head and the functions that this text needs, in their order."""
+        needed: set[str] = set()
+        texts = [body]
+        while texts:
+            words = set(_WORD.findall(_COMMENT.sub("", texts.pop())))
+            more = (words & self._functions.keys()) - needed
+            needed |= more
+            texts += [self._functions[name] for name in more]
+        parts = [part for name, part in self._functions.items() if name in needed]
+        return self._head + "".join(parts)
+
+
 def _load() -> dict[str, Script]:
     folder = resources.files(__package__) / "lua"
-    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
+    prelude = _Prelude((folder / "prelude.lua").read_text(encoding="utf-8"))
     scripts = {}
     for file in sorted(folder.iterdir(), key=lambda item: item.name):
         name, _, suffix = file.name.partition(".")
@@ -61,7 +90,7 @@ def _load() -> dict[str, Script]:
             raise errors.BusError(f"lua/{file.name} names unknown keys {unknown}")
         bound = ", ".join(word.strip("<>") for word in names)
         slots = ", ".join(f"KEYS[{i + 1}]" for i in range(len(names)))
-        text = f"local {bound} = {slots}\n{prelude}\n{body}"
+        text = f"local {bound} = {slots}\n{prelude.part_for(body)}\n{body}"
         sha = hashlib.sha1(text.encode()).hexdigest()
         scripts[name] = Script(name, text, sha, names, more)
     return scripts
@@ -75,6 +104,8 @@ def call(
 ) -> tuple[Script, list[Any]]:
     """A script with its `numkeys, keys…, args…`; names in <> come from `more`."""
     script = SCRIPTS[name]
+    if not more:
+        return script, [*_keys_of(name, topic), *args]
     given = list(more)
     names = [
         given.pop(0) if word[0] == "<" else keys.named(word, topic)
@@ -82,6 +113,13 @@ def call(
     ]
     names += given
     return script, [len(names), *names, *args]
+
+
+@functools.lru_cache(maxsize=8_192)
+def _keys_of(name: str, topic: str) -> tuple[Any, ...]:
+    """`numkeys, keys…` of a script that takes none beside its topic's."""
+    names = SCRIPTS[name].names
+    return (len(names), *(keys.named(word, topic) for word in names))
 
 
 def run(

@@ -58,19 +58,11 @@ def enqueue_task(
     task before its rows.
     """
     levels.check(durability)
-    batch = _one(
-        topic,
-        maxlen,
-        Wanted(
-            _value(payload),
-            task_id,
-            idempotency_key,
-            principal,
-            delay_s=delay_s,
-            max_attempts=max_attempts,
-            timeout_s=timeout_s,
-        ),
+    item = _item(
+        *(topic, payload, task_id, delay_s, max_attempts, timeout_s),
+        *(idempotency_key, principal),
     )
+    batch = Batch(topic, [item], maxlen)
     if on_commit:
         _after_commit(lambda: _sent(batch))
     else:
@@ -93,33 +85,35 @@ async def aenqueue_task(
 ) -> str:
     """`enqueue_task` for asyncio; it holds no thread."""
     await levels.acheck(durability)
-    batch = _one(
-        topic,
-        maxlen,
-        Wanted(
-            _value(payload),
-            task_id,
-            idempotency_key,
-            principal,
-            delay_s=delay_s,
-            max_attempts=max_attempts,
-            timeout_s=timeout_s,
-        ),
+    item = _item(
+        *(topic, payload, task_id, delay_s, max_attempts, timeout_s),
+        *(idempotency_key, principal),
     )
+    batch = Batch(topic, [item], maxlen)
     accepting.taken(topic, await accepting.asend(batch))
     return batch.items[0].id
 
 
-def _one(topic: str, maxlen: int | None, each: Wanted) -> Batch:
+def _item(
+    topic: str,
+    payload: Any,
+    task_id: str | None,
+    delay_s: float | None,
+    max_attempts: int | None,
+    timeout_s: float | None,
+    key: str | None,
+    principal: str,
+) -> wanted.Item:
     keys.check_topic(topic)
-    return Batch(topic, [wanted.item_of(topic, each)], maxlen)
-
-
-def _value(payload: Any) -> Any:
-    """A payload as values; bytes are JSON already only where the doors say so."""
-    if isinstance(payload, bytes):
-        raise errors.InvalidPayload("payload is not JSON: it holds a bytes")
-    return payload
+    text = messages.encode(payload)
+    if key is not None:
+        each = Wanted(
+            *(text, task_id, key, principal, delay_s, None, max_attempts, timeout_s)
+        )
+        return wanted.item_of(topic, each)
+    chosen = new_id() if task_id is None else keys.check_task_id(task_id)
+    options = wanted.options_of(max_attempts, timeout_s)
+    return wanted.Item(chosen, wanted.due_in(delay_s), options, text)
 
 
 def _sent(batch: Batch) -> list[Accepted]:

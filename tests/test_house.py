@@ -98,10 +98,10 @@ FLOORS: list[set[str]] = [
     {"accepting", "browse", "dead", "ollama", "tailer", "whynot"},
     {
         "beats",
-        "following",
         "groups",
         "health",
         "janitor",
+        "past",
         "results",
         "roster",
         "runs",
@@ -109,8 +109,8 @@ FLOORS: list[set[str]] = [
         "timeline",
         "web",
     },
-    {"feed", "folder", "slots", "testing", "twins"},
-    {"intake", "reports"},
+    {"folder", "following", "slots", "testing", "twins"},
+    {"feed", "intake", "reports"},
     {"lane"},
     {"agent"},
 ]

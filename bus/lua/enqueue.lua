@@ -4,7 +4,7 @@
 --       six parts, then per task: id, due ('' now, '+ms' from now, 'ms' since 1970),
 --       options, json; then digest of the payload if the id stands for an idempotency
 --       key, else '', and this task's own bound or ''
--- Returns per task: 1 waiting, 2 delayed, 3 known and live, 0 full,
+-- Returns per task: its sid if it waits now, 2 delayed, 3 known and live, 0 full,
 --   {4, 'json'} known but with another text, {5, entry} done, {6, entry} dead letter,
 --   {7, 3 live, 5 done, 6 dead} known by its key, or {7, -1} known with another digest.
 -- A known id is never sent twice; where the texts differ (or live elsewhere) the caller
@@ -84,7 +84,7 @@ for n = 1, #ids do
       out[n] = 2
     else
       sid = call('XADD', tasks_stream, '*', 'id', id, 'json', json, 'meta', '')
-      out[n] = 1
+      out[n] = sid
     end
     fresh[#fresh + 1] = id
     fresh[#fresh + 1] = sid .. '|0|0|0|0||' .. options

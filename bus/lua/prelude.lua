@@ -1,8 +1,10 @@
--- Shared by every verb: the record, the clock, counters, and how a task's stay ends.
+-- Shared by the verbs: the record, the clock, counters, and how a task's stay ends. A
+-- verb gets the head and those functions that it names, directly or through others.
 -- Records are `sid|attempt|epoch|n|lost|flags|options`; `attempt` counts failed ones.
 -- Lua never decodes a payload; JSON written here is joined from opaque pieces.
 local call = redis.call
-local floor, fmt, match, gmatch = math.floor, string.format, string.match, string.gmatch
+local floor, fmt, find = math.floor, string.format, string.find
+local match, gmatch = string.match, string.gmatch
 local HANDED = '~'
 
 local function now_ms()
@@ -133,13 +135,17 @@ end
 -- and r<b> log2 buckets of wait and run time in ms. A minute that is over is added to its
 -- hour by the first call after it, so the common call touches one field.
 local function add_counts(key, field, stamp, old, add)
-  local sum, parts = {}, { stamp }
-  if old and match(old, '^%d+') == stamp then
-    for name, count in gmatch(old, '(%a%d*)=(%d+)') do sum[name] = tonumber(count) end
+  local row = old and match(old, '^%d+') == stamp and old or stamp
+  -- Few counts of many change: cheaper to put them in than to take the row apart.
+  for name, count in pairs(add) do
+    local from, to, was = find(row, ' ' .. name .. '=(%d+)')
+    if from then
+      row = row:sub(1, from) .. name .. '=' .. int(was + count) .. row:sub(to + 1)
+    else
+      row = row .. ' ' .. name .. '=' .. int(count)
+    end
   end
-  for name, count in pairs(add) do sum[name] = (sum[name] or 0) + count end
-  for name, count in pairs(sum) do parts[#parts + 1] = name .. '=' .. count end
-  call('HSET', key, field, table.concat(parts, ' '))
+  call('HSET', key, field, row)
 end
 
 local function tally(minutes_key, hours_key, now, add)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor
+from bus import errors, janitor, lookup, recent, results
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -288,3 +289,57 @@ def test_a_wait_for_an_unknown_task_is_an_error(test_topic: str) -> None:
 
     with pytest.raises(errors.TaskNotFound):
         bus.wait_result("0198c0de-0000-7000-8000-00000000abcd", test_topic, 0.05)
+
+
+# --- waiting for what was just sent
+
+
+def test_the_sender_waits_without_looking_first(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with agents.running(test_topic, work.echo):
+        bus.wait_result(bus.enqueue_task(test_topic, "warm"), test_topic)
+        monkeypatch.setattr(lookup, "get_task", None)
+        monkeypatch.setattr(results, "_first_look", None)
+
+        task = bus.wait_result(bus.enqueue_task(test_topic, 7))
+
+    assert (task.state, task.result, task.topic) == ("done", 7, test_topic)
+
+
+def test_a_result_of_the_same_millisecond_wakes_its_sender(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Ids in two streams may be equal: a wait behind the task's own would miss it."""
+    task_id = bus.enqueue_task(test_topic, 1)
+    [(sid, _)] = redis_client.xrange(bus.task_stream(test_topic))
+    row = {"id": task_id, "state": "done", "fence": f"{sid}.0", "result": 2}
+    fields = {"id": task_id, "json": json.dumps(row)}
+    redis_client.xadd(bus.result_stream(test_topic), fields, id=str(sid))
+
+    began = time.monotonic()
+    task = bus.wait_result(task_id, test_topic, 10)
+
+    assert (task.state, task.result) == ("done", 2)
+    assert time.monotonic() - began < 1
+
+
+def test_a_sender_whose_result_is_trimmed_already_still_learns_its_end(
+    test_topic: str, settings: Settings
+) -> None:
+    bus.set_limits(test_topic, results_keep=0)
+    task_id = bus.enqueue_task(test_topic, 1)
+    with agents.running(test_topic, work.echo):
+        wait_until(lambda: bus.stats(test_topic)["done"] == 1, 20)
+
+    assert bus.wait_result(task_id, test_topic, 10).state == "done"
+
+
+def test_only_so_many_sent_tasks_are_remembered(test_topic: str) -> None:
+    first = bus.enqueue_task(test_topic, 0)
+    for n in range(1_000):
+        recent.note(str(n), test_topic, "1-0")
+
+    assert recent.take(first) is None
+    assert recent.take("999") == (test_topic, "1-0")
+    assert recent.take("999") is None
