@@ -43,6 +43,7 @@ class Feed:
         *,
         may: Callable[[str], bool] = lambda topic: True,
         polls: Mapping[str, Poll] | None = None,
+        kinds: Iterable[str] = (window.RESULTS, window.DEAD),
     ) -> Following:
         """Follow topics (None: all, also those that come later) from cursors on:
 
@@ -52,13 +53,15 @@ class Feed:
         `after` maps streams (`bus.result_stream`, `bus.dead_stream`) to the entry ids
         or cursors up to which the follower knows them; what came since is told first.
         Streams it leaves out are told from now on. `may` hides topics, `polls` adds
-        snapshots by name. Raises InvalidName, InvalidOption here; BusUnavailable when
-        it is entered, if Redis does not answer.
+        snapshots by name, `kinds` leaves out results or dead letters.
+
+        Raises InvalidName, InvalidOption here; BusUnavailable, if Redis does not
+        answer, when it is entered and while it tells what came since.
         """
         names = None if topics is None else {keys.check_topic(each) for each in topics}
         if names is not None and len(names) > conf.TOPICS_MAX:
             raise errors.InvalidOption(f"more than {conf.TOPICS_MAX:,} topics")
-        return Following(self, names, after or {}, may, polls or {})
+        return Following(self, names, after or {}, may, polls or {}, frozenset(kinds))
 
     async def join(self, topics: set[str] | None) -> None:
         """Watch topics, or all of them; BusUnavailable if Redis does not answer."""

@@ -10,20 +10,17 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from . import frames, reading, window
+from . import frames, past, window
 from .conf import conf
 from .frames import Frame
 from .polls import Poll
 from .tailer import Tailer
 from .window import Item, Window
 
-Mark = tuple[str, int | None]  # an entry id and, where known, its number
-
 _SCAN: Final = 500  # items looked at for one frame, whoever they are for
 _FRAME_BYTES: Final = 1024 * 1024
-_EVENTS_BACK_MS: Final = 60_000
 
 
 class Source(Protocol):
@@ -49,8 +46,11 @@ class Following:
         after: Mapping[str, str],
         may: Callable[[str], bool],
         polls: Mapping[str, Poll],
+        kinds: frozenset[str],
     ) -> None:
         self._source, self._topics, self._may = source, topics, may
+        # Letters that left are told by the events of their topic.
+        self._kinds = kinds | ({window.EVENTS} if window.DEAD in kinds else set())
         self._after = {key: window.parse_cursor(text) for key, text in after.items()}
         self._polls = dict(polls)
         self._told = dict.fromkeys(polls, 0)
@@ -73,11 +73,12 @@ class Following:
         marks = {
             each.key: (each.cursor, each.index)
             for each in self._source.tailer.streams.values()
-            if self._wants(each.topic)
+            if each.kind in self._kinds and self._wants(each.topic)
         }
         for key, (entry_id, index) in {**self._after, **marks}.items():
             self._seen[key] = (window.place_of(entry_id), index)
-        self._past = self._catch_up(marks)
+        tailer = self._source.tailer
+        self._past = past.catch_up(tailer, self._after, marks, self._seen)
         self._source.window.listen(self._news)
         for poll in self._polls.values():
             poll.listen(self._news)
@@ -105,8 +106,12 @@ class Following:
             await self._slot()
             self._ready.extend(self._collect())
         await self._slot()
-        self._sent.append(time.monotonic())
+        self.charge()
         return self._ready.popleft()
+
+    def charge(self) -> None:
+        """Count one frame, also for whoever makes several of one."""
+        self._sent.append(time.monotonic())
 
     async def _more_past(self) -> list[Frame]:
         assert self._past is not None
@@ -114,7 +119,7 @@ class Following:
             return await anext(self._past)
         except StopAsyncIteration:
             self._past = None
-            return []
+            return [Frame("live")]
 
     def _waits(self) -> bool:
         """Whether there is something to look at now."""
@@ -180,7 +185,8 @@ class Following:
         return items
 
     def _is_new(self, item: Item) -> bool:
-        if not self._wants(item.topic):
+        kind = window.RESULTS if item.kind == window.GAP else item.kind
+        if kind not in self._kinds or not self._wants(item.topic):
             return False
         seen = self._seen.get(item.stream)
         if item.kind == window.GAP:
@@ -197,7 +203,7 @@ class Following:
         self._position = self._source.window.end
         found = []
         for stream in self._source.tailer.streams.values():
-            if not self._wants(stream.topic):
+            if stream.kind not in self._kinds or not self._wants(stream.topic):
                 continue
             place, seen = self._seen.get(stream.key, ((0, 0), None))
             if window.place_of(stream.cursor) <= place:
@@ -210,85 +216,3 @@ class Following:
                 cursor = window.cursor_text(stream.cursor, stream.index)
                 found.append(frames.gap(stream.key, missed, cursor))
         return found
-
-    async def _catch_up(self, marks: dict[str, Mark]) -> AsyncIterator[list[Frame]]:
-        """Frames of what lies between our cursors and the marks, stream by stream."""
-        streams = dict(self._source.tailer.streams)
-        for key, cursor in self._from(marks).items():
-            stream, (mark, _) = streams[key], marks[key]
-            if window.place_of(cursor[0]) > window.place_of(mark):
-                await self._ahead(stream, cursor)
-            elif cursor[0] != mark:
-                async for found in self._stretch(stream, cursor, marks[key]):
-                    yield found
-
-    def _from(self, marks: Mapping[str, Mark]) -> dict[str, Mark]:
-        """Where to begin in each stream. Letters that left are told of the last minute
-        where a follower of letters brings no cursor for the events."""
-        begin = {key: at for key, at in self._after.items() if key in marks}
-        for key in self._after.keys() & marks.keys():
-            stream = self._source.tailer.streams[key]
-            events = window.stream_of(window.EVENTS, stream.topic)
-            if stream.kind == window.DEAD and events in marks:
-                last_ms = window.place_of(marks[events][0])[0]
-                back = f"{max(0, last_ms - _EVENTS_BACK_MS)}-0"
-                begin.setdefault(events, (back, None))
-        return begin
-
-    async def _ahead(self, stream: reading.Stream, cursor: Mark) -> None:
-        """A page that is newer than the feed's last read: what it shows is not told
-        again. A cursor beyond the stream's end is none of ours (the server may have
-        lost its newest entries), and must not hide what comes."""
-        end = await self._end(stream)
-        place = window.place_of(cursor[0])
-        if self._seen[stream.key][0] < place <= window.place_of(end.last or "0-0"):
-            self._seen[stream.key] = (place, cursor[1])
-
-    async def _stretch(
-        self, stream: reading.Stream, cursor: Mark, mark: Mark
-    ) -> AsyncIterator[list[Frame]]:
-        """Frames of one stream from behind `cursor` up to `mark`, in pages."""
-        at, index = cursor
-        behind = None if index is None or mark[1] is None else mark[1] - index
-        end = await self._end(stream)
-        trimmed = not end.held or window.place_of(end.first) > window.place_of(at)
-        if stream.kind == window.RESULTS and trimmed and at != "0-0":
-            # Trimmed from its old end: what is gone are the first so many of all.
-            missed = None
-            if index is not None and behind is not None:
-                missed = max(0, end.added - end.held - index)
-                index, behind = index + missed, behind - missed
-            if missed != 0:
-                cursor_behind = window.cursor_text(at, index)
-                yield [frames.gap(stream.key, missed, cursor_behind)]
-        rows = 0
-        while window.place_of(at) < window.place_of(mark[0]):
-            if max(rows, behind or 0) > conf.FEED_CATCH_UP_MAX:
-                # Whoever is that far behind reads the page again instead.
-                left = None if behind is None else behind - rows
-                yield [frames.gap(stream.key, left, window.cursor_text(*mark))]
-                return
-            page = await self._page(stream, at, mark)
-            if not page:
-                return
-            rows += len(page)
-            at = page[-1].entry_id
-            yield frames.of_items(page)
-
-    async def _end(self, stream: reading.Stream) -> reading.End:
-        ends = await reading.ends_of(self._source.tailer.asking(), stream.topic)
-        return ends.of[stream.kind]
-
-    async def _page(self, stream: reading.Stream, at: str, mark: Mark) -> list[Item]:
-        count = conf.FEED_ROWS_PER_FRAME
-        reply: Any = await self._source.tailer.ask(
-            "XRANGE", stream.key, f"({at}", mark[0], "COUNT", count
-        )
-        return [
-            Item(
-                *(stream.kind, stream.key, stream.topic, entry_id),
-                index=mark[1] if entry_id == mark[0] else None,
-                fields=dict(zip(flat[::2], flat[1::2], strict=False)),
-            )
-            for entry_id, flat in reply
-        ]

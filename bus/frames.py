@@ -21,6 +21,7 @@ class Frame:
 
     results  rows that ended            dead    letters that came
     gone     letters that left          gap     entries that nobody will get
+    live     from here on nothing is old, told once
     bus      whether Redis answers      (a poll's name)  its new snapshot
     """
 

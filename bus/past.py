@@ -1,0 +1,116 @@
+"""What a follower missed, read from the streams up to where its live part begins."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from . import frames, reading, refusals, window
+from .conf import conf
+from .frames import Frame
+from .reading import Stream
+from .tailer import Tailer
+from .window import Item, Place
+
+Mark = tuple[str, int | None]  # an entry id and, where known, its number
+
+_EVENTS_BACK_MS: Final = 60_000
+
+
+async def catch_up(
+    tailer: Tailer,
+    after: Mapping[str, Mark],
+    marks: Mapping[str, Mark],
+    seen: dict[str, tuple[Place, int | None]],
+) -> AsyncIterator[list[Frame]]:
+    """Frames of what lies between the cursors `after` and the marks, stream by stream.
+
+    `seen` is set forward where a cursor lies beyond its mark.
+    """
+    streams = dict(tailer.streams)
+    for key, cursor in _from(streams, after, marks).items():
+        stream, (mark, _) = streams[key], marks[key]
+        if window.place_of(cursor[0]) > window.place_of(mark):
+            end = await _end(tailer, stream)
+            place = window.place_of(cursor[0])
+            # A page that is newer than the feed's last read: what it shows is not told
+            # again. A cursor beyond the stream's end is none of ours (the server may
+            # have lost its newest entries) and must not hide what comes.
+            if seen[key][0] < place <= window.place_of(end.last or "0-0"):
+                seen[key] = (place, cursor[1])
+        elif cursor[0] != mark:
+            async for found in _stretch(tailer, stream, cursor, marks[key]):
+                yield found
+
+
+def _from(
+    streams: Mapping[str, Stream],
+    after: Mapping[str, Mark],
+    marks: Mapping[str, Mark],
+) -> dict[str, Mark]:
+    """Where to begin in each stream.
+
+    A page brings no cursor for the events, by which letters leave: it is told those of
+    the last minute, and takes no harm from hearing them twice.
+    """
+    begin = {key: at for key, at in after.items() if key in marks}
+    for key in after.keys() & marks.keys():
+        stream = streams[key]
+        events = window.stream_of(window.EVENTS, stream.topic)
+        if stream.kind == window.DEAD and events in marks:
+            last_ms = window.place_of(marks[events][0])[0]
+            back = f"{max(0, last_ms - _EVENTS_BACK_MS)}-0"
+            begin.setdefault(events, (back, None))
+    return begin
+
+
+async def _stretch(
+    tailer: Tailer, stream: Stream, cursor: Mark, mark: Mark
+) -> AsyncIterator[list[Frame]]:
+    """Frames of one stream from behind `cursor` up to `mark`, in pages."""
+    at, index = cursor
+    behind = None if index is None or mark[1] is None else mark[1] - index
+    end = await _end(tailer, stream)
+    trimmed = not end.held or window.place_of(end.first) > window.place_of(at)
+    if stream.kind == window.RESULTS and trimmed and at != "0-0":
+        # Trimmed from its old end: what is gone are the first so many of all.
+        missed = None
+        if index is not None and behind is not None:
+            missed = max(0, end.added - end.held - index)
+            index, behind = index + missed, behind - missed
+        if missed != 0:
+            yield [frames.gap(stream.key, missed, window.cursor_text(at, index))]
+    rows = 0
+    while window.place_of(at) < window.place_of(mark[0]):
+        if max(rows, behind or 0) > conf.FEED_CATCH_UP_MAX:
+            # Whoever is that far behind reads the page again instead.
+            left = None if behind is None else behind - rows
+            yield [frames.gap(stream.key, left, window.cursor_text(*mark))]
+            return
+        page = await _page(tailer, stream, at, mark)
+        if not page:
+            return
+        rows += len(page)
+        at = page[-1].entry_id
+        yield frames.of_items(page)
+
+
+async def _end(tailer: Tailer, stream: Stream) -> reading.End:
+    ends = await reading.ends_of(tailer.asking(), stream.topic)
+    return ends.of[stream.kind]
+
+
+async def _page(tailer: Tailer, stream: Stream, at: str, mark: Mark) -> list[Item]:
+    count = conf.FEED_ROWS_PER_FRAME
+    with refusals.guard():
+        reply: Any = await tailer.ask(
+            "XRANGE", stream.key, f"({at}", mark[0], "COUNT", count
+        )
+    return [
+        Item(
+            *(stream.kind, stream.key, stream.topic, entry_id),
+            index=mark[1] if entry_id == mark[0] else None,
+            fields=dict(zip(flat[::2], flat[1::2], strict=False)),
+        )
+        for entry_id, flat in reply
+    ]

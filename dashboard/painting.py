@@ -1,0 +1,112 @@
+"""HTML of live rows and regions: each made once per process, whoever looks at it.
+
+Rows and regions are the partials of the pages, so what comes live looks like what was
+there at first. They are rendered in threads: a long table must not hold up the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+from django.template import loader
+
+from bus import feed, roles, window
+from bus.feed import Feed
+from bus.polls import Poll
+from bus.window import Item
+from dashboard import frame, queries
+from dashboard.queries import Standing
+
+AGENTS: Final = "agents"
+TOPICS: Final = "topics"
+TILES: Final = "tiles"
+REGIONS: Final = (AGENTS, TOPICS, TILES)
+
+
+class Painter:
+    """What the pages on one feed look at together."""
+
+    def __init__(self) -> None:
+        self.standing = Poll(queries.standing)
+        self._busy: asyncio.Future[Any] | None = None
+        self._painted: dict[tuple[str, int | None], str] = {}
+        self._of: Standing | None = None
+
+    async def rows(self, items: list[Item], role: str) -> None:
+        """Make the rows of these items, so that `row` need not."""
+        await self._alone(lambda: [row(item, role) for item in items])
+
+    async def region(self, now: Standing, name: str, most: int | None = None) -> str:
+        """The content of a live region; of `topics` the `most` with a backlog first."""
+        if self._of is not now:
+            self._of, self._painted = now, {}
+        key = (name, most if name == TOPICS else None)
+        painted = self._painted
+        if key not in painted:
+            await self._alone(lambda: painted.setdefault(key, _paint(now, *key)))
+        return painted[key]
+
+    async def _alone(self, paint: Callable[[], object]) -> None:
+        """Run this in a thread while no other runs: what the one before has made for
+        somebody else is found made. No asyncio.Lock, which would hold its loop."""
+        while self._busy is not None:
+            await asyncio.wait([self._busy])
+        self._busy = asyncio.ensure_future(asyncio.to_thread(paint))
+        try:
+            await self._busy
+        finally:
+            self._busy = None
+
+
+def row(item: Item, role: str) -> str:
+    """The JSON of one row with its HTML."""
+    # Verbs of a dead letter differ by role, results look the same to everybody.
+    name = role if item.kind == window.DEAD else ""
+    return item.made(f"html {name}", lambda each: _row(each, role))
+
+
+def _row(item: Item, role: str) -> str:
+    told = {"entry_id": item.entry_id, "id": item.task_id, "topic": item.topic}
+    if item.kind == window.DEAD:
+        context: dict[str, Any] = {"letter": item.letter(), "can": _can(role)}
+        html = loader.render_to_string("dashboard/_dead_row.html", context)
+    else:
+        html = loader.render_to_string(
+            "dashboard/_result_row.html", {"row": item.row()}
+        )
+    return orjson.dumps({**told, "html": html}).decode()
+
+
+def _can(role: str) -> dict[str, bool]:
+    allowed = roles.VERBS.get(role, frozenset())
+    return {verb: verb in allowed for verb in frame.VERBS}
+
+
+def _paint(now: Standing, name: str, most: int | None) -> str:
+    template = {AGENTS: "_agent_rows", TOPICS: "_topic_rows", TILES: "_tiles"}[name]
+    topics = now.topics
+    if most is not None:
+        topics = heapq.nsmallest(most, topics, key=_busiest_first)
+    context = {"agents": now.agents, "topics": topics, "totals": now.totals}
+    return loader.render_to_string(f"dashboard/{template}.html", context)
+
+
+def _busiest_first(row: dict[str, Any]) -> tuple[int, str]:
+    return -row["backlog"], row["topic"]
+
+
+_painters: weakref.WeakKeyDictionary[Feed, Painter] = weakref.WeakKeyDictionary()
+
+
+def shared() -> Painter:
+    """The painter of the running loop's feed."""
+    live = feed.shared()
+    painter = _painters.get(live)
+    if painter is None:
+        painter = _painters[live] = Painter()
+    return painter

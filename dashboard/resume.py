@@ -1,0 +1,128 @@
+"""The first frame of a socket: what its client knows, and what it wants to be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from bus import errors, keys, roles, window
+from bus.conf import conf
+from dashboard import painting
+
+# Close codes of ours; 1009, 1012 and 1013 have their usual meaning.
+BAD_FRAME: Final = 4400
+SIGN_IN: Final = 4401
+FORBIDDEN: Final = 4403
+NO_FRAME: Final = 4408
+TOO_MANY: Final = 4429
+TOO_BIG: Final = 1009
+TRY_LATER: Final = 1013
+
+FRAME_MOST_BYTES: Final = 65_536
+ROWS: Final = (window.RESULTS, window.DEAD)
+TOLD: Final = (*ROWS, *painting.REGIONS)
+_FIELDS: Final = {"op", "after", "topics", "html", "regions", "most"}
+_SHAPE: Final = 'such as {"op": "resume", "after": {}, "topics": null}'
+
+
+class Refused(Exception):
+    """Why a socket is closed: a stable `code`, a sentence, the close code."""
+
+    def __init__(self, code: str, detail: str, close: int) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.close = code, detail, close
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a client asks for; `topics` None means all it may see.
+
+    `html` adds the rows and regions of pages, `regions` says which frames it wants,
+    `most` bounds the table of topics.
+    """
+
+    after: dict[str, str]
+    topics: set[str] | None
+    html: bool
+    regions: frozenset[str]
+    most: int | None
+
+
+def parse(text: str | None, principal: roles.Principal) -> Resume:
+    """The resume frame, or Refused."""
+    if text is None:
+        raise _bad(f"a text frame was expected, {_SHAPE}")
+    if len(text.encode("utf-8", "surrogatepass")) > FRAME_MOST_BYTES:
+        most = f"{FRAME_MOST_BYTES:,}"
+        raise Refused("frame_too_large", f"frames hold at most {most} bytes", TOO_BIG)
+    try:
+        frame = orjson.loads(text)
+    except (ValueError, RecursionError):
+        raise _bad(f"this is not JSON; a resume frame was expected, {_SHAPE}") from None
+    if not isinstance(frame, dict) or frame.get("op") != "resume":
+        raise _bad(f'the first frame is {{"op": "resume", …}}, {_SHAPE}')
+    unknown = sorted(frame.keys() - _FIELDS)
+    if unknown:
+        raise _bad(f"unknown field {unknown[0][:40]!r}; known: {sorted(_FIELDS)}")
+    topics = _topics(frame.get("topics"), principal)
+    html = frame.get("html", False)
+    if not isinstance(html, bool):
+        raise _bad("html is true or false")
+    if html and principal.topics:
+        raise _bad("html is for pages; a token bound to topics gets rows as JSON")
+    return Resume(
+        _after(frame.get("after", {})),
+        topics,
+        html,
+        _regions(frame.get("regions")),
+        _most(frame.get("most")),
+    )
+
+
+def _after(after: Any) -> dict[str, str]:
+    if not isinstance(after, dict):
+        raise _bad("after maps streams to entry ids")
+    for cursor in after.values():
+        try:
+            window.parse_cursor(cursor)
+        except errors.InvalidName as exc:
+            raise _bad(str(exc)) from None
+    return after
+
+
+def _topics(topics: Any, principal: roles.Principal) -> set[str] | None:
+    if topics is None:
+        return None
+    if not isinstance(topics, list) or len(topics) > conf.TOPICS_MAX:
+        raise _bad(f"topics is null or a list of at most {conf.TOPICS_MAX:,} names")
+    for name in topics:
+        try:
+            keys.check_topic(name)
+        except errors.InvalidName as exc:
+            raise _bad(str(exc)) from None
+        if not principal.may_topic(name):
+            detail = f"topic {name!r} is not among those of this token"
+            raise Refused("forbidden", detail, FORBIDDEN)
+    return set(topics)
+
+
+def _regions(regions: Any) -> frozenset[str]:
+    if regions is None:
+        return frozenset(TOLD)
+    names = regions if isinstance(regions, list) else [regions]
+    if not all(isinstance(name, str) and name in TOLD for name in names):
+        raise _bad(f"regions is a list of {', '.join(TOLD)}")
+    return frozenset(names)
+
+
+def _most(most: Any) -> int | None:
+    whole = isinstance(most, int) and not isinstance(most, bool)
+    if most is not None and not (whole and 1 <= most <= 1_000):
+        raise _bad("most is 1 to 1,000, or null")
+    return most  # type: ignore[no-any-return]
+
+
+def _bad(detail: str) -> Refused:
+    return Refused("invalid_frame", detail, BAD_FRAME)

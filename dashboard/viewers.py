@@ -1,0 +1,70 @@
+"""Who listens on a socket, asked of the session or the token as it stands now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib import import_module
+from typing import Any, Final
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.contrib import auth
+from django.http import HttpRequest, parse_cookie
+from knox.auth import TokenAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+
+from bus import accounts, roles
+from bus.conf import conf
+
+_open: Final[Counter[str]] = Counter()
+
+
+def viewer(scope: Any) -> roles.Principal | None:
+    """The principal of a socket's handshake; None if it is nobody's (any more).
+
+    Everything is read anew: a session that was signed out, a user without its role, a
+    revoked token count from the next look on.
+    """
+    headers = {name.lower(): value for name, value in scope["headers"]}
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return _of_token(token.strip())
+    cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin-1"))
+    return _of_session(cookies.get(settings.SESSION_COOKIE_NAME, ""))
+
+
+aviewer = database_sync_to_async(viewer)
+
+
+def _of_token(token: bytes) -> roles.Principal | None:
+    if not token.isascii():
+        return None
+    try:
+        found: Any = TokenAuthentication().authenticate_credentials(token)
+    except AuthenticationFailed:
+        return None
+    return accounts.of_token(found[1])
+
+
+def _of_session(key: str) -> roles.Principal | None:
+    if not (key.isascii() and key.isalnum()):
+        return None
+    request: Any = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    user = auth.get_user(request)  # nobody if inactive, or the password was changed
+    return accounts.of_user(user) if user.is_authenticated else None
+
+
+def enter(principal: roles.Principal) -> bool:
+    """Count one more socket; False if this process has enough of that principal."""
+    if _open[principal.key] >= conf.FEED_SOCKETS_PER_USER:
+        return False
+    _open[principal.key] += 1
+    return True
+
+
+def leave(principal: roles.Principal) -> None:
+    """The end of `enter`."""
+    _open[principal.key] -= 1
+    if _open[principal.key] <= 0:
+        del _open[principal.key]
