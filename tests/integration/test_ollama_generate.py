@@ -302,6 +302,22 @@ def test_a_body_is_bounded(
     assert status == 413
 
 
+def test_a_body_that_comes_in_chunks_is_read_whole(
+    caller: GatewayClient, upstream: OllamaStub
+) -> None:
+    whole = iter([b'{"prompt"', b': "h', b'i"}'])
+    assert caller.http.post(PATH, content=whole).status_code == 200
+
+    endless = (b" " * 65_536 for _ in range(5))
+    assert _error(caller.http.post(PATH, content=endless))[0] == 413
+
+
+def test_a_compressed_body_is_not_read(
+    caller: GatewayClient, upstream: OllamaStub
+) -> None:
+    assert _error(caller.ask(Content_Encoding="gzip"))[0] == 415
+
+
 def test_models_outside_the_allow_list_are_refused(
     caller: GatewayClient, upstream: OllamaStub, settings: Settings
 ) -> None:
