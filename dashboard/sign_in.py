@@ -21,10 +21,10 @@ from dashboard.access import back_of
 
 # Tries per name from one address, and per address: bursts, then one every so often.
 # Neither says whether the name exists.
-_TRIES: Final = 5
-_TRY_EVERY_S: Final = 20.0
-_TRIES_OF_ADDRESS: Final = 30
-_ADDRESS_EVERY_S: Final = 2.0
+_TRIES: Final = 10
+_TRY_EVERY_S: Final = 10.0
+_TRIES_OF_ADDRESS: Final = 60
+_ADDRESS_EVERY_S: Final = 1.0
 _THEME_KEEP_S: Final = 400 * 24 * 3600  # the most a browser keeps a cookie
 _FAILED: Final = "This name and password do not match. Both are case-sensitive."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -121,6 +122,15 @@ def agent_link(agent_id: object) -> SafeString | str:
     return format_html(
         '<a class="clip" href="{}" title="{}">{}</a>', url, agent_id, agent_id
     )
+
+
+@register.filter
+def is_task_id(value: object) -> bool:
+    """Whether the calls by id would take it; letters by hand may have any id."""
+    try:
+        return str(uuid.UUID(str(value))) == value
+    except ValueError:
+        return False
 
 
 @register.filter

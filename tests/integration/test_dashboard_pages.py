@@ -1,0 +1,421 @@
+"""Pages of the dashboard: for whom they open, what they show, what they never do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.test import Client
+
+import bus
+from dashboard import queries
+from tests.support import agents, work
+from tests.support.pages import looked_at, signed_in
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.django_db
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+UNKNOWN = "0198c0de-0000-7000-8000-000000000000"
+NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
+LISTS = ["/", "/topics/", "/tasks/", "/results/", "/agents/", "/dead/"]
+
+
+@pytest.fixture(autouse=True)
+def fresh(redis_client: redis.Redis) -> Iterator[None]:
+    """An empty mesh, whatever was known about its server."""
+    queries.forget_checks()
+    yield
+    queries.forget_checks()
+
+
+@pytest.fixture
+def viewer() -> Client:
+    return signed_in("viewer")
+
+
+def dead_task(topic: str, payload: Any, error: str = "no ink") -> str:
+    """The id of a task that an agent by hand moved to dead."""
+    task_id = bus.enqueue_task(topic, payload)
+    [(entry_id, fields)] = bus.read_group(topic, "hands", "me", block_ms=0)
+    bus.move_to_dead(topic, entry_id, {"error": error, "sent": fields["payload"]})
+    return task_id
+
+
+def group_of(topic: str) -> str:
+    [group] = bus.dead_groups(topic)
+    return str(group["fingerprint"])
+
+
+# --- for whom
+
+
+@pytest.mark.parametrize("path", [*LISTS, "/topics/x/", f"/tasks/{UNKNOWN}/"])
+def test_a_stranger_is_asked_to_sign_in_and_comes_back(
+    client: Client, path: str
+) -> None:
+    response = client.get(path)
+
+    assert response.status_code == 302
+    assert response["Location"] == f"/login/?next={path}"
+
+
+@pytest.mark.parametrize("role", ["", "agent"])
+def test_without_a_role_that_reads_the_page_says_whom_to_ask(role: str) -> None:
+    signed_in("admin")
+
+    response = signed_in(role).get("/")
+
+    assert response.status_code == 403
+    assert "Ask admin" in looked_at(response).text
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
+@pytest.mark.parametrize("path", LISTS)
+def test_an_empty_mesh_has_pages_that_help(role: str, path: str) -> None:
+    response = signed_in(role).get(path)
+
+    assert response.status_code == 200
+    looked_at(response)
+
+
+def test_an_empty_list_shows_a_call_with_the_right_host(viewer: Client) -> None:
+    page = viewer.get("/tasks/", headers={"host": "localhost:8123"})
+
+    assert "curl http://localhost:8123/api/v1/mesh/enqueue" in looked_at(page).text
+
+
+# --- what they show
+
+
+def test_every_page_shows_a_mesh_at_work(test_topic: str, viewer: Client) -> None:
+    bus.register_agent("by-hand", "resizer", meta={"version": "1.2"})
+    dead_id = dead_task(test_topic, {"n": 1})
+    cancelled = bus.enqueue_task(test_topic, {"n": 2})
+    bus.cancel(cancelled, test_topic)
+    delayed = bus.enqueue_task(test_topic, {"n": 3}, delay_s=600)
+    waiting = bus.enqueue_task(test_topic, {"n": 4})
+
+    for path in [
+        *LISTS,
+        f"/topics/{test_topic}/",
+        *(f"/tasks/{each}/" for each in (dead_id, cancelled, delayed, waiting)),
+        f"/tasks/{waiting}/?topic={test_topic}",
+        f"/tasks/?topic={test_topic}&state=waiting",
+        f"/results/?topic={test_topic}",
+        "/agents/by-hand/",
+        f"/dead/?topic={test_topic}",
+        f"/dead/{dead_id}/",
+        f"/dead/{waiting}/",
+        f"/dead/groups/{group_of(test_topic)}/",
+    ]:
+        response = viewer.get(path)
+
+        assert response.status_code == 200, path
+        seen = looked_at(response)
+        assert test_topic in seen.text or "by-hand" in seen.text, path
+
+
+def test_a_finished_task_shows_result_agent_and_timeline(
+    test_topic: str, viewer: Client
+) -> None:
+    task_id = bus.enqueue_task(test_topic, {"colour": "green"})
+    with agents.running(test_topic, work.echo, agent_id="worker-9"):
+        bus.wait_result(task_id, test_topic, 10)
+
+    seen = looked_at(viewer.get(f"/tasks/{task_id}/"))
+    listed = looked_at(viewer.get("/results/"))
+
+    assert seen.text.count('"colour": "green"') >= 2  # payload and result
+    assert all(word in seen.text for word in ("enqueued", "started", "done"))
+    assert "worker-9" in seen.text
+    assert task_id[-6:] in listed.text
+
+
+def test_a_letter_shows_the_attempts_of_all_its_lives(
+    test_topic: str, viewer: Client
+) -> None:
+    task_id = bus.enqueue_task(test_topic, {"n": 1})
+    options: dict[str, Any] = {"max_attempts": 2, "backoff_s": 0.001}
+    for _ in range(2):
+        with agents.running(test_topic, work.failing, **options):
+            wait_until(lambda: bus.get_task(task_id, test_topic).state == "dead", 20)
+        first_life = looked_at(viewer.get(f"/dead/{task_id}/"))
+        if "Dead again" not in first_life.text:
+            bus.replay(task_id, test_topic)
+
+    seen = looked_at(viewer.get(f"/dead/{task_id}/"))
+
+    assert "Dead again" in seen.text and "After replay 1" in seen.text
+    assert seen.text.count("Attempt 1") == 2
+    assert seen.text.count("Attempt 2") == 2
+    assert "ValueError: cannot do" in seen.text and "Traceback" in seen.text
+
+
+def test_the_overview_names_what_needs_somebody(
+    test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "_PATIENCE_S", 0)
+    quiet = looked_at(viewer.get("/")).text
+    dead_task(test_topic, 1)
+    bus.enqueue_task(test_topic, 2)
+    wait_until(lambda: bus.stats(test_topic)["oldest_s"] > 0)
+
+    seen = looked_at(viewer.get("/"))
+
+    assert "All clear" in quiet
+    assert "2 problems" in seen.text
+    assert f"1 task waits in {test_topic} and no live agent serves it" in seen.text
+    assert f"1 dead letter in {test_topic}" in seen.text
+
+
+def test_a_search_by_id_goes_to_the_task(test_topic: str, viewer: Client) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    found = viewer.get("/tasks/", {"q": f" {task_id.upper()} "})
+    missed = viewer.get("/tasks/", {"q": "nonsense"}, follow=True)
+
+    assert found["Location"] == f"/tasks/{task_id}/?topic={test_topic}"
+    assert missed.status_code == 200
+    assert "is not a UUID" in looked_at(missed).text
+
+
+def test_a_page_goes_on_from_what_it_shows(test_topic: str, viewer: Client) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    bus.cancel(task_id, test_topic)
+    [(newest, _)] = bus.get_redis().xrevrange(bus.result_stream(test_topic), count=1)
+
+    context = viewer.get("/results/", {"topic": test_topic}).context
+
+    assert context["live"] == {
+        "after": {bus.result_stream(test_topic): newest},
+        "topics": [test_topic],
+    }
+
+
+def test_a_topic_without_results_goes_on_from_the_beginning(
+    test_topic: str, viewer: Client
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    live = viewer.get("/results/").context["live"]
+
+    assert live == {"after": {bus.result_stream(test_topic): "0-0"}, "topics": None}
+
+
+@pytest.mark.parametrize("path", ["/results/", "/dead/"])
+def test_paging_shows_everything_once_and_comes_back(
+    path: str, test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.lists.PAGE", 4)
+    sent = []
+    for at in range(9):
+        topic = f"{test_topic}-{at % 3}"
+        if path == "/dead/":
+            sent.append(dead_task(topic, at))
+        else:
+            sent.append(bus.enqueue_task(topic, at))
+            bus.cancel(sent[-1], topic)
+
+    def ids(page: Any) -> list[str]:
+        rows = page.context["page"].items
+        return [row["id"] if isinstance(row, dict) else row.id for row in rows]
+
+    pages = [viewer.get(path)]
+    while older := pages[-1].context["page"].older:
+        pages.append(viewer.get(path, {"before": older}))
+    back = viewer.get(path, {"after": pages[-1].context["page"].newer})
+
+    # Ends within one millisecond may come in any order, but no one twice or never.
+    assert sorted(each for page in pages for each in ids(page)) == sorted(sent)
+    assert [len(ids(page)) for page in pages] == [4, 4, 1]
+    assert ids(back) == ids(pages[-2])
+    assert pages[0].context["live"] and pages[1].context["live"] is None
+
+
+def test_tasks_are_paged_state_by_state(
+    test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.lists.PAGE", 3)
+    ended = [bus.enqueue_task(f"{test_topic}-b", at) for at in range(2)]
+    for task_id in ended:
+        bus.cancel(task_id, f"{test_topic}-b")
+    waiting = bus.enqueue_many(f"{test_topic}-a", [1, 2])
+    waiting += bus.enqueue_many(f"{test_topic}-b", [1, 2])
+
+    page = viewer.get("/tasks/")
+    found = [task.id for task in page.context["page"].tasks]
+    while cursor := page.context["page"].next:
+        page = viewer.get("/tasks/", {"cursor": cursor})
+        found += [task.id for task in page.context["page"].tasks]
+
+    assert found == [*waiting, *ended[::-1]]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tasks/?cursor=%00",
+        "/tasks/?cursor=waiting/x/y",
+        "/tasks/?state=lost",
+        "/tasks/?topic=no-such",
+        "/tasks/not-a-uuid/",
+        f"/tasks/{UNKNOWN}/",
+        f"/tasks/{UNKNOWN}/?topic=A%20B",
+        f"/dead/{UNKNOWN}/",
+        "/dead/groups/0000/",
+        "/results/?before=1-1",
+        "/results/?after=99999999999999999999-1@x",
+        "/topics/no-such/",
+        "/topics/UPPER/",
+        "/agents/nobody/",
+        "/agents/%3Cb%3E/",
+        "/nowhere/",
+    ],
+)
+def test_odd_addresses_are_not_found(
+    path: str, test_topic: str, viewer: Client
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    expected = 200 if path == "/tasks/?cursor=waiting/x/y" else 404
+
+    response = viewer.get(path)
+
+    assert response.status_code == expected
+    looked_at(response)
+
+
+# --- what they never do
+
+
+def test_whatever_somebody_sent_is_shown_as_text(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    operator = signed_in("operator")
+    bus.register_agent("odd", NASTY[:60], meta={NASTY: [NASTY]})
+    dead_id = dead_task(test_topic, {NASTY: NASTY}, error=NASTY)
+    waiting = bus.enqueue_task(test_topic, NASTY)
+    # Somebody else's rows: no JSON, and JSON with odd values in every place.
+    results = bus.result_stream(test_topic)
+    redis_client.xadd(results, {"id": NASTY, "json": NASTY})
+    row = dict.fromkeys(("id", "state", "agent", "error", "finished_at"), NASTY)
+    redis_client.xadd(results, {"id": "x", "json": bus.tasks.messages.dump(row)})
+    redis_client.xadd(results, {"json": '{"id": {"a": [1]}, "state": [], "agent": 7}'})
+    redis_client.xadd(bus.dead_stream(test_topic), {"id": NASTY, "json": NASTY})
+
+    for path in [
+        *LISTS,
+        f"/topics/{test_topic}/",
+        f"/tasks/{waiting}/",
+        f"/tasks/{dead_id}/",
+        "/agents/odd/",
+        f"/dead/{dead_id}/",
+        f"/dead/{dead_id}/discard",
+        f"/dead/groups/{group_of(test_topic)}/",
+    ]:
+        response = operator.get(path)
+
+        assert response.status_code == 200, path
+        seen = looked_at(response)  # no script, no handler that is not ours
+        assert "<img" not in re.sub(r"<img src=\"/static/[^>]*>", "", _body(response))
+        assert "{{ 7*7 }}" in seen.text or path in ("/", "/topics/", "/agents/"), path
+
+
+def _body(response: Any) -> str:
+    return str(response.content.decode())
+
+
+def test_pages_are_kept_by_nobody_and_framed_by_nobody(viewer: Client) -> None:
+    response = viewer.get("/")
+
+    assert "no-store" in response["Cache-Control"]
+    assert "private" in response["Cache-Control"]
+    assert response["X-Frame-Options"] == "DENY"
+    policy = response["Content-Security-Policy"]
+    assert "default-src 'self'" in policy and "unsafe" not in policy
+
+
+def test_a_huge_payload_does_not_make_a_huge_page(
+    test_topic: str, viewer: Client
+) -> None:
+    payload = {"text": "x" * 200_000}
+    task_id = bus.enqueue_task(test_topic, payload)
+
+    page = viewer.get(f"/tasks/{task_id}/")
+    listed = viewer.get("/tasks/")
+
+    assert "more characters" in looked_at(page).text
+    assert len(listed.content) < 20_000
+
+
+def test_reading_changes_nothing(
+    test_topic: str, viewer: Client, redis_client: redis.Redis
+) -> None:
+    dead_id = dead_task(test_topic, 1)
+    viewer.get("/")
+    before = {key: redis_client.dump(key) for key in redis_client.scan_iter()}
+
+    for path in [*LISTS, f"/topics/{test_topic}/", f"/dead/{dead_id}/"]:
+        viewer.get(path)
+        assert viewer.head(path).status_code == 200
+        assert viewer.post(path).status_code == 405
+
+    after = {key: redis_client.dump(key) for key in redis_client.scan_iter()}
+    assert after == before
+
+
+@pytest.mark.parametrize("path", [*LISTS, f"/tasks/{UNKNOWN}/"])
+def test_without_redis_there_is_a_page_that_says_so(
+    path: str, viewer: Client, failure_simulator: Any
+) -> None:
+    queries.forget_checks()
+    failure_simulator.unreachable()
+
+    response = viewer.get(path)
+
+    assert response.status_code == 503
+    assert response["Retry-After"] == "5"
+    assert "Redis does not answer" in looked_at(response).text
+
+
+def test_a_mistake_of_ours_is_a_page_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = signed_in("viewer", raise_request_exception=False)
+    monkeypatch.setattr(queries, "standing", lambda: 1 / 0)
+
+    response = client.get("/")
+
+    assert response.status_code == 500
+    text = looked_at(response).text
+    assert "Something broke" in text and "ZeroDivision" not in text
+
+
+def test_templates_and_styles_name_no_outside_host() -> None:
+    files = [
+        *(ROOT / "dashboard" / "templates").rglob("*.html"),
+        *(ROOT / "dashboard" / "static").rglob("*.css"),
+        *(ROOT / "dashboard" / "static").rglob("*.js"),
+    ]
+
+    assert len(files) > 20
+    for path in files:
+        found = re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]{2,}", path.read_text())
+        assert found == [], path
+
+
+def test_every_icon_that_is_used_is_in_the_sprite() -> None:
+    from dashboard import status
+
+    sprite = (ROOT / "dashboard/static/dashboard/icons/sprite.svg").read_text()
+    there = set(re.findall(r'<symbol id="([\w-]+)"', sprite))
+    used = {each.icon for each in (*status.TASKS.values(), *status.AGENTS.values())}
+    for path in (ROOT / "dashboard" / "templates").rglob("*.html"):
+        used |= set(re.findall(r'{% icon "([\w-]+)" %}', path.read_text()))
+
+    assert used - there == set()
+    assert there - used == {"circle-dashed"}, "drop what nobody uses"
