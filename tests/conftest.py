@@ -84,7 +84,7 @@ def cleanup_test_data(redis_client: redis.Redis) -> Iterator[None]:
     leaked = [
         name
         for name in names
-        if not name.startswith(PERMANENT) and redis_client.ttl(name) < 0
+        if not name.startswith(PERMANENT) and redis_client.ttl(name) == -1
     ]
     assert leaked == [], f"keys without bound: {leaked}"
 

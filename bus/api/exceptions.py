@@ -52,8 +52,9 @@ def _of_bus(exc: errors.BusError) -> Problem | None:
         # What Redis says names hosts and ports: that is for the log and `doctor`.
         said = "The mesh's Redis does not answer or refuses work for now."
         return later(exc.code, said, _REDIS_BACK_S, outcome=exc.outcome)
-    if isinstance(exc, errors.TopicFull):
-        return later(exc.code, str(exc), exc.retry_after_s)
+    wait_s = getattr(exc, "retry_after_s", None)
+    if wait_s is not None:
+        return later(exc.code, str(exc), wait_s)
     return Problem(exc.code, str(exc)) if exc.code in KINDS else None
 
 

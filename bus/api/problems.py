@@ -23,7 +23,7 @@ class Kind:
     retry: str
 
 
-_NO: Final = "no, change the request"
+_NO: Final = "no"
 _SAME: Final = "yes, with the same id or key"
 
 KINDS: Final[dict[str, Kind]] = {

@@ -9,6 +9,8 @@ from rest_framework.throttling import BaseThrottle
 from bus import ratelimit
 from bus.conf import conf
 
+from .waiting import AGAIN
+
 
 class CallThrottle(BaseThrottle):
     """A minute's worth of calls at once, then as they flow back.
@@ -21,8 +23,9 @@ class CallThrottle(BaseThrottle):
 
     def allow_request(self, request: Any, view: Any) -> bool:
         """Whether the bucket has a call left; BusUnavailable if nobody can tell."""
-        if view.principal is None or getattr(request._request, "mesh_again", False):
-            return True  # open calls; or the second look of one call that waits
+        scope = getattr(request._request, "scope", {})
+        if view.principal is None or scope.get(AGAIN):
+            return True  # open calls; the second look of a call that waits
         kind, most = "calls", conf.API_CALLS_PER_MINUTE
         if view.action in view.hot:
             kind, most = "hot-calls", conf.API_HOT_CALLS_PER_MINUTE

@@ -12,9 +12,7 @@ from .views.enqueue import EnqueueViewSet
 from .views.health import HealthViewSet
 from .views.tasks import TaskViewSet
 from .views.topics import TopicViewSet
-from .waiting import until_ended
 
-_task = until_ended(TaskViewSet.as_view({"get": "retrieve"}))
 _agents = AgentViewSet.as_view({"get": "list", "post": "create"})
 _agent = AgentViewSet.as_view({"get": "retrieve", "delete": "destroy"})
 _letter = DeadViewSet.as_view({"get": "retrieve", "delete": "destroy"})
@@ -24,7 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("enqueue/batch", EnqueueViewSet.as_view({"post": "batch"})),
     path("results", TaskViewSet.as_view({"get": "results"})),
     path("tasks", TaskViewSet.as_view({"get": "list"})),
-    path("tasks/<str:task_id>", _task),
+    path("tasks/<str:task_id>", TaskViewSet.as_view({"get": "retrieve"})),
     path("tasks/<str:task_id>/cancel", TaskViewSet.as_view({"post": "cancel"})),
     path("agents", _agents),
     path("agents/<str:agent_id>", _agent),

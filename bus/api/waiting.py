@@ -1,63 +1,128 @@
-"""Waiting for the end of a task without holding a thread or a connection.
+"""Waiting for the end of a task without holding a thread or a connection to Redis.
 
-In front of a synchronous view that answers at once: it is asked, and asked again when
+`GET tasks/{id}?wait=` answers once the task has ended. Django keeps a thread for every
+request it has begun, so the wait is in front of it: it is asked, and asked again when
 the feed, which all waiters of this process share, tells of the end.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
-from asgiref.sync import sync_to_async
-from django.http import HttpRequest
+import orjson
 
 import bus
 from bus import errors, feed, messages
 
 from . import parsing
 from .problems import Problem
+from .schema import PREFIX
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+AGAIN: Final = "mesh.again"  # in the scope of a second look, which costs no rate limit
+_TASKS: Final = f"{PREFIX}/tasks/"
 
 
-def until_ended(view: Callable[..., Any]) -> Callable[..., Any]:
-    """The view of one task, which waits for `?wait=` seconds for the task's end."""
-    ask = sync_to_async(view)
+def patient(app: App) -> App:
+    """The ASGI app, asked for a task again once it has ended."""
 
-    @functools.wraps(view)  # keeps what DRF and the schema look for on a view
-    async def waiting(request: HttpRequest, **kwargs: Any) -> Any:
-        response = await ask(request, **kwargs)
-        wait_s = _wait_s(request)
-        if not wait_s or response.status_code != 200:
-            return response
-        task_id, topic = response.data["id"], response.data["topic"]
-        if response.data["state"] in messages.ENDED:
-            return response
-        with contextlib.suppress(errors.BusError):  # the view says what is wrong
-            await _ended(topic, task_id, wait_s)
-        request.mesh_again = True  # type: ignore[attr-defined]
-        return await ask(request, **kwargs)
+    async def outer(scope: Any, receive: Receive, send: Send) -> None:
+        wait_s = _wait_s(scope)
+        if not wait_s:
+            await app(scope, receive, send)
+            return
+        answer = await _asked(app, scope)
+        task = _unended(answer)
+        if task is not None:
+            if await _left(receive, _ended(*task, wait_s)):
+                return
+            answer = await _asked(app, {**scope, AGAIN: True})
+        for message in answer:
+            await send(message)
 
-    return waiting
+    return outer
+
+
+def _wait_s(scope: Any) -> float:
+    """For how long to wait; 0 for other calls, and for what the view is to refuse."""
+    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+        return 0.0
+    name = scope["path"].removeprefix(_TASKS)
+    if not name or "/" in name:
+        return 0.0
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+    try:
+        return parsing.wait_of(query)
+    except Problem:
+        return 0.0
+
+
+async def _asked(app: App, scope: Any) -> list[Message]:
+    """What the app answers now."""
+    answer: list[Message] = []
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:  # whether the client is still there is watched by us
+            await asyncio.get_running_loop().create_future()
+        given = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    await app(scope, receive, send)
+    return answer
+
+
+def _unended(answer: list[Message]) -> tuple[str, str] | None:
+    """Topic and id of the task in an answer; None if nothing is to be waited for."""
+    if not answer or answer[0].get("status") != 200:
+        return None
+    row = orjson.loads(b"".join(part.get("body", b"") for part in answer[1:]))
+    if row["state"] in messages.ENDED:
+        return None
+    return row["topic"], row["id"]
 
 
 async def _ended(topic: str, task_id: str, wait_s: float) -> None:
     """Return when the task has ended, or after so many seconds."""
     until = time.monotonic() + wait_s
-    async with feed.shared().watching(topic, task_id) as ended:
-        # Registered: an end from here on is told. One before it is seen by a look.
-        while not (await bus.aget_task(task_id, topic)).ended:
-            if not await ended(until - time.monotonic()):
-                return
+    # If Redis goes away meanwhile, the second look says so.
+    with contextlib.suppress(errors.BusError):
+        async with feed.shared().watching(topic, task_id) as ended:
+            # Registered: an end from here on is told. One before it shows in the look.
+            while not (await bus.aget_task(task_id, topic)).ended:
+                if not await ended(until - time.monotonic()):
+                    return
 
 
-def _wait_s(request: HttpRequest) -> float:
-    """The wait; 0 for a method that does not, or a value the view itself refused."""
-    if request.method not in ("GET", "HEAD"):
-        return 0.0
+async def _left(receive: Receive, work: Awaitable[None]) -> bool:
+    """Whether the client went away while the work was done; it is then given up."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(receive))
     try:
-        return parsing.wait_of(request.GET)
-    except Problem:
-        return 0.0
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return True
+        working.result()
+        return False
+    finally:
+        for each in (working, leaving):
+            each.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -12,7 +12,7 @@ STATES: Final = list(messages.STATES)
 
 
 class AnyJSON(s.JSONField):
-    """Any JSON value."""
+    """Any JSON value, null among them."""
 
 
 OPTIONAL: Final[dict[str, Any]] = {"required": False}

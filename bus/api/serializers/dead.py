@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
 from .basics import NULL, OPTIONAL, AnyJSON
@@ -13,7 +14,7 @@ class Letter(s.Serializer):
     entry_id = s.CharField()
     id = s.CharField()
     topic = s.CharField()
-    task = AnyJSON(**NULL)
+    task = AnyJSON()
     error = s.DictField()
     fingerprint = s.CharField(help_text="Letters that failed alike share it.")
     attempts = s.ListField(child=s.DictField())
@@ -23,6 +24,7 @@ class Letter(s.Serializer):
     died_at = s.DateTimeField()
 
 
+@extend_schema_serializer(many=False)
 class DeadList(s.Serializer):
     """A page of dead letters."""
 
@@ -42,6 +44,7 @@ class Group(s.Serializer):
     error = s.DictField()
 
 
+@extend_schema_serializer(many=False)
 class GroupList(s.Serializer):
     """A page of groups."""
 
@@ -52,4 +55,4 @@ class GroupList(s.Serializer):
 class Replay(s.Serializer):
     """What to replay; without a body what the task was sent with."""
 
-    task = AnyJSON(**OPTIONAL, **NULL)
+    task = AnyJSON(**OPTIONAL)

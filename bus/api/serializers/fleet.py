@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
 from .basics import NULL, OPTIONAL
@@ -58,6 +59,7 @@ class Agent(s.Serializer):
     last_read_at = s.DateTimeField(**NULL)
 
 
+@extend_schema_serializer(many=False)
 class AgentList(s.Serializer):
     """A page of agents."""
 
@@ -109,6 +111,7 @@ class Topic(s.Serializer):
     dead_per_minute = s.FloatField()
 
 
+@extend_schema_serializer(many=False)
 class TopicList(s.Serializer):
     """A page of topics."""
 
@@ -125,6 +128,7 @@ class Check(s.Serializer):
     hint = s.CharField(**OPTIONAL)
 
 
+@extend_schema_serializer(many=False)
 class Health(s.Serializer):
     """How the mesh is."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
 from .basics import NULL, OPTIONAL, STATES, AnyJSON, Problem
@@ -11,7 +12,7 @@ class Enqueue(s.Serializer):
     """A task to be sent."""
 
     topic = s.RegexField(r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$", max_length=64)
-    task = AnyJSON(allow_null=True, help_text="The payload: any JSON up to 256 KiB.")
+    task = AnyJSON(help_text="The payload: any JSON up to 256 KiB.")
     id = s.UUIDField(**OPTIONAL, help_text="Chosen by you: the same id is one task.")
     delay_s = s.FloatField(**OPTIONAL, min_value=0, help_text="Not with run_at.")
     run_at = s.DateTimeField(**OPTIONAL, help_text="When to start; not with delay_s.")
@@ -62,7 +63,7 @@ class TaskRow(s.Serializer):
     id = s.UUIDField()
     topic = s.CharField()
     state = s.ChoiceField(STATES)
-    task = AnyJSON(**NULL)
+    task = AnyJSON()
     attempt = s.IntegerField(help_text="Executions so far, counted from 1.")
     epoch = s.IntegerField(help_text="Replays so far.")
     agent = s.CharField(**NULL)
@@ -74,7 +75,7 @@ class TaskRow(s.Serializer):
     timeout_s = s.FloatField(**NULL)
     cancel_requested = s.BooleanField()
     attempts = s.ListField(child=s.DictField(), help_text="Failed ones, oldest first.")
-    result = AnyJSON(**OPTIONAL, **NULL, help_text="Once it is done.")
+    result = AnyJSON(**OPTIONAL, help_text="Once it is done.")
     error = s.DictField(**OPTIONAL, help_text="Of which it died.")
 
 
@@ -94,6 +95,7 @@ class TaskPage(TaskRow):
     explain = s.CharField(help_text="Why it is not running, or how it ended.")
 
 
+@extend_schema_serializer(many=False)
 class TaskList(s.Serializer):
     """A page of tasks."""
 
@@ -120,8 +122,8 @@ class ResultRow(s.Serializer):
     id = s.CharField(**NULL)
     topic = s.CharField()
     state = s.CharField()
-    task = AnyJSON(**NULL)
-    result = AnyJSON(**NULL)
+    task = AnyJSON()
+    result = AnyJSON()
     agent = s.CharField(**NULL)
     attempt = s.IntegerField(**NULL)
     fence = s.CharField(**NULL)
@@ -130,6 +132,7 @@ class ResultRow(s.Serializer):
     finished_at = s.DateTimeField(**NULL)
 
 
+@extend_schema_serializer(many=False)
 class ResultList(s.Serializer):
     """A page of results."""
 

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from bus import audit, errors, roles
 
+from .. import jsontext
 from ..auth import principal
 from ..permissions import check_topic
 from ..problems import Problem
@@ -55,10 +56,14 @@ class MeshViewSet(viewsets.ViewSet):
 
     def body(self, needed: bool = True) -> Any:
         """The JSON body; without one `{}`, or a problem where it is needed."""
-        if self.request.stream is None:
+        meta = self.request.META
+        if meta.get("CONTENT_LENGTH") in (None, "", "0"):
             if needed:
                 raise Problem("unreadable", "a JSON body is needed, there is none")
             return {}
+        # Before it is read: looking for a CSRF token, Django may have eaten a form.
+        encoding = meta.get("HTTP_CONTENT_ENCODING", "")
+        jsontext.check_type(meta.get("CONTENT_TYPE", ""), encoding)
         return self.request.data
 
     def checked(self, topic: str | None) -> str | None:

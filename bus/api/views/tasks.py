@@ -66,7 +66,7 @@ class TaskViewSet(MeshViewSet):
         With `wait` the answer comes once the task is done, dead, cancelled or
         discarded, else after so many seconds, and is 200 either way.
         """
-        parsing.wait_of(request.query_params)  # the waiting itself is in front of this
+        parsing.wait_of(request.query_params)  # the wait is in front, in waiting.py
         return Response(shapes.task_page(self._task(task_id)))
 
     @extend_schema(

@@ -1,0 +1,266 @@
+"""What the API says when something is not there, not allowed, or broken."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.test import Client
+
+import bus
+from bus import errors
+from bus.api.exceptions import problem_of
+from bus.api.problems import KINDS, MEDIA_TYPE
+from bus.api.problems import problem as document_of
+from tests.support.api import ROOT, Api, api, keyspace, problem
+from tests.support.nemesis import FailureSimulator
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("cleanup_test_data"),
+]
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+TASK = {"topic": "failures", "task": 1}
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/", "/api/v2/mesh/topics", f"{ROOT}/nothing", f"{ROOT}/enqueue/"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_an_unknown_call_is_a_problem(path: str, method: str) -> None:
+    response = Client().generic(method, path)
+
+    problem(response, 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("enqueue", {"POST", "OPTIONS"}),
+        ("topics", {"GET", "HEAD", "OPTIONS"}),
+        ("agents", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("tasks/x", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE", "CONNECT", "FOO"])
+def test_another_method_is_405(path: str, allow: set[str], method: str) -> None:
+    response = api().raw(path, b"", method=method)
+
+    problem(response, 405, "method_not_allowed")
+    assert set(response["Allow"].split(", ")) == allow
+
+
+def test_options_tell_the_methods(redis_client: redis.Redis) -> None:
+    response = api(None).raw("agents", b"", method="OPTIONS")
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert set(response["Allow"].split(", ")) == {"GET", "HEAD", "POST", "OPTIONS"}
+
+
+def test_head_is_get_without_its_body(redis_client: redis.Redis) -> None:
+    response = api().raw("topics", b"", method="HEAD")
+
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-Method-Override"])
+def test_a_method_is_not_overridden(redis_client: redis.Redis, name: str) -> None:
+    client = api()
+    client.headers[name] = "DELETE"
+
+    assert client.get("topics").status_code == 200
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/xml", "image/*", ""])
+def test_answers_are_json_whatever_is_accepted(
+    redis_client: redis.Redis, accept: str
+) -> None:
+    client = api()
+    client.headers["Accept"] = accept
+
+    good = client.get("topics", format="api")
+    bad = client.get("topics/nobody", format="xml")
+
+    assert good["Content-Type"] == "application/json"
+    problem(bad, 404, "topic_not_found")
+
+
+def test_another_host_is_refused() -> None:
+    response = Client().get(f"{ROOT}/health/live", headers={"Host": "evil.example"})
+
+    problem(response, 400, "bad_request")
+
+
+def test_a_forwarded_host_is_ignored(redis_client: redis.Redis) -> None:
+    client = api()
+    client.headers["X-Forwarded-Host"] = "evil.example"
+
+    response = client.post("enqueue", TASK)
+
+    assert "evil" not in response["Location"]
+
+
+def test_other_origins_get_no_leave(redis_client: redis.Redis) -> None:
+    client = api()
+    client.headers["Origin"] = "https://evil.example"
+
+    for response in (
+        client.get("topics"),
+        client.raw("topics", b"", method="OPTIONS"),
+    ):
+        assert not [name for name in response.headers if "Access-Control" in name]
+
+
+def test_a_bug_says_nothing_but_an_id_that_is_in_the_log(
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken() -> Any:
+        raise RuntimeError("the secret of the house")
+
+    monkeypatch.setattr("bus.topics.all_stats", broken)
+    client = api()
+
+    with caplog.at_level(logging.ERROR, "bus.api"):
+        response = client.get("topics")
+
+    document = problem(response, 500, "internal_error")
+    assert b"secret" not in response.content and b"Traceback" not in response.content
+    [record] = [each for each in caplog.records if each.name == "bus.api"]
+    assert document["id"] and document["id"] in record.getMessage()
+    assert "the secret of the house" in str(record.exc_info[1])  # type: ignore[index]
+
+
+def test_a_bug_in_a_call_that_waits_is_the_same(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the secret of the house")
+
+    monkeypatch.setattr("bus.get_task", broken)
+
+    problem(api().get("tasks/x", wait=1), 500, "internal_error")
+
+
+READS = ["topics", "tasks?topic=a", "results?topic=a", "dead", "agents", "health/ready"]
+
+
+def test_without_redis_every_call_is_503(
+    redis_client: redis.Redis, failure_simulator: FailureSimulator, settings: Any
+) -> None:
+    settings.MESH_SEND_RETRY_S = 0.2
+    client = api("admin")
+    failure_simulator.unreachable()
+
+    for path in READS[:-1]:
+        response = client.get(path)
+        document = problem(response, 503, "bus_unavailable")
+        assert document["outcome"] == "not_written"
+        assert response["Retry-After"] == "1"
+        assert "127.0.0.1" not in response.content.decode()
+    sent = client.post("enqueue", TASK)
+    assert problem(sent, 503, "bus_unavailable")["outcome"] == "not_written"
+    assert client.get("health/ready").status_code == 503
+    assert client.get("health/live").status_code == 200
+
+
+def test_health_is_503_without_redis_only(
+    redis_client: redis.Redis,
+    failure_simulator: FailureSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.api.views.health._last", (0.0, []))
+    degraded = api(None).get("health")  # no agent, no append-only file
+    monkeypatch.setattr("bus.api.views.health._last", (0.0, []))
+    failure_simulator.unreachable()
+    down = api(None).get("health")
+
+    assert degraded.status_code == 200
+    assert (down.status_code, down.json()["status"]) == (503, "down")
+    monkeypatch.setattr("bus.api.views.health._last", (0.0, []))
+
+
+def test_a_lost_answer_names_the_task_to_send_again(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = api()
+
+    def lost(*_: Any, **__: Any) -> Any:
+        raise errors.OutcomeUnknown("redis://10.0.0.1 went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bus.accepting.send", lost)
+        response = client.post("enqueue", TASK)
+        batch = client.post("enqueue/batch", {"tasks": [TASK]})
+
+    document = problem(response, 503, "outcome_unknown")
+    assert document["outcome"] == "unknown"
+    assert "10.0.0.1" not in response.content.decode()
+    again = client.post("enqueue", {**TASK, "id": document["id"]})
+    assert again.status_code == 201
+    [row] = batch.json()["results"]
+    assert (row["status"], row["error"]["outcome"]) == (503, "unknown")
+    assert row["error"]["id"]
+
+
+def test_a_full_server_refuses_whole(redis_client: redis.Redis) -> None:
+    client = api()
+    client.post("enqueue", TASK)
+    before = keyspace(redis_client)
+    redis_client.config_set("maxmemory", 1)
+
+    response = client.post("enqueue", TASK)
+
+    redis_client.config_set("maxmemory", 0)
+    problem(response, 503, "bus_unavailable")
+    assert keyspace(redis_client) == before
+
+
+def test_every_error_of_the_bus_that_a_call_can_raise_has_a_status() -> None:
+    # What says that our own code or server is wrong, not the request: a 500.
+    internal = {
+        *("bus_error", "decode_error", "malformed", "handler_error"),
+        *("server_error", "server_locked"),
+    }
+    kinds: list[type[errors.BusError]] = [errors.BusError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+
+    for kind in kinds:
+        if kind.__module__ == errors.__name__:
+            later = kind is errors.RateLimited
+            found = problem_of(kind(retry_after_s=1.0) if later else kind())
+            assert (None if found is None else found.code) == (
+                None if kind.code in internal else kind.code
+            )
+
+
+def test_the_guide_names_every_code() -> None:
+    text = GUIDE.read_text()
+
+    for code, kind in KINDS.items():
+        assert f"| `{code}` | {kind.status} | {kind.retry} |" in text, code
+
+
+def test_a_problem_keeps_its_standard_members() -> None:
+    document = document_of(404, "not_found", "t", "d", status_="x", type_="y")
+
+    assert (document["status"], document["code"]) == (404, "not_found")
+    assert MEDIA_TYPE == "application/problem+json"
+
+
+def test_what_a_task_says_stays_data(redis_client: redis.Redis) -> None:
+    client: Api = api()
+    text = "</script><script>alert(1)</script>"
+
+    task_id = client.post("enqueue", {"topic": "x", "task": text}).json()["id"]
+    response = client.get(f"tasks/{task_id}")
+
+    assert response["Content-Type"] == "application/json"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response.json()["task"] == bus.get_task(task_id).payload == text

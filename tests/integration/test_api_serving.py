@@ -1,0 +1,310 @@
+"""The API behind a real web server: bodies as they come over the wire, long waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+import bus
+from bus import accounts
+from tests.support.api import ROOT, keyspace
+from tests.support.desk import Desk
+from tests.support.site import LiveSite
+from tests.support.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+    pytest.mark.usefixtures("cleanup_test_data"),
+]
+
+TASK = {"topic": "served", "task": {"n": 1}}
+
+
+@pytest.fixture
+def url(live_site: LiveSite) -> str:
+    """Where a live site is."""
+    return live_site.url
+
+
+@pytest.fixture
+def token() -> str:
+    """An operator's."""
+    return accounts.create_token("live", "operator")[1]
+
+
+@pytest.fixture
+def http(url: str, token: str) -> Iterator[httpx2.Client]:
+    """A client with that token."""
+    with httpx2.Client(
+        base_url=f"{url}{ROOT}/",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=15,
+        trust_env=False,
+    ) as client:
+        yield client
+
+
+def exchange(url: str, token: str, head: list[str], *parts: bytes) -> bytes:
+    """What the server says to exactly these bytes, until it hangs up."""
+    host, port = url.removeprefix("http://").split(":")
+    lines = [
+        *(f"POST {ROOT}/enqueue HTTP/1.1", f"Host: {host}:{port}"),
+        *(f"Authorization: Bearer {token}", "Content-Type: application/json", *head),
+    ]
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall("\r\n".join([*lines, "", ""]).encode())
+        said = b""
+        try:
+            for part in parts:
+                line.sendall(part)
+            while part := line.recv(65536):
+                said += part
+        except (ConnectionError, BrokenPipeError):
+            # It hung up while we still sent; what it said before is in the buffer.
+            with_rest = line.recv(65536) if not said else b""
+            said += with_rest
+        return said
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+CLOSE = "Connection: close"
+CHUNKED = ["Transfer-Encoding: chunked", CLOSE]
+
+
+def test_a_chunked_task_arrives_whole(url: str, http: httpx2.Client) -> None:
+    sent = json.dumps(TASK).encode()
+
+    def pieces() -> Iterator[bytes]:
+        for byte in sent:
+            yield bytes([byte])
+
+    response = http.post(
+        "enqueue", content=pieces(), headers={"Content-Type": "application/json"}
+    )
+
+    assert response.request.headers["Transfer-Encoding"] == "chunked"
+    assert response.status_code == 201
+    assert bus.get_task(response.json()["id"]).payload == TASK["task"]
+
+
+def test_an_empty_chunked_body_is_no_task(
+    url: str, token: str, redis_client: redis.Redis
+) -> None:
+    said = exchange(url, token, CHUNKED, b"0\r\n\r\n")
+
+    assert b" 400 " in said.split(b"\r\n")[0]
+    assert keyspace(redis_client) == {}
+
+
+def test_an_endless_chunked_body_is_cut_off(
+    url: str, token: str, redis_client: redis.Redis
+) -> None:
+    some = chunk(b" " * 65_536)
+
+    said = exchange(url, token, CHUNKED, *[some] * 100)
+
+    assert b" 413 " in said.split(b"\r\n")[0]
+    assert b"connection: close" in said.lower()
+    assert b"body_too_large" in said
+    assert keyspace(redis_client) == {}
+
+
+def test_a_length_beyond_the_limit_is_refused_unread(url: str, token: str) -> None:
+    began = time.monotonic()
+
+    said = exchange(url, token, ["Content-Length: 999999999"])
+
+    assert b" 413 " in said.split(b"\r\n")[0]
+    assert time.monotonic() - began < 5
+
+
+HEADS = {
+    "length and chunks": ["Content-Length: 5", *CHUNKED],
+    "a made-up coding": ["Transfer-Encoding: xchunked", CLOSE],
+    "two lengths": ["Content-Length: 5", "Content-Length: 6", CLOSE],
+    "a negative length": ["Content-Length: -5", CLOSE],
+    "a length that is none": ["Content-Length: many", CLOSE],
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_body_framed_oddly_is_refused(
+    url: str, token: str, redis_client: redis.Redis, name: str
+) -> None:
+    body = json.dumps(TASK).encode()
+
+    said = exchange(url, token, HEADS[name], chunk(body) + b"0\r\n\r\n")
+
+    assert b" 400 " in said.split(b"\r\n")[0], said[:300]
+    assert keyspace(redis_client) == {}
+
+
+def test_a_body_cut_short_is_no_task(
+    url: str, token: str, redis_client: redis.Redis
+) -> None:
+    body = json.dumps(TASK).encode()
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(
+            f"POST {ROOT}/enqueue HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body) + 10}\r\n\r\n".encode()
+            + body
+        )
+        line.shutdown(socket.SHUT_WR)
+        assert line.recv(65536) == b"" or True
+
+    said = exchange(url, token, [f"Content-Length: {len(body)}", CLOSE], body)
+
+    assert b" 201 " in said.split(b"\r\n")[0]
+    assert bus.stats("served")["accepted"] == 1
+
+
+def test_a_body_that_does_not_come_is_given_up(
+    url: str, token: str, settings: Any
+) -> None:
+    settings.MESH_BODY_TIMEOUT_S = 0.3
+
+    said = exchange(url, token, ["Content-Length: 100"], b"{")
+
+    assert b" 408 " in said.split(b"\r\n")[0]
+    assert b"request_timeout" in said
+
+
+def test_a_large_head_is_refused(http: httpx2.Client) -> None:
+    assert http.get("topics", params={"x": "y" * 10_000}).status_code == 414
+    assert http.get("topics", headers={"X": "y" * 40_000}).status_code == 431
+    many = {f"X-{n}": "y" for n in range(200)}
+    response = http.get("topics", headers=many)
+    assert response.status_code == 431
+    assert response.json()["code"] == "headers_too_large"
+
+
+def test_a_batch_of_8_mib_goes_through(http: httpx2.Client) -> None:
+    tasks = [{"topic": "served", "task": "x" * 250_000} for _ in range(32)]
+
+    response = http.post("enqueue/batch", json={"tasks": tasks})
+    more = http.post("enqueue/batch", json={"tasks": tasks * 2})
+
+    assert {row["status"] for row in response.json()["results"]} == {201}
+    assert more.status_code == 413
+
+
+def test_bytes_in_a_header_are_no_token(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(
+            f"GET {ROOT}/topics HTTP/1.1\r\nHost: {host}:{port}\r\n".encode()
+            + b"Authorization: Bearer \xff\xfe\r\nConnection: close\r\n\r\n"
+        )
+        said = line.recv(65536)
+
+    assert said.split(b"\r\n")[0].split()[1] in (b"401", b"400")
+
+
+def test_a_wait_ends_with_the_task(http: httpx2.Client) -> None:
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+    desk = Desk("served")
+    item = desk.one()
+    answers: list[tuple[float, httpx2.Response]] = []
+
+    def wait() -> None:
+        response = http.get(f"tasks/{task_id}", params={"wait": 10})
+        answers.append((time.monotonic(), response))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.3)  # not for correctness: so that it is likely to be waiting
+    ended = time.monotonic()
+    desk.complete(item)
+    waiting.join(15)
+
+    at, response = answers[0]
+    assert response.status_code == 200
+    assert (response.json()["state"], response.json()["result"]) == ("done", "ok")
+    assert at - ended < 2
+
+
+def test_a_wait_for_a_dead_task_ends_with_its_death(http: httpx2.Client) -> None:
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+    desk = Desk("served")
+    item = desk.one()
+    timer = threading.Timer(0.2, lambda: desk.fail(item, final=True))
+    timer.start()
+
+    response = http.get(f"tasks/{task_id}", params={"wait": 10})
+
+    timer.join()
+    assert response.json()["state"] == "dead"
+
+
+def test_a_wait_is_over_in_time_and_200(http: httpx2.Client) -> None:
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+    began = time.monotonic()
+
+    response = http.get(f"tasks/{task_id}", params={"wait": 0.5, "topic": "served"})
+
+    assert response.status_code == 200
+    assert response.json()["state"] == "waiting"
+    assert 0.5 <= time.monotonic() - began < 5
+
+
+def test_a_wait_nobody_is_there_for_ends(
+    http: httpx2.Client, redis_client: redis.Redis
+) -> None:
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+
+    with pytest.raises(httpx2.ReadTimeout):
+        http.get(f"tasks/{task_id}", params={"wait": 60}, timeout=0.5)
+
+    def readers() -> int:
+        return int(redis_client.info("clients")["blocked_clients"])
+
+    wait_until(lambda: readers() == 0, 15, "the feed has nobody to read for")
+
+
+def test_whoever_waits_holds_neither_thread_nor_connection(
+    http: httpx2.Client, url: str, token: str, redis_client: redis.Redis
+) -> None:
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+    where = f"{url}{ROOT}/tasks/{task_id}"
+    count = 100
+
+    async def one(client: httpx2.AsyncClient) -> str:
+        response = await client.get(where, params={"wait": 20, "topic": "served"})
+        return str(response.json()["state"])
+
+    async def many() -> tuple[list[str], int, int]:
+        headers = {"Authorization": f"Bearer {token}"}
+        limits = httpx2.Limits(max_connections=count)
+        async with httpx2.AsyncClient(
+            headers=headers, limits=limits, timeout=30, trust_env=False
+        ) as client:
+            waiting = []
+            for _ in range(count):
+                waiting.append(asyncio.create_task(one(client)))
+                await asyncio.sleep(0.03)  # one after the other: their looks are short
+            await asyncio.sleep(0.5)
+            threads = threading.active_count()
+            clients = int(redis_client.info("clients")["connected_clients"])
+            desk = Desk("served")
+            await asyncio.to_thread(lambda: desk.complete(desk.one()))
+            return await asyncio.gather(*waiting), threads, clients
+
+    states, threads, clients = asyncio.run(many())
+
+    assert states == ["done"] * count
+    assert threads < 30
+    assert clients < 40
