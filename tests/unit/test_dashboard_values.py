@@ -1,0 +1,163 @@
+"""Values as pages show them, and places in lists over many topics."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus import errors
+from dashboard import formats, paging
+from dashboard.templatetags import mesh
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (True, "–"),
+        ("3", "–"),
+        (0, "0 ms"),
+        (0.85, "850 ms"),
+        (0.9999, "1.0 s"),
+        (3.24, "3.2 s"),
+        (59.96, "1 m"),
+        (250, "4 m 10 s"),
+        (3600, "1 h"),
+        (7500, "2 h 5 m"),
+        (273_600, "3 d 4 h"),
+    ],
+)
+def test_a_duration_has_its_two_largest_units(seconds: Any, text: str) -> None:
+    assert formats.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0, "0"), (9_999, "9,999"), (12_345, "12.3 k"), (3.4e6, "3.4 M")],
+)
+def test_a_large_number_is_short_and_whole_in_its_title(value: Any, text: str) -> None:
+    shown = str(formats.compact(value))
+
+    assert text in shown
+    assert value is None or value < 10_000 or f'title="{value:,.0f}"' in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0, "0"), (0.26, "0.3"), (9.96, "10"), (487, "487")],
+)
+def test_a_rate_has_a_decimal_where_there_are_few(value: Any, text: str) -> None:
+    assert formats.rate(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (12, "12 B"), (2048, "2.0 KiB"), (2**40, "1024.0 GiB")],
+)
+def test_bytes_are_binary(value: Any, text: str) -> None:
+    assert formats.size(value) == text
+
+
+@given(st.text(), st.sampled_from(["demo", "a:b"]))
+def test_the_call_to_copy_survives_the_shell(text: str, topic: str) -> None:
+    call = formats.curl("http://127.0.0.1:8000", topic, {"text": text})
+
+    words = shlex.split(call.replace("\\\n", ""))
+
+    assert words[:2] == ["curl", "http://127.0.0.1:8000/api/v1/mesh/enqueue"]
+    assert words[-1] == formats._dumped({"topic": topic, "task": {"text": text}}, None)
+
+
+@given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
+def test_a_preview_is_one_line_of_bounded_length(value: Any) -> None:
+    line = formats.preview(value, 40)
+
+    assert len(line) <= 40 and "\n" not in line
+
+
+def test_an_odd_state_or_time_is_shown_as_it_is() -> None:
+    assert "<b>" not in mesh.task_state("<b>")
+    assert mesh.when("<b>") == mesh.when(None) == mesh.entry_when("x") == "–"
+    assert mesh.sentence("a <b> at 2026-11-24T15:38:25.618Z.") == (
+        'a &lt;b&gt; at <time datetime="2026-11-24T15:38:25.618Z" data-absolute>'
+        "2026-11-24 15:38:25 UTC</time>."
+    )
+
+
+# --- places
+
+Ids = st.builds(lambda ms, seq: f"{ms}-{seq}", st.integers(1, 4), st.integers(0, 3))
+Streams = st.dictionaries(
+    st.sampled_from(["a", "b", "b.c"]), st.sets(Ids, max_size=8), min_size=1
+)
+
+
+def key(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)
+
+
+def look_into(streams: dict[str, set[str]]) -> paging.Look:
+    def look(
+        topic: str, count: int, after: str | None, before: str | None
+    ) -> list[tuple[str, Any]]:
+        ids = sorted(streams[topic], key=key, reverse=after is None)
+        if before is not None:
+            ids = [each for each in ids if key(each) < key(before)]
+        if after is not None:
+            ids = [each for each in ids if key(each) > key(after)]
+        return [(each, (topic, each)) for each in ids[:count]]
+
+    return look
+
+
+@given(Streams, st.integers(1, 5))
+def test_pages_down_show_everything_once_in_order(
+    streams: dict[str, set[str]], count: int
+) -> None:
+    look, found = look_into(streams), []
+    page = paging.read(streams, look, count)
+    found += page.items
+    while page.older:
+        page = paging.read(streams, look, count, before=page.older)
+        found += page.items
+
+    everything = [(topic, each) for topic in streams for each in streams[topic]]
+    assert found == sorted(
+        everything, key=lambda item: (*key(item[1]), item[0]), reverse=True
+    )
+
+
+@given(Streams, st.integers(1, 5))
+def test_pages_up_come_back_to_the_newest(
+    streams: dict[str, set[str]], count: int
+) -> None:
+    look = look_into(streams)
+    down = paging.read(streams, look, count)
+    found = list(down.items)
+    while down.older:
+        down = paging.read(streams, look, count, before=down.older)
+        found += down.items
+    up = down.items
+    newer = down.newer
+    while newer:
+        page = paging.read(streams, look, count, after=newer)
+        up, newer = page.items + up, page.newer
+
+    assert up == found
+
+
+@pytest.mark.parametrize(
+    "place", ["x", "1-1", "1@a", "1-1@A", f"{2**64}-0@a", "1-1@a\n", "-1-1@a"]
+)
+def test_a_place_that_is_none_is_refused(place: str) -> None:
+    look = look_into({"a": set()})
+
+    with pytest.raises(errors.InvalidOption):
+        paging.read(["a"], look, 5, before=place)
+    with pytest.raises(errors.InvalidOption):
+        paging.read(["a"], look, 5, after=place)
