@@ -96,7 +96,7 @@ class Reports:
 
     def _completion(self, run: Run, result: bytes) -> Completion:
         held = run.delivery
-        started_ms, enqueued_ms = self._server_ms(run.started), held.enqueued_ms
+        (started_ms, finished_ms), enqueued_ms = self._span(run), held.enqueued_ms
         row = messages.result_row(
             held.id,
             held.topic,
@@ -107,7 +107,7 @@ class Reports:
             fence=held.fence,
             enqueued_ms=enqueued_ms,
             started_ms=started_ms,
-            finished_ms=self._server_ms(run.finished),
+            finished_ms=finished_ms,
         )
         return Completion(
             held,
@@ -116,9 +116,15 @@ class Reports:
             failures.log2_bucket((run.finished - run.started) * 1000),
         )
 
-    def _server_ms(self, monotonic_s: float) -> int:
-        """A moment of ours on the server's clock; our own clock says nothing."""
-        return int(self._clock.clock_ms + monotonic_s * 1000)
+    def _span(self, run: Run) -> tuple[int, int]:
+        """When a run began and ended, server ms; our own clock says nothing.
+
+        The estimate of the server's clock may be off by the time of a round trip: no
+        run is told to have begun before its task came.
+        """
+        came_ms = messages.entry_ms(run.delivery.sid)
+        started_ms = max(int(self._clock.clock_ms + run.started * 1000), came_ms)
+        return started_ms, started_ms + int((run.finished - run.started) * 1000)
 
     async def _send(self) -> None:
         unsent = self._unsent
@@ -167,13 +173,14 @@ class Reports:
         delay_s = failures.backoff_s(attempt, base_s, conf.BACKOFF_MAX_S)
         if isinstance(error, errors.Retry) and error.delay_s is not None:
             delay_s = min(max(0.0, float(error.delay_s)), _DELAY_MOST_S)
+        started_ms, finished_ms = self._span(run)
         line = failures.attempt_line(
             epoch=record.epoch,
             attempt=attempt,
             agent=self._agent,
             fence=held.fence,
-            started_ms=self._server_ms(run.started),
-            finished_ms=self._server_ms(run.finished),
+            started_ms=started_ms,
+            finished_ms=finished_ms,
             error=facts,
         )
         return deliveries.Failure(
