@@ -130,8 +130,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     # A file as well: the threads of a test's web server lock each other out of a
-    # database in memory.
-    DATABASES["default"]["TEST"] = {"NAME": f"{MESH_VAR_DIR}/test.sqlite3"}
+    # database in memory. One per process: two runs of the suite are no neighbours.
+    _test_file = Path(tempfile.gettempdir()) / f"mesh-test-{os.getpid()}.sqlite3"
+    DATABASES["default"]["TEST"] = {"NAME": str(_test_file)}
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
