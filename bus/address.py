@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,11 +21,19 @@ def redis_url() -> str:
     given = settings.redis_url_given()
     if given:
         return given
+    path = str(settings.announcement())
     try:
-        announced = settings.announcement().read_text().strip()
+        # Asked for on every call: to look at the file costs a tenth of reading it.
+        facts = os.stat(path)
+        return _announced(path, facts.st_ino, facts.st_mtime_ns, facts.st_size)
     except OSError:
-        announced = ""
-    return announced or DEFAULT_URL
+        return DEFAULT_URL
+
+
+@functools.lru_cache(maxsize=8)
+def _announced(path: str, *_: int) -> str:
+    """What the file of these facts says."""
+    return Path(path).read_text().strip() or DEFAULT_URL
 
 
 def shown_url(url: str) -> str:

@@ -90,8 +90,23 @@ class Lines:
 
     def execute_command(self, *command: Any) -> Any:
         """One command over a free line."""
-        with self.line() as line:
-            return line.call(command)
+        # `line` without its generator: this is passed by every task.
+        if not self._slots.acquire(timeout=self._wait_s):
+            raise redis.exceptions.MaxConnectionsError("No connection available.")
+        try:
+            line = self._take()
+            try:
+                reply = line.call(command)
+            except redis.ResponseError:
+                self._free.append(line)
+                raise
+            except BaseException:
+                line.close()
+                raise
+            self._free.append(line)
+            return reply
+        finally:
+            self._slots.release()
 
     def execute_all(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """Several commands in one round trip; errors come back as values."""
