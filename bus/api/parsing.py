@@ -72,14 +72,12 @@ def batch(value: Any) -> list[Any]:
     return tasks
 
 
-def key_in_batch(key: str | None, index: int) -> str | None:
-    """The Idempotency-Key of one task of a batch: the request's, and its place."""
-    if key is not None and len(key) > KEY_IN_BATCH_MOST:
-        said = (
-            f"Idempotency-Key of a batch has more than {KEY_IN_BATCH_MOST} characters"
-        )
+def batch_key(key: str | None) -> str | None:
+    """The Idempotency-Key of a batch; Problem for one that its tasks cannot have."""
+    if key is not None and not 0 < len(key) <= KEY_IN_BATCH_MOST:
+        said = f"Idempotency-Key of a batch is not 1 to {KEY_IN_BATCH_MOST} characters"
         raise Problem("invalid_option", said)
-    return f"{key}/{index}" if key else key
+    return key
 
 
 def replay(value: Any) -> Any:

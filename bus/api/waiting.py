@@ -89,7 +89,8 @@ def _unended(answer: list[Message]) -> tuple[str, str] | None:
     """Topic and id of the task in an answer; None if nothing is to be waited for."""
     if not answer or answer[0].get("status") != 200:
         return None
-    row = orjson.loads(b"".join(part.get("body", b"") for part in answer[1:]))
+    body = b"".join(part.get("body", b"") for part in answer[1:])
+    row = orjson.loads(body)
     if row["state"] in messages.ENDED:
         return None
     return row["topic"], row["id"]

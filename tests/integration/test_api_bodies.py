@@ -7,8 +7,11 @@ import time
 import zlib
 from typing import Any
 
+import orjson
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bus
 from bus.api import jsontext
@@ -26,8 +29,32 @@ def body(task: str) -> bytes:
     return f'{{"topic": "bodies", "task": {task}}}'.encode()
 
 
+def dumped(value: Any) -> bytes:
+    """JSON as a careless client writes it: NaN, huge integers, halves of pairs."""
+    return json.dumps(value, ensure_ascii=len(str(value)) % 2 == 0).encode(
+        errors="surrogatepass"
+    )
+
+
 def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(raw=st.binary() | st.text().map(str.encode) | VALUES.map(dumped))
+def test_whatever_comes_is_read_exactly_or_refused(raw: bytes) -> None:
+    try:
+        value = jsontext.document(raw, "application/json", limit=2**20)
+    except Problem as problem_:
+        assert problem_.code in ("unreadable", "invalid_payload")
+    else:
+        # Another reader, which rounds and forgets nothing either, sees the same.
+        assert orjson.loads(orjson.dumps(value)) == value == json.loads(raw)
 
 
 UNREADABLE: dict[str, bytes] = {

@@ -104,6 +104,11 @@ def test_a_forwarded_host_is_ignored(redis_client: redis.Redis) -> None:
     assert "evil" not in response["Location"]
 
 
+def test_no_cache_may_keep_an_answer(redis_client: redis.Redis) -> None:
+    for path in ("topics", "topics/nobody"):
+        assert api().get(path)["Cache-Control"] == "no-store"
+
+
 def test_other_origins_get_no_leave(redis_client: redis.Redis) -> None:
     client = api()
     client.headers["Origin"] = "https://evil.example"

@@ -7,7 +7,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -259,6 +260,53 @@ def test_a_wait_is_over_in_time_and_200(http: httpx2.Client) -> None:
     assert response.status_code == 200
     assert response.json()["state"] == "waiting"
     assert 0.5 <= time.monotonic() - began < 5
+
+
+def test_a_wait_for_the_head_alone_ends_too(http: httpx2.Client) -> None:
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+    desk = Desk("served")
+    item = desk.one()
+    timer = threading.Timer(0.2, lambda: desk.complete(item))
+    timer.start()
+
+    response = http.head(f"tasks/{task_id}", params={"wait": 10})
+
+    timer.join()
+    assert (response.status_code, response.content) == (200, b"")
+    assert bus.get_task(task_id).state == "done"
+
+
+def at_once(count: int, call: Callable[[], httpx2.Response]) -> list[httpx2.Response]:
+    """The same call from many threads, let go together."""
+    gate = threading.Barrier(count)
+
+    def one(_: int) -> httpx2.Response:
+        gate.wait()
+        return call()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_of_many_replays_at_once_one_succeeds(http: httpx2.Client) -> None:
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+    desk = Desk("served")
+    desk.fail(desk.one(), final=True)
+
+    answers = at_once(20, lambda: http.post(f"dead/{task_id}/replay"))
+
+    assert sorted(each.status_code for each in answers) == [200] + [409] * 19
+    assert bus.get_task(task_id).epoch == 1
+
+
+def test_of_many_sends_with_one_key_one_is_new(http: httpx2.Client) -> None:
+    key = {"Idempotency-Key": "once"}
+
+    answers = at_once(20, lambda: http.post("enqueue", json=TASK, headers=key))
+
+    assert sorted(each.status_code for each in answers) == [200] * 19 + [201]
+    assert len({each.json()["id"] for each in answers}) == 1
+    assert bus.stats("served")["backlog"] == 1
 
 
 def test_a_wait_nobody_is_there_for_ends(

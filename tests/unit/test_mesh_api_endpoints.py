@@ -257,6 +257,16 @@ def test_a_batch_sent_again_with_its_key_is_the_same_batch(test_topic: str) -> N
     assert bus.stats(test_topic)["backlog"] == 150
 
 
+@pytest.mark.parametrize("key", ["", "x" * 241])
+def test_an_odd_key_refuses_a_batch_whole(redis_client: redis.Redis, key: str) -> None:
+    body = {"tasks": [{"topic": "batch", "task": 1}]}
+
+    response = api().post("enqueue/batch", body, Idempotency_Key=key)
+
+    problem(response, 422, "invalid_option")
+    assert keyspace(redis_client) == {}
+
+
 @pytest.mark.parametrize("count", [0, 1001])
 def test_a_batch_is_1_to_1000_tasks(redis_client: redis.Redis, count: int) -> None:
     tasks = [{"topic": "batch", "task": 1}] * count

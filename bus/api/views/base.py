@@ -42,6 +42,12 @@ class MeshViewSet(viewsets.ViewSet):
         assert self.principal is not None
         return self.principal
 
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """No cache may keep what a token was shown, or show it as it was."""
+        headers: dict[str, str] = super().default_response_headers
+        return {**headers, "Cache-Control": "no-store"}
+
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         """The methods of this URL, and nothing else."""
         return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})

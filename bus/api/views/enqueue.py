@@ -38,9 +38,7 @@ class EnqueueViewSet(MeshViewSet):
         written where the answer is no success, but for `outcome: unknown` (503): then
         send it again with the `id` in the problem.
         """
-        sent = parsing.enqueue(self.body(), self._key(), self.who.key)
-        permissions.check_topic(self.who, sent.topic)
-        levels.check(sent.durability)
+        sent = self._checked(self.body(), self._key())
         outcome = tasks.accept(sent.topic, [sent.wanted])[0]
         if outcome.error is not None:
             raise _refused(outcome)
@@ -65,9 +63,12 @@ class EnqueueViewSet(MeshViewSet):
         """
         found: dict[int, dict[str, Any]] = {}
         by_topic: dict[str, list[tuple[int, tasks.Wanted]]] = {}
+        key = parsing.batch_key(self._key())
         for index, value in enumerate(parsing.batch(self.body())):
+            own = isinstance(value, dict) and "id" in value
             try:
-                sent = self._checked(value, index)
+                place = None if key is None or own else f"{key}/{index}"
+                sent = self._checked(value, place)
             except (Problem, errors.BusError) as exc:
                 found[index] = _failure(exc)
             else:
@@ -78,10 +79,8 @@ class EnqueueViewSet(MeshViewSet):
         results = [{"index": index, **found[index]} for index in sorted(found)]
         return Response({"results": results})
 
-    def _checked(self, value: Any, index: int) -> parsing.Enqueue:
-        """One task of a batch, read and allowed."""
-        own = isinstance(value, dict) and "id" in value
-        key = None if own else parsing.key_in_batch(self._key(), index)
+    def _checked(self, value: Any, key: str | None) -> parsing.Enqueue:
+        """A task, read and allowed."""
         sent = parsing.enqueue(value, key, self.who.key)
         permissions.check_topic(self.who, sent.topic)
         levels.check(sent.durability)
