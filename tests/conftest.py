@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import django
 import fakeredis
 import pytest
 import redis
@@ -18,6 +19,8 @@ _STATE = tempfile.TemporaryDirectory(prefix="mesh-tests-")
 os.environ["MESH_VAR_DIR"] = _STATE.name
 os.environ.pop("REDIS_URL", None)
 os.environ.setdefault("SECRET_KEY", "a-secret-for-tests-only")
+os.environ["DJANGO_SETTINGS_MODULE"] = "meshsite.settings"
+django.setup()
 
 from tests.support.figures import Figures  # noqa: E402
 from tests.support.nemesis import FailureSimulator  # noqa: E402
