@@ -20,7 +20,6 @@ from .tailer import Tailer
 from .window import Item, Window
 
 _SCAN: Final = 500  # items looked at for one frame, whoever they are for
-_FRAME_BYTES: Final = 1024 * 1024
 
 
 class Source(Protocol):
@@ -179,8 +178,8 @@ class Following:
                 continue
             self._seen[item.stream] = (item.place, item.index)
             items.append(item)
-            size += item.size
-            if len(items) >= conf.FEED_ROWS_PER_FRAME or size >= _FRAME_BYTES:
+            size += min(item.size, window.ROW_CHARS)
+            if len(items) >= conf.FEED_ROWS_PER_FRAME or size >= frames.FRAME_CHARS:
                 break
         return items
 

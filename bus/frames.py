@@ -11,6 +11,8 @@ import orjson
 from . import window
 from .window import Item
 
+# At 4 bytes a character still below 1 MiB, beyond which clients refuse a message.
+FRAME_CHARS: Final = 240_000
 # Events after which a dead letter is no longer one.
 _LEAVES: Final = frozenset({"replayed", "discarded"})
 
@@ -62,9 +64,23 @@ def of_items(items: Iterable[Item]) -> list[Frame]:
         ids = [item.task_id for item in left]
         frames.append(Frame("gone", {**_head(left), "ids": ids, "left": told}))
     for kind, found in rows.items():
-        if found:
-            frames.append(Frame(kind, _head(found), found))
+        frames += [Frame(kind, _head(part), part) for part in _parts(found)]
     return frames
+
+
+def _parts(items: list[Item]) -> Iterable[list[Item]]:
+    """Runs of items, each small enough for a frame."""
+    part: list[Item] = []
+    size = 0
+    for item in items:
+        chars = min(item.size, window.ROW_CHARS)
+        if part and size + chars > FRAME_CHARS:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += chars
+    if part:
+        yield part
 
 
 def gap(stream: str, missed: int | None, after: str) -> Frame:

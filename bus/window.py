@@ -20,6 +20,9 @@ EVENTS: Final = "events"
 GAP: Final = "gap"
 KINDS: Final = (RESULTS, DEAD, EVENTS)
 
+# A row beyond this is told without what makes it so big.
+ROW_CHARS: Final = 200_000
+
 Place = tuple[int, int]
 
 
@@ -122,23 +125,33 @@ class Item:
 
 def _wire(item: Item) -> str:
     if item.kind == RESULTS:
-        return _json(item.row())
+        row = item.row()
+        if item.size <= ROW_CHARS:
+            return _json(row)
+        # Too big to be sent to everybody: by its id it can be read whole.
+        heavy = {name: None for name, value in row.items() if _heavy(value)}
+        return _json({**row, **heavy, "clipped": True})
     letter = item.letter()
-    return _json(
-        {
-            "entry_id": letter.entry_id,
-            "id": letter.id,
-            "topic": letter.topic,
-            "task": letter.payload,
-            "error": letter.error,
-            "fingerprint": letter.fingerprint,
-            "fence": letter.fence,
-            "attempts": letter.attempts,
-            "epoch": letter.epoch,
-            "enqueued_at": letter.enqueued_at,
-            "died_at": letter.died_at,
-        }
-    )
+    row = {
+        "entry_id": letter.entry_id,
+        "id": letter.id,
+        "topic": letter.topic,
+        "task": letter.payload,
+        "error": letter.error,
+        "fingerprint": letter.fingerprint,
+        "fence": letter.fence,
+        "attempts": letter.attempts,
+        "epoch": letter.epoch,
+        "enqueued_at": letter.enqueued_at,
+        "died_at": letter.died_at,
+    }
+    if item.size > ROW_CHARS:
+        row |= {"task": None, "attempts": [], "clipped": True}
+    return _json(row)
+
+
+def _heavy(value: Any) -> bool:
+    return isinstance(value, (dict, list, str)) and len(_json(value)) > 1_000
 
 
 def _json(value: Any) -> str:

@@ -16,7 +16,8 @@ from rest_framework.exceptions import AuthenticationFailed
 from bus import accounts, roles
 from bus.conf import conf
 
-_open: Final[Counter[str]] = Counter()
+# How many sockets of this process each principal has open.
+open_sockets: Final[Counter[str]] = Counter()
 
 
 def viewer(scope: Any) -> roles.Principal | None:
@@ -57,14 +58,14 @@ def _of_session(key: str) -> roles.Principal | None:
 
 def enter(principal: roles.Principal) -> bool:
     """Count one more socket; False if this process has enough of that principal."""
-    if _open[principal.key] >= conf.FEED_SOCKETS_PER_USER:
+    if open_sockets[principal.key] >= conf.FEED_SOCKETS_PER_USER:
         return False
-    _open[principal.key] += 1
+    open_sockets[principal.key] += 1
     return True
 
 
 def leave(principal: roles.Principal) -> None:
     """The end of `enter`."""
-    _open[principal.key] -= 1
-    if _open[principal.key] <= 0:
-        del _open[principal.key]
+    open_sockets[principal.key] -= 1
+    if open_sockets[principal.key] <= 0:
+        del open_sockets[principal.key]
