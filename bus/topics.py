@@ -7,6 +7,8 @@ from typing import Any, Final
 from . import connection, errors, keys, messages, refusals, scripts
 from .conf import conf
 
+READER_MS: Final = 15_000  # a reader silent for longer is no agent at work
+
 # Settings of a topic that anybody may set, with what each must look like.
 LIMITS: Final[dict[str, tuple[float, float]]] = {
     "backlog_max": (1, 100_000_000),
@@ -26,12 +28,12 @@ def list_topics() -> list[str]:
 def stats(topic: str) -> dict[str, Any]:
     """Counts, limits and the ledger of one topic, read in one moment.
 
-    `oldest_s` is the age of the oldest waiting task, None if none waits. The ledger
-    balances when `drift` is 0: accepted + adopted = live + done + dead + discarded +
-    cancelled.
+    `oldest_s` is the age of the oldest waiting task, None if none waits; `readers` are
+    the consumers of the working group with a recent sign of life. The ledger balances
+    when `drift` is 0: accepted + adopted = live + done + dead + discarded + cancelled.
     """
     keys.check_topic(topic)
-    return _standing(topic, scripts.run("stats", topic))
+    return _standing(topic, scripts.run("stats", topic, [READER_MS]))
 
 
 def all_stats() -> list[dict[str, Any]]:
@@ -41,12 +43,12 @@ def all_stats() -> list[dict[str, Any]]:
         names = sorted(client.smembers(keys.TOPICS))
         if not names:
             return []
-        script, _ = scripts.call("stats", names[0], [])
+        script, _ = scripts.call("stats", names[0], [READER_MS])
         if not client.script_exists(script.sha)[0]:
             client.script_load(script.text)
         pipe = client.pipeline(transaction=False)
         for topic in names:
-            _, tail = scripts.call("stats", topic, [])
+            _, tail = scripts.call("stats", topic, [READER_MS])
             pipe.execute_command("EVALSHA", script.sha, *tail)
         replies = pipe.execute()
     return [_standing(topic, flat) for topic, flat in zip(names, replies, strict=True)]
@@ -64,6 +66,7 @@ def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
     return {
         "topic": topic,
         "group": raw["group"] or None,
+        "readers": int(raw["readers"]),
         "waiting": int(raw["waiting"]),
         "delayed": int(raw["delayed"]),
         "running": int(raw["running"]),

@@ -8,9 +8,9 @@ from typing import Any, Final
 from . import agents, keys, lookup, messages, scripts
 from .conf import conf
 from .messages import Task
+from .topics import READER_MS
 
 _COUNT_MOST: Final = 1_000  # tasks ahead that are counted
-_READER_MS: Final = 15_000  # a reader silent for longer is no agent at work
 
 
 def explain_by_id(task_id: str, topic: str | None = None) -> str:
@@ -50,7 +50,7 @@ class _Facts:
 
 
 def _look(task: Task) -> _Facts:
-    args = [task.id, _COUNT_MOST, _READER_MS]
+    args = [task.id, _COUNT_MOST, READER_MS]
     raw = scripts.run("whynot", task.topic, args)
     now, paused, most, readers, ends, span, who, idle, ahead, more = raw
     serving = [

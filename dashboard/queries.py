@@ -69,23 +69,22 @@ def _topic_row(facts: Row, told: list[Row], measured: rates.Rates) -> Row:
     ]
     return {
         **facts,
-        "agents": len(serving),
+        # Agents by hand may read without having told which topics they serve.
+        "agents": max(len(serving), facts["readers"]),
         "done_per_minute": measured.done_per_minute,
         "spark": [minute.done for minute in measured.minutes],
-        "note": _note(facts, serving, told),
+        "note": _note(facts, serving),
     }
 
 
-def _note(facts: Row, serving: list[Row], told: list[Row]) -> str:
+def _note(facts: Row, serving: list[Row]) -> str:
     """The one word that stands beside a topic's name, if any."""
     limits = facts["limits"]
     if facts["paused"]:
         return "paused"
     if facts["backlog"] >= limits["backlog_max"] or facts["dead"] >= limits["dead_max"]:
         return "full"
-    # Agents written by hand do not tell which topics they serve.
-    silent = any(a["state"] in _SERVES and not a["topics"] for a in told)
-    if facts["waiting"] and not serving and not silent:
+    if facts["waiting"] and not serving and not facts["readers"]:
         return "no agent"
     return ""
 

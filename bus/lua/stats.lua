@@ -1,8 +1,10 @@
 -- Counts and the ledger of one topic, read in one moment.
 -- KEYS: tasks_stream tasks delayed results dead done counters settings errors
+-- ARGV: ms after which a reader is no sign of life any more
 -- Returns flat name, value pairs; every count without walking.
+local alive_ms = tonumber(ARGV[1])
 local group = call('HGET', settings, 'group')
-local pending, handed, oldest = 0, 0, ''
+local pending, handed, oldest, readers = 0, 0, '', 0
 if group then
   local summary = redis.pcall('XPENDING', tasks_stream, group)
   if not summary.err then
@@ -10,6 +12,12 @@ if group then
     for _, row in ipairs(summary[4] or {}) do
       if row[1] == HANDED then handed = tonumber(row[2]) end
     end
+  end
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', tasks_stream, group)
+  for _, flat in ipairs(consumers.err and {} or consumers) do
+    local facts = {}
+    for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
+    if facts.name ~= HANDED and facts.idle < alive_ms then readers = readers + 1 end
   end
 end
 local live, late = call('HLEN', tasks), call('ZCARD', delayed)
@@ -35,7 +43,7 @@ end
 local running = math.max(0, math.min(pending - handed, live - late))
 local out = { 'now', int(now_ms()), 'group', group or '', 'live', live,
   'running', running, 'delayed', late, 'waiting', live - late - running,
-  'oldest', oldest, 'results', call('XLEN', results), 'dead', call('XLEN', dead),
+  'oldest', oldest, 'readers', readers, 'results', call('XLEN', results), 'dead', call('XLEN', dead),
   'groups', call('HLEN', errors) }
 for _, from in ipairs({ { 'counter.', call('HGETALL', counters) },
                         { 'setting.', call('HGETALL', settings) } }) do

@@ -162,14 +162,15 @@ def test_the_overview_names_what_needs_somebody(
     monkeypatch.setattr(queries, "_PATIENCE_S", 0)
     quiet = looked_at(viewer.get("/")).text
     dead_task(test_topic, 1)
-    bus.enqueue_task(test_topic, 2)
-    wait_until(lambda: bus.stats(test_topic)["oldest_s"] > 0)
+    lonely = f"{test_topic}-lonely"
+    bus.enqueue_task(lonely, 2)
+    wait_until(lambda: bus.stats(lonely)["oldest_s"] > 0)
 
     seen = looked_at(viewer.get("/"))
 
     assert "All clear" in quiet
     assert "2 problems" in seen.text
-    assert f"1 task waits in {test_topic} and no live agent serves it" in seen.text
+    assert f"1 task waits in {lonely} and no live agent serves it" in seen.text
     assert f"1 dead letter in {test_topic}" in seen.text
 
 

@@ -129,3 +129,17 @@ def test_every_topic_stands_as_it_stands_alone(test_topic: str) -> None:
 
 def test_without_topics_there_is_nothing(redis_client: redis.Redis) -> None:
     assert topics.all_stats() == []
+
+
+def test_whoever_reads_counts_as_a_reader_for_a_while(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    before = bus.stats(test_topic)["readers"]
+    bus.read_group(test_topic, "hands", "me", block_ms=0)
+
+    reading = bus.stats(test_topic)["readers"]
+    monkeypatch.setattr(topics, "READER_MS", 0)
+
+    assert (before, reading) == (0, 1)
+    assert bus.stats(test_topic)["readers"] == 0
