@@ -22,6 +22,8 @@ from .runs import FENCED, TIMED_OUT, Run
 log = logging.getLogger("bus.agent")
 
 _RETRY_S: Final = 0.2
+_JANITOR_S: Final = 1.0  # delays beyond this are theirs
+_PROMOTE_PAUSE_S: Final = 0.005  # however many fail at once
 _DELAY_MOST_S: Final = 366 * 86_400.0
 T = TypeVar("T")
 
@@ -53,6 +55,7 @@ class Reports:
         self._unsent: deque[tuple[Run, Completion]] = deque()
         self._sending = False
         self._work: set[asyncio.Task[None]] = set()
+        self._retries: asyncio.TimerHandle | None = None  # when the next is due
 
     @property
     def unsent(self) -> int:
@@ -75,7 +78,8 @@ class Reports:
                 limit = conf.RESULT_MAX_BYTES
                 result = messages.encode_result(run.value, limit)
             except errors.InvalidPayload as exc:
-                error = exc
+                # Raised by the mesh, about what the handler gave: no line of either.
+                error = exc.with_traceback(None)
         if error is not None:
             self._spawn(self._fail(run, error))
             return
@@ -86,6 +90,8 @@ class Reports:
 
     async def close(self) -> None:
         """Give up on what could not be reported."""
+        if self._retries is not None:
+            self._retries.cancel()
         for _ in range(5):  # a cancellation can be swallowed by a wait with a timeout
             work = list(self._work)
             for task in work:
@@ -160,8 +166,37 @@ class Reports:
                 error,
                 outcome,
             )
+            if outcome == messages.DELAYED:
+                self._promote_in(failure.delay_s)
         self.failed += 1
         self._ended(run)
+
+    def _promote_in(self, delay_s: float) -> None:
+        """Have a short delay end in time: janitors look every second.
+
+        One timer for all: whoever comes later is promoted by it, or has it set again.
+        """
+        loop = asyncio.get_running_loop()
+        at, timer = loop.time() + delay_s, self._retries
+        if delay_s > _JANITOR_S or (timer is not None and timer.when() <= at):
+            return
+        if timer is not None:
+            timer.cancel()
+        at = max(at, loop.time() + _PROMOTE_PAUSE_S)
+        self._retries = loop.call_at(at, self._promote_now)
+
+    def _promote_now(self) -> None:
+        self._retries = None
+        self._spawn(self._promote())
+
+    async def _promote(self) -> None:
+        try:
+            _, next_ms = await self._seat.run("promote", [deliveries.BATCH])
+        except errors.BusError as exc:
+            log.debug("%s: not promoted: %s", self._seat.topic, exc)
+            return  # a janitor will
+        if next_ms >= 0:
+            self._promote_in(next_ms / 1000)
 
     def _failure(self, run: Run, error: BaseException) -> deliveries.Failure:
         held, record = run.delivery, run.delivery.record

@@ -14,6 +14,7 @@ import pytest
 from pytest_django import Settings
 
 import bus
+from bus import janitor
 from tests.support import agents
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
@@ -354,3 +355,55 @@ def test_a_result_that_is_no_json_is_a_failed_attempt(
     assert task.state == "dead"
     assert "result" in task.attempts[0]["error"]["message"]
     assert fine.result == "fine"
+
+
+# --- short delays, results that are none
+
+
+def test_a_short_delay_does_not_wait_for_the_janitor(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty attempts of 10 ms; a look once a second would take most of a minute."""
+    monkeypatch.setattr(janitor, "promote", lambda topic: 1.0)
+
+    async def insistent(payload: Any, task: Any) -> int:
+        if task.attempt < 50:
+            raise bus.Retry(0.01)
+        return int(task.attempt)
+
+    with agents.running(test_topic, insistent, max_attempts=60):
+        began = time.monotonic()
+        task_id = bus.enqueue_task(test_topic, 1)
+        task = bus.wait_result(task_id, test_topic, 30)
+
+    assert (task.state, task.result) == ("done", 50)
+    assert time.monotonic() - began < 10
+
+
+def test_many_short_delays_share_a_timer(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(janitor, "promote", lambda topic: 1.0)
+
+    async def once_more(payload: Any, task: Any) -> int:
+        if task.attempt == 1:
+            raise bus.Retry(payload / 1_000)
+        return int(task.attempt)
+
+    with agents.running(test_topic, once_more):
+        bus.enqueue_many(test_topic, range(300))
+        wait_until(lambda: bus.stats(test_topic)["done"] == 300, 20)
+
+    assert bus.stats(test_topic)["retried"] == 300
+
+
+def test_a_result_that_is_no_json_names_no_line_of_the_mesh(test_topic: str) -> None:
+    async def wrong(payload: Any, task: Any) -> Any:
+        return {1, 2}
+
+    with agents.running(test_topic, wrong, max_attempts=1):
+        task = bus.wait_result(bus.enqueue_task(test_topic, 1), test_topic, 10)
+
+    assert task.error is not None
+    assert (task.error["type"], task.error["frame"]) == ("InvalidPayload", "")
+    assert "messages.py" not in task.error["traceback"]

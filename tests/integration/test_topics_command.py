@@ -1,0 +1,44 @@
+"""`manage.py topics`: what it says of names it does not know."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from django.core.management import CommandError, call_command
+
+import bus
+
+
+def topics(*args: str) -> str:
+    """What the command writes."""
+    out = io.StringIO()
+    call_command("topics", *args, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("action", [[], ["--pause"], ["--resume"], ["--json"]])
+def test_a_mistyped_name_is_neither_shown_as_empty_nor_made(
+    test_topic: str, action: list[str]
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    with pytest.raises(CommandError, match=f"no topic 'mial'.*{test_topic}"):
+        topics("mial", *action)
+
+    assert bus.list_topics() == [test_topic]
+
+
+def test_a_known_topic_is_paused_and_shown(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    said = topics(test_topic, "--pause")
+
+    assert "paused" in said
+    assert bus.stats(test_topic)["paused"] is True
+
+
+def test_limits_may_be_set_before_the_first_task(test_topic: str) -> None:
+    topics(test_topic, "--limit", "backlog_max=5")
+
+    assert bus.stats(test_topic)["limits"]["backlog_max"] == 5
