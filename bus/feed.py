@@ -35,6 +35,14 @@ class Feed:
         self.tailer = Tailer(self._deliver)
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._roster = roster.Roster(self.tailer)
+        self._closed = False
+
+    def close(self) -> None:
+        """Let all who wait for an end go at once, with what they know: we stop."""
+        self._closed = True
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
 
     def subscribe(
         self,
@@ -87,7 +95,8 @@ class Feed:
                     task = await bus.aget_task(task_id, topic)
 
         `ended(timeout_s)` is True as soon as a result, a dead letter or an event names
-        the task, False after the timeout. BusUnavailable if Redis does not answer.
+        the task, False after the timeout or when the process stops. BusUnavailable if
+        Redis does not answer.
         """
         key = (keys.check_topic(topic), keys.check_task_id(task_id))
         event = asyncio.Event()
@@ -97,11 +106,15 @@ class Feed:
                 await asyncio.wait_for(event.wait(), max(0.0, timeout_s))
             except TimeoutError:
                 return False
+            if self._closed:
+                return False
             # Cleared before the caller looks: what comes after that wakes it again.
             event.clear()
             return True
 
         self._waiting.setdefault(key, set()).add(event)
+        if self._closed:
+            event.set()
         try:
             await self.tailer.attach([topic])
             try:

@@ -18,7 +18,7 @@ import uvicorn
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from . import conf, errors
+from . import conf, errors, feed
 
 log = logging.getLogger("bus.web")
 
@@ -143,6 +143,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("web server stops")
+        # Calls that wait for the end of a task answer now, with how it stands, instead
+        # of being cut off when the grace is over.
+        feed.shared().close()
         await super().shutdown(sockets)
 
 

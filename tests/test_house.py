@@ -107,12 +107,11 @@ FLOORS: list[set[str]] = [
         "runs",
         "tasks",
         "timeline",
-        "web",
     },
-    {"folder", "following", "slots", "testing", "twins"},
+    {"following", "slots", "testing", "twins"},
     {"feed", "intake", "reports"},
-    {"lane"},
-    {"agent"},
+    {"lane", "web"},
+    {"agent", "folder"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

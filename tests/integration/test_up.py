@@ -4,70 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bus import announcement
-from tests.support.processes import ROOT, is_gone
+from tests.support.mesh import read_until, rest, up
+from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
-
-
-@contextmanager
-def up(
-    var_dir: Path, *args: str, redis_url: str = ""
-) -> Iterator[subprocess.Popen[str]]:
-    """`manage.py up` with its state in `var_dir`, in a session of its own."""
-    env = {**os.environ, "MESH_VAR_DIR": str(var_dir), "REDIS_URL": redis_url}
-    env["PYTHONUNBUFFERED"] = "1"
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "up", *args],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def read_until(process: subprocess.Popen[str], words: str) -> str:
-    """What it printed up to the line with these words."""
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if words in line:
-            return said
-    raise AssertionError(f"it ended without {words!r}:\n{said}")
-
-
-def rest(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.read()
 
 
 def test_it_runs_a_mesh_until_ctrl_c(tmp_path: Path) -> None:
     url_file = tmp_path / "redis" / "url"
     with up(tmp_path, "--agents", "1") as mesh:
         banner = read_until(mesh, "Ctrl-C here stops all")
-        read_until(mesh, "agent-1 |")
+        if "agent-1 |" not in banner:
+            read_until(mesh, "agent-1 |")
         answer = announcement.ask(url_file.read_text().strip())
 
         assert "bundled Valkey" in banner
@@ -152,7 +104,14 @@ def test_it_does_not_start_without_the_given_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [("--agents", "-1"), ("--agents", "1000000"), ("--concurrency", "0"), ("--what",)],
+    [
+        ("--agents", "-1"),
+        ("--agents", "1000000"),
+        ("--concurrency", "0"),
+        ("--port", "0"),
+        ("--port", "65536"),
+        ("--what",),
+    ],
 )
 def test_it_refuses_options_out_of_range(tmp_path: Path, args: tuple[str, ...]) -> None:
     with up(tmp_path, *args) as mesh:
@@ -160,3 +119,39 @@ def test_it_refuses_options_out_of_range(tmp_path: Path, args: tuple[str, ...]) 
 
         assert mesh.wait() == 2
         assert "usage:" in said
+
+
+def test_it_names_an_address_that_is_not_this_machine_s(tmp_path: Path) -> None:
+    with up(tmp_path, "--host", "192.0.2.1") as mesh:
+        said = rest(mesh)
+
+        assert mesh.wait() == 69
+        assert "'192.0.2.1'" in said
+        assert "an address of this machine" in said
+        assert "Traceback" not in said
+
+
+def test_it_refuses_a_port_of_the_environment_that_is_none(tmp_path: Path) -> None:
+    with up(tmp_path, PORT="http") as mesh:
+        said = rest(mesh)
+
+        assert mesh.wait() == 2
+        assert "'http' is no number" in said
+
+
+def test_prod_names_all_it_needs_before_anything_starts(tmp_path: Path) -> None:
+    with up(tmp_path, "--prod") as mesh:
+        said = rest(mesh)
+
+        assert mesh.wait() == 2
+        assert all(name in said for name in ("SECRET_KEY", "ALLOWED_HOSTS", "HTTPS"))
+        assert not (tmp_path / "redis").exists()
+
+
+def test_prod_runs_with_what_it_needs_and_makes_no_admin(tmp_path: Path) -> None:
+    own = {"SECRET_KEY": "k" * 50, "ALLOWED_HOSTS": "mesh.example", "HTTPS": "0"}
+    with up(tmp_path, "--prod", "--agents", "0", **own) as mesh:
+        banner = read_until(mesh, "Ctrl-C here stops all")
+
+        assert "createsuperuser" in banner
+        assert not (tmp_path / "credentials.json").exists()

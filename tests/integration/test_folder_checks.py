@@ -1,0 +1,89 @@
+"""`doctor` looks at the folder too: database, credentials, web server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+from pytest_django import Settings
+
+from bus import credentials, folder, health, web
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def var_dir(settings: Settings, tmp_path: Path) -> Path:
+    """A folder of this test's own."""
+    settings.MESH_VAR_DIR = str(tmp_path)
+    return tmp_path
+
+
+def found(name: str) -> health.Check:
+    return next(check for check in folder.checks() if check.name == name)
+
+
+def test_a_folder_in_order_is_all_right() -> None:
+    credentials.ensure("http://127.0.0.1:9")
+
+    assert found("database").status == health.OK
+    assert found("credentials").status == health.OK
+
+
+def test_a_missing_migration_is_told() -> None:
+    MigrationRecorder(connection).record_unapplied("bus", "0002_roles")
+
+    check = found("database")
+
+    assert (check.status, "manage.py migrate" in check.hint) == (health.BAD, True)
+
+
+def test_credentials_that_others_may_read_are_told() -> None:
+    credentials.ensure("http://127.0.0.1:9")
+    credentials.path().chmod(0o644)
+
+    check = found("credentials")
+
+    assert check.status == health.BAD
+    assert check.hint == f"chmod 600 {credentials.path()}"
+
+
+def test_a_web_server_that_is_away_is_told() -> None:
+    with web.listen("127.0.0.1") as listener:
+        url = web.url_of(listener)
+    credentials.ensure(url)
+
+    check = found("web")
+
+    assert (check.status, url in check.says) == (health.WARN, True)
+
+
+def test_credentials_are_kept_while_they_work() -> None:
+    first, made = credentials.ensure("http://127.0.0.1:1")
+    second, again = credentials.ensure("http://127.0.0.1:2")
+
+    assert (made, again) == (True, False)
+    assert (second.password, second.token) == (first.password, first.token)
+    assert credentials.read() == second
+    assert second.url == "http://127.0.0.1:2"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"url": "x"}', "\udcff"])
+def test_a_broken_file_is_replaced(text: str) -> None:
+    credentials.ensure("http://127.0.0.1:1")
+    credentials.path().write_bytes(text.encode(errors="surrogateescape"))
+
+    kept, made = credentials.ensure("http://127.0.0.1:1")
+
+    assert made
+    assert credentials.read() == kept
+    assert credentials.path().stat().st_mode & 0o777 == 0o600
+
+
+def test_secrets_are_not_in_a_repr() -> None:
+    kept, _ = credentials.ensure("http://127.0.0.1:1")
+
+    assert kept.password not in repr(kept)
+    assert kept.token not in repr(kept)

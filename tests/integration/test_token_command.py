@@ -1,0 +1,99 @@
+"""`manage.py token` makes, lists and ends the tokens of clients and agents."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from bus import models
+
+pytestmark = pytest.mark.django_db
+
+
+def token(*args: str) -> tuple[str, str]:
+    """What it prints on stdout and stderr."""
+    out, err = StringIO(), StringIO()
+    call_command("token", *args, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+def status(text: str) -> int:
+    headers: dict[str, Any] = {"authorization": f"Bearer {text.strip()}"}
+    return Client().get("/api/v1/mesh/topics", headers=headers).status_code
+
+
+@pytest.mark.usefixtures("redis_client")
+def test_a_new_token_opens_until_it_is_revoked() -> None:
+    text, said = token("create", "ci", "--role", "viewer")
+    key = models.Token.objects.get().token_key
+
+    assert status(text) == 200
+    assert text.strip() not in said
+    assert key in said
+    out, _ = token("revoke", key[:8])
+    assert "Token of ci ended" in out
+    assert status(text) == 401
+
+
+def test_the_text_is_alone_on_stdout_and_never_listed() -> None:
+    text, _ = token("create", "shop agent", "--role", "agent", "--topic", "shop-")
+
+    out, _ = token("list")
+
+    assert len(text.split()) == 1
+    assert text.strip() not in out
+    assert "shop agent" in out
+    assert "shop-…" in out
+
+
+def test_the_list_is_for_pipes_too() -> None:
+    token("create", "one", "--role", "viewer")
+    token("create", "two", "--role", "agent", "--topic", "a", "--topic", "b")
+
+    out, _ = token("list", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+
+    assert [(row["name"], row["topics"]) for row in rows] == [
+        ("two", ["a", "b"]),
+        ("one", []),
+    ]
+
+
+def test_what_is_done_to_tokens_is_on_the_trail() -> None:
+    token("create", "ci", "--role", "operator")
+    key = models.Token.objects.get().token_key
+    token("revoke", key)
+
+    entries = list(models.AuditEntry.objects.order_by("id"))
+
+    assert [(each.verb, each.target) for each in entries] == [
+        ("create token", "ci"),
+        ("revoke token", "ci"),
+    ]
+    assert entries[0].who.startswith("manage.py by ")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["create", "x", "--role", "boss"], "invalid choice: 'boss'"),
+        (["create", "x"], "--role"),
+        (["create", "", "--role", "viewer"], "is not 1 to 100 letters"),
+        (["create", "x\n", "--role", "viewer"], "is not 1 to 100 letters"),
+        (["create", "x", "--role", "viewer", "--topic", "No Topic"], "topic"),
+        (["revoke", "nosuch"], "no token begins with 'nosuch'"),
+        (["revoke", ""], "no token begins with ''"),
+        ([], "verb"),
+    ],
+)
+def test_odd_calls_are_told_in_a_sentence(args: list[str], says: str) -> None:
+    with pytest.raises(CommandError, match="(?s).+") as told:
+        token(*args)
+
+    assert says in str(told.value)
+    assert models.Token.objects.count() == 0

@@ -1,0 +1,85 @@
+"""A whole mesh, run by `manage.py up` as a user would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+BANNER_END = "Ctrl-C here stops all"
+
+
+@contextmanager
+def up(
+    var_dir: Path, *args: str, redis_url: str = "", **env: str
+) -> Iterator[subprocess.Popen[str]]:
+    """`manage.py up` with its state in `var_dir`, in a session of its own."""
+    kept = {key: value for key, value in os.environ.items() if key not in _OURS}
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "up", *args],
+        cwd=ROOT,
+        env={
+            **kept,
+            "MESH_VAR_DIR": str(var_dir),
+            "REDIS_URL": redis_url,
+            "PYTHONUNBUFFERED": "1",
+            **env,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+# What whoever runs the tests may have set for himself.
+_OURS = {"PORT", "HOST", "SECRET_KEY", "ALLOWED_HOSTS", "HTTPS", "TRUSTED_PROXIES"}
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What it printed up to the line with these words."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"it ended without {words!r}:\n{said}")
+
+
+def rest(process: subprocess.Popen[str]) -> str:
+    """What it prints until it ends."""
+    assert process.stdout is not None
+    return process.stdout.read()
+
+
+def url_in(banner: str) -> str:
+    """Where the dashboard is, by the banner."""
+    found = re.search(r"Dashboard (http://\S+?)/\s", banner)
+    assert found, banner
+    return found[1]
+
+
+def command_in(banner: str, words: str) -> str:
+    """The line of the banner that is to be pasted, by words in it."""
+    found = [line.strip() for line in banner.splitlines() if words in line]
+    assert len(found) == 1, banner
+    return found[0]
