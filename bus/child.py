@@ -79,6 +79,8 @@ class Spec:
     stop_timeout_s: float = 5.0
     essential: bool = False  # giving it up ends everything
     keep_fds: Sequence[int] = ()  # open files of ours that it gets, by number
+    # Told the pid once it ended, on a thread of its own.
+    on_end: Callable[[int], object] | None = None
 
 
 class Child:
@@ -121,6 +123,10 @@ class Child:
         if self._group_id:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._group_id, signal.SIGKILL)
+            if self.spec.on_end is not None:
+                threading.Thread(
+                    target=self.spec.on_end, args=[self._group_id], daemon=True
+                ).start()
             self._group_id = 0
         return self._process.returncode
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ log = logging.getLogger("bus.janitor")
 
 _TICK_S: Final = 1.0
 _TRIM_EVERY: Final = 5  # ticks
+_FAREWELL_S: Final = 1.0  # for the connections of a process that ended to go
 _SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
 
 
@@ -164,12 +166,12 @@ class Judge:
         if expiry is None:
             return lease_ms
         if expiry < now_ms:
-            gone = name != self._me and self._connected(name) is False
+            gone = name != self._me and self.connected(name) is False
             return min(_SETTLED_MS, lease_ms) if gone else lease_ms
         by_hand = keys.agent_of(name) == name
         return None if by_hand else lease_ms
 
-    def _connected(self, name: str) -> bool | None:
+    def connected(self, name: str) -> bool | None:
         """Whether a connection carries the owner's name; None if we may not look."""
         if not self._looked:
             self._looked = True
@@ -187,7 +189,7 @@ class Judge:
         for row in rows:
             ours = "#" in row["name"] and row["name"] != self._me
             old = ours and not row["pending"] and row["idle"] > 60_000
-            if old and self._connected(row["name"]) is False:
+            if old and self.connected(row["name"]) is False:
                 scripts.run("drop_consumer", topic, [group, row["name"]], retry_s=0)
 
 
@@ -208,6 +210,40 @@ def take(topic: str, group: str, owner: str, idle_ms: int) -> int:
             log.warning("%s: took %d tasks of %s", topic, handed + buried, owner)
         if seen < 100:
             return taken
+
+
+def take_from_child(pid: int) -> int:
+    """Take the tasks of an agent process whose parent saw it end; how many.
+
+    For the parent: it knows at once what a judge finds out after seconds. An agent that
+    ended as it should has nothing left. Never raises: what fails is for the judges.
+    """
+    taken = 0
+    with contextlib.suppress(errors.BusError, redis.RedisError, OSError):
+        here = socket.gethostname()
+        for row in agents.overview():
+            if row["pid"] != pid or row["host"] != here or not row["consumer"]:
+                continue
+            # Another container may have our host name, and a process of this pid.
+            if _connected_for(row["consumer"], _FAREWELL_S):
+                continue
+            agents.deregister(row["agent_id"], row["consumer"], retry_s=0)
+            for topic in row["topics"]:
+                with refusals.guard():
+                    settings = keys.named("settings", keys.check_topic(topic))
+                    group = connection.reader().hget(settings, "group")
+                taken += take(topic, group, row["consumer"], 0) if group else 0
+    return taken
+
+
+def _connected_for(consumer: str, most_s: float) -> bool:
+    """Whether a connection carries the name for that long, or we may not look."""
+    until = time.monotonic() + most_s
+    while Judge("").connected(consumer) is not False:
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _facts(row: Any) -> dict[str, Any]:

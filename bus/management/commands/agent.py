@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import agent, child, errors, handlers, keys, supervisor
+from bus import agent, child, errors, handlers, janitor, keys, supervisor
 from bus.management import output
 
 STOP_S = agent.GRACE_S + 1.0
@@ -64,7 +64,12 @@ class Command(BaseCommand):
             if options[name] is not None:
                 argv += [f"--{name}", str(options[name])]
         specs = [
-            child.Spec(name=f"agent-{number}", argv=argv, stop_timeout_s=STOP_S)
+            child.Spec(
+                name=f"agent-{number}",
+                argv=argv,
+                stop_timeout_s=STOP_S,
+                on_end=janitor.take_from_child,
+            )
             for number in range(1, options["processes"] + 1)
         ]
         mesh = supervisor.Supervisor(specs, name="agents")

@@ -21,6 +21,7 @@ from bus import (
     conf,
     credentials,
     errors,
+    janitor,
     server,
     supervisor,
     web,
@@ -190,6 +191,7 @@ def _agents(count: int, concurrency: int | None, redis_url: str) -> list[child.S
             env={"REDIS_URL": redis_url},
             stop_rank=AGENTS_RANK,
             stop_timeout_s=AGENT_STOP_S,
+            on_end=janitor.take_from_child,
         )
         for number in range(1, count + 1)
     ]
