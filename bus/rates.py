@@ -1,20 +1,26 @@
-"""How much each topic did per minute, from the rings its scripts keep."""
+"""How much each topic did per minute, how fast, from the rings its scripts keep."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from . import connection, errors, keys, records, refusals
 
 MINUTES_MOST: Final = 179  # the ring has 180 fields, the running minute is one of them
 _RING: Final = 180
+_BUCKETS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What one minute of a topic counted; `at_ms` is when it began (server clock)."""
+    """What one minute of a topic counted; `at_ms` is when it began (server clock).
+
+    `waits` counts tasks done by how long they waited, `runs` attempts that ended by how
+    long they ran: bucket 0 is below 1 ms, bucket b below 2^b ms.
+    """
 
     at_ms: int
     accepted: int = 0
@@ -22,6 +28,8 @@ class Minute:
     retried: int = 0
     dead: int = 0
     lost: int = 0
+    waits: Counter[int] = field(default_factory=Counter)
+    runs: Counter[int] = field(default_factory=Counter)
 
 
 # How `prelude.lua` writes them.
@@ -45,6 +53,27 @@ class Rates:
     minutes: tuple[Minute, ...]
     done_per_minute: float
     dead_per_minute: float
+
+    def wait_ms(self, share: float) -> int | None:
+        """What this share of the tasks done waited at most; None if none was done."""
+        return _quantile([minute.waits for minute in self.minutes], share)
+
+    def run_ms(self, share: float) -> int | None:
+        """What this share of the attempts ran at most; None if none ended."""
+        return _quantile([minute.runs for minute in self.minutes], share)
+
+
+def _quantile(counts: Sequence[Counter[int]], share: float) -> int | None:
+    """The upper edge of the bucket that reaches the share: right to a doubling."""
+    total: Counter[int] = Counter()
+    for each in counts:
+        total.update(each)
+    left = share * total.total()
+    for bucket in sorted(total):
+        left -= total[bucket]
+        if left <= 0:
+            return int(2**bucket)
+    return None
 
 
 def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
@@ -81,8 +110,12 @@ def _minute(stamp: int, text: str | None) -> Minute:
     if written != str(stamp):
         return Minute(at_ms)
     counts = {}
+    spans: dict[str, Counter[int]] = {"w": Counter(), "r": Counter()}
     for part in parts:
-        name, _, number = part.partition("=")
+        name, _, text_of = part.partition("=")
+        number, bucket = records.number(text_of) or 0, records.number(name[1:])
         if name in _LETTERS:
-            counts[_LETTERS[name]] = records.number(number) or 0
-    return Minute(at_ms, **counts)
+            counts[_LETTERS[name]] = number
+        elif bucket is not None and bucket < _BUCKETS and name[0] in spans:
+            spans[name[0]][bucket] = number
+    return Minute(at_ms, waits=spans["w"], runs=spans["r"], **counts)

@@ -22,7 +22,10 @@ MESH_VAR_DIR = env.str("MESH_VAR_DIR", default=str(BASE_DIR / "var"))
 REDIS_URL = env.str("REDIS_URL", default="")
 # The embedded server, which runs where REDIS_URL is empty.
 MESH_REDIS_BIN = env.str("MESH_REDIS_BIN", default="")
-MESH_REDIS_PORT = env.int("MESH_REDIS_PORT", default=6390)
+try:
+    MESH_REDIS_PORT = env.int("MESH_REDIS_PORT", default=6390)
+except ValueError as exc:
+    raise ImproperlyConfigured("MESH_REDIS_PORT is not a whole number") from exc
 MESH_REDIS_MAXMEMORY = env.str("MESH_REDIS_MAXMEMORY", default="0")
 # The web server: an empty PORT is 8000 or the next free one.
 MESH_HOST = env.str("HOST", default="") or "127.0.0.1"
@@ -121,6 +124,12 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {
     "default": env.db("DATABASE_URL", default=f"sqlite:///{MESH_VAR_DIR}/db.sqlite3")
 }
+if not DATABASES["default"].get("ENGINE"):
+    # Not repeated here: it may hold a password.
+    raise ImproperlyConfigured(
+        "DATABASE_URL is none that Django knows; it looks like "
+        "postgres://user:password@host:5432/name or sqlite:////path/of/file"
+    )
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Readers do not wait for a writer, and a writer says so when it begins: two
     # processes then wait for each other instead of failing half-way.
@@ -187,6 +196,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "bus.api.schema.with_problems",
+        "bus.api.schema.with_gateway",
     ],
 }
 

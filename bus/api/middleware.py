@@ -68,6 +68,7 @@ def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
         body, kind = orjson.dumps({"error": problem.detail}), "application/json"
     else:
         body, kind = orjson.dumps(problem.document()), MEDIA_TYPE
+    headers["Content-Length"] = str(len(body))
     return HttpResponse(body, kind, problem.status, headers=headers)
 
 

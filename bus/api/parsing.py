@@ -6,6 +6,7 @@ the bus: each wrong field is named by a JSON pointer, nothing unknown is let thr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -121,6 +122,17 @@ def topic_of(query: Mapping[str, str]) -> str:
 def text_of(query: Mapping[str, str], name: str) -> str | None:
     """A parameter as it stands; None where it is missing or empty."""
     return query.get(name) or None
+
+
+def group_of(query: Mapping[str, str]) -> str | None:
+    """A failure's fingerprint, 16 hex digits: it becomes part of a key's name."""
+    text = query.get("group")
+    if text and not _FINGERPRINT.fullmatch(text):
+        raise _invalid([("?group", f"{text[:40]!r} is not a fingerprint")])
+    return text or None
+
+
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def count_of(query: Mapping[str, str]) -> int:

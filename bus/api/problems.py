@@ -73,8 +73,9 @@ def problem(
 ) -> dict[str, Any]:
     """The members of a problem document; `extra` may not replace the standard ones."""
     kind = f"urn:mesh:problem:{code}"
-    head = {"type": kind, "title": title, "status": status, "code": code}
-    return {**extra, **head, "detail": detail}
+    head: dict[str, Any] = {"type": kind, "title": title, "status": status}
+    head |= {"code": code, "detail": detail}
+    return head | {name: value for name, value in extra.items() if name not in head}
 
 
 class Problem(Exception):

@@ -44,6 +44,47 @@ def with_problems(result: dict[str, Any], generator: Any, **_: Any) -> dict[str,
     return result
 
 
+def with_gateway(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
+    """The gateway's call, which is no REST framework view: see `gateway.py`."""
+    error = {"type": "object", "properties": {"error": {"type": "string"}}}
+    refused = {"content": {"application/json": {"schema": error}}}
+    answer = {"type": "object", "description": "Ollama's own answer."}
+    told = {kind: {"schema": answer} for kind in _ANSWERS}
+    call = {
+        "operationId": "ollama_generate",
+        "summary": "Ask a model",
+        "description": "Through the gateway to Ollama; `X-Cache` says whether its "
+        "answer was kept. With `stream` it comes as lines of JSON.",
+        "tags": ["ollama"],
+        "security": [{"token": []}, {"session": []}],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _PROMPT}},
+        },
+        "responses": {
+            "200": {"description": "What the model says.", "content": told},
+            "default": {"description": "An error as Ollama tells it.", **refused},
+        },
+    }
+    result["paths"][f"{PREFIX}/ollama/generate"] = {"post": call}
+    return result
+
+
+_ANSWERS: Final = ("application/json", "application/x-ndjson")
+_PROMPT: Final = {
+    "type": "object",
+    "required": ["prompt"],
+    "additionalProperties": False,
+    "properties": {
+        "prompt": {"type": "string", "minLength": 1},
+        "model": {"type": ["string", "null"]},
+        "options": {"type": ["object", "null"]},
+        "stream": {"type": ["boolean", "null"], "default": False},
+    },
+    "example": {"prompt": "Why is the sky blue?"},
+}
+
+
 def _statuses(call: dict[str, Any], path: str, method: str) -> list[str]:
     found = ["default"]
     if {} not in call.get("security", [{}]):

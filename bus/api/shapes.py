@@ -72,10 +72,16 @@ _OF_RESULT: Final = (
 )
 
 
+_SHARES: Final = {"p50": 0.5, "p99": 0.99}
+
+
 def topic_row(standing: Mapping[str, Any], rates: Rates) -> dict[str, Any]:
-    """A topic, flat: counts, limits, what it did in the last minute."""
+    """A topic, flat: counts, limits, what it did lately."""
     row = {name: value for name, value in standing.items() if name != "limits"}
     row |= standing["limits"]
     row["done_per_minute"] = round(rates.done_per_minute, 1)
     row["dead_per_minute"] = round(rates.dead_per_minute, 1)
+    for name, share in _SHARES.items():
+        row[f"wait_{name}_ms"] = rates.wait_ms(share)
+        row[f"run_{name}_ms"] = rates.run_ms(share)
     return row

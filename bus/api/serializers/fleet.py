@@ -89,6 +89,7 @@ class Topic(s.Serializer):
     dead_groups = s.IntegerField()
     results = s.IntegerField()
     paused = s.BooleanField()
+    readers = s.IntegerField(help_text="Consumers that read it lately.")
     oldest_s = s.FloatField(**NULL, help_text="Age of the oldest waiting task.")
     accepted = s.IntegerField()
     adopted = s.IntegerField()
@@ -109,6 +110,12 @@ class Topic(s.Serializer):
     timeout_s = s.FloatField()
     done_per_minute = s.FloatField()
     dead_per_minute = s.FloatField()
+    wait_p50_ms = s.IntegerField(
+        **NULL, help_text="Of tasks done in 15 minutes, up to the next power of two."
+    )
+    wait_p99_ms = s.IntegerField(**NULL)
+    run_p50_ms = s.IntegerField(**NULL)
+    run_p99_ms = s.IntegerField(**NULL)
 
 
 @extend_schema_serializer(many=False)

@@ -51,7 +51,7 @@ class DeadViewSet(MeshViewSet):
         query = request.query_params
         sought = lists.Sought(
             self._topics(),
-            parsing.text_of(query, "group"),
+            parsing.group_of(query),
             parsing.text_of(query, "error"),
             parsing.time_of(query, "since"),
             parsing.time_of(query, "until"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
@@ -14,7 +14,7 @@ from .. import lists, parsing, serializers, shapes
 from ..problems import Problem
 from .base import MeshViewSet
 
-_MINUTES = 2  # the last 60 s lie in the running minute and the one before
+_MINUTES: Final = 15  # of which times are told; rates are those of the last 60 s
 
 
 class TopicViewSet(MeshViewSet):
