@@ -80,7 +80,7 @@ def group_page(
     return paging.read(topics, look, PAGE, before)
 
 
-def groups(facts: list[Row], most: int = 50) -> list[Row]:
+def groups(facts: list[Row], most: int) -> list[Row]:
     """The failure groups of these topics, most letters first, each with its `topic`."""
     found: list[Row] = []
     for row in facts:

@@ -19,6 +19,7 @@ from dashboard.frame import shown
 from dashboard.status import TASKS
 
 _TOP = 10
+_ALL_GROUPS = 500
 
 
 @page
@@ -171,10 +172,13 @@ def dead(request: HttpRequest) -> HttpResponse:
     topic = request.GET.get("topic", "")
     chosen = lists.chosen(facts, topic)
     found = lists.dead_page(chosen, request.GET.get("before"), request.GET.get("after"))
+    most = _ALL_GROUPS if request.GET.get("groups") == "all" else _TOP
+    groups = lists.groups(chosen, most)
     context = {
         "section": "dead",
         "page": found,
-        "groups": lists.groups(chosen),
+        "groups": groups,
+        "more_groups": sum(row["dead_groups"] for row in chosen) - len(groups),
         "total": sum(row["dead"] for row in chosen),
         "topic": topic,
         "names": [row["topic"] for row in facts],

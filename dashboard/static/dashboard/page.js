@@ -50,7 +50,9 @@
     event.target.dataset.sent = "";
     setTimeout(() => delete event.target.dataset.sent, 3000);
   });
-  document.addEventListener("htmx:after:swap", () => { revealCopy(); refreshTimes(); });
+  for (const name of ["htmx:after:swap", "mesh:painted"]) {
+    document.addEventListener(name, () => { revealCopy(); refreshTimes(); });
+  }
 
   revealCopy();
   refreshTimes();
