@@ -3,8 +3,10 @@
 -- ARGV: group, consumer, how many, '1' to take one suspect and nothing else, suspect
 --       bound, '1' to read new entries, then sids a blocking read has just delivered to
 --       this consumer
--- Returns {now, paused 0/1, suspects left, timeout_s of the topic, deliveries}
---   deliveries: flat sid, id, json, meta, record.
+-- Returns {now, paused 0/1, suspects left for this consumer to run, timeout_s of the
+--   topic, deliveries}; deliveries: flat sid, id, json, meta, record.
+-- Suspects are for one consumer at a time, which has five seconds to make itself empty:
+-- not every agent that sees one has to stand still.
 -- An entry without its record (or with another sid in it) is acked and never run. A
 -- suspect, which lost its agents before, is given alone. NOGROUP is returned as error.
 local group, me, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -46,12 +48,23 @@ local function receive(sid, e, text)
   end
 end
 
+local function suspects_for_me()
+  if suspects == 0 then return 0 end
+  local to, who = match(call('HGET', settings, 'quiet') or '', '^(%d+)|(.*)$')
+  if who and who ~= me and tonumber(to) > now then return 0 end
+  call('HDEL', settings, '')
+  call('HSET', settings, 'quiet', int(now + 5000) .. '|' .. me)
+  return suspects
+end
+
 for i = 7, #ARGV do
   local e = entry(tasks_stream, ARGV[i])
   if e then receive(ARGV[i], e, call('HGET', tasks, e.id))
   else call('XACK', tasks_stream, group, ARGV[i]) end
 end
-if paused or want <= count then return { now, paused and 1 or 0, suspects, set[2], out } end
+if paused or want <= count then
+  return { now, paused and 1 or 0, suspects_for_me(), set[2], out }
+end
 
 -- Handed-over rows, oldest first. Suspects are passed over (but for a consumer that has
 -- made itself empty), so the look goes on behind them, to a bound.
@@ -80,7 +93,10 @@ while count < want and looked < 1000 do
   if #rows < 100 then break end
   from = '(' .. rows[#rows][1]
 end
-if alone then return { now, 0, suspects, set[2], out } end
+if alone then
+  call('HDEL', settings, 'quiet') -- the next suspect is anybody's
+  return { now, 0, 0, set[2], out }
+end
 
 if fresh_too and count < want then
   local got = redis.pcall('XREADGROUP', 'GROUP', group, me, 'COUNT', want - count,
@@ -96,4 +112,4 @@ if fresh_too and count < want then
     for i = 1, #list do receive(list[i][1], list[i][3], records[i]) end
   end
 end
-return { now, 0, suspects, set[2], out }
+return { now, 0, suspects_for_me(), set[2], out }

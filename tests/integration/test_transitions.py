@@ -14,7 +14,16 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, deliveries, errors, failures, janitor, keys, messages
+from bus import (
+    connection,
+    deliveries,
+    errors,
+    failures,
+    janitor,
+    keys,
+    messages,
+    scripts,
+)
 from bus.deliveries import Completion, Delivery, Failure, Seat
 from tests.support.waiting import wait_until
 
@@ -573,3 +582,46 @@ def test_a_suspect_is_given_alone(desk: Desk) -> None:
 
     assert [item.json for item in beside_others] == ['"innocent"']
     assert [item.json for item in with_nothing_else] == ['"suspect"']
+
+
+# --- suspects
+
+
+def suspects_for(topic: str, consumer: str, *, alone: bool = False) -> tuple[int, int]:
+    """Suspects a consumer is to run, and how many tasks it got, in one claim."""
+    args = deliveries.claim_args(GROUP, consumer, 1 if alone else 5, alone)
+    claimed = deliveries.parse_claim(topic, scripts.run("claim", topic, args))
+    return claimed.suspects, len(claimed.deliveries)
+
+
+def lose_twice(desk: Desk, count: int) -> None:
+    """Tasks whose agents were lost twice."""
+    bus.enqueue_many(desk.topic, range(count))
+    for _ in range(2):
+        desk.claim(count)
+        desk.lose()
+
+
+def test_one_agent_at_a_time_makes_itself_empty_for_suspects(desk: Desk) -> None:
+    lose_twice(desk, 2)
+
+    assert suspects_for(desk.topic, "a#1") == (2, 0)
+    assert suspects_for(desk.topic, "b#1") == (0, 0)
+    assert suspects_for(desk.topic, "a#1") == (2, 0)
+    # It runs one: the other one is anybody's.
+    assert suspects_for(desk.topic, "a#1", alone=True) == (0, 1)
+    assert suspects_for(desk.topic, "b#1") == (1, 0)
+
+
+def test_an_agent_that_takes_too_long_to_be_empty_loses_its_turn(
+    desk: Desk, redis_client: redis.Redis
+) -> None:
+    lose_twice(desk, 1)
+    settings = keys.named("settings", desk.topic)
+
+    suspects_for(desk.topic, "a#1")
+    until, who = str(redis_client.hget(settings, "quiet")).split("|")
+    redis_client.hset(settings, "quiet", f"{int(until) - 5_001}|{who}")
+
+    assert who == "a#1"
+    assert suspects_for(desk.topic, "b#1") == (1, 0)
