@@ -247,7 +247,7 @@
       url.protocol = url.protocol.replace("http", "ws");
       const socket = this.socket = new WebSocket(url);
       socket.onopen = () => {
-        show("catching-up", "Catching up");
+        if (!this.poll) show("catching-up", "Catching up");
         const names = [...document.querySelectorAll("[data-live]")];
         const most = names.map((box) => Number(box.dataset.most)).find(Boolean) || null;
         const wants = { topics: state.topics, html: true, regions: names.map((box) => box.dataset.live), most };

@@ -1,0 +1,161 @@
+"""A real mesh, as `make run` starts it, and a real browser in front of it.
+
+Playwright keeps an event loop running in this thread, in which Django refuses its ORM:
+what these tests need from the database they ask of other processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import agents
+from tests.support.mesh import BANNER_END, read_until, up
+from tests.support.processes import ROOT
+
+CHROMIUM = Path("/usr/bin/chromium")
+PASSWORD = "a-password-for-tests-1"
+ERRANDS = "tests.support.errands:run"
+
+try:
+    from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+except ModuleNotFoundError:
+    collect_ignore_glob = ["test_*.py"]
+    if os.environ.get("CI") == "true":
+        raise
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A mesh that runs: where it is, how to get in, what it is made of."""
+
+    url: str
+    username: str
+    password: str
+    var_dir: Path
+    pid: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What makes commands and agents find this mesh."""
+        redis_url = (self.var_dir / "redis" / "url").read_text().strip()
+        return {"MESH_VAR_DIR": str(self.var_dir), "REDIS_URL": redis_url}
+
+    def python(self, source: str) -> None:
+        """Run a line of Python in a process with this mesh's settings."""
+        subprocess.run(
+            [sys.executable, "manage.py", "shell", "-v", "0", "-c", source],
+            cwd=ROOT,
+            env={**os.environ, **self.env},
+            check=True,
+            capture_output=True,
+        )
+
+    def child(self, word: str) -> int:
+        """The pid of the process of this mesh whose command line has that word."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        pids = " ".join((task / "children").read_text() for task in tasks).split()
+        for pid in pids:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if word.encode() in words:
+                return int(pid)
+        raise AssertionError(f"no process with {word!r} among {pids}")
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """One mesh for all tests of the browser; each uses topics of its own."""
+    var_dir = tmp_path_factory.mktemp("mesh")
+    with up(var_dir, "--agents", "0") as process:
+        read_until(process, BANNER_END)
+        told = json.loads((var_dir / "credentials.json").read_text())
+        made = Mesh(
+            told["url"].rstrip("/"),
+            told["username"],
+            told["password"],
+            var_dir,
+            process.pid,
+        )
+        made.python(
+            "from bus import accounts\n"
+            f"accounts.ensure_user('vera', 'viewer', {PASSWORD!r})"
+        )
+        yield made
+
+
+@pytest.fixture
+def on_mesh(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mesh]:
+    """The mesh, found by `bus` in this process as well."""
+    from bus import connection, scripts
+
+    monkeypatch.setenv("REDIS_URL", mesh.env["REDIS_URL"])
+    scripts.forget_topics()
+    yield mesh
+    connection.reset()
+    scripts.forget_topics()
+
+
+@contextmanager
+def errands(mesh: Mesh, topic: str, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+    """An agent process that serves the topic."""
+    with agents.process(topic, ERRANDS, *args, env=mesh.env) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Chromium without a window."""
+    if not CHROMIUM.exists():
+        why = f"no {CHROMIUM}: install Debian's chromium to run the browser tests"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture
+def new_page(chromium: Browser, mesh: Mesh) -> Iterator[NewPage]:
+    """Opens pages of somebody who has signed in; nothing may fail in their console."""
+    contexts: list[BrowserContext] = []
+    said: list[str] = []
+
+    def new(username: str = "", quiet: bool = True, **options: Any) -> Page:
+        options.setdefault("viewport", {"width": 1280, "height": 900})
+        context = chromium.new_context(base_url=mesh.url, **options)
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.goto("/login/")
+        page.get_by_label("Name").fill(username or mesh.username)
+        page.get_by_label("Password").fill(PASSWORD if username else mesh.password)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/")
+        if quiet:
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.on(
+                "console",
+                lambda line: said.append(line.text) if line.type == "error" else None,
+            )
+        return page
+
+    yield new
+    for context in contexts:
+        context.close()
+    assert said == [], "a script failed, or broke the content security policy"

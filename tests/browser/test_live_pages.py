@@ -1,0 +1,301 @@
+"""Pages that stay current by themselves, seen in a real browser on a real mesh."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import uuid
+from collections import Counter
+
+import pytest
+from playwright.sync_api import Page, expect
+
+import bus
+from tests.browser.conftest import Mesh, NewPage, errands
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+LIVE = re.compile("^live$")
+
+
+@pytest.fixture
+def topic(on_mesh: Mesh) -> str:
+    """A topic no other test uses; the mesh knows it already."""
+    name = f"pages-{uuid.uuid4().hex[:8]}"
+    bus.resume(name)
+    return name
+
+
+def is_live(page: Page) -> None:
+    expect(page.locator("#connection")).to_have_attribute("data-state", LIVE)
+
+
+def shown(page: Page) -> list[str]:
+    """The tasks of the rows on the page, the newest first."""
+    rows = page.locator("[data-live] tr[data-task]")
+    found: list[str] = rows.evaluate_all("rows => rows.map(row => row.dataset.task)")
+    return found
+
+
+def away(page: Page) -> None:
+    """The pointer elsewhere: under it nothing moves."""
+    page.mouse.move(2, 2)
+
+
+def test_results_fill_live_without_a_reload(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto("/results/")
+    is_live(page)
+    page.evaluate("window.sameDocument = true")
+    away(page)
+
+    with errands(mesh, topic):
+        ids = bus.enqueue_many(topic, [{"n": n} for n in range(120)])
+        expect(page.locator("tr[data-task]", has_text=topic)).to_have_count(
+            120, timeout=20_000
+        )
+
+    assert page.evaluate("window.sameDocument") is True
+    assert sorted(shown(page)[:120]) == sorted(ids)
+    entries = page.locator("tr[data-entry]").evaluate_all(
+        "rows => rows.map(row => row.dataset.entry.split('-').map(Number))"
+    )
+    assert entries == sorted(entries, reverse=True)
+
+
+def test_a_killed_agent_turns_late_and_then_gone(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto("/agents/")
+    is_live(page)
+    away(page)
+    agent_id = f"doomed-{topic}"
+
+    with errands(mesh, topic, "--agent-id", agent_id) as process:
+        row = page.locator("[data-live=agents] tr", has_text=agent_id)
+        expect(row).to_contain_text("idle", timeout=15_000)
+        process.kill()
+        expect(row).to_contain_text("late", timeout=5_000)
+        expect(row).to_contain_text("gone", timeout=5_000)
+
+
+def test_a_letter_appears_is_replayed_with_one_click_and_comes_back_with_its_history(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto(f"/dead/?topic={topic}")
+    is_live(page)
+    away(page)
+
+    with errands(mesh, topic):
+        task_id = bus.enqueue_task(topic, {"fail": 7})
+        row = page.locator(f"tr[data-task='{task_id}']")
+        expect(row).to_contain_text("cannot read page 7")
+        first = row.get_attribute("data-entry")
+        row.get_by_role("button", name="Replay").click()
+        again = page.locator(f"tr[data-task='{task_id}']:not([data-entry='{first}'])")
+        away(page)
+        expect(again).to_have_count(1)
+
+    expect(page.locator(f"tr[data-task='{task_id}']")).to_have_count(1)
+    again.get_by_role("link").first.click()
+    expect(page.get_by_text("First life")).to_be_visible()
+    expect(page.get_by_text("After replay 1")).to_be_visible()
+    assert len(bus.get_dead(task_id, topic).attempts) == 2
+
+
+def test_a_letter_that_somebody_else_replays_leaves_the_page(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        task_id = bus.enqueue_task(topic, {"fail": 8})
+        wait_until(lambda: bus.stats(topic)["dead"] == 1, 10)
+    page = new_page()
+    page.goto(f"/dead/?topic={topic}")
+    row = page.locator(f"tr[data-task='{task_id}']")
+    expect(row).to_have_count(1)
+    is_live(page)
+
+    bus.replay(task_id, topic)
+
+    expect(row).to_have_count(0)
+
+
+def test_a_viewer_cannot_replay(mesh: Mesh, topic: str, new_page: NewPage) -> None:
+    page = new_page("vera", quiet=False)  # the refusal below is told in the console
+    with errands(mesh, topic):
+        old = bus.enqueue_task(topic, {"fail": 1})
+        wait_until(lambda: bus.stats(topic)["dead"] == 1, 10)
+        page.goto(f"/dead/?topic={topic}")
+        is_live(page)
+        away(page)
+        new = bus.enqueue_task(topic, {"fail": 2})
+        expect(page.locator(f"tr[data-task='{new}']")).to_be_visible()
+    expect(page.locator(f"tr[data-task='{old}']")).to_be_visible()
+    expect(page.get_by_role("button", name="Replay")).to_have_count(0)
+
+    status = page.evaluate(
+        """async (url) => {
+          const token = document.querySelector("[name=csrfmiddlewaretoken]").value;
+          const body = new URLSearchParams({csrfmiddlewaretoken: token});
+          return (await fetch(url, {method: "POST", body})).status;
+        }""",
+        f"/dead/{old}/replay?topic={topic}",
+    )
+
+    assert status == 403
+    assert bus.get_task(old, topic).state == "dead"
+
+
+def test_a_restart_of_the_server_under_the_page_shows_every_result_once(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page(quiet=False)  # sockets that fail are told in the console
+    ids = []
+    with errands(mesh, topic):
+        ids += bus.enqueue_many(topic, range(30))
+        wait_until(lambda: bus.stats(topic)["done"] == 30, 10)
+        page.goto(f"/results/?topic={topic}")
+        is_live(page)
+        page.evaluate("window.sameDocument = true")
+        away(page)
+        before = mesh.child("web")
+        os.kill(before, signal.SIGTERM)
+        expect(page.locator("#connection")).not_to_have_attribute("data-state", LIVE)
+        ids += bus.enqueue_many(topic, range(30, 150))
+        wait_until(lambda: bus.stats(topic)["done"] == 150, 10)
+        expect(page.locator("#connection")).to_have_attribute(
+            "data-state", LIVE, timeout=40_000
+        )
+        ids += bus.enqueue_many(topic, range(150, 200))
+        expect(page.locator("tr[data-task]")).to_have_count(200, timeout=20_000)
+
+    assert mesh.child("web") != before
+    assert page.evaluate("window.sameDocument") is True
+    assert Counter(shown(page)) == Counter(ids)
+    expect(page.locator("tr.gap")).to_have_count(0)
+
+
+def test_rows_do_not_move_under_the_pointer(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        bus.enqueue_many(topic, range(5))
+        wait_until(lambda: bus.stats(topic)["done"] == 5, 10)
+        page = new_page()
+        page.goto(f"/results/?topic={topic}")
+        is_live(page)
+        before = shown(page)
+        page.locator("tr[data-task]").nth(2).hover()
+        bus.enqueue_many(topic, range(5, 12))
+        bar = page.get_by_role("button", name="7 new · show")
+        expect(bar).to_be_visible()
+        assert shown(page) == before
+
+        bar.click()
+        expect(page.locator("tr[data-task]")).to_have_count(12)
+        expect(bar).to_be_hidden()
+
+
+def test_a_paused_page_stands_still_until_it_is_resumed(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        bus.enqueue_task(topic, 0)
+        wait_until(lambda: bus.stats(topic)["done"] == 1, 10)
+        page = new_page()
+        page.goto(f"/results/?topic={topic}")
+        is_live(page)
+        page.get_by_role("button", name="Pause").click()
+        away(page)
+        bus.enqueue_many(topic, range(1, 4))
+        expect(page.get_by_role("button", name="3 new · show")).to_be_visible()
+        expect(page.locator("tr[data-task]")).to_have_count(1)
+
+        page.get_by_role("button", name="Resume").click()
+        expect(page.locator("tr[data-task]")).to_have_count(4)
+
+
+def test_without_sockets_the_page_is_read_again_every_few_seconds(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        bus.enqueue_task(topic, 0)
+        wait_until(lambda: bus.stats(topic)["done"] == 1, 10)
+        page = new_page(quiet=False)
+        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        page.goto(f"/results/?topic={topic}")
+        away(page)
+        expect(page.locator("#connection")).to_have_attribute("data-state", "polling")
+        bus.enqueue_many(topic, range(1, 6))
+
+        expect(page.locator("tr[data-task]")).to_have_count(6, timeout=12_000)
+
+
+def test_signing_out_ends_the_live_page(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page(quiet=False)
+    page.goto("/results/")
+    is_live(page)
+
+    page.context.clear_cookies()
+    os.kill(mesh.child("web"), signal.SIGTERM)
+
+    chip = page.locator("#connection")
+    expect(chip).to_have_attribute("data-state", "offline", timeout=40_000)
+    expect(chip).to_contain_text("Signed out")
+
+
+def test_counts_and_tiles_stay_current(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    bus.enqueue_task(topic, 1)
+    page = new_page()
+    page.goto("/topics/")
+    is_live(page)
+    away(page)
+    row = page.locator("[data-live=topics] tr", has_text=topic)
+    expect(row.locator("[data-label=Waiting]")).to_have_text("1")
+
+    bus.enqueue_many(topic, range(41))
+
+    expect(row.locator("[data-label=Waiting]")).to_have_text("42")
+
+
+def test_what_others_wrote_is_text_and_nothing_else(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto("/results/")
+    is_live(page)
+    away(page)
+    evil = "</td><img src=x onerror=document.title='owned'><script>alert(1)</script>"
+
+    with errands(mesh, topic):
+        task_id = bus.enqueue_task(topic, evil)
+        row = page.locator(f"tr[data-task='{task_id}']")
+        expect(row).to_contain_text("onerror")
+
+    assert row.locator("img, script").count() == 0
+    assert "owned" not in page.title()
+
+
+def test_pages_work_without_a_script(mesh: Mesh, topic: str, new_page: NewPage) -> None:
+    with errands(mesh, topic):
+        done = bus.enqueue_task(topic, 1)
+        dead = bus.enqueue_task(topic, {"fail": 3})
+        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 10)
+    page = new_page(java_script_enabled=False)
+
+    page.goto(f"/results/?topic={topic}")
+    expect(page.locator(f"tr[data-task='{done}']")).to_be_visible()
+    page.goto(f"/dead/?topic={topic}")
+    page.locator(f"tr[data-task='{dead}']").get_by_role("button", name="Replay").click()
+
+    wait_until(lambda: bus.get_task(dead, topic).state == "waiting", 5)
