@@ -9,6 +9,7 @@ A cache that cannot be reached is an empty one: it delays an answer, never preve
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ class Answer:
 async def recall(digest: str) -> Answer | None:
     """The answer kept under this digest, None where there is none to be had."""
     try:
-        kept = await cache.aget(_slot(digest))
+        # Not `aget`: it would run in the thread of whichever request began the flight,
+        # which may be over by now.
+        kept = await asyncio.to_thread(cache.get, _slot(digest))
     except _AILING as exc:
         log.warning("the answer cache cannot be read: %s", type(exc).__name__)
         return None
@@ -57,7 +60,9 @@ async def keep(digest: str, lines: Sequence[bytes]) -> None:
     text = b"\n".join(lines).decode()
     kept = {"digest": digest, "at": int(time.time()), "text": text}
     try:
-        await cache.aset(_slot(digest), kept, timeout=conf.OLLAMA_CACHE_TTL_S)
+        await asyncio.to_thread(
+            cache.set, _slot(digest), kept, timeout=conf.OLLAMA_CACHE_TTL_S
+        )
     except _AILING as exc:
         log.warning("the answer cache cannot be written: %s", type(exc).__name__)
 

@@ -141,6 +141,7 @@ def test_who_joined_gets_everything_when_the_first_caller_leaves(
 
         answer = joined.result(5)
     assert answer.json()["response"] == "onetwothree"
+    assert caller.ask().headers["X-Cache"] in ("JOIN", "HIT"), "it is kept, too"
     assert len(upstream.calls) == 1
     assert not upstream.calls[0].gone
 
