@@ -12,6 +12,7 @@ import redis
 
 from . import connection, errors, keys, messages, records, refusals, scripts
 
+STATES: Final = ("live", "idle", "late", "deaf", "draining", "gone")
 _TTL_MOST_S = 24 * 3600
 
 

@@ -195,6 +195,7 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "bus.api.schema.closed",
         "bus.api.schema.with_problems",
         "bus.api.schema.with_gateway",
     ],

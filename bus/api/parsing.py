@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from bus import messages
+from bus import agents, messages
 from bus.conf import conf
 from bus.tasks import Wanted
 
@@ -114,25 +114,34 @@ def nothing(value: Any) -> None:
 def topic_of(query: Mapping[str, str]) -> str:
     """The topic a list is asked of; Problem if there is none."""
     topic = query.get("topic")
-    if not topic:
+    if topic is None:
         raise _invalid([("?topic", "is missing: which topic?")])
     return topic
 
 
 def text_of(query: Mapping[str, str], name: str) -> str | None:
-    """A parameter as it stands; None where it is missing or empty."""
-    return query.get(name) or None
+    """A parameter as it stands; None where it is missing."""
+    return query.get(name)
 
 
 def group_of(query: Mapping[str, str]) -> str | None:
     """A failure's fingerprint, 16 hex digits: it becomes part of a key's name."""
     text = query.get("group")
-    if text and not _FINGERPRINT.fullmatch(text):
+    if text is not None and not _FINGERPRINT.fullmatch(text):
         raise _invalid([("?group", f"{text[:40]!r} is not a fingerprint")])
-    return text or None
+    return text
 
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def agent_state_of(query: Mapping[str, str]) -> str | None:
+    """A state of agents; None where none is named."""
+    text = query.get("state")
+    if text is not None and text not in agents.STATES:
+        known = ", ".join(agents.STATES)
+        raise _invalid([("?state", f"{text[:40]!r} is none of {known}")])
+    return text
 
 
 def count_of(query: Mapping[str, str]) -> int:
@@ -149,7 +158,7 @@ def count_of(query: Mapping[str, str]) -> int:
 
 def wait_of(query: Mapping[str, str]) -> float:
     """For how many seconds to wait, up to `WAIT_MAX_S`; 0 where nothing is said."""
-    text = query.get("wait") or "0"
+    text = query.get("wait", "0")
     try:
         wait_s = float(text) if len(text) < 20 else -1.0
     except ValueError:
@@ -163,7 +172,7 @@ def wait_of(query: Mapping[str, str]) -> float:
 def time_of(query: Mapping[str, str], name: str) -> int | None:
     """A time in ms since 1970 from ISO 8601 text with an offset."""
     text = query.get(name)
-    if not text:
+    if text is None:
         return None
     # A plus sign that was not escaped arrives as a space.
     when = _parsed_time(text.replace(" ", "+"))

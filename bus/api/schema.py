@@ -44,6 +44,16 @@ def with_problems(result: dict[str, Any], generator: Any, **_: Any) -> dict[str,
     return result
 
 
+def closed(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
+    """What is asked may have no members but those described."""
+    for name in _ASKED:
+        result["components"]["schemas"][name]["additionalProperties"] = False
+    return result
+
+
+_ASKED: Final = ("Batch", "Enqueue", "Heartbeat", "Registration", "Replay")
+
+
 def with_gateway(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
     """The gateway's call, which is no REST framework view: see `gateway.py`."""
     error = {"type": "object", "properties": {"error": {"type": "string"}}}

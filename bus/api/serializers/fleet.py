@@ -7,9 +7,11 @@ from typing import Final
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
+from bus import agents
+
 from .basics import NULL, OPTIONAL
 
-AGENT_STATES: Final = ["live", "idle", "late", "deaf", "draining", "gone"]
+AGENT_STATES: Final = list(agents.STATES)
 
 
 class Registration(s.Serializer):

@@ -17,9 +17,18 @@ def _in_query(name: str, text: str, kind: Any = str, **more: Any) -> OpenApiPara
     return OpenApiParameter(name, kind, "query", description=text, **more)
 
 
-TOPIC: Final = _in_query("topic", "Which topic.", required=True)
+def _shaped(pattern: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern, **more}
+
+
+_TOPIC: Final = _shaped(r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$")
+_ENTRY: Final = _shaped("^[0-9]{1,19}-[0-9]{1,19}$")
+
+TOPIC: Final = _in_query("topic", "Which topic.", _TOPIC, required=True)
 TOPIC_OPTIONAL: Final = _in_query(
-    "topic", "Which topic; without it all are asked. Links carry it: it is quicker."
+    "topic",
+    "Which topic; without it all are asked. Links carry it: it is quicker.",
+    _TOPIC,
 )
 STATE: Final = _in_query("state", "Only tasks in this state.", enum=STATES)
 AGENT_STATE: Final = _in_query("state", "Only agents in this state.", enum=AGENT_STATES)
@@ -29,25 +38,33 @@ COUNT: Final = _in_query(
     {"type": "integer", "minimum": 1, "maximum": 1000},
     default=50,
 )
-CURSOR: Final = _in_query("cursor", "`next` of the page before.")
-AFTER: Final = _in_query("after", "An entry id: only newer rows, the oldest first.")
-BEFORE: Final = _in_query("before", "An entry id: only older rows.")
+CURSOR: Final = _in_query(
+    "cursor", "`next` of the page before.", _shaped("^[A-Za-z0-9_-]+$")
+)
+AFTER: Final = _in_query(
+    "after", "An entry id: only newer rows, the oldest first.", _ENTRY
+)
+BEFORE: Final = _in_query("before", "An entry id: only older rows.", _ENTRY)
 WAIT: Final = _in_query(
     "wait",
     "Seconds to wait for its end.",
     {"type": "number", "minimum": 0, "maximum": conf.WAIT_MAX_S},
 )
-GROUP: Final = _in_query("group", "Only letters with this `fingerprint`.")
+GROUP: Final = _in_query(
+    "group", "Only letters with this `fingerprint`.", _shaped("^[0-9a-f]{16}$")
+)
 ERROR: Final = _in_query("error", "Only letters whose error says this, in any case.")
 SINCE: Final = _in_query("since", "Died at this time or later.", OpenApiTypes.DATETIME)
 UNTIL: Final = _in_query("until", "Died before this time.", OpenApiTypes.DATETIME)
 TASK_ID: Final = OpenApiParameter("task_id", OpenApiTypes.UUID, "path")
-AGENT_ID: Final = OpenApiParameter("agent_id", str, "path")
-TOPIC_IN_PATH: Final = OpenApiParameter("topic", str, "path")
+AGENT_ID: Final = OpenApiParameter(
+    "agent_id", _shaped("^[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}$"), "path"
+)
+TOPIC_IN_PATH: Final = OpenApiParameter("topic", _TOPIC, "path")
 IDEMPOTENCY_KEY: Final = OpenApiParameter(
     "Idempotency-Key",
-    str,
+    _shaped("^[ -~]+$", minLength=1, maxLength=255),
     "header",
-    description="1 to 255 printable characters that name this task for a day or more: "
-    "the same key again is the same task.",
+    description="1 to 255 printable characters (240 for a batch) that name this task "
+    "for a day or more: the same key again is the same task.",
 )

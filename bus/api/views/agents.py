@@ -40,7 +40,7 @@ class AgentViewSet(MeshViewSet):
     def list(self, request: Any) -> Response:
         """Live agents by id, then those that are gone."""
         query = request.query_params
-        state = parsing.text_of(query, "state")
+        state = parsing.agent_state_of(query)
         rows = [row for row in agents.overview() if state in (None, row["state"])]
         found, after = lists.page(
             rows,
