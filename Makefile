@@ -8,9 +8,9 @@ VENV := .venv/bin/python
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
-	@echo '  Options go through ARGS, as in: make run ARGS="--agents 4"'
+	@echo '  Options go through ARGS, as in: make run PORT=9000 ARGS="--agents 4"'
 
-run: venv ## run the mesh here: server, agents; Ctrl-C stops all
+run: venv ## run the mesh here: Valkey, web server, agents; Ctrl-C stops all
 	@$(VENV) manage.py up $(ARGS)
 
 demo: venv ## send the standard library through two agents, show what comes back
