@@ -16,7 +16,7 @@ import redis.asyncio
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, lines, scripts, timeline, wire
+from bus import errors, janitor, keys, lines, ratelimit, scripts, timeline, wire
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -218,6 +218,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     scripts.run("drop_consumer", test_topic, [GROUP, "nobody"])
     scripts.run("ends", test_topic, ["0-0", 10])
     bus.stats(test_topic)
+    ratelimit.take("fence", 1, 1)
     for state in ("running", "waiting", "delayed", None):
         bus.list_tasks(test_topic, state)
     for task in bus.list_tasks(test_topic)[0]:
