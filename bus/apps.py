@@ -51,7 +51,7 @@ def gateway_makes_sense(**_: Any) -> list[checks.CheckMessage]:
         good = False
     if not good:
         hint = "It looks like http://127.0.0.1:11434, with the scheme."
-        text = f"OLLAMA_BASE_URL {address!r} is not the address of a server."
+        text = "OLLAMA_BASE_URL is not the address of a server."  # may hold a password
         found.append(checks.Error(text, hint=hint, id="bus.E001"))
     mode = getattr(settings, "MESH_OLLAMA_CACHE", "off")
     if mode not in CACHE_MODES:
