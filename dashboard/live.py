@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import bus
 from dashboard import paging
 
 Row = dict[str, Any]
+# The first frame of a socket holds 64 KiB. What is left out is told from then on.
+_CURSORS_MOST: Final = 400
 
 
 def state(
@@ -22,11 +24,15 @@ def state(
     A topic that had nothing when its counts were read starts at the beginning: what
     came since is not on the page. `topics` is None for all, also those that come later.
     """
-    after = {}
-    for row in facts:
-        name = row["topic"]
-        if results is not None and (name in results.heads or not row["results"]):
-            after[bus.result_stream(name)] = results.heads.get(name, "0-0")
-        if dead is not None and (name in dead.heads or not row["dead"]):
-            after[bus.dead_stream(name)] = dead.heads.get(name, "0-0")
+    after: dict[str, str] = {}
+    for page, stream, count in (
+        (results, bus.result_stream, "results"),
+        (dead, bus.dead_stream, "dead"),
+    ):
+        if page is not None:
+            after |= {stream(name): head for name, head in page.heads.items()}
+            empty = [row["topic"] for row in facts if not row[count]]
+            after |= {
+                stream(name): "0-0" for name in empty[: _CURSORS_MOST - len(after)]
+            }
     return {"after": after, "topics": [topic] if topic else None}
