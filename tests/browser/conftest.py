@@ -28,10 +28,18 @@ ERRANDS = "tests.support.errands:run"
 
 try:
     from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+    NewPage = Callable[..., Page]
 except ModuleNotFoundError:
-    collect_ignore_glob = ["test_*.py"]
     if os.environ.get("CI") == "true":
         raise
+    collect_ignore_glob = ["test_*.py"]
+    MISSING = "playwright is not installed: pip install -r tests/requirements.txt"
+
+    def pytest_terminal_summary(terminalreporter: Any) -> None:
+        """Say that they were left out: nobody should take silence for success."""
+        terminalreporter.section("browser tests were left out")
+        terminalreporter.write_line(MISSING)
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,6 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
-
-
-NewPage = Callable[..., Page]
 
 
 @pytest.fixture
