@@ -78,7 +78,7 @@ def _look(
 
 def _dead(topic: str, after: str, count: int) -> tuple[list[Task], str]:
     with refusals.guard():
-        top = f"({after}" if after else "+"
+        top = keys.below(after) if after else "+"
         key = keys.dead_stream(topic)
         rows = connection.reader().xrevrange(key, top, "-", count=count)
     found = [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
@@ -117,7 +117,7 @@ def _opened(cursor: str | None, topic: str, state: str | None) -> tuple[int, str
                 raise wrong
             if keys.check_task_id(task_id) != task_id:
                 raise wrong
-        elif after and keys.check_entry(after) != after:
+        elif after and (keys.check_entry(after) != after or after in keys.EDGES):
             raise wrong
     except (
         AttributeError,

@@ -66,7 +66,7 @@ def list_dead(topic: str, count: int = 50, before: str = "+") -> list[DeadLetter
     key = keys.dead_stream(topic)
     keys.check_count(count)
     if before != "+":
-        before = f"({keys.check_entry(before)}"
+        before = keys.below(keys.check_entry(before))
     with refusals.guard():
         rows = connection.reader().xrevrange(key, before, "-", count=count)
     return [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
@@ -76,7 +76,7 @@ def dead_after(topic: str, after: str, count: int = 100) -> list[DeadLetter]:
     """Letters newer than entry id `after`, oldest first."""
     key = keys.dead_stream(topic)
     with refusals.guard():
-        rows = connection.reader().xrange(key, f"({after}", "+", count=count)
+        rows = connection.reader().xrange(key, keys.above(after), "+", count=count)
     return [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
 
 

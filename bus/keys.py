@@ -105,6 +105,22 @@ def check_entry(entry_id: str) -> str:
     return f"{int(ms)}-{int(seq)}"
 
 
+_FIRST: Final = "0-0"
+_LAST: Final = f"{2**64 - 1}-{2**64 - 1}"
+# No entry ever has one of these; the server refuses to go on behind the edge itself.
+EDGES: Final = frozenset({_FIRST, _LAST})
+
+
+def above(entry_id: str) -> str:
+    """Where a range begins that holds what is newer than an entry."""
+    return entry_id if entry_id == _LAST else f"({entry_id}"
+
+
+def below(entry_id: str) -> str:
+    """Where a range ends that holds what is older than an entry."""
+    return entry_id if entry_id == _FIRST else f"({entry_id}"
+
+
 def check_count(count: int, most: int = 100_000) -> int:
     """How many entries somebody asks for, or InvalidOption."""
     whole = isinstance(count, int) and not isinstance(count, bool)

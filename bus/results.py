@@ -56,8 +56,8 @@ def page(
     """
     key = keys.result_stream(topic)
     keys.check_count(count, 1_000)
-    low = "-" if after is None else f"({keys.check_entry(after)}"
-    high = "+" if before is None else f"({keys.check_entry(before)}"
+    low = "-" if after is None else keys.above(keys.check_entry(after))
+    high = "+" if before is None else keys.below(keys.check_entry(before))
     with refusals.guard():
         client = connection.reader()
         if after is None:
@@ -85,7 +85,7 @@ def results_after(
     with refusals.guard():
         client = connection.reader()
         if not block_ms:
-            rows = client.xrange(key, f"({after}", "+", count=count)
+            rows = client.xrange(key, keys.above(after), "+", count=count)
             return [_row(row) for row in rows]
         reply = connection.waiter().execute_command(
             "XREAD", "COUNT", count, "BLOCK", min(block_ms, 2000), "STREAMS", key, after

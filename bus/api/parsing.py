@@ -75,9 +75,10 @@ def batch(value: Any) -> list[Any]:
 
 def batch_key(key: str | None) -> str | None:
     """The Idempotency-Key of a batch; Problem for one that its tasks cannot have."""
-    if key is not None and not 0 < len(key) <= KEY_IN_BATCH_MOST:
-        said = f"Idempotency-Key of a batch is not 1 to {KEY_IN_BATCH_MOST} characters"
-        raise Problem("invalid_option", said)
+    fits = key is None or (0 < len(key) <= KEY_IN_BATCH_MOST and key.isprintable())
+    if not fits:
+        said = f"is not 1 to {KEY_IN_BATCH_MOST} printable characters"
+        raise Problem("invalid_option", f"Idempotency-Key of a batch {said}")
     return key
 
 
@@ -198,6 +199,8 @@ def _number(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON knows one kind of number: 2.0 is 2
     return value if isinstance(value, int) and not isinstance(value, bool) else ...
 
 

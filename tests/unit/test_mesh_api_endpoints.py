@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import uuid
 from typing import Any
@@ -257,7 +258,7 @@ def test_a_batch_sent_again_with_its_key_is_the_same_batch(test_topic: str) -> N
     assert bus.stats(test_topic)["backlog"] == 150
 
 
-@pytest.mark.parametrize("key", ["", "x" * 241])
+@pytest.mark.parametrize("key", ["", "x" * 241, "a\tb"])
 def test_an_odd_key_refuses_a_batch_whole(redis_client: redis.Redis, key: str) -> None:
     body = {"tasks": [{"topic": "batch", "task": 1}]}
 
@@ -365,6 +366,36 @@ def test_a_bad_query_is_refused(
         assert response.status_code == 200
     else:
         problem(response, 422, code)
+
+
+EDGES = ["0-0", f"{2**64 - 1}-{2**64 - 1}"]
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_the_edges_of_a_stream_are_places_like_others(
+    test_topic: str, edge: str
+) -> None:
+    client = api()
+    send(client, test_topic)
+    finish(test_topic)
+    a_dead_one(client, test_topic)
+
+    before = client.get("results", topic=test_topic, before=edge).json()["results"]
+    after = client.get("results", topic=test_topic, after=edge).json()["results"]
+    cursor = _cursor([*map(int, edge.split("-")), "a"])
+    letters = client.get("dead", topic=test_topic, cursor=cursor)
+
+    assert (len(before), len(after)) == ((0, 1) if edge == "0-0" else (1, 0))
+    assert letters.status_code == (200 if edge == "0-0" else 422)
+    for place in range(6):
+        odd = _cursor([test_topic, None, place, edge])
+        response = client.get("tasks", topic=test_topic, cursor=odd)
+        problem(response, 422, "invalid_option")
+
+
+def _cursor(value: Any) -> str:
+    text = base64.urlsafe_b64encode(json.dumps(value).encode())
+    return text.decode().rstrip("=")
 
 
 def test_results_can_be_followed_without_a_gap(test_topic: str) -> None:

@@ -14,7 +14,9 @@ class Enqueue(s.Serializer):
     topic = s.RegexField(r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$", max_length=64)
     task = AnyJSON(help_text="The payload: any JSON up to 256 KiB.")
     id = s.UUIDField(**OPTIONAL, help_text="Chosen by you: the same id is one task.")
-    delay_s = s.FloatField(**OPTIONAL, min_value=0, help_text="Not with run_at.")
+    delay_s = s.FloatField(
+        **OPTIONAL, min_value=0, max_value=316224000, help_text="Not with run_at."
+    )
     run_at = s.DateTimeField(**OPTIONAL, help_text="When to start; not with delay_s.")
     max_attempts = s.IntegerField(**OPTIONAL, min_value=1, max_value=1000)
     timeout_s = s.FloatField(**OPTIONAL, max_value=604800, help_text="Above 0.")
