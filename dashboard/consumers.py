@@ -204,8 +204,8 @@ class _Teller:
                 {**row, "topics": list(filter(may, row["topics"]))}
                 for row in now.agents
             ]
-        elif self._principal.topics:
-            return ""  # sums over topics of others
+        elif name == painting.SAYS or self._principal.topics:
+            return ""  # words of a page; sums over topics of others
         else:
             told["totals"] = now.totals
         return orjson.dumps(told).decode()

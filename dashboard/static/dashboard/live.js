@@ -207,6 +207,7 @@
     agents({ html }) { this.region("agents", html); },
     topics({ html }) { this.region("topics", html); },
     tiles({ html }) { this.region("tiles", html); },
+    says({ html }) { this.region("says", html); },
     live() { link.isLive(); },
     bus({ up }) { show(up ? "live" : "reconnecting", up ? "Live" : "Redis does not answer"); },
     error({ detail }) { link.why = detail; },
