@@ -18,7 +18,7 @@ import uvicorn
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from . import conf, errors, feed
+from . import conf, errors, feed, heads
 
 log = logging.getLogger("bus.web")
 
@@ -106,12 +106,13 @@ def serve(listener: socket.socket) -> NoReturn:
         signal.signal(number, _leave)
     _allow_connections()
     # Anybody can cause a 4xx, as often as he likes; the log is for what we do wrong.
-    logging.getLogger("django.request").setLevel(logging.ERROR)
+    for name in ("django.request", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     proxies = list(conf.conf.TRUSTED_PROXIES)
     config = uvicorn.Config(
         import_string(settings.ASGI_APPLICATION),
         interface="asgi3",
-        http="httptools",
+        http=heads.BoundedHeads,
         ws="websockets-sansio",
         ws_max_size=SOCKET_MESSAGE_MAX_BYTES,
         ws_ping_interval=PING_S,
@@ -119,7 +120,6 @@ def serve(listener: socket.socket) -> NoReturn:
         ws_per_message_deflate=False,  # costs more, per frame and socket, than it saves
         lifespan="on",
         log_config=None,
-        log_level=logging.WARNING,
         access_log=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,

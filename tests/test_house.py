@@ -46,6 +46,7 @@ FLOORS: list[set[str]] = [
         "child",
         "conf",
         "errors",
+        "heads",
         "lines",
         "quiet",
         "recent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -391,6 +392,22 @@ def test_a_host_that_is_not_ours_is_told_in_a_line(
     said = rest(mesh)
     assert "evil.example" in said
     assert "Traceback" not in said
+
+
+def test_a_head_without_end_is_refused(
+    serving: tuple[subprocess.Popen[str], Session],
+) -> None:
+    _, session = serving
+    host, _, port = session.kept["url"].removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as line:
+        line.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1_000):  # 100 MB, if it took them
+                line.sendall(b"a" * 100_000)
+            pytest.fail("it took 100 MB of one header")
+
+    answer = session.http.get("/login/", headers={"X": "a" * 30_000})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("fd", ["0", "777"])
