@@ -49,6 +49,7 @@ class _Defaults:
     BODY_MAX_BYTES: int = 1024 * 1024
     BATCH_MAX_BYTES: int = 8 * 1024 * 1024
     BATCH_MAX_TASKS: int = 1_000
+    BODIES_MAX_BYTES: int = 256 * 1024 * 1024  # of all requests in a process at once
     BODY_TIMEOUT_S: float = 30.0  # for a body to arrive
     WAIT_MAX_S: float = 60.0  # of `GET tasks/{id}?wait=`
     # Calls per token or user; hot are enqueue and heartbeat. Wrong tokens per address.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import orjson
 
@@ -17,7 +17,7 @@ from bus.conf import conf
 
 from . import jsontext
 from .parsers import body_limit
-from .problems import MEDIA_TYPE, Problem
+from .problems import MEDIA_TYPE, Problem, later
 from .schema import PREFIX
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -27,6 +27,7 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 _URL_MOST: Final = 8 * 1024
 _HEADERS_MOST: Final = 100
 _HEAD_MOST: Final = 32 * 1024
+_AGAIN_S: Final = 1.0
 _BATCH: Final = f"{PREFIX}/enqueue/batch"
 _GATEWAY: Final = f"{PREFIX}/ollama/"
 
@@ -38,26 +39,27 @@ def bounded(app: App) -> App:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        try:
-            _check_head(scope)
-            length = _length(scope["headers"])
-            if length == 0:
-                await app(scope, receive, send)
+        with _Share() as share:
+            try:
+                _check_head(scope)
+                length = _length(scope["headers"])
+                if length == 0:
+                    await app(scope, receive, send)
+                    return
+                limit = body_limit(scope["path"] == _BATCH)
+                if length is not None and length > limit:
+                    raise jsontext.too_large(limit)
+                async with asyncio.timeout(conf.BODY_TIMEOUT_S):
+                    body = await _read(receive, limit, share)
+            except Problem as problem:
+                await _refuse(scope, send, problem)
                 return
-            limit = body_limit(scope["path"] == _BATCH)
-            if length is not None and length > limit:
-                raise jsontext.too_large(limit)
-            async with asyncio.timeout(conf.BODY_TIMEOUT_S):
-                body = await _read(receive, limit)
-        except Problem as problem:
-            await _refuse(scope, send, problem)
-            return
-        except TimeoutError:
-            said = f"the body did not arrive within {conf.BODY_TIMEOUT_S:g} s"
-            await _refuse(scope, send, Problem("request_timeout", said))
-            return
-        if body is not None:  # else the client is gone
-            await app(_with_length(scope, len(body)), _replay(body, receive), send)
+            except TimeoutError:
+                said = f"the body did not arrive within {conf.BODY_TIMEOUT_S:g} s"
+                await _refuse(scope, send, Problem("request_timeout", said))
+                return
+            if body is not None:  # else the client is gone
+                await app(_with_length(scope, len(body)), _replay(body, receive), send)
 
     return outer
 
@@ -87,7 +89,34 @@ def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     return length
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
+class _Share:
+    """What one request takes of the memory that bodies may have in this process.
+
+    They are read before anybody knows whose they are: without a bound on their sum a
+    stranger with enough connections could fill the memory.
+    """
+
+    _all_bytes: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def __enter__(self) -> _Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _Share._all_bytes -= self._bytes
+
+    def grow(self, size: int) -> None:
+        """Hold `size` bytes more; Problem where no more may be held."""
+        if _Share._all_bytes + size > conf.BODIES_MAX_BYTES:
+            said = "too many bodies of requests are on their way, please try again"
+            raise later("overloaded", said, _AGAIN_S, outcome="not_written")
+        _Share._all_bytes += size
+        self._bytes += size
+
+
+async def _read(receive: Receive, limit: int, share: _Share) -> bytes | None:
     """The whole body; None if the client went away. Problem beyond the limit."""
     parts: list[bytes] = []
     size = 0
@@ -99,6 +128,7 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
         size += len(part)
         if size > limit:
             raise jsontext.too_large(limit)
+        share.grow(len(part))
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
@@ -130,12 +160,17 @@ async def _refuse(scope: Any, send: Send, problem: Problem) -> None:
     document: Any = problem.document()
     kind = MEDIA_TYPE
     if scope["path"].startswith(_GATEWAY):
-        document, kind = {"error": problem.detail}, "application/json"
+        document = {"error": problem.detail, **problem.extra}
+        kind = "application/json"
     body = orjson.dumps(document)
     headers = [
         (b"content-type", kind.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *(
+            (name.lower().encode(), text.encode())
+            for name, text in problem.headers.items()
+        ),
     ]
     start = {"type": "http.response.start", "status": problem.status}
     await send({**start, "headers": headers})

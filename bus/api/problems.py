@@ -63,6 +63,7 @@ KINDS: Final[dict[str, Kind]] = {
     "upstream_error": Kind(502, "The model server failed", "yes, later"),
     "upstream_busy": Kind(503, "The model server is busy", "yes, after Retry-After"),
     "upstream_timeout": Kind(504, "The model server took too long", "yes, later"),
+    "overloaded": Kind(503, "The mesh has too much to do", "yes, after Retry-After"),
     "bus_unavailable": Kind(503, "Redis does not answer", "yes, after Retry-After"),
     "outcome_unknown": Kind(503, "The answer of Redis was lost", _SAME),
 }
