@@ -106,6 +106,10 @@ class Item:
             text = self._made[name] = make(self)
         return text
 
+    def has(self, name: str) -> bool:
+        """Whether that has been made already."""
+        return name in self._made
+
     def row(self) -> dict[str, Any]:
         """A result row with `entry_id` and `topic`; raw fields if it is none of ours.
 
