@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from django.contrib.auth import authenticate
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from pytest_django import Settings
 
-from bus import credentials, folder, health, web
+from bus import accounts, credentials, folder, health, models, roles, web
 
 pytestmark = pytest.mark.django_db
 
@@ -87,3 +88,41 @@ def test_secrets_are_not_in_a_repr() -> None:
 
     assert kept.password not in repr(kept)
     assert kept.token not in repr(kept)
+
+
+@pytest.mark.parametrize("file_of_elsewhere", [False, True])
+def test_the_admin_of_somebody_else_is_left_alone(file_of_elsewhere: bool) -> None:
+    """Folders may share a database; `admin` may be a person's account there."""
+    if file_of_elsewhere:
+        credentials.ensure("http://127.0.0.1:1")
+        models.Token.objects.all().delete()
+    person = accounts.ensure_user("admin", roles.ADMIN, "a person's password")
+
+    kept, _ = credentials.ensure("http://127.0.0.1:1")
+
+    person.refresh_from_db()
+    assert person.check_password("a person's password")
+    assert kept.username.startswith("admin-")
+    assert authenticate(username=kept.username, password=kept.password)
+
+
+def test_a_deleted_file_resets_our_own_admin() -> None:
+    first, _ = credentials.ensure("http://127.0.0.1:1")
+    credentials.path().unlink()
+
+    second, made = credentials.ensure("http://127.0.0.1:1")
+
+    assert (made, second.username) == (True, "admin")
+    assert authenticate(username="admin", password=second.password)
+    assert not authenticate(username="admin", password=first.password)
+    assert models.Token.objects.count() == 1
+
+
+def test_a_revoked_token_is_replaced_and_its_admin_kept() -> None:
+    first, _ = credentials.ensure("http://127.0.0.1:1")
+    models.Token.objects.all().delete()
+
+    second, made = credentials.ensure("http://127.0.0.1:1")
+
+    assert (made, second.username) == (True, first.username)
+    assert second.token != first.token
