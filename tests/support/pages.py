@@ -75,6 +75,8 @@ class _Parser(HTMLParser):
         for name in ("src", "href", "action"):
             if re.match(r"(?i)(https?:)?//|javascript:|data:", found.get(name) or ""):
                 seen.wrong.append(f"<{tag}> leads to {found[name]}")
+        if tag == "h1":
+            seen.headings.append("")
         if tag == "html":
             seen.lang = found.get("lang") or ""
         if found.get("id"):
@@ -100,7 +102,7 @@ class _Parser(HTMLParser):
         if self._open[-1:] == ["title"]:
             self.seen.title += data
         if "h1" in self._open:
-            self.seen.headings.append(data)
+            self.seen.headings[-1] += data
         if self._open[-1:] not in (["script"], ["style"]):
             self.seen.text += data
 
@@ -109,7 +111,7 @@ class _Parser(HTMLParser):
         seen = self.seen
         if self._open:
             seen.wrong.append(f"left open: {self._open}")
-        if len(seen.headings) != 1:
+        if len(list(filter(str.strip, seen.headings))) != 1:
             seen.wrong.append(f"headings of the first level: {seen.headings}")
         if not seen.title.strip() or not seen.lang:
             seen.wrong.append("no title or no language")
