@@ -150,18 +150,27 @@ def dead_groups(topic: str) -> list[dict[str, Any]]:
     return sorted(groups, key=lambda group: -group["count"])
 
 
-def replay(task_id: str, topic: str | None = None, *, payload: Any = ...) -> str:
+def replay(
+    task_id: str,
+    topic: str | None = None,
+    *,
+    payload: Any = ...,
+    entry_id: str | None = None,
+) -> str:
     """Put a dead letter back to work in its next epoch; the task's id.
 
     Its attempts start from zero, its history is kept. Of any number of concurrent
     replays exactly one succeeds, the others raise NotDead. A `payload` replaces the
-    original one. Without `topic` all are asked; DeadLetterNotFound if none knows it.
+    original one; `entry_id` is the letter that was seen, NotDead if it is another one
+    by now. Without `topic` all are asked; DeadLetterNotFound if none knows it.
     """
     topic = _topic_of(task_id, topic)
     task_id = keys.check_task_id(task_id)
     mark = secrets.token_hex(4)
     while True:
         letter = _letter_or_not_dead(topic, task_id)
+        if entry_id not in (None, letter.entry_id):
+            raise errors.NotDead(f"task {task_id} was replayed, and is dead again")
         body = _body(letter) if payload is ... else messages.encode(payload)
         options = records.without_option(letter.options, "q")
         args = [task_id, letter.entry_id, body, options, letter.epoch + 1, mark]

@@ -90,9 +90,14 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
             pipe.hmget(keys.named("minutes", keys.check_topic(topic)), fields)
         replies = pipe.execute() if topics else []
     over_share = (int(seconds) % 60 + int(micros) / 1e6) / 60
+    # Most minutes of most topics are empty: one object stands for them all.
+    empty = [Minute(stamp * 60_000) for stamp in stamps]
     found = {}
     for topic, texts in zip(topics, replies, strict=True):
-        minutes = tuple(map(_minute, stamps, texts))
+        minutes = tuple(
+            _minute(nothing, text) if text else nothing
+            for nothing, text in zip(empty, texts, strict=True)
+        )
         before, running = minutes[-2:]
         share = 1 - over_share
         found[topic] = Rates(
@@ -103,12 +108,11 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
     return found
 
 
-def _minute(stamp: int, text: str | None) -> Minute:
+def _minute(nothing: Minute, text: str) -> Minute:
     """A field of the ring; one left over from three hours ago counts nothing."""
-    at_ms = stamp * 60_000
-    written, *parts = (text or "-").split()
-    if written != str(stamp):
-        return Minute(at_ms)
+    written, *parts = text.split() or [""]
+    if written != str(nothing.at_ms // 60_000):
+        return nothing
     counts = {}
     spans: dict[str, Counter[int]] = {"w": Counter(), "r": Counter()}
     for part in parts:
@@ -118,4 +122,4 @@ def _minute(stamp: int, text: str | None) -> Minute:
             counts[_LETTERS[name]] = number
         elif bucket is not None and bucket < _BUCKETS and name[0] in spans:
             spans[name[0]][bucket] = number
-    return Minute(at_ms, waits=spans["w"], runs=spans["r"], **counts)
+    return Minute(nothing.at_ms, waits=spans["w"], runs=spans["r"], **counts)

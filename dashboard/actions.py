@@ -35,10 +35,8 @@ def replay(request: Any, task_id: str) -> HttpResponse:
     topic = _topic(request)
     try:
         letter = bus.get_dead(task_id, topic)
-        seen = request.POST.get("entry")
-        if seen and seen != letter.entry_id:
-            raise errors.NotDead("it was replayed, and is dead again")
-        bus.replay(letter.id, letter.topic)
+        seen = request.POST.get("entry") or letter.entry_id
+        bus.replay(letter.id, letter.topic, entry_id=seen)
     except (errors.NotDead, errors.DeadLetterNotFound):
         # Known, but no letter: the first click of two, or somebody else's.
         task = bus.get_task(task_id, topic)

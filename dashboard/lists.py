@@ -174,7 +174,7 @@ def _opened(cursor: str, legs: list[tuple[str, str]]) -> tuple[int, str | None]:
 def held_by(agent: Row) -> list[Task]:
     """What an agent runs now, among the first tasks that run in each of its topics."""
     found = []
-    for topic in agent["topics"][:_AGENT_TOPICS]:
+    for topic in _topics_of(agent):
         running, _ = bus.list_tasks(topic, "running", _AGENT_LOOK)
         found += [task for task in running if task.agent == agent["agent_id"]]
     return found
@@ -183,10 +183,17 @@ def held_by(agent: Row) -> list[Task]:
 def done_by(agent: Row, most: int = 20) -> list[Row]:
     """What an agent finished, among the newest results of each of its topics."""
     found = []
-    for topic in agent["topics"][:_AGENT_TOPICS]:
+    for topic in _topics_of(agent):
         rows = _results(topic, _AGENT_LOOK, None, None)
         found += [row for _, row in rows if row.get("agent") == agent["agent_id"]]
     return sorted(found, key=_finished, reverse=True)[:most]
+
+
+def _topics_of(agent: Row) -> list[str]:
+    """The topics an agent told of, as far as they exist: a record by hand may lie."""
+    known = set(bus.list_topics())
+    told = [name for name in agent["topics"] if isinstance(name, str) and name in known]
+    return told[:_AGENT_TOPICS]
 
 
 def _finished(row: Row) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,7 +17,7 @@ from django.urls import reverse
 
 import bus
 from bus import agents as registry
-from bus import health, rates
+from bus import errors, health, rates
 from bus import topics as topic_room
 
 Row = dict[str, Any]
@@ -50,41 +51,57 @@ def standing() -> Standing:
     facts = topic_room.all_stats()
     told = registry.overview()
     per_topic = rates.of_topics([row["topic"] for row in facts], SPARK_MINUTES)
-    rows = [_topic_row(row, told, per_topic[row["topic"]]) for row in facts]
+    serving = _serving(told)
+    rows = [
+        _topic_row(row, serving[row["topic"]], per_topic[row["topic"]]) for row in facts
+    ]
     return Standing(rows, agent_rows(told), _totals(rows, told))
 
 
-def topic_row(topic: str) -> Row:
-    """One topic as `standing` shows it; unknown topics count zero everywhere."""
+def one_topic(topic: str) -> tuple[Row, list[Row]]:
+    """One topic as `standing` shows it, and its agents; NotFound for an unknown one."""
+    if topic not in bus.list_topics():
+        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
+    told = registry.overview()
     measured = rates.of_topics([topic], SPARK_MINUTES)[topic]
-    return _topic_row(bus.stats(topic), registry.overview(), measured)
+    row = _topic_row(bus.stats(topic), _serving(told)[topic], measured)
+    return row, agent_rows(each for each in told if topic in each["topics"])
 
 
-def _topic_row(facts: Row, told: list[Row], measured: rates.Rates) -> Row:
+def _serving(told: list[Row]) -> Counter[str]:
+    """How many agents say of each topic that they serve it."""
+    able = (agent for agent in told if agent["state"] in _SERVES)
+    # A record by hand may name anything as its topics.
+    return Counter(
+        topic for agent in able for topic in {*filter(_is_text, agent["topics"])}
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _topic_row(facts: Row, told: int, measured: rates.Rates) -> Row:
     """The counts of one topic with who serves it and how fast it moves."""
-    serving = [
-        agent
-        for agent in told
-        if agent["state"] in _SERVES and facts["topic"] in agent["topics"]
-    ]
+    # Agents by hand may read without having told which topics they serve.
+    serving = max(told, facts["readers"])
     return {
         **facts,
-        # Agents by hand may read without having told which topics they serve.
-        "agents": max(len(serving), facts["readers"]),
+        "agents": serving,
         "done_per_minute": measured.done_per_minute,
         "spark": [minute.done for minute in measured.minutes],
         "note": _note(facts, serving),
     }
 
 
-def _note(facts: Row, serving: list[Row]) -> str:
+def _note(facts: Row, serving: int) -> str:
     """The one word that stands beside a topic's name, if any."""
     limits = facts["limits"]
     if facts["paused"]:
         return "paused"
     if facts["backlog"] >= limits["backlog_max"] or facts["dead"] >= limits["dead_max"]:
         return "full"
-    if facts["waiting"] and not serving and not facts["readers"]:
+    if facts["waiting"] and not serving:
         return "no agent"
     return ""
 
@@ -95,13 +112,22 @@ def agent_rows(told: Iterable[Row]) -> list[Row]:
     return sorted(told, key=lambda row: (order.get(row["state"], 0), row["agent_id"]))
 
 
+def agent_totals(told: list[Row]) -> Row:
+    """How many agents there are, late and gone ones among them."""
+    states = [agent["state"] for agent in told]
+    return {
+        "agents": sum(state != "gone" for state in states),
+        "agents_late": states.count("late") + states.count("deaf"),
+        "agents_gone": states.count("gone"),
+    }
+
+
 def _totals(rows: list[Row], told: list[Row]) -> Row:
     oldest = max(
         (row for row in rows if row["oldest_s"] is not None),
         key=lambda row: row["oldest_s"],
         default=None,
     )
-    states = [agent["state"] for agent in told]
     summed = {
         name: sum(row[name] for row in rows)
         for name in (
@@ -116,9 +142,7 @@ def _totals(rows: list[Row], told: list[Row]) -> Row:
         "oldest_topic": oldest and oldest["topic"],
         "topics": len(rows),
         "spark": [sum(minute) for minute in zip(*sparks, strict=True)],
-        "agents": sum(state != "gone" for state in states),
-        "agents_late": states.count("late") + states.count("deaf"),
-        "agents_gone": states.count("gone"),
+        **agent_totals(told),
     }
 
 

@@ -36,7 +36,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "more_topics": max(0, len(now.topics) - _TOP),
         "groups": lists.groups(now.topics, most=5),
         "checks": queries.of_server(checks),
-        "live": live.state(now.topics),
+        "live": live.state([]),
     }
     return shown(request, "overview.html", context)
 
@@ -46,7 +46,7 @@ def topics(request: HttpRequest) -> HttpResponse:
     """Every topic."""
     now = queries.standing()
     context = {"section": "topics", "topics": now.topics, "totals": now.totals}
-    return shown(request, "topics.html", {**context, "live": live.state(now.topics)})
+    return shown(request, "topics.html", {**context, "live": live.state([])})
 
 
 @page
@@ -57,8 +57,7 @@ def topic(request: HttpRequest, topic: str) -> HttpResponse:
 
 def topic_context(topic: str, draft: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a topic's page shows; `draft` is a form that could not be sent yet."""
-    now = queries.standing()
-    [row] = lists.chosen(now.topics, topic)
+    row, serving = queries.one_topic(topic)
     running, _ = bus.list_tasks(topic, "running", 10)
     waiting, _ = bus.list_tasks(topic, "waiting", 10)
     return {
@@ -66,7 +65,7 @@ def topic_context(topic: str, draft: dict[str, Any] | None = None) -> dict[str, 
         "row": row,
         "running": running,
         "waiting": waiting,
-        "agents": [a for a in now.agents if topic in a["topics"]],
+        "agents": serving,
         "groups": lists.groups([row], most=5),
         "draft": draft or {"task_id": new_id(), "task": ""},
     }
@@ -142,12 +141,12 @@ def results(request: HttpRequest) -> HttpResponse:
 @page
 def agents(request: HttpRequest) -> HttpResponse:
     """Every agent of the last day."""
-    now = queries.standing()
+    found = queries.agent_rows(registry.overview())
     context = {
         "section": "agents",
-        "agents": now.agents,
-        "totals": now.totals,
-        "live": live.state(now.topics),
+        "agents": found,
+        "totals": queries.agent_totals(found),
+        "live": live.state([]),
     }
     return shown(request, "agents.html", context)
 

@@ -119,6 +119,18 @@ def letter_link(task_id: object, topic: object) -> SafeString | str:
 
 
 @register.simple_tag
+def topic_link(topic: object) -> SafeString | str:
+    """A topic's name, linked to its page."""
+    if not isinstance(topic, str) or not topic:
+        return preview(topic, 60)
+    try:
+        url = links.topic(topic)
+    except NoReverseMatch:
+        return preview(topic, 100)
+    return format_html('<a href="{}">{}</a>', url, topic)
+
+
+@register.simple_tag
 def agent_link(agent_id: object) -> SafeString | str:
     """An agent's id, linked to its page."""
     if not isinstance(agent_id, str) or not agent_id:

@@ -12,6 +12,7 @@ import redis
 from django.test import Client
 
 import bus
+from bus import agents as agents_room
 from dashboard import queries
 from tests.support import agents, work
 from tests.support.pages import looked_at, signed_in
@@ -298,6 +299,9 @@ def test_whatever_somebody_sent_is_shown_as_text(
 ) -> None:
     operator = signed_in("operator")
     bus.register_agent("odd", NASTY[:60], meta={NASTY: [NASTY]})
+    agents_room.register(
+        "lies", "lies", 60, {"agent_id": "lies", "topics": [NASTY, {}, "", 7]}
+    )
     dead_id = dead_task(test_topic, {NASTY: NASTY}, error=NASTY)
     waiting = bus.enqueue_task(test_topic, NASTY)
     # Somebody else's rows: no JSON, and JSON with odd values in every place.
@@ -314,6 +318,7 @@ def test_whatever_somebody_sent_is_shown_as_text(
         f"/tasks/{waiting}/",
         f"/tasks/{dead_id}/",
         "/agents/odd/",
+        "/agents/lies/",
         f"/dead/{dead_id}/",
         f"/dead/{dead_id}/discard",
         f"/dead/groups/{group_of(test_topic)}/",

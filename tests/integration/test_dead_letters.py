@@ -559,3 +559,18 @@ def exists(topic: str, task_id: str) -> bool:
         return bool(bus.get_task(task_id, topic))
     except errors.TaskNotFound:
         return False
+
+
+def test_a_replay_of_the_letter_that_was_seen_spares_a_later_one(
+    test_topic: str,
+) -> None:
+    task_id = dead_task(test_topic)
+    seen = bus.get_dead(task_id, test_topic).entry_id
+    bus.replay(task_id, test_topic, entry_id=seen)
+    entry_id, fields = read_one(test_topic)
+    bus.move_to_dead(test_topic, entry_id, fields["payload"])
+
+    with pytest.raises(errors.NotDead):
+        bus.replay(task_id, test_topic, entry_id=seen)
+
+    assert bus.get_task(task_id, test_topic).state == "dead"
