@@ -119,7 +119,9 @@ def errands(mesh: Mesh, topic: str, *args: str) -> Iterator[subprocess.Popen[byt
         yield process
 
 
-@pytest.fixture(scope="session")
+# Not for the session: its loop would still run in this thread when other modules call
+# asyncio.run.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Chromium without a window."""
     if not CHROMIUM.exists():
