@@ -225,3 +225,25 @@ def test_a_loop_may_end_while_somebody_waits(test_topic: str) -> None:
     gc.collect()
 
     assert known() is None, "the feed of a loop that ended is still known"
+
+
+def test_each_end_wakes_once_so_that_a_caller_may_look_and_wait_again(
+    test_topic: str,
+) -> None:
+    """A dead letter that is replayed ends twice; between the two the wait is quiet."""
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk = Desk(test_topic)
+
+    async def story() -> list[bool]:
+        async with feed.shared().watching(test_topic, task_id) as ended:
+            await asyncio.to_thread(lambda: desk.fail(desk.one(), final=True))
+            woken = [await ended(5)]
+            await asyncio.sleep(0.2)  # the letter's event follows the letter itself
+            await ended(0)
+            woken.append(await ended(0.3))
+            await asyncio.to_thread(bus.replay, task_id, test_topic)
+            await asyncio.to_thread(lambda: desk.complete(desk.one()))
+            woken.append(await ended(5))
+            return woken
+
+    assert on_a_loop(story) == [True, False, True]
