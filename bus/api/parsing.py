@@ -49,6 +49,9 @@ def enqueue(value: Any, key: str | None = None, principal: str = "") -> Enqueue:
     PayloadTooLarge for a task beyond the limits.
     """
     given = _members(value, _ENQUEUE, ("topic", "task"))
+    if key is not None and "id" in given:
+        said = "and an Idempotency-Key are two names for one task: send one of them"
+        raise _invalid([("/id", said)])
     run_at = given.get("run_at")
     wanted = Wanted(
         messages.encode(given["task"]),
@@ -161,7 +164,7 @@ def wait_of(query: Mapping[str, str]) -> float:
     """For how many seconds to wait, up to `WAIT_MAX_S`; 0 where nothing is said."""
     text = query.get("wait", "0")
     try:
-        wait_s = float(text) if len(text) < 20 else -1.0
+        wait_s = float(text) if len(text) < 40 else -1.0
     except ValueError:
         wait_s = -1.0
     if not 0 <= wait_s <= conf.WAIT_MAX_S:

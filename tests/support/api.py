@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import redis
@@ -9,6 +10,7 @@ from django.test import Client
 
 from bus import accounts
 from bus.api.problems import KINDS, MEDIA_TYPE
+from tests.support.desk import Desk
 
 ROOT = "/api/v1/mesh"
 
@@ -82,3 +84,25 @@ def keyspace(client: redis.Redis) -> dict[str, bytes]:
     return {
         name: client.dump(name) for name in names if not name.startswith("mesh:rate")
     }
+
+
+def send(client: Api, topic: str, task: Any = 1, **more: Any) -> str:
+    """Enqueue over HTTP; the id."""
+    response = client.post("enqueue", {"topic": topic, "task": task, **more})
+    assert response.status_code == 201, response.content
+    task_id: str = response.json()["id"]
+    return task_id
+
+
+def a_dead_one(client: Api, topic: str, task: Any = 1) -> str:
+    """Enqueue over HTTP and let the oldest task of the topic die; the id."""
+    task_id = send(client, topic, task)
+    desk = Desk(topic)
+    desk.fail(desk.one(), final=True)
+    return task_id
+
+
+def finish(topic: str, result: Any = "ok") -> None:
+    """Complete all that waits."""
+    desk = Desk(topic)
+    desk.complete(*desk.claim(100), result=json.dumps(result))

@@ -13,34 +13,21 @@ from django.test import Client
 
 import bus
 from bus import accounts, models
-from tests.support.api import ROOT, Api, api, keyspace, problem
+from tests.support.api import (
+    ROOT,
+    a_dead_one,
+    api,
+    finish,
+    keyspace,
+    problem,
+    send,
+)
 from tests.support.desk import Desk
 
 pytestmark = pytest.mark.django_db
 
 NOBODY = "0198c0de-0000-7000-8000-00000000abcd"
 ENQUEUED = {"id", "topic", "state", "durability"}
-
-
-def send(client: Api, topic: str, task: Any = 1, **more: Any) -> str:
-    """Enqueue over HTTP; the id."""
-    response = client.post("enqueue", {"topic": topic, "task": task, **more})
-    assert response.status_code == 201, response.content
-    task_id: str = response.json()["id"]
-    return task_id
-
-
-def a_dead_one(client: Api, topic: str, task: Any = 1) -> str:
-    task_id = send(client, topic, task)
-    desk = Desk(topic)
-    desk.fail(desk.one(), final=True)
-    return task_id
-
-
-def finish(topic: str, result: Any = "ok") -> None:
-    """Complete all that waits."""
-    desk = Desk(topic)
-    desk.complete(*desk.claim(100), result=json.dumps(result))
 
 
 # --- enqueue
@@ -108,6 +95,21 @@ def test_an_odd_idempotency_key_is_refused(test_topic: str, key: str) -> None:
     body = {"topic": test_topic, "task": 1}
 
     problem(api().post("enqueue", body, Idempotency_Key=key), 422, "invalid_option")
+
+
+def test_a_task_has_one_name(redis_client: redis.Redis) -> None:
+    body = {"topic": "a", "task": 1, "id": NOBODY}
+
+    document = problem(api().post("enqueue", body, Idempotency_Key="7"), 422, "invalid")
+
+    assert document["errors"][0]["pointer"] == "/id"
+    assert keyspace(redis_client) == {}
+
+
+def test_whole_numbers_may_be_written_with_a_point(test_topic: str) -> None:
+    task_id = send(api(), test_topic, 1, max_attempts=2.0)
+
+    assert bus.get_task(task_id).max_attempts == 2
 
 
 def test_a_task_may_start_later(test_topic: str) -> None:
@@ -542,85 +544,6 @@ def test_a_topic_is_shown_flat(test_topic: str) -> None:
     assert listed["next"] is None
     problem(client.get("topics/nobody-knows"), 404, "topic_not_found")
     assert "nobody-knows" not in bus.list_topics()
-
-
-# --- dead letters
-
-
-def test_a_letter_is_replayed_once(test_topic: str) -> None:
-    client = api()
-    task_id = a_dead_one(client, test_topic)
-
-    first = client.post(f"dead/{task_id}/replay")
-    again = client.post(f"dead/{task_id}/replay")
-
-    moved = {"id": task_id, "topic": test_topic, "state": "waiting"}
-    assert (first.status_code, first.json()) == (200, moved)
-    problem(again, 409, "not_dead")
-    assert models.AuditEntry.objects.get(verb="replay").target == task_id
-
-
-def test_a_letter_is_replayed_with_another_payload(test_topic: str) -> None:
-    client = api()
-    task_id = a_dead_one(client, test_topic, {"n": 1})
-
-    client.post(f"dead/{task_id}/replay", {"task": None})
-
-    assert bus.get_task(task_id).payload is None
-    problem(client.post(f"dead/{task_id}/replay", {"x": 1}), 422, "invalid")
-
-
-def test_a_discard_can_be_undone(test_topic: str) -> None:
-    client = api()
-    task_id = a_dead_one(client, test_topic)
-
-    gone = client.delete(f"dead/{task_id}")
-    hidden = client.get(f"dead/{task_id}")
-    back = client.post(f"dead/{task_id}/undo")
-
-    assert (gone.status_code, gone.json()["state"]) == (200, "discarded")
-    problem(hidden, 404, "dead_letter_not_found")
-    assert (back.status_code, back.json()["state"]) == (200, "dead")
-    assert client.get(f"dead/{task_id}").json()["task"] == 1
-    verbs = set(models.AuditEntry.objects.values_list("verb", flat=True))
-    assert verbs == {"discard", "undo"}
-    problem(client.post(f"dead/{NOBODY}/undo"), 404, "dead_letter_not_found")
-    problem(client.delete(f"dead/{NOBODY}"), 404, "dead_letter_not_found")
-    problem(client.post(f"dead/{NOBODY}/replay"), 404, "dead_letter_not_found")
-
-
-def test_letters_of_all_topics_come_newest_first(test_topic: str) -> None:
-    client = api()
-    topics = [test_topic, f"{test_topic}-b"]
-    ids = [a_dead_one(client, topics[n % 2], n) for n in range(7)]
-
-    first = client.get("dead", count=4).json()
-    second = client.get("dead", count=4, cursor=first["next"]).json()
-    one = client.get("dead", topic=topics[1]).json()
-
-    found = [row["id"] for row in first["dead"] + second["dead"]]
-    assert found == ids[::-1]
-    assert second["next"] is None
-    assert [row["id"] for row in one["dead"]] == ids[5::-2]
-
-
-def test_letters_are_found_by_group_error_and_time(test_topic: str) -> None:
-    client = api()
-    task_id = a_dead_one(client, test_topic)
-    letter = client.get(f"dead/{task_id}").json()
-    group = client.get("dead/groups").json()["groups"][0]
-
-    def found(**query: str) -> int:
-        return len(client.get("dead", **query).json()["dead"])
-
-    assert (group["topic"], group["count"]) == (test_topic, 1)
-    assert group["fingerprint"] == letter["fingerprint"]
-    assert found(group=group["fingerprint"]) == 1
-    assert found(group="0" * 16) == 0
-    assert found(error=letter["error"]["message"].upper()) == 1
-    assert found(error="something else") == 0
-    assert found(since=letter["died_at"]) == 1
-    assert found(until=letter["died_at"]) == 0
 
 
 # --- health, schema, docs

@@ -19,14 +19,14 @@ class Registration(s.Serializer):
 
     agent_id = s.RegexField(r"^[A-Za-z0-9][A-Za-z0-9:._@-]*$", max_length=128)
     agent_type = s.CharField(max_length=64)
-    ttl_seconds = s.FloatField(**OPTIONAL, default=60, max_value=86400)
+    ttl_seconds = s.FloatField(**OPTIONAL, default=60, min_value=0, max_value=86400)
     meta = s.DictField(**OPTIONAL, help_text="Anything, shown to operators.")
 
 
 class Heartbeat(s.Serializer):
     """For how long to stay registered."""
 
-    ttl_seconds = s.FloatField(**OPTIONAL, default=60, max_value=86400)
+    ttl_seconds = s.FloatField(**OPTIONAL, default=60, min_value=0, max_value=86400)
 
 
 class Beat(s.Serializer):

@@ -1,0 +1,89 @@
+"""Dead letters over HTTP: found, replayed once, discarded, brought back."""
+
+from __future__ import annotations
+
+import pytest
+
+import bus
+from bus import models
+from tests.support.api import a_dead_one, api, problem
+
+pytestmark = pytest.mark.django_db
+
+NOBODY = "0198c0de-0000-7000-8000-00000000abcd"
+
+
+def test_a_letter_is_replayed_once(test_topic: str) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic)
+
+    first = client.post(f"dead/{task_id}/replay")
+    again = client.post(f"dead/{task_id}/replay")
+
+    moved = {"id": task_id, "topic": test_topic, "state": "waiting"}
+    assert (first.status_code, first.json()) == (200, moved)
+    problem(again, 409, "not_dead")
+    assert models.AuditEntry.objects.get(verb="replay").target == task_id
+
+
+def test_a_letter_is_replayed_with_another_payload(test_topic: str) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic, {"n": 1})
+
+    client.post(f"dead/{task_id}/replay", {"task": None})
+
+    assert bus.get_task(task_id).payload is None
+    problem(client.post(f"dead/{task_id}/replay", {"x": 1}), 422, "invalid")
+
+
+def test_a_discard_can_be_undone(test_topic: str) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic)
+
+    gone = client.delete(f"dead/{task_id}")
+    hidden = client.get(f"dead/{task_id}")
+    back = client.post(f"dead/{task_id}/undo")
+
+    assert (gone.status_code, gone.json()["state"]) == (200, "discarded")
+    problem(hidden, 404, "dead_letter_not_found")
+    assert (back.status_code, back.json()["state"]) == (200, "dead")
+    assert client.get(f"dead/{task_id}").json()["task"] == 1
+    verbs = set(models.AuditEntry.objects.values_list("verb", flat=True))
+    assert verbs == {"discard", "undo"}
+    problem(client.post(f"dead/{NOBODY}/undo"), 404, "dead_letter_not_found")
+    problem(client.delete(f"dead/{NOBODY}"), 404, "dead_letter_not_found")
+    problem(client.post(f"dead/{NOBODY}/replay"), 404, "dead_letter_not_found")
+
+
+def test_letters_of_all_topics_come_newest_first(test_topic: str) -> None:
+    client = api()
+    topics = [test_topic, f"{test_topic}-b"]
+    ids = [a_dead_one(client, topics[n % 2], n) for n in range(7)]
+
+    first = client.get("dead", count=4).json()
+    second = client.get("dead", count=4, cursor=first["next"]).json()
+    one = client.get("dead", topic=topics[1]).json()
+
+    found = [row["id"] for row in first["dead"] + second["dead"]]
+    assert found == ids[::-1]
+    assert second["next"] is None
+    assert [row["id"] for row in one["dead"]] == ids[5::-2]
+
+
+def test_letters_are_found_by_group_error_and_time(test_topic: str) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic)
+    letter = client.get(f"dead/{task_id}").json()
+    group = client.get("dead/groups").json()["groups"][0]
+
+    def found(**query: str) -> int:
+        return len(client.get("dead", **query).json()["dead"])
+
+    assert (group["topic"], group["count"]) == (test_topic, 1)
+    assert group["fingerprint"] == letter["fingerprint"]
+    assert found(group=group["fingerprint"]) == 1
+    assert found(group="0" * 16) == 0
+    assert found(error=letter["error"]["message"].upper()) == 1
+    assert found(error="something else") == 0
+    assert found(since=letter["died_at"]) == 1
+    assert found(until=letter["died_at"]) == 0
