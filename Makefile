@@ -16,7 +16,7 @@ run: venv ## run the mesh here: Valkey, web server, agents; Ctrl-C stops all
 demo: venv ## send the standard library through two agents, show what comes back
 	@$(VENV) -m examples.stdlib_metrics $(ARGS)
 
-test: venv ## all tests that need no browser and no benchmark machine
+test: venv ## all tests; those of pages in a browser where Chromium is
 	@$(VENV) -m pytest -n auto $(ARGS)
 
 chaos-quick: venv ## attack the state machine for a minute or two
