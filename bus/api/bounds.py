@@ -8,6 +8,7 @@ handed on whole with its length.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, Final
 
@@ -28,6 +29,8 @@ _URL_MOST: Final = 8 * 1024
 _HEADERS_MOST: Final = 100
 _HEAD_MOST: Final = 32 * 1024
 _AGAIN_S: Final = 1.0
+_LINGER_S: Final = 1.0
+_LINGER_BYTES: Final = 32 * 2**20
 _BATCH: Final = f"{PREFIX}/enqueue/batch"
 _GATEWAY: Final = f"{PREFIX}/ollama/"
 
@@ -52,11 +55,12 @@ def bounded(app: App) -> App:
                 async with asyncio.timeout(conf.BODY_TIMEOUT_S):
                     body = await _read(receive, limit, share)
             except Problem as problem:
-                await _refuse(scope, send, problem)
+                await _refuse(scope, receive, send, problem)
                 return
             except TimeoutError:
                 said = f"the body did not arrive within {conf.BODY_TIMEOUT_S:g} s"
-                await _refuse(scope, send, Problem("request_timeout", said))
+                late = Problem("request_timeout", said)
+                await _refuse(scope, receive, send, late)
                 return
             if body is not None:  # else the client is gone
                 await app(_with_length(scope, len(body)), _replay(body, receive), send)
@@ -155,8 +159,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return inner
 
 
-async def _refuse(scope: Any, send: Send, problem: Problem) -> None:
-    """Answer and hang up: what is left of the body is nobody's."""
+async def _refuse(scope: Any, receive: Receive, send: Send, problem: Problem) -> None:
+    """Answer and hang up: what is left of the body is nobody's.
+
+    Closing while the client still sends resets the connection, and the reset overtakes
+    the answer: so for a moment what comes is taken and dropped.
+    """
     document: Any = problem.document()
     kind = MEDIA_TYPE
     if scope["path"].startswith(_GATEWAY):
@@ -174,4 +182,18 @@ async def _refuse(scope: Any, send: Send, problem: Problem) -> None:
     ]
     start = {"type": "http.response.start", "status": problem.status}
     await send({**start, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            await _drop(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drop(receive: Receive) -> None:
+    """Read on until the body ends, the client goes, or it is too much even for that."""
+    left = _LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return

@@ -114,6 +114,7 @@ def test_a_suspect_waits_until_what_runs_already_has_ended(test_topic: str) -> N
 
 # Some twenty deaths, each found out after 3 s: a minute, more on a busy machine.
 @pytest.mark.timeout(280)
+@pytest.mark.chaos
 def test_of_1000_tasks_exactly_the_killers_die(test_topic: str, tmp_path: Path) -> None:
     log = tmp_path / "executions"
     payloads: list[Any] = list(range(1_000))
