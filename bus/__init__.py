@@ -78,6 +78,8 @@ from .twins import (
     aregister_agent,
     areplay,
     aresume,
+    aset_limits,
+    astats,
     atail_results,
     aundo,
     await_result,
@@ -155,6 +157,8 @@ __all__ = [
     "areplay",
     "aresume",
     "atail_results",
+    "aset_limits",
+    "astats",
     "aundo",
     "await_result",
     # Errors.

@@ -14,8 +14,19 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from . import agents, errors, groups, keys, lane, messages, quiet
+from . import (
+    address,
+    agents,
+    announcement,
+    errors,
+    groups,
+    keys,
+    lane,
+    messages,
+    quiet,
+)
 from .beats import Beats
+from .conf import conf
 from .handlers import Handler
 from .janitor import Janitor
 
@@ -27,6 +38,7 @@ except ImportError:
 log = logging.getLogger("bus.agent")
 
 VERSION: Final = "0.1.0"
+_FAREWELL_S: Final = 0.5
 GRACE_S: Final = 4.0  # for running tasks; `up` ends everything within 10 s
 _CONCURRENCY: Final = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -121,7 +133,15 @@ class Agent:
             thread.join(1.0)
         # Not worth more than a moment: without it the registration just expires.
         with contextlib.suppress(errors.BusError):
+            if self._lanes:
+                self._last_beat()
             agents.deregister(self.id, self.consumer, retry_s=0.2)
+
+    def _last_beat(self) -> None:
+        """What it did since its beat before is kept for those who ask later."""
+        url, record = address.checked_url(), self.record()
+        with announcement.client(url, timeout_s=_FAREWELL_S) as client:
+            agents.beat(self.id, self.consumer, conf.EXPIRY_S, record, client)
 
     async def _serve(self) -> None:
         """Read and run until something breaks that should not, or a stop comes."""

@@ -9,12 +9,23 @@ from typing import Any, Final
 
 import redis
 
-from . import address, agents, conf, connection, errors, keys, refusals, topics
+from . import (
+    address,
+    agents,
+    announcement,
+    conf,
+    connection,
+    errors,
+    keys,
+    refusals,
+    topics,
+)
 
 OK: Final = "ok"
 WARN: Final = "warn"
 BAD: Final = "bad"
 
+ANSWER_S: Final = 2.0
 LEAST_VERSION: Final = (7, 0)
 
 
@@ -32,9 +43,10 @@ def checks() -> list[Check]:
     """All findings; without a server only those that need none."""
     found = [_python()]
     try:
+        with _probe() as probe:
+            info: Any = probe.info()
+            probe.ping()
         client = connection.reader()
-        info = client.info()
-        client.ping()
     except errors.BusError as exc:
         found.append(Check("redis", BAD, str(exc), _start_hint()))
         return found
@@ -47,6 +59,20 @@ def checks() -> list[Check]:
     found += _keys(client)
     found += _mesh()
     return found
+
+
+def answers() -> bool:
+    """Whether Redis answers and takes commands, told within `ANSWER_S`."""
+    try:
+        with _probe() as probe:
+            return bool(probe.ping())
+    except (errors.BusError, redis.RedisError, OSError):
+        return False
+
+
+def _probe() -> redis.Redis:
+    """Asked once and soon given up: a prober wants to hear of a server that hangs."""
+    return announcement.client(address.checked_url(), timeout_s=ANSWER_S)
 
 
 def _python() -> Check:

@@ -138,6 +138,11 @@ def _encoded(value: Any, what: str, limit: int) -> bytes:
     try:
         text = orjson.dumps(value, option=_STRICT)
     except (TypeError, ValueError, RecursionError) as exc:
+        if "Integer exceeds" in str(exc):
+            raise errors.InvalidPayload(
+                f"{what} holds an integer beyond ±2^53, which some readers would "
+                "round; send it as text"
+            ) from None
         raise errors.InvalidPayload(f"{what} is not JSON: {exc}") from None
     return _small(text, what, limit)
 

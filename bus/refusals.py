@@ -28,6 +28,13 @@ _PASSING: Final = frozenset(
 _REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS"}
 
 
+_ADVICE: Final = {
+    "OOM": ". Its memory is full: raise maxmemory, or let agents work the backlog down",
+    "MISCONF": ". Look at the server's disk",
+    "NOREPLICAS": ". Look at its replicas",
+}
+
+
 def code_word(exc: BaseException) -> str:
     """The error code a server reply begins with, such as NOGROUP; else empty."""
     if not isinstance(exc, redis.RedisError):
@@ -84,8 +91,20 @@ def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:
         else:
             hint = "Start the mesh of this folder with `make run`, or set REDIS_URL."
         return errors.BusUnavailable(f"{text.rstrip('.')}. {hint}")
+    if isinstance(exc, redis.exceptions.InvalidResponse) or "Protocol error" in str(
+        exc
+    ):
+        where = address.shown_url(address.redis_url())
+        return errors.BusUnavailable(f"what answers at {where} is no Redis: {exc}")
+    if code_word(exc) == "NOAUTH" or "already authenticated" in str(exc):
+        return errors.BusUnavailable(
+            "Redis wants a password; put it into REDIS_URL: redis://:PASSWORD@host:port"
+        )
     if code_word(exc) in _REFUSED:
-        return errors.BusUnavailable(f"Redis refuses this for now: {exc}")
+        # What follows a script's name is of no use to whoever reads this.
+        said = str(exc).partition(" script: ")[0].rstrip(" ,.")
+        advice = _ADVICE.get(code_word(exc), "")
+        return errors.BusUnavailable(f"Redis refuses this for now: {said}{advice}")
     return errors.BusError(f"Redis refused a command of ours: {exc}")
 
 

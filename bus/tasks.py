@@ -162,7 +162,11 @@ def enqueue_many(
         except errors.TopicFull as full:
             accepted.extend(full.accepted)
             raise errors.TopicFull(
-                str(full), retry_after_s=full.retry_after_s, accepted=accepted
+                f"{full} ({len(accepted):,} of this call were accepted)"
+                if len(accepted) > len(full.accepted)
+                else str(full),
+                retry_after_s=full.retry_after_s,
+                accepted=accepted,
             ) from None
     return accepted
 

@@ -73,7 +73,7 @@ def parse(text: str | None, principal: roles.Principal) -> Resume:
     if html and principal.topics:
         raise _bad("html is for pages; a token bound to topics gets rows as JSON")
     return Resume(
-        _after(frame.get("after", {})),
+        _after(frame.get("after", {}), principal),
         topics,
         html,
         _regions(frame.get("regions")),
@@ -81,15 +81,32 @@ def parse(text: str | None, principal: roles.Principal) -> Resume:
     )
 
 
-def _after(after: Any) -> dict[str, str]:
+def _after(after: Any, principal: roles.Principal) -> dict[str, str]:
     if not isinstance(after, dict):
         raise _bad("after maps streams to entry ids")
-    for cursor in after.values():
+    for stream, cursor in after.items():
+        topic = _topic_of(stream)
+        if not principal.may_topic(topic):
+            detail = f"topic {topic!r} is not among those of this token"
+            raise Refused("forbidden", detail, FORBIDDEN)
         try:
             window.parse_cursor(cursor)
         except errors.InvalidName as exc:
             raise _bad(str(exc)) from None
     return after
+
+
+def _topic_of(stream: str) -> str:
+    """The topic of a stream that is told here; a mistyped name would lose rows."""
+    topic = stream.partition("{")[2].removesuffix("}")
+    try:
+        known = (keys.result_stream(topic), keys.dead_stream(topic))
+        if stream in (*known, keys.named("events", topic)):
+            return topic
+    except errors.InvalidName:
+        pass
+    example = keys.result_stream("demo")
+    raise _bad(f"no stream {stream[:80]!r} is told here; one looks like {example!r}")
 
 
 def _topics(topics: Any, principal: roles.Principal) -> set[str] | None:

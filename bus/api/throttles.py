@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework.throttling import BaseThrottle
 
-from bus import ratelimit
+from bus import errors, ratelimit
 from bus.conf import conf
 
 from .waiting import AGAIN
@@ -29,7 +29,12 @@ class CallThrottle(BaseThrottle):
         kind, most = "calls", conf.API_CALLS_PER_MINUTE
         if view.action in view.hot:
             kind, most = "hot-calls", conf.API_HOT_CALLS_PER_MINUTE
-        self._wait_s = ratelimit.take(f"{kind}:{view.principal.key}", most, most / 60)
+        key = f"{kind}:{view.principal.key}"
+        try:
+            self._wait_s = ratelimit.take(key, most, most / 60)
+        except errors.OutcomeUnknown as exc:
+            # Perhaps a token is gone; of the call itself nothing was written yet.
+            raise errors.BusUnavailable(str(exc)) from exc
         return not self._wait_s
 
     def wait(self) -> float:

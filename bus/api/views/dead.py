@@ -124,7 +124,7 @@ class DeadViewSet(MeshViewSet):
         summary="Discard a dead letter",
         tags=["dead letters"],
         parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
-        responses=serializers.Moved,
+        responses={200: serializers.Moved},
     )
     def destroy(self, request: Any, task_id: str) -> Response:
         """Take the letter out for good; `undo` brings it back within an hour."""

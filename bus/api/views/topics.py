@@ -52,7 +52,8 @@ class TopicViewSet(MeshViewSet):
     )
     def retrieve(self, request: Any, topic: str) -> Response:
         """Counts, limits and the ledger of one topic, read in one moment."""
-        if topic not in bus.list_topics() or not self.who.may_topic(topic):
+        self.checked(topic)
+        if topic not in bus.list_topics():
             said = f"no topic {topic!r:.80}: nothing was ever sent to it"
             raise Problem("topic_not_found", said)
         recent = rates.of_topics([topic], _MINUTES)[topic]

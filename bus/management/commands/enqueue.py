@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bus import errors, keys, results, tasks
+from bus import errors, keys, messages, results, tasks
 from bus.management import output
 
 
@@ -136,6 +136,12 @@ def _payloads(source: IO[bytes]) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            yield output.parse_json(line)
+            value = output.parse_json(line)
         except (ValueError, RecursionError) as exc:
             raise errors.InvalidPayload(f"line {number} is not JSON: {exc}") from None
+        try:
+            messages.encode(value)  # here the line is still known
+        except errors.InvalidPayload as exc:
+            exc.args = (f"line {number}: {exc}",)
+            raise
+        yield value
