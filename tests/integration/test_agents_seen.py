@@ -47,9 +47,12 @@ def test_an_agent_of_the_runtime_shows_what_it_does(test_topic: str) -> None:
         assert row["last_beat_at"] >= row["started_at"]
         assert agents.overview()[0].keys() == row.keys()
 
+        # Its last words count what it does right before it ends.
+        bus.wait_result(bus.enqueue_task(test_topic, 2), test_topic)
+
     row = bus.get_agent("echo-1")
     assert (row["state"], row["expires_in_s"]) == ("gone", 0)
-    assert (row["done"], row["topics"]) == (1, [test_topic])
+    assert (row["done"], row["topics"]) == (2, [test_topic])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from bus import errors
 from bus.api.exceptions import problem_of
 from bus.api.problems import KINDS, MEDIA_TYPE
 from bus.api.problems import problem as document_of
+from bus.server import EmbeddedServer
 from tests.support.api import ROOT, Api, api, keyspace, problem
 from tests.support.nemesis import FailureSimulator
 
@@ -172,6 +176,30 @@ def test_without_redis_every_call_is_503(
     assert problem(sent, 503, "bus_unavailable")["outcome"] == "not_written"
     assert client.get("health/ready").status_code == 503
     assert client.get("health/live").status_code == 200
+
+
+def test_a_server_that_hangs_is_told_soon_and_honestly(
+    own_server: EmbeddedServer, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MESH_SEND_RETRY_S = 0.2
+    settings.MESH_SOCKET_TIMEOUT_S = 0.5
+    monkeypatch.setattr("bus.api.views.health._last", (0.0, []))
+    client = api("operator")
+    assert own_server.pid is not None
+    os.kill(own_server.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        ready, health = client.get("health/ready"), client.get("health")
+        took_s = time.monotonic() - began
+        read, sent = client.get("topics"), client.post("enqueue", TASK)
+    finally:
+        os.kill(own_server.pid, signal.SIGCONT)
+
+    assert (ready.status_code, health.status_code) == (503, 503)
+    assert took_s < 10
+    assert problem(read, 503, "bus_unavailable")["outcome"] == "not_written"
+    # It did not get as far as the task: the rate limit had to be asked first.
+    assert problem(sent, 503, "bus_unavailable")["outcome"] == "not_written"
 
 
 def test_health_is_503_without_redis_only(

@@ -227,6 +227,9 @@ def test_sockets_per_user_are_limited_and_closed_ones_do_not_count(
 # --- the first frame
 
 
+RESULTS = bus.result_stream("demo")
+
+
 @pytest.mark.parametrize(
     "frame",
     [
@@ -241,11 +244,15 @@ def test_sockets_per_user_are_limited_and_closed_ones_do_not_count(
         {"op": "subscribe"},
         {"op": ["resume"]},
         {"op": "resume", "after": []},
-        {"op": "resume", "after": {"stream": 1}},
-        {"op": "resume", "after": {"stream": None}},
-        {"op": "resume", "after": {"stream": "$"}},
-        {"op": "resume", "after": {"stream": "1-0; FLUSHALL"}},
-        {"op": "resume", "after": {"stream": "99999999999999999999-0"}},
+        {"op": "resume", "after": {RESULTS: 1}},
+        {"op": "resume", "after": {RESULTS: None}},
+        {"op": "resume", "after": {RESULTS: "$"}},
+        {"op": "resume", "after": {RESULTS: "1-0; FLUSHALL"}},
+        {"op": "resume", "after": {RESULTS: "99999999999999999999-0"}},
+        {"op": "resume", "after": {"stream:results:demo": "0-0"}},
+        {"op": "resume", "after": {"demo": "0-0"}},
+        {"op": "resume", "after": {bus.task_stream("demo"): "0-0"}},
+        {"op": "resume", "after": {bus.result_stream("demo") + "}": "0-0"}},
         {"op": "resume", "topics": "demo"},
         {"op": "resume", "topics": [1]},
         {"op": "resume", "topics": [None]},
