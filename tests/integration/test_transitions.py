@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -15,101 +13,20 @@ from pytest_django import Settings
 
 import bus
 from bus import (
-    connection,
     deliveries,
     errors,
-    failures,
     janitor,
     keys,
-    messages,
     scripts,
 )
-from bus.deliveries import Completion, Delivery, Failure, Seat
+from bus.deliveries import Delivery
+from tests.support.desk import GROUP, Desk
 from tests.support.waiting import wait_until
 
 T = TypeVar("T")
-GROUP = "workers"
 TASK_ID = "0198c0de-0000-7000-8000-00000000abcd"
 UNKNOWN = "0198c0de-0000-7000-8000-000000000000"
 PAYLOAD = {"v": 1}
-
-
-class Desk:
-    """One consumer of the agent runtime, one call at a time."""
-
-    def __init__(self, topic: str, consumer: str = "desk#1") -> None:
-        self.topic, self.consumer = topic, consumer
-        bus.create_consumer_group(topic, GROUP)
-
-    def claim(self, want: int = 1, *, alone: bool = False) -> list[Delivery]:
-        return self._ask(lambda seat: deliveries.claim(seat, want, alone)).deliveries
-
-    def one(self) -> Delivery:
-        [item] = self.claim()
-        return item
-
-    def complete(self, *items: Delivery, result: str = '"ok"') -> list[str]:
-        done = [Completion(item, self._row(item, result), 1, 2) for item in items]
-        return self._ask(lambda seat: deliveries.complete(seat, done))
-
-    def fail(
-        self,
-        item: Delivery,
-        *,
-        message: str = "no",
-        delay_s: float = 3_600,
-        final: bool = False,
-        max_attempts: int = 5,
-    ) -> str:
-        error = failures.plain("ValueError", message, "failed")
-        line = failures.attempt_line(
-            epoch=item.record.epoch,
-            attempt=item.record.attempt + 1,
-            agent="desk",
-            fence=item.fence,
-            started_ms=item.received_ms,
-            finished_ms=item.received_ms + 5,
-            error=error,
-        )
-        said = json.dumps(error).encode()
-        mark = failures.fingerprint(error)
-        end = Failure(item, line, said, mark, delay_s, final, max_attempts, 3)
-        return self._ask(lambda seat: deliveries.fail(seat, end))
-
-    def release(self, *items: Delivery) -> int:
-        return self._ask(lambda seat: deliveries.release(seat, items))
-
-    def beat(self, *items: Delivery) -> deliveries.Beat:
-        client: Any = connection.writer()
-        return deliveries.heartbeat(client, self.topic, GROUP, self.consumer, items)
-
-    def lose(self) -> int:
-        """What a janitor does once this consumer counts as dead."""
-        return janitor.take(self.topic, GROUP, self.consumer, idle_ms=0)
-
-    def _row(self, item: Delivery, result: str) -> bytes:
-        return messages.result_row(
-            item.id,
-            self.topic,
-            item.json,
-            result.encode(),
-            agent="desk",
-            attempt=item.record.attempt + 1,
-            fence=item.fence,
-            enqueued_ms=item.enqueued_ms,
-            started_ms=item.received_ms,
-            finished_ms=item.received_ms + 5,
-        )
-
-    def _ask(self, call: Callable[[Seat], Awaitable[T]]) -> T:
-        async def ask() -> T:
-            client = connection.adedicated()
-            try:
-                return await call(Seat(client, self.topic, GROUP, self.consumer))
-            finally:
-                await client.aclose()
-
-        return asyncio.run(ask())
 
 
 @pytest.fixture
