@@ -28,10 +28,11 @@ import redis.asyncio
 from . import address, connection, errors, keys, refusals
 from .conf import conf
 
+_READS: Final = "-- Reads only.\n"
 _HEADER: Final = re.compile(r"^-- KEYS:(.*)$", re.MULTILINE)
 _FUNCTION: Final = re.compile(r"^(?:--.*\n)*local function (\w+)\(", re.MULTILINE)
 _COMMENT: Final = re.compile(r"--.*")
-_WORD: Final = re.compile(r"\w+")
+_CALL: Final = re.compile(r"(\w+)\(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Script:
     sha: str
     names: tuple[str, ...]
     more: bool
+    reads: bool  # it writes nothing, so its outcome is never in doubt
 
 
 class _Prelude:
@@ -62,8 +64,8 @@ class _Prelude:
         needed: set[str] = set()
         texts = [body]
         while texts:
-            words = set(_WORD.findall(_COMMENT.sub("", texts.pop())))
-            more = (words & self._functions.keys()) - needed
+            called = set(_CALL.findall(_COMMENT.sub("", texts.pop())))
+            more = (called & self._functions.keys()) - needed
             needed |= more
             texts += [self._functions[name] for name in more]
         parts = [part for name, part in self._functions.items() if name in needed]
@@ -92,7 +94,7 @@ def _load() -> dict[str, Script]:
         slots = ", ".join(f"KEYS[{i + 1}]" for i in range(len(names)))
         text = f"local {bound} = {slots}\n{prelude.part_for(body)}\n{body}"
         sha = hashlib.sha1(text.encode()).hexdigest()
-        scripts[name] = Script(name, text, sha, names, more)
+        scripts[name] = Script(name, text, sha, names, more, _READS in body)
     return scripts
 
 
@@ -133,7 +135,7 @@ def run(
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds."""
     script, tail = call(name, topic, args, more)
-    pause = _Pause(retry_s)
+    pause = _Pause(script, retry_s)
     while True:
         try:
             server: Any = connection.writer() if client is None else client
@@ -156,7 +158,7 @@ async def arun(
 ) -> Any:
     """`run` for asyncio."""
     script, tail = call(name, topic, args, more)
-    pause = _Pause(retry_s)
+    pause = _Pause(script, retry_s)
     while True:
         try:
             server: Any = connection.awriter() if client is None else client
@@ -171,7 +173,8 @@ async def arun(
 class _Pause:
     """How long to wait before the next try of one call; raises when it is over."""
 
-    def __init__(self, retry_s: float | None) -> None:
+    def __init__(self, script: Script, retry_s: float | None) -> None:
+        self._wrote = not script.reads
         budget = conf.SEND_RETRY_S if retry_s is None else retry_s
         self._until = time.monotonic() + budget
         self._next = 0.02
@@ -179,7 +182,7 @@ class _Pause:
 
     def after(self, exc: Exception) -> float:
         left = self._until - time.monotonic()
-        error = refusals.mapped(exc, wrote=True)
+        error = refusals.mapped(exc, wrote=self._wrote)
         if isinstance(error, errors.OutcomeUnknown):
             self._unknown = error
         if left <= 0 or not refusals.is_passing(exc):

@@ -58,11 +58,17 @@ def enqueue_task(
     task before its rows.
     """
     levels.check(durability)
-    item = _item(
-        *(topic, payload, task_id, delay_s, max_attempts, timeout_s),
-        *(idempotency_key, principal),
+    keys.check_topic(topic)
+    each = Wanted(
+        messages.encode(payload),
+        task_id=task_id,
+        idempotency_key=idempotency_key,
+        principal=principal,
+        delay_s=delay_s,
+        max_attempts=max_attempts,
+        timeout_s=timeout_s,
     )
-    batch = Batch(topic, [item], maxlen)
+    batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
     if on_commit:
         _after_commit(lambda: _sent(batch))
     else:
@@ -85,35 +91,19 @@ async def aenqueue_task(
 ) -> str:
     """`enqueue_task` for asyncio; it holds no thread."""
     await levels.acheck(durability)
-    item = _item(
-        *(topic, payload, task_id, delay_s, max_attempts, timeout_s),
-        *(idempotency_key, principal),
+    keys.check_topic(topic)
+    each = Wanted(
+        messages.encode(payload),
+        task_id=task_id,
+        idempotency_key=idempotency_key,
+        principal=principal,
+        delay_s=delay_s,
+        max_attempts=max_attempts,
+        timeout_s=timeout_s,
     )
-    batch = Batch(topic, [item], maxlen)
+    batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
     accepting.taken(topic, await accepting.asend(batch))
     return batch.items[0].id
-
-
-def _item(
-    topic: str,
-    payload: Any,
-    task_id: str | None,
-    delay_s: float | None,
-    max_attempts: int | None,
-    timeout_s: float | None,
-    key: str | None,
-    principal: str,
-) -> wanted.Item:
-    keys.check_topic(topic)
-    text = messages.encode(payload)
-    if key is not None:
-        each = Wanted(
-            *(text, task_id, key, principal, delay_s, None, max_attempts, timeout_s)
-        )
-        return wanted.item_of(topic, each)
-    chosen = new_id() if task_id is None else keys.check_task_id(task_id)
-    options = wanted.options_of(max_attempts, timeout_s)
-    return wanted.Item(chosen, wanted.due_in(delay_s), options, text)
 
 
 def _sent(batch: Batch) -> list[Accepted]:

@@ -254,3 +254,16 @@ def test_the_environment_is_read_in_settings_and_conf_only() -> None:
         if path.name in allowed or path.parts[-2] in {"bench", "stdlib_metrics"}:
             continue
         assert "os.environ" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("name", sorted(scripts.SCRIPTS))
+def test_a_script_that_says_it_reads_only_does(name: str) -> None:
+    script = scripts.SCRIPTS[name]
+    # The whole text: what it calls of the prelude counts as well.
+    writes = re.search(
+        r"call\('(?:X(?:ADD|DEL|ACK|CLAIM|TRIM|GROUP|READGROUP)|H(?:SET|DEL|INCRBY)"
+        r"|Z(?:ADD|REM\w*)|S(?:ET|ADD|REM)|DEL|UNLINK|P?EXPIRE)'",
+        script.text,
+    )
+
+    assert script.reads == (writes is None)

@@ -16,7 +16,6 @@ from . import auth
 from .problems import KINDS, MEDIA_TYPE, Problem, later
 
 _REDIS_BACK_S: Final = 1.0
-_READS: Final = frozenset({"GET", "HEAD"})
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
@@ -24,8 +23,6 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
 
     The 500 itself is written by `middleware.py`, which also meets bugs elsewhere.
     """
-    if isinstance(exc, errors.OutcomeUnknown) and context["request"].method in _READS:
-        exc = errors.BusUnavailable(str(exc))  # a read has no outcome to be unsure of
     problem = problem_of(exc)
     if problem is None:
         return None

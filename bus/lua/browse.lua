@@ -1,4 +1,5 @@
 -- One page of a topic's live tasks from one of the places where they are.
+-- Reads only.
 -- KEYS: tasks_stream tasks delayed parked attempts settings
 -- ARGV: place ('running', 'handed', 'fresh' or 'delayed'), where to go on ('' from the
 --       first; a sid, or 'due id' of the delayed), how many tasks at most
@@ -86,15 +87,7 @@ if place ~= 'fresh' then
 end
 
 -- Entries nobody has read yet: what lies behind the group's last delivery.
-local last = '0-0'
-if group then
-  local groups = redis.pcall('XINFO', 'GROUPS', tasks_stream)
-  for _, flat in ipairs(groups.err and {} or groups) do
-    local facts = {}
-    for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
-    if facts.name == group then last = facts['last-delivered-id'] end
-  end
-end
+local last = last_delivered(tasks_stream, group)
 -- What was delivered since the last page does not come again as waiting.
 local function parts(sid)
   local ms, seq = match(sid, '^(%d+)%-?(%d*)$')

@@ -50,14 +50,7 @@ for n = 1, #ids do
       local score = call('ZSCORE', done, id)
       local dead_id = call('HGET', dead_index, id)
       if score then
-        local ms = floor(score / 4096)
-        local seq = score - ms * 4096
-        local to = int(ms) .. (seq == 4095 and '' or '-' .. int(seq))
-        local rows = call('XRANGE', results, int(ms) .. '-' .. int(seq), to)
-        kind = 'done'
-        for i = 1, #rows do
-          if rows[i][2][2] == id then info = rows[i][2][4] end
-        end
+        kind, info = 'done', ended_row(results, score, id) or ''
       elseif dead_id then
         local letter = letter_of(dead, dead_id)
         kind, info = 'dead', letter and letter.fence or ''

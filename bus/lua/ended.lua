@@ -1,4 +1,5 @@
 -- One page of a topic's result rows, newest first, of one state or of all.
+-- Reads only.
 -- KEYS: results
 -- ARGV: entry id to continue below ('' from the newest), how many, state ('' all)
 -- Returns {entry id to continue below or '', flat entry id, id, row}. A look covers 2,000

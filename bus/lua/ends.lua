@@ -1,4 +1,5 @@
 -- Where the streams of one topic end, and how much ever passed through them.
+-- Reads only.
 -- KEYS: results dead events
 -- ARGV: a cursor in results or '', the most entries to count after it
 -- Returns per stream its last id ('' if the key holds something else), entries ever

@@ -1,4 +1,5 @@
 -- Everything known about one task, in one look.
+-- Reads only.
 -- KEYS: tasks_stream tasks delayed parked done dead_index dead attempts settings results events
 -- ARGV: id
 -- Returns {'live', record, json, meta, due or '', holder or '', attempts}
@@ -28,12 +29,8 @@ end
 local score = call('ZSCORE', done, id)
 if not score then return {} end
 local ms = floor(score / 4096)
-local seq = score - ms * 4096
-local rows = call('XRANGE', results, int(ms) .. '-' .. int(seq),
-  int(ms) .. (seq == 4095 and '' or '-' .. int(seq)))
-for i = 1, #rows do
-  if rows[i][2][2] == id then return { 'done', rows[i][2][4], int(ms) } end
-end
+local row = ended_row(results, score, id)
+if row then return { 'done', row, int(ms) } end
 -- An agent by hand writes its result first and acks later: its row is near, not here.
 local near = call('XREVRANGE', results, int(ms + 60000), int(ms - 60000), 'COUNT', 500)
 for i = 1, #near do

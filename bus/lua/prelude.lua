@@ -54,13 +54,40 @@ local function entry(stream, sid)
   return rows[1] and as_entry(stream, sid, rows[1][2])
 end
 
+-- Flat names and values, as the server gives them, as a table.
+local function facts_of(flat)
+  local facts = {}
+  for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
+  return facts
+end
+
 -- The fields of a letter as a table, or nil when it is gone.
 local function letter_of(stream, sid)
   local rows = call('XRANGE', stream, sid, sid)
-  if not rows[1] then return nil end
-  local fields, flat = {}, rows[1][2]
-  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
-  return fields
+  return rows[1] and facts_of(rows[1][2])
+end
+
+-- The entry up to which a group was given entries; 0-0 where there is no group.
+local function last_delivered(stream, group)
+  local groups = group and redis.pcall('XINFO', 'GROUPS', stream) or {}
+  for _, flat in ipairs(groups.err and {} or groups) do
+    local facts = facts_of(flat)
+    if facts.name == group then return facts['last-delivered-id'] end
+  end
+  return '0-0'
+end
+
+-- The result row behind a score of the done index; nil when it is trimmed or there is
+-- none. A saturated sequence (see done_score) means a look through its millisecond.
+local function ended_row(stream, score, id)
+  local ms = floor(score / 4096)
+  local seq = score - ms * 4096
+  local from = int(ms) .. '-' .. int(seq)
+  local rows = call('XRANGE', stream, from, seq == 4095 and int(ms) or from)
+  for i = 1, #rows do
+    if rows[i][2][2] == id then return rows[i][2][4] end
+  end
+  return nil
 end
 
 -- The record of an entry, or nil when the entry stands for no live task (any more). A

@@ -1,4 +1,5 @@
 -- Counts and the ledger of one topic, read in one moment.
+-- Reads only.
 -- KEYS: tasks_stream tasks delayed results dead done counters settings errors
 -- ARGV: ms after which a reader is no sign of life any more
 -- Returns flat name, value pairs; every count without walking.
@@ -25,17 +26,7 @@ if handed > 0 then
   local row = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 1, HANDED)
   if not row.err and row[1] then oldest = row[1][1] end
 elseif live - late - pending > 0 then
-  local last = '0-0'
-  if group then
-    local groups = redis.pcall('XINFO', 'GROUPS', tasks_stream)
-    if not groups.err then
-      for _, flat in ipairs(groups) do
-        local facts = {}
-        for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
-        if facts.name == group then last = facts['last-delivered-id'] end
-      end
-    end
-  end
+  local last = last_delivered(tasks_stream, group)
   local first = call('XRANGE', tasks_stream, '(' .. last, '+', 'COUNT', 1)
   if first[1] then oldest = first[1][1] end
 end

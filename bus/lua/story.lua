@@ -1,4 +1,5 @@
 -- What the event log still knows of one task.
+-- Reads only.
 -- KEYS: events
 -- ARGV: id, ms from which on, newest entries to look at
 -- Returns flat ms, event, detail; oldest first.

@@ -1,4 +1,5 @@
 -- What a task waits for, as far as its topic knows.
+-- Reads only.
 -- KEYS: tasks_stream tasks settings minutes
 -- ARGV: id, most entries to count, ms after which a reader is no sign of life any more
 -- Returns {now, paused 0/1, max attempts of the topic or '', readers alive, rate of ends
@@ -21,23 +22,12 @@ for back = 0, 1 do
   end
 end
 
-local function facts_of(flat)
-  local facts = {}
-  for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
-  return facts
-end
-
-local readers, last = 0, '0-0'
+local readers, last = 0, last_delivered(tasks_stream, group)
 if group then
   local rows = redis.pcall('XINFO', 'CONSUMERS', tasks_stream, group)
   for _, flat in ipairs(rows.err and {} or rows) do
     local facts = facts_of(flat)
     if facts.name ~= HANDED and facts.idle < alive_ms then readers = readers + 1 end
-  end
-  rows = redis.pcall('XINFO', 'GROUPS', tasks_stream)
-  for _, flat in ipairs(rows.err and {} or rows) do
-    local facts = facts_of(flat)
-    if facts.name == group then last = facts['last-delivered-id'] end
   end
 end
 
