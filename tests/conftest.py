@@ -25,6 +25,8 @@ django.setup()
 from tests.support.figures import Figures  # noqa: E402
 from tests.support.nemesis import FailureSimulator  # noqa: E402
 
+pytest_plugins = ["tests.support.chronicle"]
+
 # Keys that may live without a bound in time; everything else a test leaves is a leak.
 PERMANENT = (
     "stream:tasks:{",
