@@ -9,6 +9,10 @@ from urllib.parse import urlsplit
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+from . import errors
+from .conf import crash_at
 
 CACHE_MODES: Final = ("off", "repeatable", "plain", "all")
 
@@ -22,6 +26,13 @@ class BusConfig(AppConfig):
     def ready(self) -> None:
         checks.register(runserver_lacks_sockets)
         checks.register(gateway_makes_sense)
+        if wish := crash_at():
+            from . import crash  # tests only; it loads the whole engine
+
+            try:
+                crash.arm(wish)
+            except errors.InvalidOption as exc:
+                raise ImproperlyConfigured(str(exc)) from None
 
 
 def runserver_lacks_sockets(**_: Any) -> list[checks.CheckMessage]:

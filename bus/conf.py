@@ -167,3 +167,16 @@ def redis_url_given() -> str:
     if settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"):
         return str(getattr(settings, "REDIS_URL", "") or "")
     return ""
+
+
+def crash_at() -> str:
+    """MESH_CRASH_AT of the environment: where a test has this process die, else empty.
+
+    Not a setting: it is of one process, and must not live in anybody's file.
+    """
+    return os.environ.get("MESH_CRASH_AT", "").strip()
+
+
+def transition_log() -> bool:
+    """Whether tests have the scripts write down what they do (lua/log.lua)."""
+    return os.environ.get("MESH_TRANSITION_LOG", "") == "1"

@@ -42,7 +42,6 @@ TOP_LEVEL = {
 # Imports fall: a room imports only from floors below its own, never from its own.
 FLOORS: list[set[str]] = [
     {
-        "apps",
         "child",
         "conf",
         "errors",
@@ -84,7 +83,7 @@ FLOORS: list[set[str]] = [
         "server",
         "wanted",
     },
-    {"credentials", "levels", "processes", "scripts", "supervisor", "window"},
+    {"credentials", "layout", "levels", "processes", "scripts", "supervisor", "window"},
     {
         "agents",
         "alike",
@@ -112,7 +111,8 @@ FLOORS: list[set[str]] = [
     {"following", "slots", "testing", "twins"},
     {"feed", "intake", "reports"},
     {"lane", "web"},
-    {"agent", "folder"},
+    {"agent", "crash", "folder"},
+    {"apps"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
