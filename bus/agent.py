@@ -22,6 +22,7 @@ from . import (
     groups,
     keys,
     lane,
+    layout,
     messages,
     quiet,
 )
@@ -175,6 +176,7 @@ class Agent:
         """The working group; a server that is not there yet is waited for."""
         while True:
             try:
+                await layout.acheck()  # before the first write
                 return await groups.ajoin_group(topic, self._group)
             except errors.BusUnavailable as exc:
                 log.warning("%s", exc)

@@ -20,6 +20,7 @@ BusError                    base: a stable `code`, a sentence
 │  ├─ UpstreamRefused       it does not accept this request
 │  └─ ModelNotFound         it does not have this model
 ├─ HandlerError             a handler that cannot be found, imported or registered
+├─ WrongLayout              the data belongs to another version of the mesh
 └─ ServerError              the embedded server cannot run here
    └─ ServerLocked          its data directory belongs to a running mesh
 
@@ -213,6 +214,12 @@ class HandlerError(BusError):
     """A handler that cannot be found, imported or registered."""
 
     code = "handler_error"
+
+
+class WrongLayout(BusError):
+    """The server's data is in a layout this version does not know."""
+
+    code = "wrong_layout"
 
 
 class ServerError(BusError):

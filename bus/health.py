@@ -17,6 +17,7 @@ from . import (
     connection,
     errors,
     keys,
+    layout,
     refusals,
     topics,
 )
@@ -54,6 +55,7 @@ def checks() -> list[Check]:
         found.append(Check("redis", BAD, str(refusals.mapped(exc)), _start_hint()))
         return found
     found.append(_version(info))
+    found.append(_layout())
     found += _server(client, info)
     found.append(_connections(client))
     found += _keys(client)
@@ -139,6 +141,16 @@ def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
     else:
         bound = f" of {most / 2**20:,.0f} MiB" if most else " (no bound)"
         yield Check("memory", OK, f"{used / 2**20:,.1f} MiB used{bound}")
+
+
+def _layout() -> Check:
+    """Only looked at: marking a server is for those that start on it."""
+    try:
+        told = layout.look()
+    except errors.BusError as exc:
+        return Check("layout", BAD, str(exc))
+    marked = "" if told else ", not marked yet: the first start does it"
+    return Check("layout", OK, f"version {layout.VERSION} of the keys{marked}")
 
 
 def _connections(client: Any) -> Check:

@@ -18,6 +18,7 @@ from bus import errors
 
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
+EXIT_CONFIG: Final = 78
 LOG_MOST: Final = 1_000  # characters of one log line
 
 
@@ -32,6 +33,8 @@ def bus_errors() -> Iterator[None]:
         raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
     except errors.HandlerError as exc:
         raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
+    except errors.WrongLayout as exc:
+        raise CommandError(str(exc), returncode=EXIT_CONFIG) from exc
     except errors.BusError as exc:
         raise CommandError(str(exc), returncode=1) from exc
 

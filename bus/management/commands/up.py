@@ -22,12 +22,13 @@ from bus import (
     credentials,
     errors,
     janitor,
+    layout,
     server,
     supervisor,
     web,
 )
 from bus.management import banner, options
-from bus.management.output import EXIT_UNAVAILABLE, EXIT_USAGE
+from bus.management.output import EXIT_CONFIG, EXIT_UNAVAILABLE, EXIT_USAGE
 
 AGENTS_MAX: Final = 256
 # The order of the stop: agents hand back what they hold while all else still runs.
@@ -69,7 +70,9 @@ class Command(BaseCommand):
             return
         except (errors.ServerLocked, errors.InvalidOption) as exc:
             raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
-        except errors.ServerError as exc:
+        except errors.WrongLayout as exc:
+            raise CommandError(str(exc), returncode=EXIT_CONFIG) from exc
+        except (errors.ServerError, errors.BusUnavailable) as exc:
             raise CommandError(str(exc), returncode=EXIT_UNAVAILABLE) from exc
         except OSError as exc:
             raise CommandError(
@@ -98,6 +101,7 @@ class Command(BaseCommand):
                 started.callback(embedded.stop)
                 embedded.start()  # refused if this folder's mesh runs already
                 redis_url, origin = embedded.url, _origin(embedded)
+            layout.check(redis_url)
             listener = started.enter_context(web.listen(host, given["port"]))
             url = web.url_of(listener)
             _prepare_database()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import SUPPRESS
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from bus import conf, errors, web
+from bus import conf, errors, layout, web
 from bus.management import options, output
 
 
@@ -22,6 +23,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **given: Any) -> None:
         options.check_production(given["prod"])
         output.log_lines()
+        # A server that is away is waited for by the pages; its layout is in `health`.
+        with output.bus_errors(), contextlib.suppress(errors.BusUnavailable):
+            layout.check()
         try:
             if given["fd"] is not None:
                 listener = web.inherited(given["fd"])
