@@ -146,7 +146,7 @@ _TOLD: Final = (
     *("version", "host", "pid", "started_at", "last_read_at"),
 )
 _LATE_SHARE: Final = 0.6  # of the ttl: 1.8 s of 3 s are two missed beats of 0.8 s
-_DEAF_S: Final = 6.0  # three blocking reads
+_DEAF_S: Final = 6.0  # of reads that fail, or are overdue
 
 
 def _seen(agent_id: str, text: str, now_ms: int) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ class Intake:
     def __init__(self, seat: Seat, host: Host, quiet: Quiet) -> None:
         self.paused = False
         self.last_read = time.time()
-        self._turned = time.monotonic()  # when reading was last in order
+        self._fine_until = time.monotonic()  # reading is in order, or was then
         self.clock_ms = 0.0  # server ms at monotonic 0
         self.topic_timeout_s: float | None = None
         self._seat, self._host, self._quiet = seat, host, quiet
@@ -62,10 +62,14 @@ class Intake:
 
     @property
     def unread_s(self) -> float:
-        """For how long every read has failed; 0 while there is a reason not to read."""
+        """For how long every read has failed or is overdue, s.
+
+        0 while there is a reason not to read, and while one waits in the server: an idle
+        agent hears nothing for seconds without being deaf.
+        """
         if self._host.closing or self._quiet.reserved:
             return 0.0
-        return time.monotonic() - self._turned
+        return max(0.0, time.monotonic() - self._fine_until)
 
     async def close(self) -> None:
         """Drop the reading connection."""
@@ -80,9 +84,10 @@ class Intake:
                     await self._recover()
                     self._recover_due = False
                 await self._read_once()
-                self._turned = time.monotonic()
+                self._fine_until = time.monotonic()
                 pause_s = 0.05
             except (errors.BusError, redis.RedisError, OSError) as exc:
+                self._fine_until = min(self._fine_until, time.monotonic())
                 # The reply may be lost while its tasks are ours: read our own first.
                 self._recover_due = self._more = True
                 if groups.is_nogroup(exc):
@@ -112,6 +117,7 @@ class Intake:
             return
         # The last claim was not full, and beats tell of tasks handed over: no need to
         # ask for what is not there. A script cannot block: read here, then check.
+        self._fine_until = time.monotonic() + _BLOCK_S
         entries = await deliveries.wait_for_new(
             self._seat, self._reader, want, _BLOCK_S
         )

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import bus
-from bus import agents, errors, janitor, keys
+from bus import agents, errors, intake, janitor, keys
 from tests.support import agents as runtime
 from tests.support import work
 from tests.support.waiting import wait_until
@@ -183,5 +183,20 @@ def test_an_agent_whose_reads_fail_while_it_beats_is_deaf(
         wait_until(lambda: states()["echo-1"] == "deaf", 10)
 
         redis_client.rename("moved-away", bus.task_stream(test_topic))
-        # A read that got no answer at all is given up after 7 s.
-        wait_until(lambda: states()["echo-1"] == "idle", 30)
+        wait_until(lambda: states()["echo-1"] == "idle", 5)
+
+
+def test_an_idle_agent_whose_read_waits_in_the_server_is_never_overdue(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_BLOCK_S", 0.6)
+    with runtime.running(test_topic, work.echo) as agent:
+        wait_until(lambda: bus.list_agents())
+        until = time.monotonic() + 0.9  # longer than one blocking read
+
+        overdue = []
+        while time.monotonic() < until:
+            overdue.append(agent.record()["unread_s"])
+            time.sleep(0.02)
+
+        assert max(overdue) < 0.4
