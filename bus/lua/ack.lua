@@ -1,5 +1,5 @@
 -- A hand-written agent's completion without a result.
--- KEYS: tasks_stream tasks done dead_index attempts counters settings minutes hours events
+-- KEYS: tasks_stream tasks done dead_index dead attempts counters settings minutes hours events
 -- ARGV: group, entry id
 -- Returns 1 acknowledged, 0 not pending in that group.
 -- In the working group this ends the task. Its index entry names a result that does not
@@ -12,7 +12,8 @@ if (working or '') ~= group and (working
 end
 if not holder(tasks_stream, group, sid) then return 0 end
 local e = entry(tasks_stream, sid)
-local k = { tasks = tasks, done = done, dead_index = dead_index, counters = counters }
+local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
+            dead = dead, counters = counters }
 local r = e and record_of(k, sid, e)
 call('XACK', tasks_stream, group, sid)
 call('XDEL', tasks_stream, sid)

@@ -1,5 +1,5 @@
 -- Take tasks for one consumer: handed-over rows first, then new entries.
--- KEYS: tasks_stream tasks settings counters done dead_index
+-- KEYS: tasks_stream tasks settings counters done dead_index dead
 -- ARGV: group, consumer, how many, '1' to take one suspect and nothing else, suspect
 --       bound, '1' to read new entries, then sids a blocking read has just delivered to
 --       this consumer
@@ -11,7 +11,8 @@
 -- suspect, which lost its agents before, is given alone. NOGROUP is returned as error.
 local group, me, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local alone, suspect_at, fresh_too = ARGV[4] == '1', tonumber(ARGV[5]), ARGV[6] == '1'
-local k = { tasks = tasks, done = done, dead_index = dead_index, counters = counters }
+local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
+            dead = dead, counters = counters }
 local now = now_ms()
 local set = call('HMGET', settings, 'paused', 'timeout_s')
 local paused = set[1] == '1'

@@ -5,8 +5,8 @@
 -- Returns the dead entry id; for a letter that exists already, that one's.
 local sid, derived = ARGV[1], ARGV[2]
 local e = entry(tasks_stream, sid)
-local k = { tasks = tasks, done = done, counters = counters, dead = dead,
-            dead_index = dead_index, group = group, errors = errors }
+local k = { stream = tasks_stream, tasks = tasks, done = done, counters = counters,
+            dead = dead, dead_index = dead_index, group = group, errors = errors }
 local r = e and record_of(k, sid, e)
 local id = r and e.id or derived
 if not r then

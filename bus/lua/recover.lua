@@ -1,9 +1,10 @@
 -- Read up to 100 tasks this consumer holds: ghosts of lost replies, rows left at the end.
--- KEYS: tasks_stream tasks counters settings done dead_index
+-- KEYS: tasks_stream tasks counters settings done dead_index dead
 -- ARGV: group, consumer, sid to start behind ('' from the first), greatest idle ms or ''
 -- Returns {now, paused 0/1, last sid seen or '', deliveries}; deliveries as in claim.
 local group, me = ARGV[1], ARGV[2]
-local k = { tasks = tasks, done = done, dead_index = dead_index, counters = counters }
+local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
+            dead = dead, counters = counters }
 local from = ARGV[3] == '' and '-' or '(' .. ARGV[3]
 local rows = redis.pcall('XPENDING', tasks_stream, group, from, '+', 100, me)
 if rows.err then return rows end
