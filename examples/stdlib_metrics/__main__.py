@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import django
@@ -26,11 +23,9 @@ from rich.progress import (  # noqa: E402
 )
 
 import bus  # noqa: E402
-from bus import announcement, child, conf, server, supervisor  # noqa: E402
-from examples.stdlib_metrics import corpus, follow  # noqa: E402
+from examples.stdlib_metrics import corpus, follow, mesh  # noqa: E402
 
 TOPIC = "stdlib"
-AGENTS = 2
 STALLED_S = 120.0
 
 
@@ -39,8 +34,7 @@ def main() -> int:
     console = Console(highlight=False)
     payloads = list(corpus.iter_corpus())
     try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_mesh(console))
+        with mesh.under(console, TOPIC):
             return _demo(console, payloads)
     except bus.BusError as exc:
         console.print(f"The demo cannot go on: {exc}", style="bold red", markup=False)
@@ -48,45 +42,6 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Stopped; what was sent stays in the mesh.")
         return 130
-
-
-@contextlib.contextmanager
-def _mesh(console: Console) -> Iterator[None]:
-    """A mesh with at least one agent for the topic; stops what it started."""
-    given = conf.redis_url_given()
-    running = announcement.running() if not given else None
-    embedded = None
-    if given or running:
-        where = "REDIS_URL" if given else "this folder"
-        console.print(f"Feeding the mesh of {where}.")
-        if any(TOPIC in agent.get("topics", ()) for agent in bus.list_agents()):
-            yield
-            return
-        console.print(f"No agent serves topic {TOPIC} there: starting {AGENTS}.")
-        url = given or (running.url if running else "")
-    else:
-        embedded = server.EmbeddedServer(conf.announcement().parent)
-        embedded.start()
-        url = embedded.url
-        console.print(f"Started a mesh for the demo: {embedded.shown_url}")
-    manage = str(Path(__file__).resolve().parents[2] / "manage.py")
-    specs = [
-        child.Spec(
-            name=f"agent-{number}",
-            argv=[sys.executable, manage, "agent", "--topic", TOPIC],
-            env={"REDIS_URL": url},
-        )
-        for number in range(1, AGENTS + 1)
-    ]
-    with open(conf.var_dir() / "demo.log", "a") as log:
-        mesh = supervisor.Supervisor(specs, server=embedded, out=log, name="demo")
-        try:
-            mesh.start()
-            yield
-        finally:
-            mesh.stop()
-            if embedded is not None:
-                embedded.stop()
 
 
 def _demo(console: Console, payloads: list[dict[str, str]]) -> int:
@@ -134,9 +89,11 @@ def _summary(
     console.print(f"               {'':>9}   {exactly}")
     console.print(f"tasks/s        {len(ids) / took_s:>9,.0f}   in {took_s:.1f} s")
     console.print(
-        f"ledger         {ledger['came']:>9,} came = {ledger['live']:,} live + "
+        f"ledger         {ledger['came']:>9,}   came = {ledger['live']:,} live + "
         f"{ledger['ended']:,} ended, drift {ledger['drift']}"
     )
+    if ledger["came"] != len(ids):
+        console.print(f"               {'':>9}   topic {TOPIC} with its other tasks")
     console.print("\nA dead letter again: `.venv/bin/python manage.py dead list`, then")
     console.print("`… dead replay ID` and `… dead show ID` (with `make run` going on).")
     return 0 if honest and whole and ledger["drift"] == 0 else 1
