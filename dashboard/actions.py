@@ -15,7 +15,7 @@ from django.utils.html import format_html
 
 import bus
 from bus import audit, errors, messages, roles
-from dashboard import links, views
+from dashboard import links, topic_page
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
 
@@ -156,7 +156,7 @@ def send(request: Any, topic: str) -> HttpResponse:
         bus.enqueue_task(topic, payload, task_id=task_id or None)
     except (errors.DecodeError, errors.InvalidPayload, errors.TopicFull) as exc:
         draft = {"task_id": task_id, "task": text, "error": _sentence(exc)}
-        context = views.topic_context(topic, draft)
+        context = topic_page.context(topic, draft)
         return shown(request, "topic.html", context, status=422)
     except errors.TaskConflict:
         # Sent before, then changed and sent again from the same form: another task.

@@ -14,16 +14,19 @@ from bus import errors, feed, roles
 from bus.conf import conf
 from bus.following import Following
 from bus.frames import Frame
+from bus.polls import Poll
 from dashboard import painting, resume, viewers
 from dashboard.painting import Painter
 from dashboard.queries import Standing
 from dashboard.resume import Refused, Resume
+from dashboard.topic_page import TopicNow
 
 log = logging.getLogger(__name__)
 
 _FIRST_FRAME_S = 10.0
 _SEND_S = 10.0  # a client that takes no bytes for so long has gone, or is too slow
 _STANDING: Final = "standing"
+_ONE_TOPIC: Final = painting.TOPIC
 
 
 class FeedConsumer(AsyncWebsocketConsumer):
@@ -122,13 +125,12 @@ class FeedConsumer(AsyncWebsocketConsumer):
     async def _tell(self, principal: roles.Principal, wish: Resume) -> None:
         painter = painting.shared()
         wants_rows = wish.regions.intersection(resume.ROWS)
-        polled = wish.regions.intersection(painting.REGIONS)
         teller = _Teller(principal, wish, painter)
         async with feed.shared().subscribe(
             wish.topics if wants_rows else [],
             wish.after,
             may=principal.may_topic,
-            polls={_STANDING: painter.standing} if polled else None,
+            polls=_polls(wish, painter),
             kinds=wants_rows,
         ) as following:
             async for frame in following:
@@ -156,6 +158,17 @@ class FeedConsumer(AsyncWebsocketConsumer):
                 await self.close(why.close)
 
 
+def _polls(wish: Resume, painter: Painter) -> dict[str, Poll]:
+    """The snapshots that a socket needs."""
+    polls = {}
+    if wish.regions.intersection(painting.REGIONS):
+        polls[_STANDING] = painter.standing
+    if painting.TOPIC in wish.regions:
+        (name,) = wish.topics or ("",)
+        polls[_ONE_TOPIC] = painter.topic(name)
+    return polls
+
+
 class _Teller:
     """Turns frames of the feed into texts for one socket."""
 
@@ -170,11 +183,30 @@ class _Teller:
         if frame.op == _STANDING:
             regions = [name for name in painting.REGIONS if name in self._wish.regions]
             return await self._changed(frame.facts[_STANDING], regions)
+        if frame.op == _ONE_TOPIC:
+            return self._topic(frame.facts[_ONE_TOPIC])
         if frame.items and self._wish.html:
             role = self._principal.role
             await self._painter.rows(frame.items, role)
             return [frame.text(lambda item: painting.row(item, role))]
         return [frame.text()]
+
+    def _topic(self, now: TopicNow) -> list[str]:
+        """What changed of the one topic; null parts or facts once it is deleted."""
+        told: dict[str, Any] = {"op": painting.TOPIC}
+        if not now.facts:
+            told["parts" if self._wish.html else "row"] = None
+            return [orjson.dumps(told).decode()]
+        if not self._wish.html:
+            agents = self._within(now.facts["agents"])
+            return [orjson.dumps({**told, **now.facts, "agents": agents}).decode()]
+        parts = {
+            name: html
+            for name, html in now.parts.items()
+            if self._last.get(f"topic-{name}") != html
+        }
+        self._last |= {f"topic-{name}": html for name, html in parts.items()}
+        return [orjson.dumps({**told, "parts": parts}).decode()] if parts else []
 
     async def _changed(self, now: Standing, regions: list[str]) -> list[str]:
         found = []
@@ -200,12 +232,14 @@ class _Teller:
                 if may(row["topic"]) and (asked is None or row["topic"] in asked)
             ]
         elif name == painting.AGENTS:
-            told["agents"] = [
-                {**row, "topics": list(filter(may, row["topics"]))}
-                for row in now.agents
-            ]
+            told["agents"] = self._within(now.agents)
         elif name == painting.SAYS or self._principal.topics:
             return ""  # words of a page; sums over topics of others
         else:
             told["totals"] = now.totals
         return orjson.dumps(told).decode()
+
+    def _within(self, agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Agents, with those of their topics that this reader may see."""
+        may = self._principal.may_topic
+        return [{**row, "topics": list(filter(may, row["topics"]))} for row in agents]

@@ -33,11 +33,14 @@ _LOOKS_MOST: Final = 20
 
 
 def results_page(
-    facts: list[Row], before: str | None = None, after: str | None = None
+    facts: list[Row],
+    before: str | None = None,
+    after: str | None = None,
+    count: int | None = None,
 ) -> paging.Page:
-    """Result rows of these topics, each with `entry_id` and `topic`."""
+    """Result rows of these topics, each with `entry_id` and `topic`; `PAGE` of them."""
     names = _busiest(facts, "results")
-    return paging.read(names, _results, PAGE, before, after)
+    return paging.read(names, _results, count or PAGE, before, after)
 
 
 def _results(
@@ -49,11 +52,14 @@ def _results(
 
 
 def dead_page(
-    facts: list[Row], before: str | None = None, after: str | None = None
+    facts: list[Row],
+    before: str | None = None,
+    after: str | None = None,
+    count: int | None = None,
 ) -> paging.Page:
     """Dead letters of these topics."""
     names = _busiest(facts, "dead")
-    return paging.read(names, _letters, PAGE, before, after)
+    return paging.read(names, _letters, count or PAGE, before, after)
 
 
 def _letters(

@@ -7,6 +7,7 @@ there at first. Regions are rendered in threads: a long table must not hold up t
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 import weakref
 from typing import Any, Final
@@ -18,11 +19,12 @@ from bus import feed, roles, window
 from bus.feed import Feed
 from bus.polls import Poll
 from bus.window import Item
-from dashboard import frame, queries
+from dashboard import frame, queries, topic_page
 from dashboard.queries import Standing
 
 AGENTS: Final = "agents"
 TOPICS: Final = "topics"
+TOPIC: Final = "topic"
 TILES: Final = "tiles"
 SAYS: Final = "says"
 _SLICE: Final = 10  # rows made without a pause
@@ -40,9 +42,21 @@ class Painter:
 
     def __init__(self) -> None:
         self.standing = Poll(queries.standing)
+        # Weak: a topic that nobody looks at any more is forgotten.
+        self._topics: weakref.WeakValueDictionary[str, Poll] = (
+            weakref.WeakValueDictionary()
+        )
         self._busy: asyncio.Future[str] | None = None
         self._painted: dict[tuple[str, int | None], str] = {}
         self._of: Standing | None = None
+
+    def topic(self, name: str) -> Poll:
+        """Snapshots of one topic (`topic_page.TopicNow`), painted in their thread."""
+        poll = self._topics.get(name)
+        if poll is None:
+            poll = Poll(functools.partial(topic_page.now, name))
+            self._topics[name] = poll
+        return poll
 
     async def rows(self, items: list[Item], role: str) -> None:
         """Make the rows of these items, so that `row` need not.

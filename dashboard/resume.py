@@ -22,7 +22,7 @@ TRY_LATER: Final = 1013
 
 FRAME_MOST_BYTES: Final = 65_536
 ROWS: Final = (window.RESULTS, window.DEAD)
-TOLD: Final = (*ROWS, *painting.REGIONS)
+TOLD: Final = (*ROWS, *painting.REGIONS, painting.TOPIC)
 _FIELDS: Final = {"op", "after", "topics", "html", "regions", "most"}
 _SHAPE: Final = 'such as {"op": "resume", "after": {}, "topics": null}'
 
@@ -76,7 +76,7 @@ def parse(text: str | None, principal: roles.Principal) -> Resume:
         _after(frame.get("after", {}), principal),
         topics,
         html,
-        _regions(frame.get("regions")),
+        _regions(frame.get("regions"), topics),
         _most(frame.get("most")),
     )
 
@@ -125,12 +125,15 @@ def _topics(topics: Any, principal: roles.Principal) -> set[str] | None:
     return set(topics)
 
 
-def _regions(regions: Any) -> frozenset[str]:
+def _regions(regions: Any, topics: set[str] | None) -> frozenset[str]:
+    one = topics is not None and len(topics) == 1
     if regions is None:
-        return frozenset(TOLD)
+        return frozenset(TOLD) if one else frozenset(TOLD) - {painting.TOPIC}
     names = regions if isinstance(regions, list) else [regions]
     if not all(isinstance(name, str) and name in TOLD for name in names):
         raise _bad(f"regions is a list of {', '.join(TOLD)}")
+    if painting.TOPIC in names and not one:
+        raise _bad("the region topic is about one: topics is a list of its name")
     return frozenset(names)
 
 

@@ -12,8 +12,7 @@ import bus
 from bus import agents as registry
 from bus import errors, timeline, whynot
 from bus.messages import ENDED
-from bus.tasks import new_id
-from dashboard import links, lists, live, queries
+from dashboard import links, lists, live, queries, topic_page
 from dashboard.access import page
 from dashboard.frame import shown
 from dashboard.status import TASKS
@@ -52,23 +51,7 @@ def topics(request: HttpRequest) -> HttpResponse:
 @page
 def topic(request: HttpRequest, topic: str) -> HttpResponse:
     """One topic: how it stands, what runs and waits, and a form to send a task."""
-    return shown(request, "topic.html", topic_context(topic))
-
-
-def topic_context(topic: str, draft: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a topic's page shows; `draft` is a form that could not be sent yet."""
-    row, serving = queries.one_topic(topic)
-    running, _ = bus.list_tasks(topic, "running", 10)
-    waiting, _ = bus.list_tasks(topic, "waiting", 10)
-    return {
-        "section": "topics",
-        "row": row,
-        "running": running,
-        "waiting": waiting,
-        "agents": serving,
-        "groups": lists.groups([row], most=5),
-        "draft": draft or {"task_id": new_id(), "task": ""},
-    }
+    return shown(request, "topic.html", topic_page.context(topic))
 
 
 @page

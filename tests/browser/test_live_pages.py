@@ -211,13 +211,13 @@ def test_a_paused_page_stands_still_until_it_is_resumed(
         page = new_page()
         page.goto(f"/results/?topic={topic}")
         is_live(page)
-        page.get_by_role("button", name="Pause").click()
+        page.get_by_role("button", name="Pause updates").click()
         away(page)
         bus.enqueue_many(topic, range(1, 4))
         expect(page.get_by_role("button", name="3 new · show")).to_be_visible()
         expect(page.locator("tr[data-task]")).to_have_count(1)
 
-        page.get_by_role("button", name="Resume").click()
+        page.get_by_role("button", name="Resume updates").click()
         expect(page.locator("tr[data-task]")).to_have_count(4)
 
 
@@ -266,6 +266,56 @@ def test_counts_and_tiles_stay_current(
     bus.enqueue_many(topic, range(41))
 
     expect(row.locator("[data-label=Waiting]")).to_have_text("42")
+
+
+def test_a_topics_page_follows_its_topic(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto(f"/topics/{topic}/")
+    is_live(page)
+    away(page)
+
+    first = bus.enqueue_task(topic, {"n": 1})
+    waiting = page.locator("[data-live=topic-waiting]")
+    expect(waiting.locator("tr")).to_have_count(1)
+    expect(page.get_by_text("Nothing waits.")).to_be_hidden()
+    bus.pause(topic)
+    expect(page.get_by_role("button", name="Resume topic")).to_be_visible()
+    with errands(mesh, topic):
+        expect(page.locator("[data-live=topic-agents]")).to_contain_text("idle")
+        page.get_by_role("button", name="Resume topic").click()
+        is_live(page)
+        away(page)
+        expect(page.locator(f"tr[data-task='{first}']")).to_be_visible()
+        dead = bus.enqueue_task(topic, {"fail": 9})
+        ids = bus.enqueue_many(topic, range(30))
+        letter = page.locator(f"[data-live=dead] tr[data-task='{dead}']")
+        expect(letter).to_contain_text("cannot read page 9")
+        expect(page.locator("[data-live=topic-groups] tr")).to_have_count(1)
+        results = page.locator("[data-live=results] tr")
+        expect(results.first).to_have_attribute("data-task", ids[-1])
+        expect(results).to_have_count(10)
+
+    expect(waiting.locator("tr")).to_have_count(0)
+    expect(page.locator("[data-live=topic-facts]")).to_contain_text("nothing lost")
+
+
+def test_a_draft_survives_what_happens_around_it(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto(f"/topics/{topic}/")
+    is_live(page)
+    draft = page.get_by_label("Payload, any JSON")
+    draft.fill('{"half": ')
+
+    bus.enqueue_many(topic, range(3))
+    tiles = page.locator("[data-live=topic-tiles]")
+    expect(tiles.locator(".tile").first).to_contain_text("3")
+
+    expect(draft).to_have_value('{"half": ')
+    expect(draft).to_be_focused()
 
 
 def test_what_others_wrote_is_text_and_nothing_else(

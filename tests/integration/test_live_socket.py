@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import bus
 from bus import accounts
-from dashboard import consumers, viewers
+from dashboard import consumers, topic_page, viewers
 from tests.support.desk import Desk
 from tests.support.site import LiveSite
 from tests.support.waiting import wait_until
@@ -262,6 +262,8 @@ RESULTS = bus.result_stream("demo")
         {"op": "resume", "html": 1},
         {"op": "resume", "regions": ["passwords"]},
         {"op": "resume", "regions": [["results"]]},
+        {"op": "resume", "regions": ["topic"]},
+        {"op": "resume", "regions": ["topic"], "topics": ["a", "b"]},
         {"op": "resume", "most": 0},
         {"op": "resume", "most": True},
         {"op": "resume", "more": 1},
@@ -388,6 +390,53 @@ def test_regions_come_when_they_change(door: Door, test_topic: str) -> None:
     assert first["tiles"]["totals"]["waiting"] == 1
     assert second["topics"][0]["waiting"] == 2
     assert agents[0]["agent_id"] == "by-hand"
+
+
+def test_one_topic_is_told_whole_and_then_what_changed(
+    door: Door, test_topic: str
+) -> None:
+    _, client = signed_in("operator")
+    desk, first = Desk(test_topic), bus.enqueue_task(test_topic, {"n": 1})
+    with door(session=client) as page, door(token()) as other:
+        other.resume(topics=[test_topic], regions=["topic"])
+        facts = other.next("topic")
+        page.resume(topics=[test_topic], html=True, regions=["topic"])
+        parts = page.next("topic")["parts"]
+        desk.complete(desk.one())
+        bus.pause(test_topic)
+        while "note" not in (changed := page.next("topic")["parts"]):
+            continue
+
+    assert set(parts) == set(topic_page.PARTS)
+    assert first in parts["waiting"]
+    assert "Pause topic" in parts["switch"]
+    assert "paused" in changed["note"] and "Resume topic" in changed["switch"]
+    assert "agents" not in changed, "what stayed as it was is not told again"
+    assert (facts["row"]["topic"], facts["row"]["waiting"]) == (test_topic, 1)
+    assert [task["id"] for task in facts["waiting"]] == [first]
+
+
+def test_the_parts_of_a_topic_are_those_of_its_page(
+    door: Door, test_topic: str
+) -> None:
+    _, client = signed_in("operator")
+    desk = Desk(test_topic)
+    bus.enqueue_many(test_topic, range(3))
+    desk.fail(desk.one(), final=True)
+    with door(session=client) as page:
+        page.resume(topics=[test_topic], html=True, regions=["topic"])
+        parts = page.next("topic")["parts"]
+    shown = client.get(f"/topics/{test_topic}/").content.decode()
+
+    for name in ("note", "switch", "groups", "waiting", "facts"):
+        assert parts[name].strip() in shown, name
+
+
+def test_a_topic_that_is_not_there_is_told_as_gone(door: Door, test_topic: str) -> None:
+    with door(token()) as page:
+        page.resume(topics=["never-sent-to"], regions=["topic"])
+
+        assert page.next("topic")["row"] is None
 
 
 def test_a_bound_token_sees_nothing_of_other_topics(

@@ -36,6 +36,7 @@
     constructor(body) {
       this.body = body;
       this.noun = body.dataset.live === "dead" ? "dead letter" : "result";
+      this.cap = Number(body.dataset.cap) || CAP;
       this.known = new Set([...body.rows].map(keyOf));
       this.waiting = [];
       this.skipped = 0;
@@ -54,7 +55,7 @@
       if (this.known.has(keyOf(row))) return;
       this.known.add(keyOf(row));
       this.waiting.push(row);
-      if (this.waiting.length > CAP) {
+      if (this.waiting.length > this.cap) {
         this.forget(this.waiting.shift());
         this.skipped += 1;
       }
@@ -97,9 +98,6 @@
 
     flush() {
       if (!this.waiting.length) return;
-      document.querySelector("[data-live-empty]")?.remove();
-      const scroll = this.table.closest(".scroll");
-      if (scroll) scroll.hidden = false;
       const rows = this.waiting;
       [this.waiting, this.skipped, this.bar.hidden] = [[], 0, true];
       for (const row of rows) {
@@ -111,7 +109,7 @@
         }
         this.body.insertBefore(row, before || null);
       }
-      while (this.body.rows.length > CAP) {
+      while (this.body.rows.length > this.cap) {
         const last = this.body.rows[this.body.rows.length - 1];
         if (last.dataset.entry) this.forget(last);
         last.remove();
@@ -143,8 +141,6 @@
       const parts = parse(this.next), html = parts.map((part) => part.outerHTML);
       this.next = null;
       const old = [...this.box.children];
-      if (parts.length) this.box.closest(".scroll")?.parentElement
-        .querySelector("[data-live-empty]")?.remove();
       parts.forEach((part, i) => {
         if (!old[i]) this.box.append(part);
         else if (html[i] !== this.shown[i]) this.swap(old[i], part);
@@ -208,6 +204,10 @@
     topics({ html }) { this.region("topics", html); },
     tiles({ html }) { this.region("tiles", html); },
     says({ html }) { this.region("says", html); },
+    topic({ parts }) {
+      if (!parts) return link.stop("This topic was deleted");
+      for (const [name, html] of Object.entries(parts)) this.region(`topic-${name}`, html);
+    },
     live() { link.isLive(); },
     bus({ up }) { show(up ? "live" : "reconnecting", up ? "Live" : "Redis does not answer"); },
     error({ detail }) { link.why = detail; },
@@ -223,7 +223,7 @@
   // The same page by GET: where sockets do not get through, and behind a gap.
   async function fetchPage() {
     try {
-      const response = await fetch(location.href, { cache: "no-store" });
+      const response = await fetch(state.page || location.href, { cache: "no-store" });
       if (response.redirected || response.status === 403) return link.stop("Signed out");
       if (!response.ok) return false;
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -251,7 +251,9 @@
         if (!this.poll) show("catching-up", "Catching up");
         const names = [...document.querySelectorAll("[data-live]")];
         const most = names.map((box) => Number(box.dataset.most)).find(Boolean) || null;
-        const wants = { topics: state.topics, html: true, regions: names.map((box) => box.dataset.live), most };
+        // The parts of a topic's page, topic-…, are told together.
+        const regions = [...new Set(names.map((box) => box.dataset.live.split("-")[0]))];
+        const wants = { topics: state.topics, html: true, regions, most };
         socket.send(JSON.stringify({ op: "resume", after: state.after, ...wants }));
       };
       socket.onmessage = ({ data }) => {
@@ -310,7 +312,7 @@
       clearTimeout(this.timer);
       clearInterval(this.poll);
       this.socket?.close();
-      const again = make("a", { href: location.href }, "reload");
+      const again = make("a", { href: state.page || location.href }, "reload");
       show("offline", `${text} · `, again);
       return false;
     },
@@ -329,7 +331,7 @@
 
   const button = make("button", { type: "button", className: "button small", id: "live-pause" });
   const label = () => {
-    button.textContent = paused ? "Resume" : "Pause";
+    button.textContent = paused ? "Resume updates" : "Pause updates";
     button.title = paused ? "Show what comes again" : "Let the page stand still";
     button.setAttribute("aria-pressed", paused);
   };
