@@ -40,6 +40,7 @@ log = logging.getLogger("bus.agent")
 
 VERSION: Final = "0.1.0"
 _FAREWELL_S: Final = 0.5
+_REPEAT_S: Final = 1.0  # within which one stop may come as several signals
 GRACE_S: Final = 4.0  # for running tasks; `up` ends everything within 10 s
 _CONCURRENCY: Final = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -75,6 +76,7 @@ class Agent:
         self._group = group
         self._grace_s = grace_s
         self._stop_asked = False
+        self._signals: dict[int, float] = {}  # when each came first, monotonic s
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lanes: list[lane.Lane] = []
@@ -84,7 +86,10 @@ class Agent:
         self._cpu = (time.monotonic(), _cpu_s())
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT; a second one gives up on what still runs."""
+        """Run until SIGTERM or SIGINT, then drain; who insists ends it at once.
+
+        A second SIGINT insists, and any signal that comes 1 s after the first or later.
+        """
         # A signal may come before the loop can take it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
@@ -105,7 +110,7 @@ class Agent:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(number, self._signalled)
+                self._loop.add_signal_handler(number, self._signalled, number)
         stopping = self._loop.create_task(self._stopping.wait())
         serving = self._loop.create_task(self._serve())
         if self._stop_asked:
@@ -165,10 +170,17 @@ class Agent:
         # whoever supervises it starts another.
         await asyncio.gather(*(each.broken for each in self._lanes))
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: int) -> None:
+        """Drain. A repeat soon after is no wish: the kernel tells of a parent's death
+        once per thread of the parent, and service managers signal whole groups.
+        """
         assert self._stopping is not None
-        if self._stopping.is_set():
-            os._exit(130)  # the second signal: the mesh hands our tasks over
+        now = time.monotonic()
+        first = min(self._signals.values(), default=now)
+        by_hand = number == signal.SIGINT and number in self._signals
+        if by_hand or now - first > _REPEAT_S:
+            os._exit(130)  # the mesh hands our tasks over
+        self._signals.setdefault(number, now)
         self._stop_asked = True
         self._stopping.set()
 

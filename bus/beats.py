@@ -36,7 +36,10 @@ class Held(Protocol):
 
 
 class Beats(threading.Thread):
-    """Beats every `BEAT_S` until closed; reconnects within half a second."""
+    """Beats every `BEAT_S` until closed; reconnects within half a second.
+
+    A lane reads from its first beat on, which is after the registration.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,6 @@ class Beats(threading.Thread):
         self._client: redis.Redis | None = None
         self._closed = threading.Event()
         self._steady_since: float | None = None
-        self.registered = threading.Event()
 
     @property
     def steady_s(self) -> float:
@@ -86,18 +88,25 @@ class Beats(threading.Thread):
         record, ttl = self._record(), conf.EXPIRY_S
         if not agents.beat(self._id, self._consumer, ttl, record, self._client):
             agents.register(self._id, self._consumer, ttl, record, self._client)
-        self.registered.set()
         for topic in self._topics:
-            held = topic.leased()
-            for at in range(0, max(len(held), 1), deliveries.BATCH):
-                beat = deliveries.heartbeat(
-                    self._client,
-                    topic.topic,
-                    topic.group,
-                    self._consumer,
-                    held[at : at + deliveries.BATCH],
+            try:
+                self._renew(topic, self._client)
+            except errors.BusUnavailable:
+                raise
+            except errors.BusError as exc:
+                # What somebody broke in one topic costs the others no lease.
+                log.warning("%s: no lease is renewed: %s", topic.topic, exc)
+
+    def _renew(self, topic: Held, client: redis.Redis) -> None:
+        """Renew the leases of one topic; with nothing in hand just hear the answer."""
+        held = topic.leased()
+        for at in range(0, max(len(held), 1), deliveries.BATCH):
+            part = held[at : at + deliveries.BATCH]
+            topic.beaten(
+                deliveries.heartbeat(
+                    client, topic.topic, topic.group, self._consumer, part
                 )
-                topic.beaten(beat)
+            )
 
     def _drop_client(self) -> None:
         client, self._client = self._client, None

@@ -64,8 +64,8 @@ class Intake:
     def unread_s(self) -> float:
         """For how long every read has failed or is overdue, s.
 
-        0 while there is a reason not to read, and while one waits in the server: an idle
-        agent hears nothing for seconds without being deaf.
+        0 while there is a reason not to read, and while one waits in the server: an
+        idle agent hears nothing for seconds without being deaf.
         """
         if self._host.closing or self._quiet.reserved:
             return 0.0

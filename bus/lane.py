@@ -62,8 +62,8 @@ class Lane:
         # Done when a bug has broken the lane; then it holds the exception.
         self.broken: asyncio.Future[None] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        for work in (self.intake.read(), self._sweep()):
-            self.spawn(work)
+        self._reading = False
+        self.spawn(self._sweep())
 
     # --- what is in hand
 
@@ -158,6 +158,11 @@ class Lane:
             self._loop.call_soon_threadsafe(self._on_beat, beat)
 
     def _on_beat(self, beat: Beat) -> None:
+        if not (self._reading or self.closing):
+            # Not before the first beat, which comes after the registration: tasks of an
+            # agent that was killed unregistered would wait for a whole lease.
+            self._reading = True
+            self.spawn(self.intake.read())
         self.intake.paused = beat.paused
         self.intake.set_clock(beat.now_ms)
         for why, items in ((FENCED, beat.fenced), (CANCELLED, beat.cancelled)):

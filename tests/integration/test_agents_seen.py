@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
 import redis
+from pytest_django import Settings
 
 import bus
 from bus import agents, errors, intake, janitor, keys
+from bus.agent import Agent
+from bus.handlers import Handler
 from tests.support import agents as runtime
 from tests.support import work
 from tests.support.waiting import wait_until
@@ -200,3 +204,49 @@ def test_an_idle_agent_whose_read_waits_in_the_server_is_never_overdue(
             time.sleep(0.02)
 
         assert max(overdue) < 0.4
+
+
+async def see_agents(payload: Any, task: Any) -> list[str]:
+    """Which agents are registered while this runs."""
+    rows = await asyncio.to_thread(bus.list_agents)
+    return [row["agent_id"] for row in rows]
+
+
+def test_an_agent_takes_no_task_before_it_is_registered(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id, register = bus.enqueue_task(test_topic, 1), agents.register
+
+    def late(*args: Any) -> int:
+        time.sleep(0.2)  # long enough for a task to be read and run
+        return register(*args)
+
+    monkeypatch.setattr(agents, "register", late)
+    with runtime.running(test_topic, see_agents, agent_id="one"):
+        task = bus.wait_result(task_id, test_topic)
+
+    assert task.result == ["one"]
+
+
+def test_a_topic_that_somebody_broke_costs_the_others_no_lease(
+    test_topic: str, redis_client: redis.Redis, settings: Settings
+) -> None:
+    settings.MESH_BEAT_S = 0.1
+    broken = f"{test_topic}-broken"
+    found = [Handler(broken, work.echo), Handler(test_topic, work.rest)]
+    with runtime.serving(Agent(found)):
+        wait_until(bus.list_agents)
+        key = keys.named("settings", broken)
+        redis_client.delete(key)
+        redis_client.set(key, "no hash")
+
+        task_id = bus.enqueue_task(test_topic, 0.5)
+        wait_until(lambda: bus.stats(test_topic)["running"] == 1)
+        idle_ms = []
+        while bus.get_task(task_id, test_topic).state == "running":
+            rows: Any = redis_client.xpending_range(
+                bus.task_stream(test_topic), "default", "-", "+", 1
+            )
+            idle_ms += [row["time_since_delivered"] for row in rows]
+
+    assert max(idle_ms) < 400

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 import bus
+from bus import agent
+from bus.handlers import Handler
 from bus.server import EmbeddedServer
-from tests.support import agents
+from tests.support import agents, work
 from tests.support.nemesis import FailureSimulator
 from tests.support.waiting import wait_until
 
@@ -92,3 +98,48 @@ def test_a_handler_that_ignores_its_cancellation_cannot_hold_the_agent(
 
     task = bus.get_task(task_id, test_topic)
     assert (task.state, task.attempt) == ("waiting", 0)
+
+
+def test_one_stop_that_comes_as_several_signals_drains_all_the_same(
+    test_topic: str,
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1.0)
+
+    with agents.process(test_topic, "tests.support.work:rest") as child:
+        wait_until(lambda: bus.stats(test_topic)["running"] == 1, 15)
+        for signum in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            child.send_signal(signum)
+            time.sleep(0.05)  # pending signals of one kind are one signal
+
+        assert child.wait(LIMIT_S) == 0
+
+    assert bus.get_task(task_id, test_topic).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("signals", "repeat_s", "insists"),
+    [
+        ([signal.SIGTERM] * 4, 60, False),
+        ([signal.SIGTERM, signal.SIGINT], 60, False),
+        ([signal.SIGINT, signal.SIGINT], 60, True),
+        ([signal.SIGTERM, signal.SIGTERM], 0, True),
+        ([signal.SIGTERM, signal.SIGINT], 0, True),
+    ],
+)
+def test_who_insists_ends_an_agent_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    signals: list[int],
+    repeat_s: float,
+    insists: bool,
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr(agent, "_REPEAT_S", repeat_s)
+    one = agent.Agent([Handler("mail", work.echo)])
+    one._stopping = asyncio.Event()
+
+    for signum in signals:
+        one._signalled(signum)
+
+    assert one._stopping.is_set()
+    assert exits == ([130] if insists else [])

@@ -21,6 +21,12 @@ async def nap(payload: Any, task: Any) -> Any:
     return payload
 
 
+async def rest(payload: Any, task: Any) -> Any:
+    """As many seconds of waiting as the payload says."""
+    await asyncio.sleep(payload)
+    return payload
+
+
 def block(payload: Any, task: Any) -> Any:
     """10 ms on a thread."""
     time.sleep(0.01)
