@@ -22,6 +22,7 @@ errors        hash    fingerprint -> facts of its group
 counters      hash    lifetime counters, the ledger's left and right side
 settings      hash    working group, pause, limits
 events        stream  what happened, for pages; lossy by contract
+log           stream  every transition, where tests ask the scripts for it; else absent
 agents        zset    consumer -> expiry of its registration (ms, server clock)
 gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
 bucket        string  when a token bucket is full again (us, server clock); until then
@@ -185,6 +186,7 @@ _OF_TOPIC: Final = {
     "counters": "mesh:{%s}:counters",
     "settings": "mesh:{%s}:settings",
     "events": "mesh:{%s}:events",
+    "log": "mesh:{%s}:log",
 }
 _GLOBAL: Final = {
     "topics": TOPICS,

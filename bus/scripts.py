@@ -26,9 +26,12 @@ import redis
 import redis.asyncio
 
 from . import address, connection, errors, keys, refusals
-from .conf import conf
+from .conf import conf, transition_log
 
 _READS: Final = "-- Reads only.\n"
+_PLAIN_CALL: Final = "local call = redis.call\n"
+# Where a task is, by these; the rest follows from them.
+_WATCHED: Final = frozenset({"tasks", "delayed", "done", "dead_index", "tasks_stream"})
 _HEADER: Final = re.compile(r"^-- KEYS:(.*)$", re.MULTILINE)
 _FUNCTION: Final = re.compile(r"^(?:--.*\n)*local function (\w+)\(", re.MULTILINE)
 _COMMENT: Final = re.compile(r"--.*")
@@ -72,13 +75,15 @@ class _Prelude:
         return self._head + "".join(parts)
 
 
-def _load() -> dict[str, Script]:
+def load(*, logged: bool) -> dict[str, Script]:
+    """All verbs; `logged` has those that move tasks write that down, for tests."""
     folder = resources.files(__package__) / "lua"
     prelude = _Prelude((folder / "prelude.lua").read_text(encoding="utf-8"))
+    recorder = (folder / "log.lua").read_text(encoding="utf-8") if logged else ""
     scripts = {}
     for file in sorted(folder.iterdir(), key=lambda item: item.name):
         name, _, suffix = file.name.partition(".")
-        if suffix != "lua" or name == "prelude":
+        if suffix != "lua" or name in ("prelude", "log"):
             continue
         body = file.read_text(encoding="utf-8")
         header = _HEADER.search(body)
@@ -87,18 +92,29 @@ def _load() -> dict[str, Script]:
         words = header.group(1).split()
         more = words[-1:] == ["..."]
         names = tuple(words[:-1] if more else words)
+        if recorder and _WATCHED & set(names) and _READS not in body:
+            names += ("log",)
         unknown = [word for word in names if word not in keys.NAMES and word[0] != "<"]
         if unknown:
             raise errors.BusError(f"lua/{file.name} names unknown keys {unknown}")
         bound = ", ".join(word.strip("<>") for word in names)
         slots = ", ".join(f"KEYS[{i + 1}]" for i in range(len(names)))
-        text = f"local {bound} = {slots}\n{prelude.part_for(body)}\n{body}"
+        head = prelude.part_for(body)
+        if "log" in names:
+            head = head.replace(_PLAIN_CALL, _recording(recorder, name, names))
+        text = f"local {bound} = {slots}\n{head}\n{body}"
         sha = hashlib.sha1(text.encode()).hexdigest()
         scripts[name] = Script(name, text, sha, names, more, _READS in body)
     return scripts
 
 
-SCRIPTS: Final = _load()
+def _recording(text: str, verb: str, names: tuple[str, ...]) -> str:
+    """What stands in for `redis.call` in one verb whose transitions are logged."""
+    watched = ", ".join(f"[{name}] = '{name}'" for name in names if name in _WATCHED)
+    return text.replace("@verb", verb).replace("@watched", watched)
+
+
+SCRIPTS: Final = load(logged=transition_log())
 
 
 def call(

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -396,8 +397,16 @@ WEIGHTS = {
 }
 
 
-def walk(client: redis.Redis, seed: int, steps: int = 150) -> None:
-    """One random schedule, the same for the same seed; what fails is raised."""
+def walk(
+    client: redis.Redis,
+    seed: int,
+    steps: int = 150,
+    judge: Callable[[str], None] | None = None,
+) -> None:
+    """One random schedule, the same for the same seed; what fails is raised.
+
+    `judge` is given the topic before its data is thrown away, also when it failed.
+    """
     Mesh.client = client
     dice, mesh = random.Random(seed), Mesh()
     draws: dict[str, Any] = {
@@ -421,7 +430,11 @@ def walk(client: redis.Redis, seed: int, steps: int = 150) -> None:
                 mesh.the_data_is_whole()
                 mesh.every_task_stands_where_the_model_says()
     finally:
-        mesh.teardown()
+        try:
+            if judge is not None:
+                judge(mesh.topic)
+        finally:
+            mesh.teardown()
 
 
 @pytest.mark.parametrize("seed", range(WALKS))

@@ -1,0 +1,90 @@
+"""Every transition is one that the state diagram allows, in the order it happened."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from bus import scripts
+from tests.chaos.test_state_machine import poison_comes_soon, walk
+from tests.support import chronicle, transitions
+
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures(poison_comes_soon.__name__)]
+
+WALKS = max(6, int(os.environ.get("MESH_CHAOS_WALKS", "12")) // 2)
+
+
+@pytest.fixture(autouse=True)
+def transition_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with transitions.logged(monkeypatch):
+        yield
+
+
+def test_every_transition_of_a_walk_is_an_edge_of_the_diagram(
+    redis_client: redis.Redis,
+) -> None:
+    taken: set[tuple[str, str, str]] = set()
+
+    def judge(topic: str) -> None:
+        assert transitions.faults(redis_client, topic) == []
+        taken.update(transitions.moves(redis_client, topic))
+
+    for number in range(WALKS):
+        walk(redis_client, chronicle.seed() + number, 250, judge)
+
+    # What walks this long do not come across would be checked in vain.
+    usual = {
+        (verb, *edge) for verb, edges in transitions.EDGES.items() for edge in edges
+    }
+    assert len(taken & usual) > 0.6 * len(usual)
+
+
+MUTANTS = {
+    "release: the fence stands still": ("release", "r.n = r.n + 1", ""),
+    "reclaim: no lease is lost": ("reclaim", "r.lost = r.lost + 1", ""),
+    "fail: no attempt is counted": ("fail", "r.attempt = r.attempt + 1", ""),
+    "replay: the epoch stands still": ("replay", "'|0|' .. ARGV[5] ..", "'|0|0' .."),
+    "complete: the record stays": (
+        "complete",
+        "call('HDEL', tasks, unpack(gone_ids))",
+        "",
+    ),
+    "promote: the due time stays": ("promote", "call('ZREM', delayed, id)", ""),
+    "complete: counts one too many": (
+        "complete",
+        "call('HINCRBY', counters, 'done', #mine)",
+        "call('HINCRBY', counters, 'done', #mine + 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_log_gives_a_broken_script_away(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Proof that the check sees, without any look at the data itself."""
+    verb, old, new = MUTANTS[name]
+    script = scripts.SCRIPTS[verb]
+    assert old in script.text, "the script has changed: bring the mutant along"
+    text = script.text.replace(old, new)
+    sha = hashlib.sha1(text.encode()).hexdigest()
+    monkeypatch.setitem(scripts.SCRIPTS, verb, replace(script, text=text, sha=sha))
+    said: list[str] = []
+
+    def judge(topic: str) -> None:
+        said.extend(transitions.faults(redis_client, topic))
+
+    for seed in range(20):
+        # The model may stumble over the mutant first; the log has it all the same.
+        with contextlib.suppress(AssertionError, pytest.fail.Exception):
+            walk(redis_client, seed, judge=judge)
+        if said:
+            break
+
+    assert said
