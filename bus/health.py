@@ -16,6 +16,7 @@ from . import (
     conf,
     connection,
     errors,
+    handlers,
     keys,
     layout,
     refusals,
@@ -27,17 +28,24 @@ WARN: Final = "warn"
 BAD: Final = "bad"
 
 ANSWER_S: Final = 2.0
+_AWAY: Final = "unreachable"
 LEAST_VERSION: Final = (7, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding: `status` ok, warn or bad, a sentence, and what to type if any."""
+    """One finding: `status` ok, warn or bad, a sentence, and what to type if any.
+
+    `word` says what is wrong to those who may not hear the sentence, and names nothing
+    of the mesh; `topic` is the one it is about, if it is about one.
+    """
 
     name: str
     status: str
     says: str
     hint: str = ""
+    word: str = ""
+    topic: str = ""
 
 
 def checks() -> list[Check]:
@@ -49,10 +57,11 @@ def checks() -> list[Check]:
             probe.ping()
         client = connection.reader()
     except errors.BusError as exc:
-        found.append(Check("redis", BAD, str(exc), _start_hint()))
+        found.append(Check("redis", BAD, str(exc), _start_hint(), _AWAY))
         return found
     except (redis.RedisError, OSError) as exc:
-        found.append(Check("redis", BAD, str(refusals.mapped(exc)), _start_hint()))
+        says = str(refusals.mapped(exc))
+        found.append(Check("redis", BAD, says, _start_hint(), _AWAY))
         return found
     found.append(_version(info))
     found.append(_layout())
@@ -94,7 +103,7 @@ def _version(info: dict[str, Any]) -> Check:
     numbers = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     if numbers < LEAST_VERSION:
         return Check(
-            "redis", BAD, f"{name} {text} at {where}", "7.0 or newer is needed"
+            "redis", BAD, f"{name} {text} at {where}", "7.0 or newer is needed", "old"
         )
     return Check("redis", OK, f"{name} {text} at {where}")
 
@@ -110,6 +119,7 @@ def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
             BAD,
             f"maxmemory-policy {policy} deletes tasks when memory is full",
             "CONFIG SET maxmemory-policy noeviction, and in the server's config file",
+            "evicts",
         )
     if info.get("aof_enabled"):
         broken = info.get("aof_last_write_status", "ok") != "ok"
@@ -118,6 +128,7 @@ def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
             BAD if broken else OK,
             "the append-only file cannot be written" if broken else "append-only file",
             "look at the server's disk" if broken else "",
+            "failing" if broken else "",
         )
     else:
         yield Check(
@@ -125,10 +136,12 @@ def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
             WARN,
             "no append-only file: a restart of the server loses tasks",
             "CONFIG SET appendonly yes, and in the server's config file",
+            "off",
         )
     role = str(info.get("role", "master"))
     if role != "master":
-        yield Check("role", BAD, f"the server is a {role}", "use the primary's address")
+        hint = "use the primary's address"
+        yield Check("role", BAD, f"the server is a {role}", hint, "replica")
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     share = used / most if most else 0.0
     if most and share > 0.8:
@@ -137,6 +150,7 @@ def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
             WARN,
             f"{share:.0%} of maxmemory is used; at 100 % new tasks are refused",
             "raise maxmemory, or let agents work the backlog down",
+            "filling",
         )
     else:
         bound = f" of {most / 2**20:,.0f} MiB" if most else " (no bound)"
@@ -148,7 +162,7 @@ def _layout() -> Check:
     try:
         told = layout.look()
     except errors.BusError as exc:
-        return Check("layout", BAD, str(exc))
+        return Check("layout", BAD, str(exc), word="unknown")
     marked = "" if told else ", not marked yet: the first start does it"
     return Check("layout", OK, f"version {layout.VERSION} of the keys{marked}")
 
@@ -162,6 +176,7 @@ def _connections(client: Any) -> Check:
             WARN,
             f"CLIENT LIST is not allowed ({exc}): tasks of killed agents wait a lease",
             "allow it to the user in REDIS_URL: ACL SETUSER … +client|list",
+            "slow",
         )
     return Check("liveness", OK, "tasks of killed agents are handed over within 5 s")
 
@@ -183,6 +198,8 @@ def _keys(client: Any) -> Iterator[Check]:
                 f"topic {name} had 500,000 idempotency keys within {min(hours):.1f} h: "
                 "they are remembered for about that long, not for a day",
                 "send fewer tasks with a key, or spread them over topics",
+                "crowded",
+                name,
             )
 
 
@@ -191,7 +208,10 @@ def _mesh() -> Iterator[Check]:
     live = agents.list_agents()
     served = set(_told(live))
     says = f"{len(live)} live"
-    yield Check("agents", OK if live else WARN, says, "" if live else _NO_AGENT)
+    if live:
+        yield Check("agents", OK, says)
+    else:
+        yield Check("agents", WARN, says, _NO_AGENT, "none")
     for facts in topics.all_stats():
         name = facts["topic"]
         drift = facts["ledger"]["drift"]
@@ -201,12 +221,13 @@ def _mesh() -> Iterator[Check]:
         )
         if drift:
             text = f"the ledger is off by {drift:+,}: {ledger}"
-            yield Check(f"topic {name}", BAD, text, "keys were changed by hand?")
+            hint = "keys were changed by hand?"
+            yield Check(f"topic {name}", BAD, text, hint, "drift", name)
         elif facts["waiting"] and name not in served and not facts["paused"]:
             text = f"{facts['waiting']:,} tasks wait and no live agent serves it"
-            yield Check(f"topic {name}", WARN, text, _NO_AGENT)
+            yield Check(f"topic {name}", WARN, text, _NO_AGENT, "unserved", name)
         else:
-            yield Check(f"topic {name}", OK, ledger)
+            yield Check(f"topic {name}", OK, ledger, topic=name)
 
 
 def _told(live: list[dict[str, Any]]) -> Iterator[str]:
