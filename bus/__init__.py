@@ -12,15 +12,8 @@ from .agents import (
 )
 from .browse import list_tasks
 from .connection import get_redis, get_redis_async
-from .dead import (
-    dead_groups,
-    discard,
-    get_dead,
-    list_dead,
-    move_to_dead,
-    replay,
-    undo,
-)
+from .dead import dead_groups, get_dead, list_dead, move_to_dead
+from .decisions import discard, replay, undo
 from .errors import (
     AgentNotFound,
     BusError,

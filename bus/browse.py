@@ -67,7 +67,7 @@ def _look(
         return _dead(topic, after, count)
     if place == "ended":
         last, flat = scripts.run("ended", topic, [after, count, state or ""])
-        rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        rows = [flat[at : at + 5] for at in range(0, len(flat), 5)]
         return [_ended(topic, *row) for row in rows], last
     last, flat = scripts.run("browse", topic, [place, after, count])
     tasks = [
@@ -86,8 +86,11 @@ def _dead(topic: str, after: str, count: int) -> tuple[list[Task], str]:
     return [lookup.dead_task(letter) for letter in found], last
 
 
-def _ended(topic: str, entry_id: str, task_id: str, json: str) -> Task:
-    return lookup.done_task(topic, task_id, messages.parse_row(json), entry_id)
+def _ended(
+    topic: str, entry_id: str, task_id: str, json: str, epoch: str, log: str
+) -> Task:
+    fields = {"json": json, "epoch": epoch, "attempts": log}
+    return lookup.done_task(topic, task_id, fields, entry_id)
 
 
 def _closed(topic: str, state: str | None, at: int, after: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from . import messages, records
+from . import history, messages, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class DeadLetter:
     options: str
     enqueued_at: str | None
     died_at: str
+    replays: tuple[dict[str, Any], ...] = ()
     raw: dict[str, str] = field(repr=False, default_factory=dict)
 
 
@@ -55,6 +56,7 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         error = {"type": "Unknown", "message": fields.get("error", "")}
     enqueued = records.number(meta.pop("e", ""))
     epoch = records.number(meta.pop("epoch", ""))
+    past = history.parse(fields.get("attempts", ""), epoch or 0)
     return DeadLetter(
         entry_id=entry_id,
         id=fields.get("id", ""),
@@ -63,11 +65,12 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         error=error,
         fingerprint=fields.get("fp", ""),
         fence=fields.get("fence", ""),
-        attempts=decode_lines(fields.get("attempts", "")),
-        epoch=epoch or 0,
+        attempts=past.attempts,
+        epoch=past.epoch,
         options=",".join(f"{k}={v}" for k, v in meta.items()),
         enqueued_at=None if enqueued is None else messages.iso(enqueued),
         died_at=messages.iso(messages.entry_ms(entry_id)),
+        replays=past.replays,
         raw=fields,
     )
 
@@ -76,17 +79,3 @@ def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:
     """The highest attempt of an epoch among the attempts on record."""
     numbers = [row.get("attempt", 0) for row in attempts if row.get("epoch") == epoch]
     return max((n for n in numbers if isinstance(n, int)), default=0)
-
-
-def decode_lines(text: str) -> tuple[dict[str, Any], ...]:
-    """Objects of a one-JSON-object-per-line field; a broken line is kept as raw."""
-    rows: list[dict[str, Any]] = []
-    for line in text.split("\n"):
-        if not line:
-            continue
-        try:
-            row = orjson.loads(line)
-        except ValueError:
-            row = None
-        rows.append(row if isinstance(row, dict) else {"raw": line})
-    return tuple(rows)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
-from . import connection, errors, keys, letters, messages, records, refusals, scripts
+from . import (
+    connection,
+    errors,
+    history,
+    keys,
+    letters,
+    messages,
+    records,
+    refusals,
+    scripts,
+)
 from .messages import Task
 
 
@@ -100,7 +110,8 @@ def task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
     if not raw[1]:
         state = raw[3] if len(raw) > 3 else messages.DONE
         return Task(task_id, topic, None, state, ended_at=messages.iso(int(raw[2])))
-    return done_task(topic, task_id, messages.parse_row(raw[1]), str(raw[2]))
+    fields = dict(zip(raw[1][::2], raw[1][1::2], strict=True))
+    return done_task(topic, task_id, fields, str(raw[2]))
 
 
 def dead_task(letter: letters.DeadLetter) -> Task:
@@ -117,24 +128,31 @@ def dead_task(letter: letters.DeadLetter) -> Task:
         attempts=letter.attempts,
         error=letter.error,
         ended_at=letter.died_at,
+        replays=letter.replays,
     )
 
 
-def done_task(topic: str, task_id: str, row: dict[str, Any], entry_id: str) -> Task:
-    """An ended task from its result row."""
+def done_task(
+    topic: str, task_id: str, fields: Mapping[str, str], entry_id: str
+) -> Task:
+    """An ended task from the fields of its result entry."""
+    row, past = messages.parse_row(fields.get("json", "")), history.of_result(fields)
     return Task(
         id=task_id,
         topic=topic,
         payload=row.get("task"),
         state=row.get("state", messages.DONE),
         attempt=row.get("attempt", 0),
+        epoch=past.epoch,
         fence=row.get("fence", ""),
         enqueued_at=row.get("enqueued_at"),
         started_at=row.get("started_at"),
         agent=row.get("agent"),
+        attempts=past.attempts,
         result=row.get("result"),
         error=row.get("error"),
         ended_at=row.get("finished_at") or messages.iso(messages.entry_ms(entry_id)),
+        replays=past.replays,
     )
 
 
@@ -158,6 +176,7 @@ def live_task(
         state = messages.RUNNING
     else:
         state = messages.WAITING
+    past = history.parse(log, record.epoch)
     enqueued = int(marks["e"]) if "e" in marks else messages.entry_ms(record.sid)
     return Task(
         id=task_id,
@@ -172,6 +191,7 @@ def live_task(
         enqueued_at=messages.iso(enqueued),
         due_at=messages.iso(int(float(due))) if due else None,
         agent=keys.agent_of(who) if state == messages.RUNNING else None,
-        attempts=letters.decode_lines(log),
+        attempts=past.attempts,
         cancel_requested="c" in record.flags,
+        replays=past.replays,
     )

@@ -47,7 +47,9 @@ class Task:
 
     `attempt` counts executions from 1 within `epoch`; `epoch` counts replays from 0;
     `fence` is the server's token of this delivery and grows with every one. When the
-    last attempt began (`started_at`) is known once the task is done.
+    last attempt began (`started_at`) is known once the task is done. `attempts` are
+    those that failed, `replays` says who put it back to work, with which letter, and
+    what an edited payload replaced; of both together the newest 50 are kept.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Task:
     ended_at: str | None = None
     cancel_requested: bool = False
     started_at: str | None = None
+    replays: tuple[dict[str, Any], ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -142,6 +145,11 @@ def _encoded(value: Any, what: str, limit: int) -> bytes:
             raise errors.InvalidPayload(
                 f"{what} holds an integer beyond ±2^53, which some readers would "
                 "round; send it as text"
+            ) from None
+        if "surrogates" in str(exc):
+            raise errors.InvalidPayload(
+                f"{what} holds half of a surrogate pair (\\ud800 to \\udfff alone), "
+                "which is no text: it cannot be written as UTF-8"
             ) from None
         raise errors.InvalidPayload(f"{what} is not JSON: {exc}") from None
     return _small(text, what, limit)

@@ -30,12 +30,6 @@ def parse_options(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def without_option(text: str, name: str) -> str:
-    """Options without one mark."""
-    pairs = parse_options(text).items()
-    return ",".join(f"{k}={v}" for k, v in pairs if k != name)
-
-
 def timeout_s(options: str) -> float | None:
     """A task's own time limit per attempt, if it was sent with one."""
     text = parse_options(options).get("t") if options else None

@@ -10,6 +10,7 @@ import redis
 from . import (
     connection,
     errors,
+    history,
     keys,
     lookup,
     messages,
@@ -52,7 +53,8 @@ def page(
 
     With `after` the rows newer than that id, the oldest first (up to `before`, if given
     too). Rows of cancelled and discarded tasks are among them, told by their `state`;
-    rows that somebody else wrote come as they are.
+    rows that somebody else wrote come as they are. Rows of tasks that did not end at
+    their first attempt have `epoch, attempts, replays` as well.
     """
     key = keys.result_stream(topic)
     keys.check_count(count, 1_000)
@@ -64,7 +66,10 @@ def page(
             rows = client.xrevrange(key, high, low, count=count)
         else:
             rows = client.xrange(key, low, high, count=count)
-    return [_row(row) for row in rows]
+    return [
+        (entry_id, _row((entry_id, fields))[1] | history.of_row(fields))
+        for entry_id, fields in rows
+    ]
 
 
 def _row(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:
@@ -201,5 +206,5 @@ def _next_look(
             # Our own row says it all; one that somebody wrote by hand does not.
             row = messages.parse_row(fields.get("json", "")) if at == 0 else {}
             if row.get("fence") and row.get("state"):
-                return lookup.done_task(task.topic, task.id, row, entry_id)
+                return lookup.done_task(task.topic, task.id, fields, entry_id)
     return lookup.get_task(task.id, task.topic) if named else task

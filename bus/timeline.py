@@ -9,13 +9,14 @@ from .messages import Task
 
 _LOOK: Final = 1_000  # newest events of the topic that are searched
 
+_REPLAYS_MOST: Final = 50  # in a row; no history is longer
+
 _LATEST: Final = "~"  # behind every time
 
-# Events that leave no other trace; attempts and ends are known from the task itself,
-# but for the attempts before the one that got it done.
+# Events that leave no other trace; attempts, replays and ends are known from the task
+# itself, but for those of tasks that somebody acknowledged by hand.
 _FROM_EVENTS: Final = {
     "cancel_asked": "cancel asked for",
-    "replayed": "replayed",
     "discarded": "discarded",
     "restored": "restored",
 }
@@ -27,25 +28,20 @@ def timeline(task: Task) -> list[dict[str, Any]]:
     `what` is enqueued, started, failed, lost, cancel asked for, replayed, discarded,
     restored, running, due (the next start, in the future), or the state it ended in.
     `at` is ISO text, None where nobody wrote the time down; `agent` and `detail` are
-    None where there is none. Replays, discards and restores come from the topic's event
-    log, which is searched to a bound: a replay that is not found there stands without
-    its time where it must have been.
+    None where there is none. Discards, restores and wishes to cancel come from the
+    topic's event log, which is searched to a bound. A replay of which neither the task
+    nor the log knows any more stands without its time where it must have been.
     """
     rows: list[dict[str, Any]] = [_row(task.enqueued_at, "enqueued")]
-    logged = _logged(task)
-    replays = iter([row for row in logged if row["what"] == "replayed"])
     epoch = 0
     for attempt in task.attempts:
-        at_epoch = attempt.get("epoch")
-        while isinstance(at_epoch, int) and epoch < at_epoch:
-            rows.append(next(replays, _row(None, "replayed")))
-            epoch += 1
+        now = attempt.get("epoch")
+        if isinstance(now, int) and now > epoch:
+            rows += _replays(task, epoch, now)
+            epoch = now
         rows += _attempt(attempt)
-    while epoch < task.epoch:
-        rows.append(next(replays, _row(None, "replayed")))
-        epoch += 1
-    others = [row for row in logged if row["what"] != "replayed"]
-    return _merged([*rows, *_now(task)], others)
+    rows += _replays(task, epoch, task.epoch)
+    return _merged([*rows, *_now(task)], _logged(task))
 
 
 def _row(
@@ -53,6 +49,19 @@ def _row(
 ) -> dict[str, Any]:
     at = at if isinstance(at, str) else None  # a row by hand may hold anything
     return {"at": at, "what": what, "agent": agent, "detail": detail}
+
+
+def _replays(task: Task, before: int, now: int) -> list[dict[str, Any]]:
+    """What lies between two epochs, which a letter by hand may have far apart."""
+    told = {each.get("epoch"): each for each in task.replays}
+    first = max(before, now - _REPLAYS_MOST) + 1
+    return [_replay(told.get(epoch, {})) for epoch in range(first, now + 1)]
+
+
+def _replay(replay: dict[str, Any]) -> dict[str, Any]:
+    said = ["with an edited payload"] if replay.get("edited") else []
+    said += [f"by {replay['by']}"] if replay.get("by") else []
+    return _row(replay.get("at"), "replayed", None, " ".join(said) or None)
 
 
 def _attempt(attempt: dict[str, Any]) -> list[dict[str, Any]]:
@@ -86,15 +95,18 @@ def _now(task: Task) -> list[dict[str, Any]]:
 def _logged(task: Task) -> list[dict[str, Any]]:
     since = messages.iso_ms(task.enqueued_at) or 0
     flat = scripts.run("story", task.topic, [task.id, since, _LOOK])
+    bare = not (task.attempts or task.replays or task.epoch)
     rows = []
     for ms, event, detail in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
         at = messages.iso(int(ms))
         if event in _FROM_EVENTS:
             rows.append(_row(at, _FROM_EVENTS[event]))
-        elif not task.attempts and event == "delayed":
+        elif bare and event == "replayed":
+            rows.append(_row(at, event))
+        elif bare and event == "delayed":
             rows.append(_row(at, "failed", None, detail))
-        elif not task.attempts and event == "lost":
-            rows.append(_row(at, "lost", keys.agent_of(detail)))
+        elif bare and event == "lost":
+            rows.append(_row(at, event, keys.agent_of(detail)))
     return rows
 
 

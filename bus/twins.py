@@ -7,7 +7,18 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from . import agents, browse, dead, groups, lookup, results, tasks, topics, whynot
+from . import (
+    agents,
+    browse,
+    dead,
+    decisions,
+    groups,
+    lookup,
+    results,
+    tasks,
+    topics,
+    whynot,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +37,7 @@ acancel = _twin(tasks.cancel)
 acreate_consumer_group = _twin(groups.create_consumer_group)
 adead_groups = _twin(dead.dead_groups)
 aderegister_agent = _twin(agents.deregister_agent)
-adiscard = _twin(dead.discard)
+adiscard = _twin(decisions.discard)
 aenqueue_many = _twin(tasks.enqueue_many)
 aexplain = _twin(whynot.explain_by_id)
 aget_agent = _twin(agents.get_agent)
@@ -43,8 +54,8 @@ aset_limits = _twin(topics.set_limits)
 astats = _twin(topics.stats)
 aread_group = _twin(groups.read_group)
 aregister_agent = _twin(agents.register_agent)
-areplay = _twin(dead.replay)
+areplay = _twin(decisions.replay)
 aresume = _twin(topics.resume)
 atail_results = _twin(results.tail_results)
-aundo = _twin(dead.undo)
+aundo = _twin(decisions.undo)
 await_result = _twin(results.wait_result)

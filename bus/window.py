@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from . import errors, keys, letters, messages
+from . import errors, history, keys, letters, messages
 
 RESULTS: Final = "results"
 DEAD: Final = "dead"
@@ -116,6 +116,7 @@ class Item:
         A row by hand may name another topic: the stream it came from is what counts.
         """
         row = messages.parse_row(self.fields.get("json", "")) or dict(self.fields)
+        row |= history.of_row(self.fields)
         return {**row, "entry_id": self.entry_id, "topic": self.topic}
 
     def letter(self) -> letters.DeadLetter:
@@ -145,12 +146,13 @@ def _wire(item: Item) -> str:
         "fingerprint": letter.fingerprint,
         "fence": letter.fence,
         "attempts": letter.attempts,
+        "replays": letter.replays,
         "epoch": letter.epoch,
         "enqueued_at": letter.enqueued_at,
         "died_at": letter.died_at,
     }
     if item.size > ROW_CHARS:
-        row |= {"task": None, "attempts": [], "clipped": True}
+        row |= {"task": None, "attempts": [], "replays": [], "clipped": True}
     return _json(row)
 
 

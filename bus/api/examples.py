@@ -85,6 +85,7 @@ TASK: Final = [
             "timeout_s": None,
             "cancel_requested": False,
             "attempts": [],
+            "replays": [],
             "result": {"bytes": 12345},
             "timeline": [
                 {
@@ -116,6 +117,9 @@ RESULTS: Final = [
                     "enqueued_at": "2026-01-31T12:00:00.000Z",
                     "started_at": "2026-01-31T12:00:00.001Z",
                     "finished_at": "2026-01-31T12:00:00.250Z",
+                    "epoch": 0,
+                    "attempts": [],
+                    "replays": [],
                 }
             ],
             "next": None,

@@ -51,11 +51,14 @@ def _of_bus(exc: errors.BusError) -> Problem | None:
     if isinstance(exc, errors.BusUnavailable):
         # What Redis says names hosts and ports: that is for the log and `doctor`.
         said = "The mesh's Redis does not answer or refuses work for now."
+        if isinstance(exc, errors.LevelNotReached):
+            said = "Written, but not as durable in time as was wanted: send it again."
         return later(exc.code, said, _REDIS_BACK_S, outcome=exc.outcome)
     wait_s = getattr(exc, "retry_after_s", None)
     if wait_s is not None:
         return later(exc.code, str(exc), wait_s)
-    return Problem(exc.code, str(exc)) if exc.code in KINDS else None
+    state = {"state": exc.facts["state"]} if "state" in exc.facts else {}
+    return Problem(exc.code, str(exc), **state) if exc.code in KINDS else None
 
 
 def _of_drf(exc: drf.APIException) -> Problem | None:

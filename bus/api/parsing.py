@@ -85,9 +85,10 @@ def batch_key(key: str | None) -> str | None:
     return key
 
 
-def replay(value: Any) -> Any:
-    """The payload a replay is to run; `...` where the body names none."""
-    return _members(value, {"task": _any}).get("task", ...)
+def replay(value: Any) -> tuple[Any, str | None]:
+    """The payload a replay is to run (`...` for its own), and the letter it is of."""
+    given = _members(value, {"task": _any, "entry_id": _text})
+    return given.get("task", ...), given.get("entry_id")
 
 
 def registration(value: Any) -> Registration:

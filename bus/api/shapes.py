@@ -29,6 +29,7 @@ def task_row(task: Task) -> dict[str, Any]:
         "timeout_s": task.timeout_s,
         "cancel_requested": task.cancel_requested,
         "attempts": list(task.attempts),
+        "replays": list(task.replays),
     }
     if task.state == "done":
         row["result"] = task.result
@@ -53,6 +54,7 @@ def letter(found: DeadLetter) -> dict[str, Any]:
         "error": found.error,
         "fingerprint": found.fingerprint,
         "attempts": list(found.attempts),
+        "replays": list(found.replays),
         "epoch": found.epoch,
         "fence": found.fence,
         "enqueued_at": found.enqueued_at,
@@ -63,7 +65,8 @@ def letter(found: DeadLetter) -> dict[str, Any]:
 def result_row(topic: str, entry_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """A result; rows by hand lack what their writer left out, and may say more."""
     head = {"entry_id": entry_id, "id": None, "topic": topic, "state": "done"}
-    return {**head, **dict.fromkeys(_OF_RESULT), **row, "entry_id": entry_id}
+    past = {"epoch": 0, "attempts": [], "replays": []}
+    return {**head, **dict.fromkeys(_OF_RESULT), **past, **row, "entry_id": entry_id}
 
 
 _OF_RESULT: Final = (

@@ -13,6 +13,7 @@ local ids = {}
 for i = 6, #ARGV, 6 do ids[#ids + 1] = ARGV[i] end
 local records = call('HMGET', tasks, unpack(ids))
 local mine, sids, gone_ids, forget, out = {}, {}, {}, {}, { 0 }
+local epochs = {} -- of those that did not end at their first attempt
 local add = { d = 0 }
 -- One look at what this consumer holds instead of one per task; where it holds more than
 -- the look covers, the rest are asked for one by one.
@@ -38,7 +39,10 @@ for n = 1, #ids do
     mine[#mine + 1] = at
     sids[#sids + 1] = sid
     gone_ids[#gone_ids + 1] = id
-    if r.attempt > 0 or r.epoch > 0 or r.lost > 0 then forget[#forget + 1] = id end
+    if r.attempt > 0 or r.epoch > 0 or r.lost > 0 then
+      forget[#forget + 1] = id
+      epochs[#forget] = r.epoch
+    end
     local w, b = 'w' .. ARGV[at + 3], 'r' .. ARGV[at + 4]
     add[w] = (add[w] or 0) + 1
     add[b] = (add[b] or 0) + 1
@@ -65,7 +69,12 @@ if #mine == 0 then return out end
 call('XACK', tasks_stream, group, unpack(sids))
 call('XDEL', tasks_stream, unpack(sids))
 call('HDEL', tasks, unpack(gone_ids))
-if #forget > 0 then call('HDEL', attempts, unpack(forget)) end
+local NONE, past = {}, {}
+if #forget > 0 then
+  local lines = call('HMGET', attempts, unpack(forget))
+  for i = 1, #forget do past[forget[i]] = past_of(epochs[i], lines[i]) end
+  call('HDEL', attempts, unpack(forget))
+end
 local keep = call('HGET', settings, 'results_keep') or ARGV[3]
 local scores, result_id = {}, nil
 for i = 1, #mine do
@@ -73,10 +82,11 @@ for i = 1, #mine do
   local id = ARGV[at + 2]
   -- The last one trims for all.
   if i < #mine then
-    result_id = call('XADD', results, '*', 'id', id, 'json', ARGV[at + 5])
+    result_id = call('XADD', results, '*', 'id', id, 'json', ARGV[at + 5],
+      unpack(past[id] or NONE))
   else
     result_id = call('XADD', results, 'MAXLEN', '=', keep, '*', 'id', id,
-      'json', ARGV[at + 5])
+      'json', ARGV[at + 5], unpack(past[id] or NONE))
   end
   scores[#scores + 1] = done_score(result_id)
   scores[#scores + 1] = id

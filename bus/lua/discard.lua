@@ -19,7 +19,8 @@ if not letter then return { 'not_dead' } end
 unbury({ dead = dead, dead_index = dead_index, group = group, errors = errors },
   letter, dead_id)
 local row_id = publish({ results = results, done = done }, id, ARGV[3],
-  call('HGET', settings, 'results_keep') or ARGV[4])
+  call('HGET', settings, 'results_keep') or ARGV[4],
+  past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
 letter.mark, letter.row = ARGV[6], row_id
 local flat = {}
 for name, value in pairs(letter) do

@@ -29,12 +29,12 @@ local meta = with_enqueued(e.meta, sid)
 call('XACK', tasks_stream, working, sid)
 call('XDEL', tasks_stream, sid)
 r.attempt = r.attempt + 1
+remember(attempts, id, ARGV[11])
 if match(r.flags, 'c') then
   -- A cancel was asked for while it ran; whatever is not a completion ends it so.
   cancelled(k, topic, id, r, e, limits[2] or keep, now)
   return { 'cancelled' }
 end
-remember(attempts, id, ARGV[11])
 if ARGV[9] ~= '1' and r.attempt < most then
   r.sid, r.n = '', 0
   local due = now + tonumber(ARGV[8])

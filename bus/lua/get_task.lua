@@ -3,7 +3,7 @@
 -- KEYS: tasks_stream tasks delayed parked done dead_index dead attempts settings results events
 -- ARGV: id
 -- Returns {'live', record, json, meta, due or '', holder or '', attempts}
---   | {'done', row, ms, state} (row '' when trimmed or none)
+--   | {'done', flat fields, ms} | {'done', {}, ms, state} (trimmed, or none was written)
 --   | {'dead', dead id, flat fields} | {}.
 local id = ARGV[1]
 local text = call('HGET', tasks, id)
@@ -29,17 +29,16 @@ end
 local score = call('ZSCORE', done, id)
 if not score then return {} end
 local ms = floor(score / 4096)
-local row = ended_row(results, score, id)
-if row then return { 'done', row, int(ms) } end
+local _, found = ended_row(results, score, id)
+if found then return { 'done', found, int(ms) } end
 -- An agent by hand writes its result first and acks later: its row is near, not here.
 local near = call('XREVRANGE', results, int(ms + 60000), int(ms - 60000), 'COUNT', 500)
 for i = 1, #near do
-  local flat, json, ours = near[i][2], '', false
+  local flat, ours = near[i][2], false
   for j = 1, #flat, 2 do
-    if flat[j] == 'json' then json = flat[j + 1] end
     if flat[j] == 'id' and flat[j + 1] == id then ours = true end
   end
-  if ours then return { 'done', json, int(ms) } end
+  if ours then return { 'done', flat, int(ms) } end
 end
 -- Without its row only the log of that moment still knows how it ended.
 local ended = 'done'
@@ -48,4 +47,4 @@ for i = 1, #log do
   local what, whom = log[i][2][2], log[i][2][4]
   if whom == id and (what == 'cancelled' or what == 'discarded') then ended = what end
 end
-return { 'done', '', int(ms), ended }
+return { 'done', {}, int(ms), ended }

@@ -39,14 +39,22 @@ local function foreign_id(stream, sid)
     .. h:sub(18, 20) .. '-' .. h:sub(21, 32)
 end
 
--- One entry as {id, json, meta, foreign}; our own are exactly these three fields.
+-- One entry as {id, json, meta, foreign}; our own are exactly these three fields. A meta
+-- that is none of ours is kept as `odd`: whoever takes the entry makes it a dead letter
+-- (foreign.payload_of in Python knows the same form).
 local function as_entry(stream, sid, flat)
+  local odd
   if #flat == 6 and flat[1] == 'id' and flat[3] == 'json' and flat[5] == 'meta' then
-    return { id = flat[2], json = flat[4], meta = flat[6] }
+    local meta = flat[6]
+    if meta == '' or match(meta, '^e=%d+$') or match(meta, '^e=%d+,') then
+      return { id = flat[2], json = flat[4], meta = meta }
+    end
+    odd = meta
   end
   local json = ''
   for i = 1, #flat, 2 do if flat[i] == 'json' then json = flat[i + 1] end end
-  return { id = foreign_id(stream, sid), json = json, meta = '', foreign = true }
+  return { id = foreign_id(stream, sid), json = json, meta = '', odd = odd,
+           foreign = true }
 end
 
 local function entry(stream, sid)
@@ -77,33 +85,18 @@ local function last_delivered(stream, group)
   return '0-0'
 end
 
--- The result row behind a score of the done index; nil when it is trimmed or there is
--- none. A saturated sequence (see done_score) means a look through its millisecond.
+-- The result row behind a score of the done index, and all fields of its entry; nil when
+-- it is trimmed or there is none. A saturated sequence (see done_score) means a look
+-- through its millisecond.
 local function ended_row(stream, score, id)
   local ms = floor(score / 4096)
   local seq = score - ms * 4096
   local from = int(ms) .. '-' .. int(seq)
   local rows = call('XRANGE', stream, from, seq == 4095 and int(ms) or from)
   for i = 1, #rows do
-    if rows[i][2][2] == id then return rows[i][2][4] end
+    if rows[i][2][2] == id then return rows[i][2][4], rows[i][2] end
   end
   return nil
-end
-
--- The record of an entry, or nil when the entry stands for no live task (any more). A
--- foreign entry becomes a task here, on first sight.
-local function record_of(k, sid, e)
-  local text = call('HGET', k.tasks, e.id)
-  local r = text and read_record(text)
-  if r and r.sid == sid then return r, text end
-  if r or not e.foreign or call('ZSCORE', k.done, e.id)
-      or call('HEXISTS', k.dead_index, e.id) == 1 then return nil end
-  r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
-  text = write_record(r)
-  call('HDEL', k.tasks, '')
-  call('HSET', k.tasks, e.id, text)
-  call('HINCRBY', k.counters, 'adopted', 1)
-  return r, text
 end
 
 -- The consumer that holds an entry in the group's pending list, or nil.
@@ -215,7 +208,8 @@ local function remember(attempts_key, id, line)
 end
 
 -- A letter into the dead stream, its index and its failure group. The caller released
--- the entry before (that first write passes at maxmemory).
+-- the entry before (that first write passes at maxmemory). A letter that comes `back` has
+-- been counted by its group.
 local function bury(k, now, letter)
   local dead_id = call('XADD', k.dead, '*', 'id', letter.id, 'json', letter.json,
     'error', letter.error, 'fp', letter.fp, 'fence', letter.fence,
@@ -231,8 +225,9 @@ local function bury(k, now, letter)
     first = match(old, '^(%d+)|') or first
     total = tonumber(match(old, '^%d+|%d+|(%d+)|')) or 0
   end
+  if not (old and letter.back) then total = total + 1 end
   call('HSET', k.errors, letter.fp,
-    first .. '|' .. int(now) .. '|' .. int(total + 1) .. '|' .. letter.error)
+    first .. '|' .. int(now) .. '|' .. int(total) .. '|' .. letter.error)
   return dead_id
 end
 
@@ -274,8 +269,24 @@ local function json_of(e)
   end)))
 end
 
+-- What a result entry carries behind `id, json` of a task that did not end at its first
+-- attempt: what its letter would carry. Plain tasks pay nothing for it.
+local function past_of(epoch, lines)
+  if epoch == 0 and (lines or '') == '' then return {} end
+  return { 'epoch', int(epoch), 'attempts', lines or '' }
+end
+
+-- Write one result row, index it, and keep the newest `keep`; `past` as of past_of.
+local function publish(k, id, row, keep, past)
+  local result_id = call('XADD', k.results, '*', 'id', id, 'json', row, unpack(past))
+  call('ZADD', k.done, done_score(result_id), id)
+  call('XTRIM', k.results, 'MAXLEN', '=', keep)
+  return result_id
+end
+
 -- End a live task as cancelled; the caller released its entry before.
 local function cancelled(k, topic, id, r, e, keep, now)
+  local lines = call('HGET', k.attempts, id)
   call('HDEL', k.tasks, id)
   call('HDEL', k.attempts, id)
   local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
@@ -284,17 +295,7 @@ local function cancelled(k, topic, id, r, e, keep, now)
     .. ',"result":null,"agent":null,"attempt":' .. int(r.attempt) .. ',"fence":"' .. fence
     .. '","enqueued_at":"' .. iso(enqueued_ms(e and e.meta or '', r.sid))
     .. '","started_at":null,"finished_at":"' .. iso(now) .. '"}'
-  local result_id = call('XADD', k.results, '*', 'id', id, 'json', row)
-  call('ZADD', k.done, done_score(result_id), id)
-  call('XTRIM', k.results, 'MAXLEN', '=', keep)
+  publish(k, id, row, keep, past_of(r.epoch, lines))
   call('HINCRBY', k.counters, 'cancelled', 1)
   note(k.events, 'cancelled', id)
-end
-
--- Write one result row, index it, and keep the newest `keep`.
-local function publish(k, id, row, keep)
-  local result_id = call('XADD', k.results, '*', 'id', id, 'json', row)
-  call('ZADD', k.done, done_score(result_id), id)
-  call('XTRIM', k.results, 'MAXLEN', '=', keep)
-  return result_id
 end

@@ -11,8 +11,9 @@ local rows = redis.pcall('XPENDING', tasks_stream, working, 'IDLE', idle, '-', '
   owner)
 if rows.err then return { 0, 0, 0 } end
 local now = now_ms()
-local k = { tasks = tasks, counters = counters, dead = dead, dead_index = dead_index, group = group, errors = errors,
-            results = results, done = done, attempts = attempts, events = events }
+local k = { stream = tasks_stream, tasks = tasks, counters = counters, dead = dead,
+            dead_index = dead_index, group = group, errors = errors, results = results,
+            done = done, attempts = attempts, events = events }
 local handed, buried = 0, 0
 for i = 1, #rows do
   local sid = rows[i][1]
@@ -34,6 +35,7 @@ for i = 1, #rows do
     if match(r.flags, 'c') then
       call('XACK', tasks_stream, working, sid)
       call('XDEL', tasks_stream, sid)
+      remember(attempts, id, line)
       cancelled(k, topic, id, r, e, call('HGET', settings, 'results_keep') or keep, now)
     elseif r.lost >= allowed then
       call('XACK', tasks_stream, working, sid)

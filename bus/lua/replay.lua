@@ -1,30 +1,35 @@
 -- Put one dead letter back to work: next epoch, attempts from zero, history kept.
--- KEYS: tasks_stream tasks attempts dead dead_index errors counters events <group>
--- ARGV: id, letter's entry id, payload json, options, epoch after, request mark
--- Returns {'replayed', sid} | {'repeat'} | {'not_dead', record or ''} | {'moved'}.
--- Of N concurrent replays exactly one finds the letter; a repeated send of that one is
--- told by its mark in the record.
-local id, dead_id = ARGV[1], ARGV[2]
+-- KEYS: tasks_stream tasks attempts dead dead_index errors results done counters events <group>
+-- ARGV: id, letter's entry id ('' only to ask for a repeat), payload json, options, epoch
+--       after, request mark, end of the line that tells of it
+-- Returns {'replayed', sid} | {'repeat'} | {'not_dead'} | {'moved'}.
+-- Of N concurrent replays exactly one finds the letter. A repeat of that one is told by
+-- its mark in the history, wherever the task is by then: its answer was lost, or somebody
+-- clicked twice.
+local id, dead_id, epoch, mark = ARGV[1], ARGV[2], ARGV[5], ARGV[6]
 local now_dead = call('HGET', dead_index, id)
-if not now_dead then
-  local text = call('HGET', tasks, id)
-  local r = text and read_record(text)
-  if r and option(r.options, 'q') == ARGV[6] then return { 'repeat' } end
-  return { 'not_dead', text or '' }
+local letter = now_dead and letter_of(dead, now_dead)
+local lines = letter and letter.attempts or call('HGET', attempts, id)
+if not lines then
+  local score = call('ZSCORE', done, id)
+  local _, flat = ended_row(results, score or 0, id)
+  lines = flat and facts_of(flat).attempts
 end
+if find('\n' .. (lines or ''), '\n{"replay":%d+,"mark":"' .. mark .. '"') then
+  return { 'repeat' }
+end
+if not letter then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
-local letter = letter_of(dead, dead_id)
-if not letter then return { 'not_dead', '' } end
 unbury({ dead = dead, dead_index = dead_index, group = group, errors = errors },
   letter, dead_id)
-local mark = match(letter.meta or '', 'e=%d+') or ''
-local sid = call('XADD', tasks_stream, '*', 'id', id, 'json', ARGV[3], 'meta', mark)
-local options = ARGV[4]
-if options ~= '' then options = options .. ',' end
-call('HSET', tasks, id, sid .. '|0|' .. ARGV[5] .. '|0|0||' .. options .. 'q=' .. ARGV[6])
+local from = match(letter.meta or '', 'e=%d+') or ''
+local sid = call('XADD', tasks_stream, '*', 'id', id, 'json', ARGV[3], 'meta', from)
+call('HSET', tasks, id, sid .. '|0|' .. epoch .. '|0|0||' .. ARGV[4])
 if letter.attempts and letter.attempts ~= '' then
   call('HSET', attempts, id, letter.attempts)
 end
+remember(attempts, id, '{"replay":' .. epoch .. ',"mark":"' .. mark .. '","at":"'
+  .. iso(now_ms()) .. '",' .. ARGV[7])
 call('HINCRBY', counters, 'replayed', 1)
 note(events, 'replayed', id)
 return { 'replayed', sid }

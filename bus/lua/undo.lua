@@ -1,24 +1,31 @@
 -- Bring a discarded letter back from the bin.
 -- KEYS: tasks dead dead_index errors bin results done counters events <group>
--- ARGV: id, bin entry id
+-- ARGV: id, bin entry id, ms for which the bin keeps a letter
 -- Returns {'dead', dead id} | {'gone'} the hour is over | {'taken'} the id was sent again.
-local id = ARGV[1]
-local again = call('HGET', dead_index, id)
-if again then return { 'dead', again } end -- another undo was first, or this one
+-- The bin is emptied by janitors; where none runs the hour is over all the same.
+local id, now = ARGV[1], now_ms()
 local letter = letter_of(bin, ARGV[2])
-if not letter or letter.id ~= id then return { 'gone' } end
+local again = call('HGET', dead_index, id)
+if not letter or letter.id ~= id then
+  -- Another undo was first, or this one.
+  return again and { 'dead', again } or { 'gone' }
+end
+if tonumber(match(ARGV[2], '^%d+')) < now - ARGV[3] then return { 'gone' } end
 local score = call('ZSCORE', done, id)
 local ours = score and letter.row and tonumber(score) == tonumber(done_score(letter.row))
-if call('HEXISTS', tasks, id) == 1 or (score and not ours) then return { 'taken' } end
+if again or call('HEXISTS', tasks, id) == 1 or (score and not ours) then
+  return { 'taken' }
+end
 call('XDEL', bin, ARGV[2])
 if ours then
   call('XDEL', results, letter.row)
   call('ZREM', done, id)
 end
 local dead_id = bury({ dead = dead, dead_index = dead_index, group = group,
-  errors = errors }, now_ms(), { id = id, json = letter.json, error = letter.error or '',
+  errors = errors }, now, { id = id, json = letter.json, error = letter.error or '',
   fp = letter.fp or '', fence = letter.fence or '', attempts = letter.attempts or '',
-  meta = letter.meta or '', more = letter.alias and { 'alias', letter.alias } })
+  meta = letter.meta or '', more = letter.alias and { 'alias', letter.alias },
+  back = true })
 call('HINCRBY', counters, 'discarded', -1)
 note(events, 'restored', id)
 return { 'dead', dead_id }

@@ -44,8 +44,8 @@ def test_nobody_serves_the_topic(test_topic: str) -> None:
 
 def test_the_topic_is_paused(test_topic: str) -> None:
     serve(test_topic)
-    bus.pause(test_topic)
     bus.enqueue_many(test_topic, range(3))
+    bus.pause(test_topic)
     task_id = bus.enqueue_task(test_topic, 1)
 
     said = bus.explain(task_id, test_topic)
@@ -303,8 +303,14 @@ def test_a_done_task_tells_of_the_attempts_before(test_topic: str) -> None:
         wait_until(lambda: bus.get_task(task_id).state == "done", 20)
 
     rows = timeline.timeline(bus.get_task(task_id))
-    assert [row["what"] for row in rows] == ["enqueued", "failed", "started", "done"]
-    assert rows[1]["detail"] == "attempt 1 of 5"
+    said = [(row["what"], row["detail"]) for row in rows]
+    assert said == [
+        ("enqueued", None),
+        ("started", "attempt 1"),
+        ("failed", "ValueError: not yet"),
+        ("started", "attempt 2"),
+        ("done", None),
+    ]
 
 
 def test_a_live_task_ends_with_how_it_stands(test_topic: str) -> None:
@@ -322,7 +328,7 @@ def test_a_live_task_ends_with_how_it_stands(test_topic: str) -> None:
     assert rows[1]["at"] == bus.get_task(delayed).due_at
 
 
-def test_a_replay_whose_event_is_gone_stands_without_its_time(
+def test_a_replay_is_told_without_the_event_log_too(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
     desk = Desk(test_topic)
@@ -334,8 +340,34 @@ def test_a_replay_whose_event_is_gone_stands_without_its_time(
 
     rows = timeline.timeline(bus.get_task(task_id))
 
-    assert [(row["what"], row["at"] is None) for row in rows][3] == ("replayed", True)
+    assert [row["what"] for row in rows][3] == "replayed"
+    assert rows[2]["at"] <= rows[3]["at"] <= rows[4]["at"]
     assert [row["what"] for row in rows][-1] == "dead"
+
+
+def test_a_replay_that_left_the_history_stands_without_its_time(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk.fail(desk.one(), final=True)
+    bus.replay(task_id)
+    redis_client.hset(keys.named("attempts", test_topic), task_id, '{"epoch":0}')
+
+    rows = timeline.timeline(bus.get_task(task_id))
+
+    assert [(row["what"], row["at"] is None) for row in rows][-1] == ("replayed", True)
+
+
+def test_a_letter_by_hand_of_a_far_epoch_has_a_short_timeline(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    record = redis_client.hget(keys.named("tasks", test_topic), task_id)
+    far = str(record).replace("|0|0|0|0|", "|0|9999999999|0|0|")
+    redis_client.hset(keys.named("tasks", test_topic), task_id, far)
+
+    assert told(task_id, test_topic) == ["enqueued", *["replayed"] * 50]
 
 
 def test_a_result_by_hand_has_a_timeline_too(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus import errors, failures, letters, messages
+from bus import errors, failures, history, messages
 
 
 class SilentError(Exception):
@@ -301,7 +301,8 @@ def test_an_attempt_is_kept_on_one_line() -> None:
     )
 
     assert b"\n" not in line
-    assert letters.decode_lines(line.decode())[0]["error"] == {"message": "two\nlines"}
+    [attempt] = history.parse(line.decode()).attempts
+    assert attempt["error"] == {"message": "two\nlines"}
 
 
 def test_an_attempt_says_who_when_how_long_and_why() -> None:

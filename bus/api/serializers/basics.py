@@ -16,6 +16,9 @@ class AnyJSON(s.JSONField):
 
 
 OPTIONAL: Final[dict[str, Any]] = {"required": False}
+REPLAYS: Final = (
+    "Epoch, time, by whom, of which letter; the payload that an edited one replaced."
+)
 NULL: Final[dict[str, Any]] = {"allow_null": True}
 
 
@@ -37,6 +40,9 @@ class Problem(s.Serializer):
     errors = ProblemField(many=True, **OPTIONAL)
     retry_after_ms = s.IntegerField(**OPTIONAL)
     outcome = s.ChoiceField(["not_written", "unknown"], **OPTIONAL)
+    state = s.ChoiceField(
+        STATES, **OPTIONAL, help_text="409 of a replay or discard: how the task stands."
+    )
     id = s.CharField(
         **OPTIONAL, help_text="503: the task to send again; 500: what to look for."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
-from .basics import NULL, OPTIONAL, AnyJSON
+from .basics import NULL, OPTIONAL, REPLAYS, AnyJSON
 
 
 class Letter(s.Serializer):
@@ -18,6 +18,7 @@ class Letter(s.Serializer):
     error = s.DictField()
     fingerprint = s.CharField(help_text="Letters that failed alike share it.")
     attempts = s.ListField(child=s.DictField())
+    replays = s.ListField(child=s.DictField(), help_text=REPLAYS)
     epoch = s.IntegerField()
     fence = s.CharField()
     enqueued_at = s.DateTimeField(**NULL)
@@ -55,4 +56,5 @@ class GroupList(s.Serializer):
 class Replay(s.Serializer):
     """What to replay; without a body what the task was sent with."""
 
-    task = AnyJSON(**OPTIONAL)
+    task = AnyJSON(**OPTIONAL, help_text="Another payload; the old one stays readable.")
+    entry_id = s.CharField(**OPTIONAL, help_text="Only this letter.")

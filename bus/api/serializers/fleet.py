@@ -133,16 +133,24 @@ class Check(s.Serializer):
 
     name = s.CharField()
     status = s.ChoiceField(["ok", "warn", "bad"])
+    why = s.CharField(**OPTIONAL, help_text="In one word, why it is not ok.")
     says = s.CharField(**OPTIONAL)
     hint = s.CharField(**OPTIONAL)
 
 
+class TopicLedger(Ledger):
+    """The ledger of a topic."""
+
+    topic = s.CharField()
+
+
 @extend_schema_serializer(many=False)
 class Health(s.Serializer):
-    """How the mesh is."""
+    """How the mesh is; the ledgers only for who may read."""
 
     status = s.ChoiceField(["ok", "degraded", "down"])
     checks = Check(many=True)
+    ledgers = TopicLedger(many=True, **OPTIONAL)
 
 
 class Alive(s.Serializer):

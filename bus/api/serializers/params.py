@@ -61,6 +61,11 @@ AGENT_ID: Final = OpenApiParameter(
     "agent_id", _shaped("^[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}$"), "path"
 )
 TOPIC_IN_PATH: Final = OpenApiParameter("topic", _TOPIC, "path")
+REQUEST_KEY: Final = OpenApiParameter(
+    "Idempotency-Key",
+    description="Any text that names this request: sent again it changes nothing.",
+    location="header",
+)
 IDEMPOTENCY_KEY: Final = OpenApiParameter(
     "Idempotency-Key",
     _shaped("^[ -~]+$", minLength=1, maxLength=255),

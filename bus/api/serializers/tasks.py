@@ -5,7 +5,9 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
-from .basics import NULL, OPTIONAL, STATES, AnyJSON, Problem
+from .basics import NULL, OPTIONAL, REPLAYS, STATES, AnyJSON, Problem
+
+DURABILITY = r"^(memory|aof|fsync|replicated:[1-9])$"
 
 
 class Enqueue(s.Serializer):
@@ -20,7 +22,9 @@ class Enqueue(s.Serializer):
     run_at = s.DateTimeField(**OPTIONAL, help_text="When to start; not with delay_s.")
     max_attempts = s.IntegerField(**OPTIONAL, min_value=1, max_value=1000)
     timeout_s = s.FloatField(**OPTIONAL, max_value=604800, help_text="Above 0.")
-    durability = s.ChoiceField(["memory", "aof"], **OPTIONAL)
+    durability = s.RegexField(
+        DURABILITY, **OPTIONAL, help_text="To be reached before the answer."
+    )
     maxlen = s.IntegerField(
         **OPTIONAL, min_value=1, help_text="Refuse where the backlog is as long."
     )
@@ -32,7 +36,7 @@ class Enqueued(s.Serializer):
     id = s.UUIDField()
     topic = s.CharField()
     state = s.ChoiceField(STATES)
-    durability = s.ChoiceField(["memory", "aof"], help_text="What this answer means.")
+    durability = s.RegexField(DURABILITY, help_text="What this answer means.")
 
 
 class Batch(s.Serializer):
@@ -77,6 +81,7 @@ class TaskRow(s.Serializer):
     timeout_s = s.FloatField(**NULL)
     cancel_requested = s.BooleanField()
     attempts = s.ListField(child=s.DictField(), help_text="Failed ones, oldest first.")
+    replays = s.ListField(child=s.DictField(), help_text=REPLAYS)
     result = AnyJSON(**OPTIONAL, help_text="Once it is done.")
     error = s.DictField(**OPTIONAL, help_text="Of which it died.")
 
@@ -132,6 +137,9 @@ class ResultRow(s.Serializer):
     enqueued_at = s.DateTimeField(**NULL)
     started_at = s.DateTimeField(**NULL)
     finished_at = s.DateTimeField(**NULL)
+    epoch = s.IntegerField(help_text="Replays so far.")
+    attempts = s.ListField(child=s.DictField(), help_text="Failed ones, oldest first.")
+    replays = s.ListField(child=s.DictField(), help_text=REPLAYS)
 
 
 @extend_schema_serializer(many=False)

@@ -102,7 +102,11 @@ class DeadViewSet(MeshViewSet):
         operation_id="replay_dead",
         summary="Replay a dead letter",
         tags=["dead letters"],
-        parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
+        parameters=[
+            serializers.TASK_ID,
+            serializers.TOPIC_OPTIONAL,
+            serializers.REQUEST_KEY,
+        ],
         request=serializers.Replay,
         responses=serializers.Moved,
         examples=examples.REPLAY,
@@ -110,11 +114,22 @@ class DeadViewSet(MeshViewSet):
     def replay(self, request: Any, task_id: str) -> Response:
         """Put the task back to work, with another payload if the body has a `task`.
 
-        Of any number of concurrent replays one succeeds, the others are 409.
+        Of any number of concurrent replays one succeeds, the others are 409 with the
+        `state` the task is in. With an `entry_id` only that letter is replayed, not a
+        later one of the same task. A repeat with the same `Idempotency-Key` is the same
+        replay.
         """
-        payload = parsing.replay(self.body(needed=False))
+        payload, entry_id = parsing.replay(self.body(needed=False))
+        key = request.headers.get("Idempotency-Key")
         task = self._dead_task(task_id)
-        bus.replay(task.id, task.topic, payload=payload)
+        bus.replay(
+            task.id,
+            task.topic,
+            payload=payload,
+            entry_id=entry_id,
+            by=self.who.name,
+            request_id=None if key is None else f"{self.who.key} {key}",
+        )
         edited = payload is not ...
         self.record(roles.REPLAY, task.topic, task.id, edited=edited)
         return Response({"id": task.id, "topic": task.topic, "state": "waiting"})

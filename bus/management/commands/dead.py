@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import dead, errors, keys, letters, topics
+from bus import dead, decisions, errors, keys, letters, topics
 from bus.management import output
 
 
@@ -103,15 +103,15 @@ class Command(BaseCommand):
                     f"--payload is not JSON: {exc}", returncode=2
                 ) from exc
         self._each(
-            options, lambda *task: dead.replay(*task, payload=payload), "replayed"
+            options, lambda *task: decisions.replay(*task, payload=payload), "replayed"
         )
 
     def _discard(self, options: dict[str, Any]) -> None:
-        self._each(options, dead.discard, "discarded")
+        self._each(options, decisions.discard, "discarded")
 
     def _undo(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
-            dead.undo(task_id, options["topic"])
+            decisions.undo(task_id, options["topic"])
             self.stdout.write(f"{task_id} is dead again")
 
     def _each(self, options: dict[str, Any], act: Any, done: str) -> None:
@@ -133,7 +133,7 @@ _BULK = ("replay", "discard")
 
 
 def _names(topic: str | None) -> list[str]:
-    return topics.list_topics() if topic is None else [keys.check_topic(topic)]
+    return topics.list_topics() if topic is None else [topics.check_known(topic)]
 
 
 def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -175,4 +175,5 @@ def _facts(letter: letters.DeadLetter) -> dict[str, Any]:
         "fence": letter.fence,
         "entry_id": letter.entry_id,
         "attempts": list(letter.attempts),
+        "replays": list(letter.replays),
     }

@@ -1,0 +1,198 @@
+"""What operators decide about dead letters: replay, discard, undo."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any, Final
+
+from . import (
+    connection,
+    dead,
+    errors,
+    history,
+    keys,
+    letters,
+    lookup,
+    messages,
+    refusals,
+    scripts,
+)
+from .conf import conf
+from .letters import DeadLetter
+
+_PAGE: Final = 500
+
+
+def replay(
+    task_id: str,
+    topic: str | None = None,
+    *,
+    payload: Any = ...,
+    entry_id: str | None = None,
+    by: str | None = None,
+    request_id: str | None = None,
+) -> str:
+    """Put a dead letter back to work in its next epoch; the task's id.
+
+    Its attempts start from zero, its history is kept and says `by` whom. Of any number
+    of concurrent replays exactly one succeeds, the others raise NotDead, which tells
+    the state. A `payload` replaces the original one, which stays readable in `replays`
+    of the task. `entry_id` is the letter that was seen, NotDead if it is another one by
+    now. A repeat with the same `request_id` (any text) is the same replay: it succeeds
+    and changes nothing, wherever the task is by then. Without `topic` all are asked;
+    DeadLetterNotFound if none knows it.
+    """
+    topic = dead.topic_of(task_id, topic)
+    task_id = keys.check_task_id(task_id)
+    seen = None if entry_id is None else keys.check_entry(entry_id)
+    mark = _mark(request_id)
+    while True:
+        letter = _letter(topic, task_id)
+        if letter is None or seen not in (None, letter.entry_id):
+            args = [task_id, "", "", "", 0, mark, ""]
+            reply = scripts.run("replay", topic, args, [keys.group_key(topic, "")])
+            if reply[0] == "repeat":
+                return task_id
+            raise _not_dead(topic, task_id)
+        old = _body(letter)
+        new = old if payload is ... else messages.encode(payload)
+        edited = payload is not ... and not messages.same(payload, letter.payload)
+        line = history.replay_line(letter.entry_id, by, old if edited else None)
+        args = [task_id, letter.entry_id, new, letter.options, letter.epoch + 1]
+        args += [mark, line]
+        more = [keys.group_key(topic, letter.fingerprint)]
+        outcome = scripts.run("replay", topic, args, more)[0]
+        if outcome in ("replayed", "repeat"):
+            return task_id
+        # Replayed by somebody else since we looked, and perhaps dead again: look again.
+
+
+def _mark(request_id: str | None) -> str:
+    """What tells this replay from all others, also when its answer was lost."""
+    if request_id is None:
+        return secrets.token_hex(8)
+    text = request_id.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _letter(topic: str, task_id: str) -> DeadLetter | None:
+    try:
+        return dead.letter_of(topic, task_id)
+    except errors.DeadLetterNotFound:
+        return None
+
+
+def _not_dead(topic: str, task_id: str) -> errors.BusError:
+    """Why a task has no letter, or another one than was seen; with its `state`."""
+    task = lookup.found(topic, task_id)
+    if task is None:
+        return errors.DeadLetterNotFound(
+            f"no dead letter of task {task_id} in topic {topic!r}"
+        )
+    if task.state == messages.DEAD:
+        says = (
+            f"the letter of task {task_id} is another one by now: it was replayed, or "
+            "discarded and restored"
+        )
+    else:
+        says = f"task {task_id} is not dead (any more), it is {task.state}"
+    return errors.NotDead(says, state=task.state)
+
+
+def _body(letter: DeadLetter) -> bytes:
+    """The payload as it was sent; our letters carry it word for word."""
+    text = letter.raw.get("json", "")
+    head = f'{{"id":"{letter.id}","payload":'
+    if text.startswith(head) and text.endswith("}"):
+        return text[len(head) : -1].encode()
+    return messages.encode_kept(letter.payload)
+
+
+def discard(task_id: str, topic: str | None = None) -> None:
+    """Take a dead letter out for good; `undo` brings it back within an hour.
+
+    Without `topic` all are asked. DeadLetterNotFound, or NotDead in another state.
+    """
+    topic = dead.topic_of(task_id, topic)
+    task_id = keys.check_task_id(task_id)
+    mark = secrets.token_hex(4)
+    while True:
+        letter = _letter(topic, task_id)
+        if letter is None:
+            raise _not_dead(topic, task_id)
+        row = messages.encode_kept(
+            {
+                "id": task_id,
+                "topic": topic,
+                "state": messages.DISCARDED,
+                "task": letter.payload,
+                "result": None,
+                "error": letter.error,
+                "agent": None,
+                "attempt": letters.executions(letter.attempts, letter.epoch),
+                "fence": letter.fence,
+                "enqueued_at": letter.enqueued_at,
+                "started_at": None,
+                "finished_at": letter.died_at,
+            }
+        )
+        args = [task_id, letter.entry_id, row, conf.RESULTS_KEEP, conf.BIN_MAX, mark]
+        more = [keys.group_key(topic, letter.fingerprint)]
+        outcome = scripts.run("discard", topic, args, more)[0]
+        if outcome in ("discarded", "repeat"):
+            return
+        # Another decision was first: look again at what it came to.
+
+
+def undo(task_id: str, topic: str | None = None) -> str:
+    """Bring a discarded letter back; its new entry id.
+
+    DeadLetterNotFound if it was not discarded in the last hour, or is not among the
+    newest 10,000 discarded; Conflict if its id was sent again since. Without `topic`
+    all are asked.
+    """
+    task_id = keys.check_task_id(task_id)
+    for name in _undo_topics(task_id, topic):
+        dead_id = _undone(name, task_id)
+        if dead_id is not None:
+            return dead_id
+    hours = conf.BIN_KEEP_S / 3600
+    raise errors.DeadLetterNotFound(
+        f"nothing to undo: task {task_id} was not discarded in the last "
+        f"{'hour' if hours == 1 else f'{hours:g} hours'}, or more than "
+        f"{conf.BIN_MAX:,} others were since"
+    )
+
+
+def _undo_topics(task_id: str, topic: str | None) -> list[str]:
+    """Where to look; the bin outlives the row that says in which topic it is."""
+    try:
+        return [lookup.topic_of(task_id, topic, {messages.DISCARDED})]
+    except errors.TaskNotFound:
+        with refusals.guard():
+            return sorted(connection.reader().smembers(keys.TOPICS))
+
+
+def _undone(topic: str, task_id: str) -> str | None:
+    """The new entry id; None if the topic's bin does not hold the letter."""
+    before = "+"
+    while True:
+        with refusals.guard():
+            client = connection.reader()
+            rows = client.xrevrange(keys.named("bin", topic), before, "-", count=_PAGE)
+        for bin_id, fields in rows:
+            if fields.get("id") == task_id:
+                fp = fields.get("fp", "")
+                more = [keys.group_key(topic, fp)]
+                args = [task_id, bin_id, conf.BIN_KEEP_S * 1000]
+                reply = scripts.run("undo", topic, args, more)
+                if reply[0] == "dead":
+                    return str(reply[1])
+                if reply[0] == "taken":
+                    raise errors.Conflict(
+                        f"task {task_id} was sent again since it was discarded"
+                    )
+        if len(rows) < _PAGE:
+            return None
+        before = f"({rows[-1][0]}"

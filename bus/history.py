@@ -1,0 +1,82 @@
+"""What went before: a task's failed attempts and replays, one JSON object per line.
+
+Live tasks keep these lines in the hash `attempts`, letters and the results of tasks
+that did not end at their first attempt in a field of that name. Only the newest 50 are
+kept. A line whose object has `replay` tells of a replay, any other of an attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from . import records
+
+ORIGINAL_MOST: Final = 64 * 1024  # bytes of a payload that is kept when replaced
+_BY_MOST: Final = 200  # characters of whoever replayed it
+
+Rows = tuple[dict[str, Any], ...]
+
+
+class Past(NamedTuple):
+    """How often a task was replayed; the attempts that failed; who replayed it."""
+
+    epoch: int
+    attempts: Rows
+    replays: Rows
+
+
+def parse(text: str, epoch: int = 0) -> Past:
+    """The past in lines; a broken line is kept as an attempt with its `raw` text."""
+    attempts: list[dict[str, Any]] = []
+    replays: list[dict[str, Any]] = []
+    for line in text.split("\n"):
+        if not line:
+            continue
+        try:
+            row = orjson.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            attempts.append({"raw": line})
+        elif "replay" in row:
+            row.pop("mark", None)
+            replays.append({"epoch": row.pop("replay"), **row})
+        else:
+            attempts.append(row)
+    return Past(epoch, tuple(attempts), tuple(replays))
+
+
+def of_result(fields: Mapping[str, str]) -> Past:
+    """The past in a result entry; empty for a task that ended at its first attempt."""
+    epoch = records.number(fields.get("epoch", ""))
+    if epoch is None:
+        return Past(0, (), ())  # whatever it has, it is not ours
+    return parse(fields.get("attempts", ""), epoch)
+
+
+def of_row(fields: Mapping[str, str]) -> dict[str, Any]:
+    """The past in a result entry as members of its row; none where there is no past."""
+    epoch, attempts, replays = of_result(fields)
+    if not (epoch or attempts):
+        return {}
+    return {"epoch": epoch, "attempts": list(attempts), "replays": list(replays)}
+
+
+def replay_line(letter: str, by: str | None, original: bytes | None) -> bytes:
+    """The end of a replay's line; the script puts epoch, mark and time in front.
+
+    `letter` is the entry id of the letter that was replayed, `original` the payload
+    that an edited one replaces: it stays readable, up to 64 KiB, beyond that its size.
+    """
+    # Lone surrogates become escapes; the letter must stay valid UTF-8.
+    who = by and by[:_BY_MOST].encode("utf-8", "backslashreplace").decode()
+    edited = original is not None
+    tail = orjson.dumps({"by": who, "letter": letter, "edited": edited})[1:-1]
+    if original is None:
+        return tail + b"}"
+    if len(original) > ORIGINAL_MOST:
+        return tail + b',"payload_bytes":%d}' % len(original)
+    return tail + b',"payload":%b}' % original
