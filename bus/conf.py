@@ -63,6 +63,11 @@ class _Defaults:
     HEALTH_CHECK_S: int = 30
     SEND_RETRY_S: float = 10.0  # how long one call repeats an unanswered script
 
+    # What an acknowledgement means: memory, aof, fsync or replicated:k; empty: what the
+    # server does by itself. How long a caller waits for the last two.
+    DURABILITY: str = ""
+    DURABILITY_TIMEOUT_S: float = 3.0  # a file synced every second may take two
+
     # The web server. An empty port is 8000 or the next free one.
     HOST: str = "127.0.0.1"
     PORT: str = ""

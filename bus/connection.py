@@ -3,6 +3,8 @@
 read    `get_redis`, `get_redis_async`: pages and introspection; few retries
 write   scripts: never sent twice by the client, because `scripts.py` decides what to
         repeat, with the same id. Sync calls take a `lines.Line` of a bounded pool
+settle  scripts whose callers then wait for the level of durability they want: a pool of
+        its own, so that a replica that lags holds up nobody else
 block   blocking reads: a connection of its own, socket timeout beyond the block
 agent   a `wire.Wire` of the agent's loop: claim, complete, blocking reads
 """
@@ -125,6 +127,11 @@ def writer() -> lines.Lines:
     return _shared_lines("write")
 
 
+def settler() -> lines.Lines:
+    """`writer` for those who wait on it for a level of durability."""
+    return _shared_lines("settle")
+
+
 def waiter() -> lines.Lines:
     """The connections on which threads wait for streams, 2 s at a time."""
     return _shared_lines("wait")
@@ -132,13 +139,13 @@ def waiter() -> lines.Lines:
 
 def _shared_lines(profile: str) -> lines.Lines:
     url = address.checked_url()
-    key = (profile, url, os.getpid(), conf.POOL_SIZE, conf.SOCKET_TIMEOUT_S)
+    block_s = _blocks_s(profile)
+    key = (profile, url, os.getpid(), conf.POOL_SIZE, conf.SOCKET_TIMEOUT_S, block_s)
     pool = _lines.get(key)
     if pool is None:
         with _lock:
             pool = _lines.get(key)
             if pool is None:
-                block_s = BLOCK_MOST_S if profile == "wait" else 0.0
                 pool = _lines[key] = lines.Lines(
                     lambda: dedicated(block_s=block_s),
                     conf.POOL_SIZE,
@@ -147,9 +154,23 @@ def _shared_lines(profile: str) -> lines.Lines:
     return pool
 
 
+def _blocks_s(profile: str) -> float:
+    """How long the server may hold an answer back on such a connection."""
+    if profile == "settle":
+        return float(conf.DURABILITY_TIMEOUT_S)
+    return BLOCK_MOST_S if profile == "wait" else 0.0
+
+
 def awriter() -> redis.asyncio.Redis:
     """`writer` of the running loop."""
     return _shared_async("write", retry=AsyncRetry(NoBackoff(), 0))
+
+
+def asettler() -> redis.asyncio.Redis:
+    """`settler` of the running loop."""
+    timeout_s = conf.SOCKET_TIMEOUT_S + _blocks_s("settle")
+    retry = AsyncRetry(NoBackoff(), 0)
+    return _shared_async("settle", retry=retry, socket_timeout=timeout_s)
 
 
 def dedicated(*, block_s: float = 0.0, name: str = "") -> redis.Redis:

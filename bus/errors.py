@@ -3,13 +3,15 @@
 BusError                    base: a stable `code`, a sentence
 ├─ BusUnavailable           Redis does not answer, or refuses work for now
 │  └─ OutcomeUnknown        the request was sent, its answer never came
+│     └─ LevelNotReached    written, yet not as durably as wanted, as far as is known
 ├─ InvalidName              topic, agent id or task id not allowed        (ValueError)
 ├─ InvalidPayload           not JSON, or outside the limits               (ValueError)
 │  └─ PayloadTooLarge       more bytes than allowed
 ├─ InvalidOption            a number or choice outside its range          (ValueError)
 ├─ DecodeError              an entry somebody else wrote; carries it raw
 │  └─ Malformed             a payload that no agent can read
-├─ NotFound                 TaskNotFound · DeadLetterNotFound · AgentNotFound
+├─ NotFound                 TaskNotFound · DeadLetterNotFound · AgentNotFound ·
+│                           TopicNotFound
 ├─ Conflict                 TaskConflict · NotDead · NotCancellable
 ├─ TopicFull                a bound refuses new work; says when to come back
 ├─ TooManyTopics            the mesh knows as many topics as it may
@@ -50,10 +52,27 @@ class BusUnavailable(BusError):
 
 
 class OutcomeUnknown(BusUnavailable):
-    """The request was sent but not answered; repeat it with the same id."""
+    """The request was sent but not answered; repeat it with the same id.
+
+    `task_ids` are the ids of the tasks it was to send, if any.
+    """
 
     code = "outcome_unknown"
     outcome = "unknown"
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.task_ids: list[str] = []
+
+
+class LevelNotReached(OutcomeUnknown):
+    """Written, but not made as durable as wanted in time; repeat it with the same id.
+
+    The tasks of `task_ids` are there and may run. Whether they survive what the level
+    stands for, nobody knows; a repeat succeeds once they do.
+    """
+
+    code = "level_not_reached"
 
 
 class InvalidName(BusError, ValueError):
@@ -118,6 +137,12 @@ class AgentNotFound(NotFound):
     """No agent with this id was here lately."""
 
     code = "agent_not_found"
+
+
+class TopicNotFound(NotFound):
+    """No topic of this name: nothing was sent to it, no group made, no limit set."""
+
+    code = "topic_not_found"
 
 
 class Conflict(BusError):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import random
 import re
 import time
 from collections.abc import Sequence
@@ -25,10 +24,11 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import address, connection, errors, keys, refusals
+from . import address, connection, errors, keys, patience
 from .conf import conf, transition_log
 
 _READS: Final = "-- Reads only.\n"
+_SHARED: Final = ("prelude", "mending")
 _PLAIN_CALL: Final = "local call = redis.call\n"
 # Where a task is, by these; the rest follows from them.
 _WATCHED: Final = frozenset({"tasks", "delayed", "done", "dead_index", "tasks_stream"})
@@ -78,12 +78,13 @@ class _Prelude:
 def load(*, logged: bool) -> dict[str, Script]:
     """All verbs; `logged` has those that move tasks write that down, for tests."""
     folder = resources.files(__package__) / "lua"
-    prelude = _Prelude((folder / "prelude.lua").read_text(encoding="utf-8"))
+    shared = [(folder / f"{name}.lua").read_text(encoding="utf-8") for name in _SHARED]
+    prelude = _Prelude("\n".join(shared))
     recorder = (folder / "log.lua").read_text(encoding="utf-8") if logged else ""
     scripts = {}
     for file in sorted(folder.iterdir(), key=lambda item: item.name):
         name, _, suffix = file.name.partition(".")
-        if suffix != "lua" or name in ("prelude", "log"):
+        if suffix != "lua" or name in (*_SHARED, "log"):
             continue
         body = file.read_text(encoding="utf-8")
         header = _HEADER.search(body)
@@ -151,7 +152,7 @@ def run(
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds."""
     script, tail = call(name, topic, args, more)
-    pause = _Pause(script, retry_s)
+    pause = patience.Pause(not script.reads, retry_s)
     while True:
         try:
             server: Any = connection.writer() if client is None else client
@@ -174,7 +175,7 @@ async def arun(
 ) -> Any:
     """`run` for asyncio."""
     script, tail = call(name, topic, args, more)
-    pause = _Pause(script, retry_s)
+    pause = patience.Pause(not script.reads, retry_s)
     while True:
         try:
             server: Any = connection.awriter() if client is None else client
@@ -184,30 +185,6 @@ async def arun(
                 return await server.execute_command("EVAL", script.text, *tail)
         except (redis.RedisError, OSError) as exc:
             await asyncio.sleep(pause.after(exc))
-
-
-class _Pause:
-    """How long to wait before the next try of one call; raises when it is over."""
-
-    def __init__(self, script: Script, retry_s: float | None) -> None:
-        self._wrote = not script.reads
-        budget = conf.SEND_RETRY_S if retry_s is None else retry_s
-        self._until = time.monotonic() + budget
-        self._next = 0.02
-        self._unknown: errors.OutcomeUnknown | None = None
-
-    def after(self, exc: Exception) -> float:
-        left = self._until - time.monotonic()
-        error = refusals.mapped(exc, wrote=self._wrote)
-        if isinstance(error, errors.OutcomeUnknown):
-            self._unknown = error
-        if left <= 0 or not refusals.is_passing(exc):
-            # One send without an answer may have been executed, whatever became of
-            # those after it.
-            raise self._unknown or error from exc
-        wait = min(left, self._next * (0.5 + random.random()))
-        self._next = min(self._next * 2, 0.5)
-        return wait
 
 
 _known_topics: set[tuple[str, str]] = set()

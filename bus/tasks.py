@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import accepting, errors, keys, levels, lookup, messages, scripts, wanted
-from .accepting import BATCH, Accepted, Batch, aaccept, accept
+from .accepting import aaccept, aaccept_each, accept, accept_each
+from .batches import BATCH, Accepted, Batch
 from .conf import conf
+from .levels import Level
 from .wanted import Wanted, new_id
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "Accepted",
     "Wanted",
     "aaccept",
+    "aaccept_each",
     "accept",
+    "accept_each",
     "adurability",
     "aenqueue_task",
     "cancel",
@@ -53,11 +57,14 @@ def enqueue_task(
     is the same task; with another one TaskConflict. So is an `idempotency_key`, which
     becomes the id (of this `principal`, if keys of several may meet) and is remembered
     for a day or more, also when the result is trimmed.
-    A `durability` the server cannot give is InvalidOption (`tasks.durability`).
+    It returns once the task is as durable as `durability` says: `memory`, `aof`,
+    `fsync`, `replicated:k`; None: MESH_DURABILITY, else what the server does by itself.
+    One that the server cannot give is InvalidOption, one that is not reached in time
+    LevelNotReached: repeat it with the id in its `task_ids`.
     `on_commit` waits for the open database transaction, so that an agent never sees a
     task before its rows.
     """
-    levels.check(durability)
+    level = levels.granted(durability)
     keys.check_topic(topic)
     each = Wanted(
         messages.encode(payload),
@@ -70,9 +77,9 @@ def enqueue_task(
     )
     batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
     if on_commit:
-        _after_commit(lambda: _sent(batch))
+        _after_commit(lambda: _sent([batch], level))
     else:
-        _sent(batch)
+        _sent([batch], level)
     return batch.items[0].id
 
 
@@ -90,7 +97,7 @@ async def aenqueue_task(
     durability: str | None = None,
 ) -> str:
     """`enqueue_task` for asyncio; it holds no thread."""
-    await levels.acheck(durability)
+    level = await levels.agranted(durability)
     keys.check_topic(topic)
     each = Wanted(
         messages.encode(payload),
@@ -102,12 +109,14 @@ async def aenqueue_task(
         timeout_s=timeout_s,
     )
     batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
-    accepting.taken(topic, await accepting.asend(batch))
+    [outcomes] = await accepting.asend([batch], level)
+    accepting.taken(topic, outcomes)
     return batch.items[0].id
 
 
-def _sent(batch: Batch) -> list[Accepted]:
-    return accepting.taken(batch.topic, accepting.send(batch))
+def _sent(batches: list[Batch], level: Level) -> list[Accepted]:
+    outcomes = itertools.chain.from_iterable(accepting.send(batches, level))
+    return accepting.taken(batches[0].topic, list(outcomes))
 
 
 def enqueue_many(
@@ -119,13 +128,16 @@ def enqueue_many(
     delay_s: float | None = None,
     max_attempts: int | None = None,
     timeout_s: float | None = None,
+    durability: str | None = None,
 ) -> list[str]:
     """Accept many tasks, 100 per round trip; their ids in order.
 
     At a bound TopicFull carries the ids that were `accepted`; InvalidPayload names the
     payload by its index, is raised before its hundred is sent, and has the ids of the
-    hundreds before in `facts["accepted"]`. Where each is to have its own outcome, use
-    `tasks.accept`.
+    hundreds before in `facts["accepted"]`; so has trouble with Redis, beside the
+    `task_ids` whose outcome is unknown. Where each is to have its own outcome, use
+    `tasks.accept`. A `durability` that is waited for (`enqueue_task`) is waited for
+    once per thousand.
     """
     if isinstance(payloads, (str, bytes, dict)):
         raise errors.InvalidOption(
@@ -135,8 +147,10 @@ def enqueue_many(
     due, options = wanted.due_in(delay_s), wanted.options_of(max_attempts, timeout_s)
     ids = iter(new_id, "") if task_ids is None else map(keys.check_task_id, task_ids)
     source = ((_next(ids), payload) for payload in payloads)
+    level = levels.granted(durability)
+    size = BATCH * (accepting.SET if level.waits else 1)
     accepted: list[str] = []
-    while chunk := list(itertools.islice(source, BATCH)):
+    while chunk := list(itertools.islice(source, size)):
         items: list[wanted.Item] = []
         for task_id, payload in chunk:
             try:
@@ -147,8 +161,12 @@ def enqueue_many(
                 exc.facts["accepted"] = accepted
                 raise
             items.append(wanted.Item(task_id, due, options, text))
+        batches = [
+            Batch(topic, items[at : at + BATCH], maxlen)
+            for at in range(0, len(items), BATCH)
+        ]
         try:
-            accepted.extend(item.id for item in _sent(Batch(topic, items, maxlen)))
+            _sent(batches, level)
         except errors.TopicFull as full:
             accepted.extend(full.accepted)
             raise errors.TopicFull(
@@ -158,6 +176,10 @@ def enqueue_many(
                 retry_after_s=full.retry_after_s,
                 accepted=accepted,
             ) from None
+        except errors.BusUnavailable as exc:
+            exc.facts["accepted"] = accepted
+            raise
+        accepted.extend(item.id for item in items)
     return accepted
 
 
@@ -175,17 +197,18 @@ def _after_commit(action: Callable[[], Any]) -> None:
 
 
 def durability() -> str:
-    """What an acknowledgement of this server means now: `aof` or `memory`.
+    """What an acknowledgement means here where the sender does not say.
 
-    `aof`: it is in the append-only file, which is synced every second or more often.
-    `memory`: a server that ends takes it along. Asked for at most every 5 s.
+    MESH_DURABILITY if set; else `aof` (it is in the append-only file, which is synced
+    every second or more often) or `memory` (a server that ends takes it along), asked
+    for at most every 5 s.
     """
-    return levels.level()
+    return str(levels.of_mesh() or levels.level())
 
 
 async def adurability() -> str:
     """`durability` for asyncio."""
-    return await levels.alevel()
+    return str(levels.of_mesh() or await levels.alevel())
 
 
 def cancel(task_id: str, topic: str | None = None) -> str:

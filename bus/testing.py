@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import accepting, errors, handlers, messages
-from .accepting import Accepted
+from . import accepting, errors, handlers, levels, messages
+from .batches import Accepted, Batch
 from .conf import conf
+from .levels import Level
 from .messages import Task
 from .wanted import new_id
 
 _ANY: Any = object()
+Outcomes = list[list[Accepted]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def collect() -> Iterator[list[Sent]]:
     """Collect what is enqueued inside instead of sending it; checks are as strict."""
     sent: list[Sent] = []
 
-    def take(batch: accepting.Batch) -> list[Accepted]:
+    def take(batch: Batch) -> list[Accepted]:
         known = {item.id: item.payload for item in sent if item.topic == batch.topic}
         outcomes = []
         for item in batch.items:
@@ -54,15 +56,25 @@ def collect() -> Iterator[list[Sent]]:
             outcomes.append(Accepted(item.id, state, new, error))
         return outcomes
 
-    async def atake(batch: accepting.Batch) -> list[Accepted]:
-        return take(batch)
+    def take_all(batches: Sequence[Batch], level: Level) -> Outcomes:
+        return [take(batch) for batch in batches]
 
-    before = accepting.send, accepting.asend
-    accepting.send, accepting.asend = take, atake
+    async def atake_all(batches: Sequence[Batch], level: Level) -> Outcomes:
+        return [take(batch) for batch in batches]
+
+    def granted(wanted: str | None = None) -> Level:
+        return levels.BY_ITSELF if wanted is None else levels.parse(wanted)
+
+    async def agranted(wanted: str | None = None) -> Level:
+        return granted(wanted)
+
+    before = accepting.send, accepting.asend, levels.granted, levels.agranted
+    accepting.send, accepting.asend = take_all, atake_all
+    levels.granted, levels.agranted = granted, agranted
     try:
         yield sent
     finally:
-        accepting.send, accepting.asend = before
+        accepting.send, accepting.asend, levels.granted, levels.agranted = before
 
 
 def assert_enqueued(

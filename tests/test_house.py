@@ -114,7 +114,7 @@ FLOORS: list[set[str]] = [
         "tasks",
         "timeline",
     },
-    {"following", "slots", "testing", "twins"},
+    {"following", "outbox", "slots", "testing", "twins"},
     {"feed", "intake", "reports"},
     {"lane", "web"},
     {"agent", "crash", "folder"},

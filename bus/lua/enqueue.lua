@@ -50,12 +50,9 @@ for n = 1, #ids do
     else
       stored = match(call('HGET', parked, id) or '', '^[^\n]*\n(.*)$')
     end
-    if stored and stored ~= json then
-      out[n] = { 4, stored }
-    else
-      repeated = repeated + 1
-      out[n] = 3
-    end
+    -- Counted also where the texts differ: the caller may find that the values do not.
+    repeated = repeated + 1
+    out[n] = stored and stored ~= json and { 4, stored } or 3
   elseif seen[id] then
     -- The same id twice in one call: the first one stands.
     if seen[id] == json then repeated = repeated + 1; out[n] = 3

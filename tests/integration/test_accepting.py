@@ -366,7 +366,7 @@ def test_an_acknowledgement_means_what_the_server_does(
     assert bus.stats(test_topic)["backlog"] == 2
 
 
-@pytest.mark.parametrize("level", ["fsync", "replicated:1", "", "AOF", 1])
+@pytest.mark.parametrize("level", ["replicated:1", "", "AOF", 1])
 def test_a_level_the_mesh_does_not_give_is_refused_not_lowered(
     test_topic: str, level: Any
 ) -> None:

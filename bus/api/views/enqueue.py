@@ -36,10 +36,11 @@ class EnqueueViewSet(MeshViewSet):
         The same is the same `id`, or the same `Idempotency-Key` of this token in this
         topic, with the same task; with another task it is a conflict. Nothing is
         written where the answer is no success, but for `outcome: unknown` (503): then
-        send it again with the `id` in the problem.
+        send it again with the `id` in the problem. A success is as durable as its
+        `durability` says: the one asked for, else the mesh's own.
         """
         sent = self._checked(self.body(), self._key())
-        outcome = tasks.accept(sent.topic, [sent.wanted])[0]
+        outcome = tasks.accept(sent.topic, [sent.wanted], sent.durability)[0]
         if outcome.error is not None:
             raise _refused(outcome)
         row = _row(sent.topic, outcome)
@@ -62,7 +63,7 @@ class EnqueueViewSet(MeshViewSet):
         each task together with its place, unless the task has an `id`.
         """
         found: dict[int, dict[str, Any]] = {}
-        by_topic: dict[str, list[tuple[int, tasks.Wanted]]] = {}
+        by_level: dict[str | None, list[tuple[int, parsing.Enqueue]]] = {}
         key = parsing.batch_key(self._key())
         for index, value in enumerate(parsing.batch(self.body())):
             own = isinstance(value, dict) and "id" in value
@@ -72,9 +73,9 @@ class EnqueueViewSet(MeshViewSet):
             except (Problem, errors.BusError) as exc:
                 found[index] = _failure(exc)
             else:
-                by_topic.setdefault(sent.topic, []).append((index, sent.wanted))
-        for topic, placed in by_topic.items():
-            rows = _accepted(topic, [wanted for _, wanted in placed])
+                by_level.setdefault(sent.durability, []).append((index, sent))
+        for level, placed in by_level.items():
+            rows = _accepted([sent for _, sent in placed], level)
             found |= zip([index for index, _ in placed], rows, strict=True)
         results = [{"index": index, **found[index]} for index in sorted(found)]
         return Response({"results": results})
@@ -83,7 +84,7 @@ class EnqueueViewSet(MeshViewSet):
         """A task, read and allowed."""
         sent = parsing.enqueue(value, key, self.who.key)
         permissions.check_topic(self.who, sent.topic)
-        levels.check(sent.durability)
+        levels.granted(sent.durability)
         return sent
 
     def _key(self) -> str | None:
@@ -97,21 +98,22 @@ def _row(topic: str, outcome: Accepted) -> dict[str, Any]:
         "id": outcome.id,
         "topic": topic,
         "state": outcome.state,
-        "durability": tasks.durability(),
+        "durability": outcome.durability or tasks.durability(),
     }
 
 
-def _accepted(topic: str, wanted: list[tasks.Wanted]) -> list[dict[str, Any]]:
-    """Send tasks of one topic; a result of the batch for each."""
+def _accepted(sent: list[parsing.Enqueue], level: str | None) -> list[dict[str, Any]]:
+    """Send tasks that want the same durability; a result of the batch for each."""
     try:
-        outcomes = tasks.accept(topic, wanted)
-    except errors.BusError as exc:  # of the topic, and so of each
-        return [_failure(exc) for _ in wanted]
+        wanted = [(each.topic, each.wanted) for each in sent]
+        outcomes = tasks.accept_each(wanted, level)
+    except errors.BusError as exc:  # of the level, and so of each
+        return [_failure(exc) for _ in sent]
     rows = []
-    for outcome in outcomes:
+    for each, outcome in zip(sent, outcomes, strict=True):
         if outcome.error is None:
             status = 201 if outcome.new else 200
-            rows.append({"status": status, **_row(topic, outcome)})
+            rows.append({"status": status, **_row(each.topic, outcome)})
         else:
             rows.append(_failure(_refused(outcome)))
     return rows

@@ -1,0 +1,36 @@
+"""For how long one call is repeated while the server is away or busy."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from . import errors, refusals
+from .conf import conf
+
+
+class Pause:
+    """How long to wait before the next try of one call; raises when it is over.
+
+    `unknown` is what it raises then where an earlier try may have been executed.
+    """
+
+    def __init__(self, wrote: bool, retry_s: float | None = None) -> None:
+        self._wrote = wrote
+        budget = conf.SEND_RETRY_S if retry_s is None else retry_s
+        self._until = time.monotonic() + budget
+        self._next = 0.02
+        self.unknown: errors.OutcomeUnknown | None = None
+
+    def after(self, exc: Exception) -> float:
+        left = self._until - time.monotonic()
+        error = refusals.mapped(exc, wrote=self._wrote)
+        if isinstance(error, errors.OutcomeUnknown):
+            self.unknown = error
+        if left <= 0 or not refusals.is_passing(exc):
+            # One send without an answer may have been executed, whatever became of
+            # those after it.
+            raise self.unknown or error from exc
+        wait = min(left, self._next * (0.5 + random.random()))
+        self._next = min(self._next * 2, 0.5)
+        return wait
