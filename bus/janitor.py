@@ -163,12 +163,16 @@ class Judge:
     def _verdict(self, name: str, expiry: float | None, now_ms: int) -> int | None:
         """How idle rows must be to be taken; None if all of them stay."""
         lease_ms = int(conf.LEASE_S * 1000)
-        if expiry is None:
-            return lease_ms
-        if expiry < now_ms:
-            gone = name != self._me and self.connected(name) is False
-            return min(_SETTLED_MS, lease_ms) if gone else lease_ms
         by_hand = keys.agent_of(name) == name
+        if expiry is None and by_hand:
+            return lease_ms
+        if expiry is None or expiry < now_ms:
+            if name == self._me or self.connected(name) is not False:
+                return lease_ms
+            # One of ours that was never registered died before its first beat; it gets
+            # the time that a registration would have given it.
+            settled_ms = int(conf.EXPIRY_S * 1000) if expiry is None else _SETTLED_MS
+            return min(settled_ms, lease_ms)
         return None if by_hand else lease_ms
 
     def connected(self, name: str) -> bool | None:
