@@ -17,7 +17,7 @@ demo: venv ## send the standard library through two agents, show what comes back
 	@$(VENV) -m examples.stdlib_metrics $(ARGS)
 
 test: venv ## all tests; those of pages in a browser where Chromium is
-	@$(VENV) -m pytest -n auto $(ARGS)
+	@$(VENV) -m pytest -n auto --dist worksteal $(ARGS)
 
 chaos-quick: venv ## attack the state machine for a minute or two
 	@$(VENV) -m pytest -n auto -m chaos $(ARGS)

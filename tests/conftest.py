@@ -41,6 +41,12 @@ PERMANENT = (
 )
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What `-n auto` means: tests mostly wait for processes, attacks mostly compute."""
+    cores = len(os.sched_getaffinity(0))
+    return cores if config.option.markexpr == "chaos" else 2 * cores
+
+
 @pytest.fixture(scope="session")
 def mesh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The embedded server of this test process."""
