@@ -25,17 +25,27 @@ def move_to_dead(
     """Make a stream entry a dead letter; the letter's entry id.
 
     For hand-written agents: acknowledges in the working group, deletes the entry and
-    writes `{id, payload}`, in one step. A repeat gives the same letter. `payload` is
-    what a replay will run; `error` (else an "error" in the payload) groups failures.
+    writes `{id, payload}`, in one step. A repeat gives the same letter, or NotDead once
+    that was replayed or discarded. `payload` is what a replay will run; `error` (else
+    an "error" in the payload) groups failures.
     """
     said = payload.get("error") if isinstance(payload, dict) and not error else error
     message = str(said) if said else "moved to dead by its agent"
     body = messages.encode_kept(payload)
-    return bury(topic, entry_id, body, failures.plain("Moved", message, "moved"))
+    letter = bury(topic, entry_id, body, failures.plain("Moved", message, "moved"))
+    if not letter:
+        raise errors.NotDead(
+            f"entry {entry_id} was moved to dead before, and its letter was replayed "
+            "or discarded since"
+        )
+    return letter
 
 
 def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
-    """`move_to_dead` of payload JSON, with the error it is to be grouped by."""
+    """`move_to_dead` of payload JSON, with the error it is to be grouped by.
+
+    Empty where its letter was replayed or discarded since.
+    """
     keys.check_topic(topic)
     entry_id = keys.check_entry(entry_id)
     scripts.ensure_topic(topic)

@@ -2,7 +2,8 @@
 -- KEYS: tasks_stream tasks done attempts dead dead_index errors counters settings minutes hours events <group>
 -- ARGV: entry id, id for an unknown entry, letter json head and tail around the id,
 --       error json, fingerprint
--- Returns the dead entry id; for a letter that exists already, that one's.
+-- Returns the dead entry id; for a letter that exists already, that one's; '' where it was
+-- replayed or discarded since.
 local sid, derived = ARGV[1], ARGV[2]
 local e = entry(tasks_stream, sid)
 local k = { stream = tasks_stream, tasks = tasks, done = done, counters = counters,
@@ -12,6 +13,8 @@ local id = r and e.id or derived
 if not r then
   local exists = call('HGET', dead_index, id)
   if exists then return exists end
+  -- Its letter was replayed or discarded since, and the task goes on without this entry.
+  if call('HEXISTS', tasks, id) == 1 or call('ZSCORE', done, id) then return '' end
   call('HDEL', tasks, '')
   call('HINCRBY', counters, 'adopted', 1)
   r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }

@@ -197,6 +197,35 @@ def test_a_letter_keeps_when_its_task_was_enqueued(test_topic: str) -> None:
     assert letter.died_at >= enqueued_at
 
 
+def acked(topic: str) -> None:
+    entry_id, _ = read_one(topic)
+    bus.ack(topic, GROUP, entry_id)
+
+
+@pytest.mark.parametrize(
+    ("since", "state"),
+    [
+        (lambda topic, task_id: bus.replay(task_id, topic), "waiting"),
+        (lambda topic, task_id: (bus.replay(task_id, topic), acked(topic)), "done"),
+        (lambda topic, task_id: bus.discard(task_id, topic), "discarded"),
+    ],
+    ids=["replayed", "done", "discarded"],
+)
+def test_a_late_repeat_for_an_entry_nobody_knew_leaves_its_task_alone(
+    test_topic: str, since: Any, state: str
+) -> None:
+    bus.move_to_dead(test_topic, "1-0", {"n": 1})
+    [letter] = bus.list_dead(test_topic)
+    since(test_topic, letter.id)
+
+    with pytest.raises(errors.NotDead, match="since"):
+        bus.move_to_dead(test_topic, "1-0", {"n": 1})
+
+    assert bus.get_task(letter.id, test_topic).state == state
+    assert bus.list_dead(test_topic) == []
+    assert drift(test_topic) == 0
+
+
 @pytest.mark.parametrize("said", ["", None, 0, {"deep": [1]}, "\x00", "x" * 5_000])
 def test_whatever_stands_under_error_is_told(test_topic: str, said: Any) -> None:
     bus.move_to_dead(test_topic, "1-0", {"error": said})
