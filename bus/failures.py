@@ -33,6 +33,12 @@ POISON: Final[dict[str, Any]] = {
     "reason": "poison",
 }
 
+LOST: Final[dict[str, Any]] = {
+    "type": "Lost",
+    "message": "somebody deleted its payload from Redis, so it cannot be run",
+    "reason": "lost",
+}
+
 
 def describe(exc: BaseException) -> dict[str, Any]:
     """An exception as `{type, message, reason, frame, traceback}`.

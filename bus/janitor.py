@@ -1,6 +1,6 @@
 """The duties every agent and server shares, without leader or lock.
 
-Promote what is due, take tasks of dead owners, trim, forget agents long gone.
+Promote what is due, take tasks of dead owners, trim, audit, forget agents long gone.
 Every duty is a script that finds nothing to do when somebody else was first.
 """
 
@@ -20,6 +20,7 @@ import redis
 
 from . import (
     agents,
+    auditor,
     connection,
     errors,
     failures,
@@ -82,6 +83,7 @@ class Janitor(threading.Thread):
                     judge.reclaim(topic)
                 if tick % _TRIM_EVERY == 0:
                     trim(topic)
+        auditor.tick(names)
         if tick % 60 == 0:
             forget_agents()
 

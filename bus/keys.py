@@ -22,6 +22,7 @@ errors        hash    fingerprint -> facts of its group
 counters      hash    lifetime counters, the ledger's left and right side
 settings      hash    working group, pause, limits
 events        stream  what happened, for pages; lossy by contract
+audit         hash    where the audit of the topic is, and what it found
 log           stream  every transition, where tests ask the scripts for it; else absent
 agents        zset    consumer -> expiry of its registration (ms, server clock)
 gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
@@ -186,6 +187,7 @@ _OF_TOPIC: Final = {
     "counters": "mesh:{%s}:counters",
     "settings": "mesh:{%s}:settings",
     "events": "mesh:{%s}:events",
+    "audit": "mesh:{%s}:audit",
     "log": "mesh:{%s}:log",
 }
 _GLOBAL: Final = {

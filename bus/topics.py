@@ -101,6 +101,7 @@ _COUNTERS: Final = [
     "orphans",
 ]
 
+    "repaired",
 
 def _limit(raw: dict[str, Any], name: str) -> float:
     stored = raw.get(f"setting.{name}")

@@ -92,6 +92,7 @@ FLOORS: list[set[str]] = [
         "agents",
         "alike",
         "batches",
+        "auditor",
         "deliveries",
         "lookup",
         "ratelimit",

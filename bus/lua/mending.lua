@@ -14,6 +14,13 @@ local function is_uuid(id)
   return #id == 36 and match(id, '^%x+%-%x+%-%x+%-%x+%-%x+$') ~= nil
 end
 
+local function is_sid(text) return match(text, '^%d+%-%d+$') ~= nil end
+
+-- A letter by an id that somebody may have written by hand.
+local function letter_by(stream, dead_id)
+  return is_sid(dead_id) and letter_of(stream, dead_id) or nil
+end
+
 -- One wound is closed: counted, and told to whoever asked (`k.told`).
 local function mended(k, what, id)
   call('HINCRBY', k.counters, 'repaired', 1)
@@ -33,7 +40,8 @@ end
 local function found_again(k, sid, e, r, text)
   if r then
     local sought = match(r.flags, '%?')
-    if not sought and (r.sid == '' or call('XRANGE', k.stream, r.sid, r.sid)[1]) then
+    if not sought and (r.sid == ''
+        or is_sid(r.sid) and call('XRANGE', k.stream, r.sid, r.sid)[1]) then
       return nil
     end
   elseif not is_uuid(e.id) or (not text and missing(k) <= 0) then
@@ -63,4 +71,91 @@ local function record_of(k, sid, e)
   call('HSET', k.tasks, e.id, text)
   call('HINCRBY', k.counters, 'adopted', 1)
   return r, text
+end
+
+-- A wound that nobody can close without choosing: told, for a person to choose.
+local function seen_only(k, what, id) k.seen[#k.seen + 1] = what .. ' ' .. id end
+
+-- Whether one entry id is above another.
+local function is_after(sid, other)
+  local ms, seq = match(sid, '^(%d+)%-(%d+)$')
+  local other_ms, other_seq = match(other, '^(%d+)%-(%d+)$')
+  if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
+  return tonumber(seq) > tonumber(other_seq)
+end
+
+-- Where the audit of one half of a topic is, or nil when its next look is not due. The
+-- clock of the server may have been set back: then it is.
+local function walk_of(audit_key, half, now, pace)
+  if call('TYPE', audit_key).ok ~= 'hash' then call('DEL', audit_key) end
+  local was = call('HMGET', audit_key, half .. '.next', half .. '.round', half .. '.place',
+    half .. '.at', half .. '.seen')
+  local due = tonumber(was[1] or 0)
+  if pace > 0 and now < due and due - now <= pace then return nil end
+  call('HDEL', audit_key, '')
+  call('HSET', audit_key, half .. '.next', int(now + pace))
+  return { round = tonumber(was[2] or 1), place = tonumber(was[3] or 1),
+           at = was[4] or '0', seen = tonumber(was[5] or 0) }
+end
+
+-- After a stretch of one place; whether that was the end of the round.
+local function step_on(mine, places)
+  if mine.at ~= '0' then return false end
+  mine.place = mine.place + 1
+  if mine.place <= places then return false end
+  mine.place, mine.round = 1, mine.round + 1
+  return true
+end
+
+-- Keep where to go on, with what this round only saw; what the caller is told.
+local function walked(k, audit_key, half, mine, ended)
+  mine.seen = mine.seen + #k.seen
+  call('HSET', audit_key, half .. '.round', int(mine.round), half .. '.place',
+    int(mine.place), half .. '.at', mine.at, half .. '.seen', int(ended and 0 or mine.seen))
+  if ended then call('HSET', audit_key, half .. '.told', int(mine.seen)) end
+  local off = missing(k)
+  local news = off ~= tonumber(call('HGET', audit_key, 'drift') or 0)
+  if news then call('HSET', audit_key, 'drift', int(off)) end
+  return { int(mine.round), ended and 1 or 0, int(off), news and 1 or 0, k.told, k.seen }
+end
+
+-- A key that holds another kind of value stops every verb that touches it, and what it
+-- held is overwritten already. `kinds`: what it should be -> keys.
+local function unlink_misfits(k, kinds)
+  local gone = {}
+  for kind, names in pairs(kinds) do
+    for i = 1, #names do
+      local is = call('TYPE', names[i]).ok
+      if is ~= kind and is ~= 'none' then
+        call('UNLINK', names[i])
+        gone[#gone + 1] = names[i] .. ' (' .. is .. ')'
+      end
+    end
+  end
+  for i = 1, #gone do mended(k, 'type', gone[i]) end
+end
+
+-- The working group; where the settings were deleted, the group that has agents of our
+-- runtime (those by hand name theirs with every read).
+local function working_group(k, settings_key)
+  local name = call('HGET', settings_key, 'group')
+  if name then return name end
+  local groups = redis.pcall('XINFO', 'GROUPS', k.stream)
+  if groups.err or #groups == 0 then return nil end
+  local found
+  for _, flat in ipairs(groups) do
+    local group_name = facts_of(flat).name
+    local ours
+    for _, row in ipairs(call('XINFO', 'CONSUMERS', k.stream, group_name)) do
+      ours = ours or find(facts_of(row).name, '[#~]')
+    end
+    if ours and call('HEXISTS', settings_key, 'observer:' .. group_name) == 0 then
+      if found then return nil end
+      found = group_name
+    end
+  end
+  if not found then return nil end
+  call('HSETNX', settings_key, 'group', found)
+  mended(k, 'group', found)
+  return found
 end

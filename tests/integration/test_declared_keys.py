@@ -16,8 +16,19 @@ import redis.asyncio
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, lines, ratelimit, scripts, timeline, wire
+from bus import (
+    auditor,
+    errors,
+    janitor,
+    keys,
+    lines,
+    ratelimit,
+    scripts,
+    timeline,
+    wire,
+)
 from tests.support import agents, work
+from tests.support.town import SABOTAGE, build_town
 from tests.support.waiting import wait_until
 
 GROUP = "workers"
@@ -215,6 +226,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     bus.deregister_agent("hand")
     settings.MESH_GONE_AGENTS_KEEP_S = -1
     janitor.forget_agents()
+    audited(test_topic, redis_client)
     scripts.run("drop_consumer", test_topic, [GROUP, "nobody"])
     scripts.run("ends", test_topic, ["0-0", 10])
     bus.stats(test_topic)
@@ -229,6 +241,17 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     assert fence.denied() == []
     assert bus.stats(test_topic)["ledger"]["drift"] == 0
     assert set(scripts.SCRIPTS) - fence.verbs <= OF_AGENTS
+
+
+def audited(topic: str, client: redis.Redis) -> None:
+    """The audit of a whole topic, and of one that is torn in many places."""
+    auditor.audit(topic)
+    town = build_town(client, f"{topic}:town")
+    for wound in SABOTAGE.values():
+        wound(town)
+    client.xgroup_delconsumer(town.key("tasks_stream"), GROUP, "desk#1")
+    client.set(town.key("hours"), 1)
+    assert auditor.audit(town.topic).mended
 
 
 # These need the runtime; the life among agents has them.
