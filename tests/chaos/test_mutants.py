@@ -53,21 +53,35 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "complete: the history stays": (
         "complete",
-        "if #forget > 0 then call('HDEL', attempts, unpack(forget)) end",
+        "call('HDEL', attempts, unpack(forget))",
         "",
+    ),
+    "complete: the past is dropped": (
+        "complete",
+        "past[forget[i]] = past_of(epochs[i], lines[i])",
+        "past[forget[i]] = NONE",
     ),
     "fail: anybody may fail a task": (
         "fail",
         "or not holds(tasks_stream, working, sid, me)",
         "",
     ),
-    "fail: an old fence will do": ("fail", "r.sid ~= sid or r.n ~= fence_n", "false"),
+    "fail: an old fence will do": (
+        "fail",
+        "r.sid ~= sid or r.n ~= tonumber(fence_n)",
+        "false",
+    ),
     "fail: attempts are not counted": (
         "fail",
         "r.attempt = r.attempt + 1",
         "",
     ),
-    "fail: a final failure is tried again": ("fail", "ARGV[9] ~= '1' and", ""),
+    "fail: the attempt is not on record": (
+        "fail",
+        "remember(attempts, id, line)",
+        "",
+    ),
+    "fail: a final failure is tried again": ("fail", "final ~= '1' and", ""),
     "fail: a cancel is forgotten": (
         "fail",
         "if match(r.flags, 'c') then",
@@ -124,8 +138,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "enqueue: another payload under a known id": (
         "enqueue",
-        "if stored and stored ~= json then",
-        "if false then",
+        "stored and stored ~= json and { 4, stored } or 3",
+        "3",
     ),
     "enqueue: an ended task is sent again": (
         "enqueue",
@@ -148,13 +162,38 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if false then",
     ),
     "cancel: the entry stays": ("cancel", "call('XDEL', tasks_stream, r.sid)", ""),
+    "cancel: the past is dropped": (
+        "cancel",
+        "past_of(r.epoch, lines))",
+        "{})",
+    ),
     "cancel: the due time stays": ("cancel", "call('ZREM', delayed, id)", ""),
     "replay: the letter stays": (
         "replay",
         "if now_dead ~= dead_id then return { 'moved' } end",
         "call('HSET', tasks, id, '1-1|0|1|0|0||') return { 'replayed', '1-1' }",
     ),
-    "replay: the epoch stands still": ("replay", "'|0|' .. ARGV[5] ..", "'|0|0' .."),
+    "replay: the epoch stands still": ("replay", "'|0|' .. epoch ..", "'|0|0' .."),
+    "replay: a second click replays again": (
+        "replay",
+        "if find('\\n' .. (lines or ''),",
+        "if find('',",
+    ),
+    "replay: the history is lost": (
+        "replay",
+        "call('HSET', attempts, id, letter.attempts)",
+        "",
+    ),
+    "replay: nobody is told of it": (
+        "replay",
+        "remember(attempts, id, '{\"replay\":'",
+        "remember(attempts, '', '{\"replay\":'",
+    ),
+    "discard: the past is dropped": (
+        "discard",
+        "past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts)",
+        "{}",
+    ),
     "discard: nothing is counted": (
         "discard",
         "call('HINCRBY', counters, 'discarded', 1)",

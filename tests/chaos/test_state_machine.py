@@ -61,6 +61,9 @@ class Known:
     fence: str = ""  # of the delivery that runs it
     cancel: bool = False
     comparable: bool = True  # whether the mesh still knows the payload as sent
+    past: int = 0  # failed attempts, lost leases and replays of all epochs
+    originals: list[Any] = field(default_factory=list)  # what edits replaced
+    request: str = ""  # of the last replay
     fences: list[str] = field(default_factory=list)  # every one that was issued
 
 
@@ -160,6 +163,7 @@ class Mesh(RuleBasedStateMachine):
             return
         known = self.model[item.id]
         known.attempt += 1
+        known.past += 1
         if known.cancel:
             self._end(item.id, "cancelled")
         elif final or known.attempt >= 3:
@@ -191,6 +195,7 @@ class Mesh(RuleBasedStateMachine):
         for task_id, known in self.model.items():
             if known.holder == desk:
                 known.lost += 1
+                known.past += 1
                 if not known.cancel and known.lost >= conf.MAX_DELIVERIES:
                     self._end(task_id, "dead")
                 else:
@@ -215,6 +220,7 @@ class Mesh(RuleBasedStateMachine):
             self._end(item.id, "dead")
             known = self.model[item.id]
             known.payload, known.comparable = {"moved": item.id}, False
+            known.past += 1
 
     # --- operators and the clock
 
@@ -265,14 +271,25 @@ class Mesh(RuleBasedStateMachine):
             with pytest.raises(errors.NotDead):
                 bus.replay(task_id, self.topic)
             return
+        known.request = f"{task_id} {known.epoch}"
         if edited is None:
-            bus.replay(task_id, self.topic)
+            bus.replay(task_id, self.topic, request_id=known.request)
         else:
-            bus.replay(task_id, self.topic, payload=edited)
+            if edited != known.payload:
+                known.originals.append(known.payload)
+            bus.replay(task_id, self.topic, payload=edited, request_id=known.request)
             known.payload = edited
         known.state, known.epoch = "waiting", known.epoch + 1
         known.attempt = known.lost = 0
+        known.past += 1
         known.comparable = True
+
+    @precondition(lambda self: self.model)
+    @rule(which=WHICH)
+    def click_replay_again(self, which: int) -> None:
+        task_id, known = self._pick(which, self.model)
+        if known.request and self._on_record(known):
+            bus.replay(task_id, self.topic, request_id=known.request)
 
     @precondition(lambda self: self.model)
     @rule(which=WHICH)
@@ -292,6 +309,9 @@ class Mesh(RuleBasedStateMachine):
         if known.state == "discarded":
             bus.undo(task_id, self.topic)
             known.state = "dead"
+        else:
+            with pytest.raises(errors.DeadLetterNotFound):
+                bus.undo(task_id, self.topic)
 
     # --- what must hold after each step
 
@@ -308,8 +328,17 @@ class Mesh(RuleBasedStateMachine):
             assert (task.state, task.ended) == (known.state, known.state not in LIVE)
             if known.comparable:
                 assert task.payload == known.payload
+            if self._on_record(known):
+                assert task.epoch == known.epoch
+                assert len(task.attempts) + len(task.replays) == known.past
+                edits = [each for each in task.replays if each["edited"]]
+                assert [each["payload"] for each in edits] == known.originals
 
     # --- the model's own moves
+
+    def _on_record(self, known: Known) -> bool:
+        """Whether its history is known: acks by hand leave none, the newest 50 stay."""
+        return (known.comparable or known.state != "done") and known.past < 50
 
     def _pick(self, which: int, known: dict[str, Known]) -> tuple[str, Known]:
         items = list(known.items())
@@ -392,6 +421,7 @@ WEIGHTS = {
     "pause": 1,
     "resume": 3,
     "replay": 2,
+    "click_replay_again": 1,
     "discard": 1,
     "undo": 1,
 }

@@ -154,5 +154,10 @@ def _ended(space: _Space) -> list[str]:
         for task_id in rows
         if task_id and task_id not in space.done
     ]
+    found += [
+        f"the row of {fields.get('id')} carries a past that says nothing"
+        for _, fields in space.results
+        if (fields.get("epoch"), fields.get("attempts")) == ("0", "")
+    ]
     found += [f"task {task_id} has {n} rows" for task_id, n in rows.items() if n > 1]
     return found
