@@ -35,6 +35,10 @@ class Desk:
     def claim(self, want: int = 1, *, alone: bool = False) -> list[Delivery]:
         return self._ask(lambda seat: deliveries.claim(seat, want, alone)).deliveries
 
+    def recover(self) -> list[Delivery]:
+        """What is this consumer's on the server, whatever it heard of that."""
+        return self._ask(lambda seat: deliveries.recover(seat, "")).deliveries
+
     def one(self) -> Delivery:
         [item] = self.claim()
         return item
