@@ -19,6 +19,7 @@ from . import (
     agents,
     announcement,
     errors,
+    fitness,
     groups,
     keys,
     lane,
@@ -188,6 +189,7 @@ class Agent:
         """The working group; a server that is not there yet is waited for."""
         while True:
             try:
+                await fitness.acheck()
                 await layout.acheck()  # before the first write
                 return await groups.ajoin_group(topic, self._group)
             except errors.BusUnavailable as exc:

@@ -23,6 +23,7 @@ BusError                    base: a stable `code`, a sentence
 │  └─ ModelNotFound         it does not have this model
 ├─ HandlerError             a handler that cannot be found, imported or registered
 ├─ WrongLayout              the data belongs to another version of the mesh
+├─ UnfitServer              a server that is set up to lose tasks
 └─ ServerError              the embedded server cannot run here
    └─ ServerLocked          its data directory belongs to a running mesh
 
@@ -245,6 +246,12 @@ class WrongLayout(BusError):
     """The server's data is in a layout this version does not know."""
 
     code = "wrong_layout"
+
+
+class UnfitServer(BusError):
+    """The server is set up so that it would lose tasks."""
+
+    code = "unfit_server"
 
 
 class ServerError(BusError):

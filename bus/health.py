@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
@@ -16,36 +15,18 @@ from . import (
     conf,
     connection,
     errors,
-    handlers,
+    fitness,
     keys,
     layout,
     refusals,
     topics,
 )
+from .fitness import BAD, OK, WARN, Check
 
-OK: Final = "ok"
-WARN: Final = "warn"
-BAD: Final = "bad"
+__all__ = ["BAD", "OK", "WARN", "Check", "checks", "refuses"]
 
 ANSWER_S: Final = 2.0
 _AWAY: Final = "unreachable"
-LEAST_VERSION: Final = (7, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding: `status` ok, warn or bad, a sentence, and what to type if any.
-
-    `word` says what is wrong to those who may not hear the sentence, and names nothing
-    of the mesh; `topic` is the one it is about, if it is about one.
-    """
-
-    name: str
-    status: str
-    says: str
-    hint: str = ""
-    word: str = ""
-    topic: str = ""
 
 
 def checks() -> list[Check]:
@@ -63,22 +44,26 @@ def checks() -> list[Check]:
         says = str(refusals.mapped(exc))
         found.append(Check("redis", BAD, says, _start_hint(), _AWAY))
         return found
-    found.append(_version(info))
+    found += _server(info)
     found.append(_layout())
-    found += _server(client, info)
     found.append(_connections(client))
     found += _keys(client)
     found += _mesh()
     return found
 
 
-def answers() -> bool:
-    """Whether Redis answers and takes commands, told within `ANSWER_S`."""
+def refuses() -> list[str]:
+    """Why this process cannot work now, a word each, told within `ANSWER_S`.
+
+    Empty if Redis answers, takes commands, and is set up as it has to be.
+    """
     try:
         with _probe() as probe:
-            return bool(probe.ping())
+            info: Any = probe.info()
+            probe.ping()  # INFO is answered while it still loads
     except (errors.BusError, redis.RedisError, OSError):
-        return False
+        return [_AWAY]
+    return [check.word for check in _server(info) if check.status == BAD]
 
 
 def _probe() -> redis.Redis:
@@ -96,65 +81,12 @@ def _start_hint() -> str:
     return "type `make run` in this folder, or set REDIS_URL"
 
 
-def _version(info: dict[str, Any]) -> Check:
-    name = "Valkey" if info.get("server_name") == "valkey" else "Redis"
-    text = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    where = address.shown_url(address.redis_url())
-    numbers = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-    if numbers < LEAST_VERSION:
-        return Check(
-            "redis", BAD, f"{name} {text} at {where}", "7.0 or newer is needed", "old"
-        )
-    return Check("redis", OK, f"{name} {text} at {where}")
-
-
-def _server(client: Any, info: dict[str, Any]) -> Iterator[Check]:
+def _server(info: dict[str, Any]) -> Iterator[Check]:
     """What the server is set to do with our data."""
-    policy = str(info.get("maxmemory_policy", "unknown"))
-    if policy == "noeviction":
-        yield Check("eviction", OK, "noeviction: full memory refuses, deletes nothing")
-    else:
-        yield Check(
-            "eviction",
-            BAD,
-            f"maxmemory-policy {policy} deletes tasks when memory is full",
-            "CONFIG SET maxmemory-policy noeviction, and in the server's config file",
-            "evicts",
-        )
-    if info.get("aof_enabled"):
-        broken = info.get("aof_last_write_status", "ok") != "ok"
-        yield Check(
-            "persistence",
-            BAD if broken else OK,
-            "the append-only file cannot be written" if broken else "append-only file",
-            "look at the server's disk" if broken else "",
-            "failing" if broken else "",
-        )
-    else:
-        yield Check(
-            "persistence",
-            WARN,
-            "no append-only file: a restart of the server loses tasks",
-            "CONFIG SET appendonly yes, and in the server's config file",
-            "off",
-        )
-    role = str(info.get("role", "master"))
-    if role != "master":
-        hint = "use the primary's address"
-        yield Check("role", BAD, f"the server is a {role}", hint, "replica")
-    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
-    share = used / most if most else 0.0
-    if most and share > 0.8:
-        yield Check(
-            "memory",
-            WARN,
-            f"{share:.0%} of maxmemory is used; at 100 % new tasks are refused",
-            "raise maxmemory, or let agents work the backlog down",
-            "filling",
-        )
-    else:
-        bound = f" of {most / 2**20:,.0f} MiB" if most else " (no bound)"
-        yield Check("memory", OK, f"{used / 2**20:,.1f} MiB used{bound}")
+    try:
+        yield from fitness.findings(info)
+    except errors.InvalidOption as exc:
+        yield Check("durability", BAD, str(exc), "mend the setting", "unknown")
 
 
 def _layout() -> Check:

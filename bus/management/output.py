@@ -33,7 +33,7 @@ def bus_errors() -> Iterator[None]:
         raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
     except errors.HandlerError as exc:
         raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
-    except errors.WrongLayout as exc:
+    except (errors.WrongLayout, errors.UnfitServer) as exc:
         raise CommandError(str(exc), returncode=EXIT_CONFIG) from exc
     except errors.BusError as exc:
         raise CommandError(str(exc), returncode=1) from exc

@@ -18,6 +18,7 @@ from bus import errors, scripts
 from bus.api.exceptions import problem_of
 from bus.api.problems import KINDS, MEDIA_TYPE
 from bus.api.problems import problem as document_of
+from bus.api.views import health as health_view
 from bus.server import EmbeddedServer
 from tests.support.api import ROOT, Api, api, keyspace, problem
 from tests.support.nemesis import FailureSimulator
@@ -180,7 +181,7 @@ def test_without_redis_every_call_is_503(
 
 
 def test_a_server_that_hangs_is_told_soon_and_honestly(
-    own_server: EmbeddedServer, settings: Any, monkeypatch: pytest.MonkeyPatch
+    own_server: EmbeddedServer, settings: Any
 ) -> None:
     settings.MESH_SEND_RETRY_S = 0.2
     settings.MESH_SOCKET_TIMEOUT_S = 0.5
@@ -206,7 +207,6 @@ def test_a_server_that_hangs_is_told_soon_and_honestly(
 def test_health_is_503_without_redis_only(
     redis_client: redis.Redis,
     failure_simulator: FailureSimulator,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     health_view.forget()
     degraded = api(None).get("health")  # no agent, no append-only file
@@ -263,7 +263,7 @@ def test_every_error_of_the_bus_that_a_call_can_raise_has_a_status() -> None:
     # What says that our own code or server is wrong, not the request: a 500.
     internal = {
         *("bus_error", "decode_error", "malformed", "handler_error"),
-        *("server_error", "server_locked"),
+        *("server_error", "server_locked", "wrong_layout", "unfit_server"),
     }
     kinds: list[type[errors.BusError]] = [errors.BusError]
     for kind in kinds:

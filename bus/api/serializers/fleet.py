@@ -157,3 +157,6 @@ class Alive(s.Serializer):
     """Whether it is."""
 
     status = s.ChoiceField(["ok", "down"])
+    why = s.ListField(
+        child=s.CharField(), **OPTIONAL, help_text="What keeps it from working."
+    )

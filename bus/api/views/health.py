@@ -66,9 +66,10 @@ class HealthViewSet(MeshViewSet):
         responses={200: serializers.Alive, 503: serializers.Alive},
     )
     def ready(self, request: Any) -> Response:
-        """200 if Redis answers, else 503: send no calls here."""
-        if not health.answers():
-            return Response({"status": "down"}, 503)
+        """200 if Redis answers and is fit, else 503 and `why`: send no calls here."""
+        why = health.refuses()
+        if why:
+            return Response({"status": "down", "why": why}, 503)
         return Response({"status": "ok"})
 
 

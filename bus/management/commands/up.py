@@ -21,6 +21,7 @@ from bus import (
     conf,
     credentials,
     errors,
+    fitness,
     janitor,
     layout,
     server,
@@ -70,7 +71,7 @@ class Command(BaseCommand):
             return
         except (errors.ServerLocked, errors.InvalidOption) as exc:
             raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
-        except errors.WrongLayout as exc:
+        except (errors.WrongLayout, errors.UnfitServer) as exc:
             raise CommandError(str(exc), returncode=EXIT_CONFIG) from exc
         except (errors.ServerError, errors.BusUnavailable) as exc:
             raise CommandError(str(exc), returncode=EXIT_UNAVAILABLE) from exc
@@ -101,6 +102,7 @@ class Command(BaseCommand):
                 started.callback(embedded.stop)
                 embedded.start()  # refused if this folder's mesh runs already
                 redis_url, origin = embedded.url, _origin(embedded)
+            fitness.check(redis_url)
             layout.check(redis_url)
             listener = started.enter_context(web.listen(host, given["port"]))
             url = web.url_of(listener)

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from bus import conf, errors, layout, web
+from bus import conf, errors, fitness, layout, web
 from bus.management import options, output
 
 
@@ -23,8 +23,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **given: Any) -> None:
         options.check_production(given["prod"])
         output.log_lines()
-        # A server that is away is waited for by the pages; its layout is in `health`.
+        # A server that is away is waited for by the pages; what it is set to do
+        # is in `health`.
         with output.bus_errors(), contextlib.suppress(errors.BusUnavailable):
+            fitness.check()
             layout.check()
         try:
             if given["fd"] is not None:
