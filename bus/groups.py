@@ -11,6 +11,7 @@ from . import (
     dead,
     deliveries,
     errors,
+    foreign,
     keys,
     messages,
     refusals,
@@ -140,8 +141,8 @@ def _verified(
 def _buried(item: deliveries.Delivery) -> bool:
     """Whether nobody could read it, so that it became a dead letter: `malformed`."""
     try:
-        messages.decode(item.json)
-    except errors.DecodeError as exc:
+        foreign.payload_of(item.json, item.meta)
+    except errors.Malformed as exc:
         dead.bury_malformed(item.topic, item.sid, str(exc))
         return True
     return False

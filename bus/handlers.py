@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import sys
@@ -110,7 +112,9 @@ def _add(new: Handler) -> None:
 
 def _check_callable(new: Handler) -> None:
     if not callable(new.function):
-        raise errors.HandlerError(f"{new.function!r} is not a function")
+        raise errors.HandlerError(
+            f"the handler of topic {new.topic!r} is {_a(new.function)}, not a function"
+        )
     if new.cpu and new.is_async:
         raise errors.HandlerError(f"{new.path}: cpu=True is for sync functions")
     try:
@@ -133,6 +137,26 @@ def autodiscover() -> None:
         raise
     except Exception as exc:
         raise errors.HandlerError(f"an agents.py does not import: {exc!r}") from exc
+
+
+def way_to_serve(topic: str) -> str:
+    """What to type for an agent of a topic: the plain command where it works."""
+    _discover_once()
+    command = f"`manage.py agent --topic {topic}"
+    if topic in registry:
+        return f"{command}`"
+    return (
+        f"{command} --handler package.module:function` (no installed app has a "
+        "handler for it)"
+    )
+
+
+@functools.cache
+def _discover_once() -> None:
+    """Look for handlers, for whoever only wants to know which there are."""
+    # One that does not import costs nobody an explanation; `doctor` names it.
+    with contextlib.suppress(errors.BusError):
+        autodiscover()
 
 
 def load(path: str, topic: str | None) -> Handler:
@@ -162,6 +186,11 @@ def load(path: str, topic: str | None) -> Handler:
             f"handler {path!r} cannot be imported: {exc!r}; the path is "
             "package.module:function, looked up from this folder"
         ) from exc
+    if not callable(function):
+        raise errors.HandlerError(
+            f"handler {path!r} is {_a(function)}, not a function; name one that takes "
+            "(payload, task)"
+        )
     found = [item for item in registry.values() if item.function is function]
     found.sort(key=lambda item: item.topic != topic)
     if found:
@@ -176,6 +205,12 @@ def load(path: str, topic: str | None) -> Handler:
     _check_callable(plain)
     registry[topic] = plain
     return plain
+
+
+def _a(value: object) -> str:
+    """What a value is, for a sentence: `a module`, `an int`."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def timeout_of(found: Handler, task_s: float | None, topic_s: float | None) -> float:

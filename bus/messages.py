@@ -148,8 +148,8 @@ def _encoded(value: Any, what: str, limit: int) -> bytes:
             ) from None
         if "surrogates" in str(exc):
             raise errors.InvalidPayload(
-                f"{what} holds half of a surrogate pair (\\ud800 to \\udfff alone), "
-                "which is no text: it cannot be written as UTF-8"
+                f"{what} is not JSON: it holds half of a surrogate pair (one of "
+                "\\ud800 to \\udfff alone), which is no character"
             ) from None
         raise errors.InvalidPayload(f"{what} is not JSON: {exc}") from None
     return _small(text, what, limit)

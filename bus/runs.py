@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import errors, messages
+from . import foreign, messages
 from .deliveries import Delivery
 from .handlers import Handler
 
@@ -38,10 +38,7 @@ class Run:
 
     def payload(self) -> Any:
         """The payload's value, or Malformed."""
-        try:
-            return messages.decode(self.delivery.json)
-        except errors.DecodeError as exc:
-            raise errors.Malformed(str(exc), raw=exc.raw) from None
+        return foreign.payload_of(self.delivery.json, self.delivery.meta)
 
     def context(self, payload: Any) -> messages.Task:
         """The task as the handler sees it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, Final
 
 from . import connection, errors, keys, messages, refusals, scripts
 from .conf import conf
 
+_NAMED_MOST: Final = 10  # topics in a sentence
 READER_MS: Final = 15_000  # a reader silent for longer is no agent at work
 
 # Settings of a topic that anybody may set, with what each must look like.
@@ -99,9 +101,9 @@ _COUNTERS: Final = [
     "discarded",
     "cancelled",
     "orphans",
+    "repaired",
 ]
 
-    "repaired",
 
 def _limit(raw: dict[str, Any], name: str) -> float:
     stored = raw.get(f"setting.{name}")
@@ -109,14 +111,34 @@ def _limit(raw: dict[str, Any], name: str) -> float:
     return int(value) if value.is_integer() else value
 
 
+def check_known(topic: str) -> str:
+    """The topic itself; TopicNotFound, which names those there are, or InvalidName.
+
+    A topic is known once something was sent to it, a group made, or a limit set.
+    """
+    known = list_topics()
+    if keys.check_topic(topic) in known:
+        return topic
+    alike = difflib.get_close_matches(topic, known, n=_NAMED_MOST, cutoff=0.5)
+    rest = [name for name in known if name not in alike]
+    named = [*alike, *rest][:_NAMED_MOST]
+    there = ", ".join(named) if named else "none yet"
+    if len(known) > len(named):
+        there += f" and {len(known) - len(named):,} more"
+    raise errors.TopicNotFound(f"no topic {topic!r}; there are: {there}")
+
+
 def pause(topic: str) -> None:
-    """No task of the topic starts later than 1 s after this returns."""
-    _set(topic, {"paused": "1"})
+    """No task of the topic starts later than 1 s after this returns.
+
+    TopicNotFound for a topic nobody has heard of: a slip must not make one.
+    """
+    _set(check_known(topic), {"paused": "1"})
 
 
 def resume(topic: str) -> None:
-    """Undo `pause`."""
-    _set(topic, {"paused": ""})
+    """Undo `pause`. TopicNotFound as for `pause`."""
+    _set(check_known(topic), {"paused": ""})
 
 
 def set_limits(topic: str, **limits: float | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import agents, keys, lookup, messages, scripts
+from . import agents, handlers, keys, lookup, messages, scripts
 from .conf import conf
 from .messages import Task
 from .topics import READER_MS
@@ -132,8 +132,8 @@ def _hindered(task: Task, facts: _Facts, link: str) -> str:
         return f"{link}topic {task.topic!r} is paused: nothing starts until it resumes"
     if not _served(facts):
         return (
-            f"{link}no live agent serves topic {task.topic!r}: start one, such as "
-            f"`manage.py agent --topic {task.topic}`"
+            f"{link}no live agent serves topic {task.topic!r}: start one with "
+            f"{handlers.way_to_serve(task.topic)}"
         )
     if facts.serving and all(row["state"] == "deaf" for row in facts.serving):
         return f"{link}the agents of topic {task.topic!r} cannot read from it"

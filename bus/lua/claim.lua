@@ -27,7 +27,7 @@ end
 local function give(sid, e, record)
   local at = #out
   out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
-  out[at + 4], out[at + 5] = e.meta, record
+  out[at + 4], out[at + 5] = e.odd or e.meta, record
   count = count + 1
 end
 

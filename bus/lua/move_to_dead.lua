@@ -20,16 +20,23 @@ if not r then
   r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
 end
 local working = call('HGET', settings, 'group')
+local who = working and holder(tasks_stream, working, sid)
+who = who and who ~= HANDED and '"' .. match(who, '^[^#]*'):gsub('[^%w:._@-]', '?') .. '"'
 if working then redis.pcall('XACK', tasks_stream, working, sid) end
 call('XDEL', tasks_stream, sid)
 local meta = with_enqueued(e and e.meta or '', sid) .. ',epoch=' .. int(r.epoch)
 if r.options ~= '' then meta = meta .. ',' .. r.options end
-local history = call('HGET', attempts, id) or ''
+local now = now_ms()
+local fence = sid .. '.' .. int(r.n)
+-- When it began only its agent knows.
+remember(attempts, id, '{"epoch":' .. int(r.epoch) .. ',"attempt":' .. int(r.attempt + 1)
+  .. ',"agent":' .. (who or 'null') .. ',"fence":"' .. fence .. '","finished_at":"'
+  .. iso(now) .. '","error":' .. ARGV[5] .. '}')
+local history = call('HGET', attempts, id)
 call('HDEL', tasks, id)
 call('HDEL', attempts, id)
-local now = now_ms()
 local dead_id = bury(k, now, { id = id, json = ARGV[3] .. id .. ARGV[4], error = ARGV[5],
-  fp = ARGV[6], fence = sid .. '.' .. int(r.n), attempts = history, meta = meta,
+  fp = ARGV[6], fence = fence, attempts = history, meta = meta,
   -- So that a repeat, which knows the entry only, finds the same letter.
   more = { 'alias', derived } })
 call('HINCRBY', counters, 'died', 1)

@@ -27,7 +27,7 @@ for i = 1, #rows do
   else
     local at = #out
     out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
-    out[at + 4], out[at + 5] = e.meta, text
+    out[at + 4], out[at + 5] = e.odd or e.meta, text
   end
 end
 local paused = call('HGET', settings, 'paused') == '1' and 1 or 0

@@ -37,8 +37,9 @@ def test_nobody_serves_the_topic(test_topic: str) -> None:
     said = bus.explain(task_id)
 
     assert said == (
-        f"No live agent serves topic '{test_topic}': start one, such as "
-        f"`manage.py agent --topic {test_topic}`; it is next."
+        f"No live agent serves topic '{test_topic}': start one with "
+        f"`manage.py agent --topic {test_topic} --handler package.module:function` "
+        "(no installed app has a handler for it); it is next."
     )
 
 

@@ -320,6 +320,62 @@ def test_a_reader_by_hand_never_sees_what_nobody_can_read(
     assert drift(test_topic) == 0
 
 
+ODD_METAS = ["junk", '{"a":1}', "type=7", "e=", "e=5x", " ", "e=1\n", "\\", "x" * 900]
+
+
+@pytest.mark.parametrize("meta", ODD_METAS, ids=short)
+def test_an_entry_with_a_meta_of_its_own_is_a_letter_that_says_so(
+    test_topic: str, raw: redis.Redis, meta: str
+) -> None:
+    """In our shape, yet not ours: it must neither run nor vanish."""
+    sid = add(raw, test_topic, {"id": "mine", "json": '{"a":1}', "meta": meta})
+
+    assert read(test_topic) == []
+
+    [letter] = bus.list_dead(test_topic)
+    kept = letter.payload if letter.payload == {"a": 1} else letter.payload["meta"]
+    assert kept in ({"a": 1}, meta)
+    assert (letter.id, letter.error["reason"]) == (
+        keys.foreign_id(test_topic, sid),
+        "malformed",
+    )
+    assert letter.error["message"].startswith("the entry's field `meta` holds ")
+    stats = bus.stats(test_topic)
+    assert (stats["adopted"], stats["dead"], stats["orphans"]) == (1, 1, 0)
+    assert is_drained(test_topic)
+    assert drift(test_topic) == 0
+
+
+def test_an_agent_buries_an_entry_with_a_meta_of_its_own(
+    test_topic: str, raw: redis.Redis
+) -> None:
+    add(raw, test_topic, {"id": "mine", "json": '{"a":1}', "meta": "junk"})
+
+    with agents.running(test_topic, work.echo, agent_id="finder"):
+        wait_until(lambda: bus.stats(test_topic)["dead"] == 1, 20)
+
+    [letter] = bus.list_dead(test_topic)
+    [attempt] = letter.attempts
+    assert "`meta` holds 'junk'" in letter.error["message"]
+    assert (attempt["agent"], attempt["error"]) == ("finder", letter.error)
+    bus.replay(letter.id, test_topic)
+    [(_, fields)] = read(test_topic)
+    assert fields["payload"] == {"a": 1}
+
+
+@pytest.mark.parametrize("fields", [{"task": "x"}, {"json": "", "more": "y"}], ids=str)
+def test_the_letter_of_an_entry_without_json_says_what_is_missing(
+    test_topic: str, raw: redis.Redis, fields: dict[Any, Any]
+) -> None:
+    add(raw, test_topic, fields)
+
+    assert read(test_topic) == []
+
+    [letter] = bus.list_dead(test_topic)
+    assert "no field `json`" in letter.error["message"]
+    assert letter.payload == fields
+
+
 def test_an_entry_of_many_fields_is_read_like_one_of_few(
     test_topic: str, raw: redis.Redis
 ) -> None:
@@ -334,7 +390,7 @@ def test_an_entry_of_many_fields_is_read_like_one_of_few(
 # --- ours by shape, but of no task
 
 
-@pytest.mark.parametrize("meta", ["", "e=1732287600000", "junk"])
+@pytest.mark.parametrize("meta", ["", "e=1732287600000", "e=1732287600000,epoch=1"])
 def test_an_entry_in_our_shape_without_a_task_is_never_delivered(
     test_topic: str, raw: redis.Redis, meta: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import errors, keys, results, topics
+from bus import errors, results, topics
 from bus.management import output
 
 
@@ -28,25 +28,40 @@ class Command(BaseCommand):
         if not 0 <= options["count"] <= 10_000:
             raise CommandError("--count is 0 to 10000", returncode=2)
         with output.bus_errors(), contextlib.suppress(KeyboardInterrupt):
-            names = _names(options["topic"])
+            names = self._names(options)
             # The cursors first: what comes while we print is not missed after it.
             cursors = {name: results.last_result_id(name) for name in names}
             rows = [
                 (entry_id, row)
                 for name in names
-                for entry_id, row in results.tail_results(name, options["count"])
+                for entry_id, row in results.tail_results(name, options["count"] or 1)
             ]
             newest = sorted(rows, key=lambda item: _order(item[0]))
             shown = newest[-options["count"] :] if options["count"] else []
             for entry_id, row in shown:
                 self._print(entry_id, row, options["json"])
+            if not rows:
+                where = f"topic {options['topic']}" if options["topic"] else "any topic"
+                self.stderr.write(f"No result of {where} yet.")
             if options["follow"]:
                 self._follow(options, cursors)
+
+    def _names(self, options: dict[str, Any]) -> list[str]:
+        """The topics to show. One that is followed may be still to come."""
+        if options["topic"] is None:
+            return topics.list_topics()
+        try:
+            return [topics.check_known(options["topic"])]
+        except errors.TopicNotFound as exc:
+            if not options["follow"]:
+                raise
+            self.stderr.write(f"Waiting: {exc}")
+            return [options["topic"]]
 
     def _follow(self, options: dict[str, Any], cursors: dict[str, str]) -> None:
         while True:
             try:
-                for name in _names(options["topic"]):
+                for name in topics.list_topics() if options["topic"] is None else ():
                     if name not in cursors:
                         cursors[name] = "0-0"  # a new topic: from its first result
                 quiet = True
@@ -75,10 +90,6 @@ class Command(BaseCommand):
         head = f"{when}  {row.get('topic', '-'):<16} {state:<9} {row.get('id', '-')}"
         self.stdout.write(output.plain(f"{head}  {value[:120]}"))
         self.stdout.flush()
-
-
-def _names(topic: str | None) -> list[str]:
-    return topics.list_topics() if topic is None else [keys.check_topic(topic)]
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -36,7 +36,7 @@ class Command(BaseCommand):
             raise CommandError("say which topic", returncode=2)
         with output.bus_errors():
             if topic and not options["limit"]:
-                _check_known(topic)
+                topics.check_known(topic)
             if options["pause"]:
                 topics.pause(topic)
             if options["resume"]:
@@ -66,14 +66,6 @@ class Command(BaseCommand):
                 "paused" if row["paused"] else "",
             )
         output.console(self.stdout).print(shown)
-
-
-def _check_known(topic: str) -> None:
-    """A mistyped name must neither look like an empty topic nor become one."""
-    known = topics.list_topics()
-    if keys.check_topic(topic) not in known:
-        there = ", ".join(known) or "none"
-        raise CommandError(f"no topic {topic!r}; there are: {there}")
 
 
 def _limits(pairs: list[str]) -> dict[str, float | None]:
