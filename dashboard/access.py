@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.cache import patch_cache_control
@@ -45,7 +44,7 @@ def _guarded(view: View, verb: str) -> View:
             return redirect_to_login(back)
         principal = accounts.of_user(request.user)
         if not principal.may(verb):
-            raise PermissionDenied(verb)
+            return failures.refused(request, principal, verb)
         request.principal = principal
         try:
             response = view(request, *args, **kwargs)

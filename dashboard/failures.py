@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest, HttpResponse
 from django.template import loader
 
-from bus import accounts, errors, roles
+from bus import accounts, errors, mishaps, roles
 from dashboard import frame
+
+log = logging.getLogger(__name__)
 
 
 def forbidden(request: Any, exception: Any = None) -> HttpResponse:
@@ -17,6 +20,14 @@ def forbidden(request: Any, exception: Any = None) -> HttpResponse:
     principal = _principal(request)
     context = {"who": principal, "ask": _admins() if principal else []}
     return _page(request, "403.html", context, 403)
+
+
+def refused(request: Any, who: roles.Principal, verb: str) -> HttpResponse:
+    """403 for somebody we know: told to the log in one line, since it is no fault."""
+    # A path says only what its sender wants; in quotes it stays one line.
+    said = "%s (%s) may not %s: %s %.200r"
+    log.info(said, who.name, who.role, verb, request.method, request.path)
+    return forbidden(request)
 
 
 def _admins() -> list[str]:
@@ -49,12 +60,14 @@ def csrf_failure(request: Any, reason: str = "") -> HttpResponse:
 
 
 def server_error(request: Any) -> HttpResponse:
-    """500: nothing but a page; whatever failed is in the log.
+    """500: nothing but the id under which the log has whatever failed.
 
     Rendered without a request: whatever broke may break context processors as well.
     """
-    text = loader.render_to_string("dashboard/500.html", {"theme": "auto"})
-    return HttpResponse(text, status=500)
+    mark = mishaps.id_of(request)
+    context = {"theme": "auto", "mark": mark}
+    text = loader.render_to_string("dashboard/500.html", context)
+    return HttpResponse(text, status=500, headers={mishaps.HEADER: mark})
 
 
 def _principal(request: Any) -> roles.Principal | None:

@@ -5,23 +5,19 @@ Unknown routes, hosts that are not ours, bugs: Django would answer with a page.
 
 from __future__ import annotations
 
-import logging
-import sys
-import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 from asgiref.sync import iscoroutinefunction
-from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
+from bus import mishaps
+
 from .problems import MEDIA_TYPE, Problem
 from .schema import PREFIX
-
-log = logging.getLogger("bus.api")
 
 _ROOT: Final = "/api/"
 _GATEWAY: Final = f"{PREFIX}/ollama/"
@@ -58,10 +54,13 @@ def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
     status = response.status_code
     if status >= 500:
         code, said = "internal_error", "The mesh failed; the log has more under the id."
-        problem = Problem(code, said, id=getattr(request, "mesh_error_id", ""))
+        mark = mishaps.id_of(request)
+        problem = Problem(code, said, id=mark)
     else:
         problem = Problem(*_SAYS.get(status, _SAYS[400]))
     headers = dict(response.items())
+    if status >= 500:
+        headers[mishaps.HEADER] = mark
     for name in ("Content-Type", "Content-Length"):
         headers.pop(name, None)
     if request.path.startswith(_GATEWAY):
@@ -70,20 +69,3 @@ def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
         body, kind = orjson.dumps(problem.document()), MEDIA_TYPE
     headers["Content-Length"] = str(len(body))
     return HttpResponse(body, kind, problem.status, headers=headers)
-
-
-def _logged(request: Any = None, **_: Any) -> None:
-    """Give a bug its id, under which the log has the traceback."""
-    if request is None or not request.path.startswith(_ROOT):
-        return
-    request.mesh_error_id = uuid.uuid4().hex
-    log.error(
-        "%s: %s %s failed",
-        request.mesh_error_id,
-        request.method,
-        request.path,
-        exc_info=sys.exc_info(),
-    )
-
-
-got_request_exception.connect(_logged, dispatch_uid="bus.api.middleware")

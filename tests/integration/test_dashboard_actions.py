@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -80,7 +81,9 @@ def test_a_second_click_replays_nothing(test_topic: str, operator: Client) -> No
     again = operator.post(url, form)
 
     assert again.status_code == 303
-    assert "Not replayed" in toasts(again)
+    assert "Not replayed: your click before was first." in toasts(again)
+    late = signed_in("admin").post(url, form)
+    assert "Not replayed: operator was first." in toasts(late)
     assert bus.stats(test_topic)["replayed"] == 1
     assert len(trail()) == 1
 
@@ -251,8 +254,13 @@ ACTIONS = [
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_hand_made_post_of_a_viewer_is_refused(
-    action: str, test_topic: str, viewer: Client, redis_client: redis.Redis
+    action: str,
+    test_topic: str,
+    viewer: Client,
+    redis_client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     task_id = dead_task(test_topic, {"n": 1})
     before = {key: redis_client.dump(key) for key in redis_client.scan_iter()}
     path = action.format(id=task_id, topic=test_topic)
@@ -261,6 +269,8 @@ def test_a_hand_made_post_of_a_viewer_is_refused(
 
     assert response.status_code == 403
     assert "Your role, viewer, does not include this" in looked_at(response).text
+    [line] = [each for each in caplog.records if each.name == "dashboard.failures"]
+    assert line.exc_info is None and path in line.getMessage()
     after = {key: redis_client.dump(key) for key in redis_client.scan_iter()}
     assert after == before and trail() == []
 

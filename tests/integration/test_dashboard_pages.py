@@ -15,6 +15,7 @@ import bus
 from bus import agents as agents_room
 from dashboard import queries
 from tests.support import agents, work
+from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
 from tests.support.waiting import wait_until
 
@@ -135,6 +136,22 @@ def test_a_finished_task_shows_result_agent_and_timeline(
     assert all(word in seen.text for word in ("enqueued", "started", "done"))
     assert "worker-9" in seen.text
     assert task_id[-6:] in listed.text
+
+
+def test_a_finished_task_shows_what_it_took_to_get_it_done(
+    test_topic: str, viewer: Client
+) -> None:
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, {"colour": "grene"})
+    desk.fail(desk.one(), final=True, message="no such colour")
+    bus.replay(task_id, payload={"colour": "green"}, by="ann")
+    desk.complete(desk.one())
+
+    seen = looked_at(viewer.get(f"/tasks/{task_id}/")).text
+
+    assert "Done." in seen and "ValueError: no such colour" in seen
+    assert "by ann" in seen and '"grene"' in seen
+    assert "with an edited payload by ann" in seen
 
 
 def test_a_letter_shows_the_attempts_of_all_its_lives(
@@ -388,8 +405,8 @@ def test_without_redis_there_is_a_page_that_says_so(
     assert "Redis does not answer" in looked_at(response).text
 
 
-def test_a_mistake_of_ours_is_a_page_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_mistake_of_ours_is_a_page_with_the_id_that_is_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = signed_in("viewer", raise_request_exception=False)
     monkeypatch.setattr(queries, "standing", lambda: 1 / 0)
@@ -399,6 +416,10 @@ def test_a_mistake_of_ours_is_a_page_without_a_traceback(
     assert response.status_code == 500
     text = looked_at(response).text
     assert "Something broke" in text and "ZeroDivision" not in text
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    mark = response["X-Error-Id"]
+    assert mark and mark in text and mark in record.getMessage()
+    assert record.exc_info and record.exc_info[0] is ZeroDivisionError
 
 
 def test_templates_and_styles_name_no_outside_host() -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import orjson
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
+from rest_framework import exceptions
 from rest_framework.response import Response
 
 from bus import roles
 
+from .. import auth
+from ..exceptions import handle
+from ..problems import MEDIA_TYPE
 from .base import MeshViewSet
 
 
@@ -43,7 +48,33 @@ def description() -> dict[str, Any]:
 
 
 def docs(request: HttpRequest) -> HttpResponse:
-    """Swagger UI from our own static files, for whoever is signed in."""
-    if not request.user.is_authenticated:
-        return redirect_to_login(request.get_full_path(), settings.LOGIN_URL)
-    return render(request, "bus/docs.html")
+    """Swagger UI from our own static files, for a session or a token.
+
+    Without either a browser is sent to sign in, anything else gets 401.
+    """
+    try:
+        auth.authenticate(request)
+    except exceptions.NotAuthenticated as exc:
+        if _wants_pages(request):
+            return redirect_to_login(request.get_full_path(), settings.LOGIN_URL)
+        return _refusal(request, exc)
+    except exceptions.AuthenticationFailed as exc:
+        return _refusal(request, exc)
+    response = render(request, "bus/docs.html")
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _wants_pages(request: HttpRequest) -> bool:
+    """Whether it is a browser that asks: `*/*` is anybody's."""
+    kinds = ["application/problem+json", "text/html"]
+    return request.get_preferred_type(kinds) == "text/html"
+
+
+def _refusal(request: HttpRequest, exc: exceptions.APIException) -> HttpResponse:
+    told = handle(exc, {"request": request})
+    assert told is not None
+    headers = {**told.headers, "WWW-Authenticate": "Bearer"}
+    headers.pop("Content-Type", None)
+    body = orjson.dumps(told.data)
+    return HttpResponse(body, MEDIA_TYPE, told.status_code, headers=headers)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
-from bus import health, roles
+from bus import errors, health, roles, topics
 
 from .. import serializers
 from .base import MeshViewSet
 
 _KEEP_S: Final = 2.0  # open to all, so a look must not cost Redis more than this
+_WORST: Final = (health.OK, health.WARN, health.BAD)
 
-_last: tuple[float, list[health.Check]] = (0.0, [])
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was found, and the ledger of each topic; to be believed for a while."""
+
+    until: float
+    checks: list[health.Check]
+    ledgers: list[dict[str, Any]]
+
+
+_last = _Look(0.0, [], [])
 
 
 class HealthViewSet(MeshViewSet):
@@ -33,21 +46,27 @@ class HealthViewSet(MeshViewSet):
     def list(self, request: Any) -> Response:
         """All checks: 200 also when degraded, 503 when Redis does not answer.
 
-        What each check says is told to who may read.
+        Everybody hears the name of each check, and in one word why it is not `ok`. What
+        it says, which topics it is about, and their ledgers, is told to who may read.
         """
-        found = _checks()
-        who = self.principal
-        told = who is not None and who.may(roles.READ)
-        rows = [
-            {"name": check.name, "status": check.status}
-            | ({"says": check.says, "hint": check.hint} if told else {})
-            for check in found
-            if told or not check.name.startswith("topic ")
-        ]
-        down = any(c.name == "redis" and c.status == health.BAD for c in found)
-        good = all(check.status == health.OK for check in found)
+        look = _look()
+        down = any(c.name == "redis" and c.status == health.BAD for c in look.checks)
+        good = all(check.status == health.OK for check in look.checks)
         status = "down" if down else "ok" if good else "degraded"
-        return Response({"status": status, "checks": rows}, 503 if down else 200)
+        body = {"status": status, **self._told(look)}
+        return Response(body, 503 if down else 200)
+
+    def _told(self, look: _Look) -> dict[str, Any]:
+        who = self.principal
+        if who is None or not who.may(roles.READ):
+            return {"checks": [*_in_words(look.checks)]}
+        checks = [
+            {**_row(check), "says": check.says, "hint": check.hint}
+            for check in look.checks
+            if not check.topic or who.may_topic(check.topic)
+        ]
+        ledgers = [row for row in look.ledgers if who.may_topic(row["topic"])]
+        return {"checks": checks, "ledgers": ledgers}
 
     @extend_schema(
         operation_id="health_live",
@@ -73,11 +92,44 @@ class HealthViewSet(MeshViewSet):
         return Response({"status": "ok"})
 
 
-def _checks() -> list[health.Check]:
+def forget() -> None:
+    """Look again at the next call, for tests that change the server."""
+    global _last
+    _last = _Look(0.0, [], [])
+
+
+def _look() -> _Look:
     """The findings of the last two seconds; of two who ask at once both may look."""
     global _last
-    until, found = _last
-    if time.monotonic() >= until:
-        found = health.checks()
-        _last = (time.monotonic() + _KEEP_S, found)
-    return found
+    look = _last
+    if time.monotonic() >= look.until:
+        checks, ledgers = health.checks(), _ledgers()
+        look = _last = _Look(time.monotonic() + _KEEP_S, checks, ledgers)
+    return look
+
+
+def _ledgers() -> list[dict[str, Any]]:
+    try:
+        return [{"topic": f["topic"], **f["ledger"]} for f in topics.all_stats()]
+    except errors.BusUnavailable:
+        return []  # the check of Redis says so
+
+
+def _row(check: health.Check) -> dict[str, Any]:
+    row = {"name": check.name, "status": check.status}
+    if check.status != health.OK:
+        row["why"] = check.word or "look"
+    return row
+
+
+def _in_words(checks: Iterable[health.Check]) -> Iterator[dict[str, Any]]:
+    """The checks without names of topics: all that are about one count as `topics`."""
+    about_topics = []
+    for check in checks:
+        if check.topic:
+            about_topics.append(check)
+        else:
+            yield _row(check)
+    if about_topics:
+        worst = max(about_topics, key=lambda check: _WORST.index(check.status))
+        yield {**_row(worst), "name": "topics"}
