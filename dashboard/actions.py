@@ -36,18 +36,28 @@ def replay(request: Any, task_id: str) -> HttpResponse:
     try:
         letter = bus.get_dead(task_id, topic)
         seen = request.POST.get("entry") or letter.entry_id
-        bus.replay(letter.id, letter.topic, entry_id=seen)
+        by = request.principal.name
+        bus.replay(letter.id, letter.topic, entry_id=seen, by=by)
     except (errors.NotDead, errors.DeadLetterNotFound):
         # Known, but no letter: the first click of two, or somebody else's.
         task = bus.get_task(task_id, topic)
-        says = "Not replayed: somebody was first. The task is {} now."
-        toasts.warning(request, format_html(says, task.state))
+        says = "Not replayed: {} first. The task is {} now."
+        toasts.warning(request, format_html(says, _first(request, task), task.state))
         return _back(request, links.task(task.id, task.topic))
     audit.record(request.principal, roles.REPLAY, topic=letter.topic, target=letter.id)
     url = links.task(letter.id, letter.topic)
     says = 'Replayed: <a href="{}">the task</a> is back in {}.'
     toasts.success(request, format_html(says, url, letter.topic))
     return _back(request, url)
+
+
+def _first(request: Any, task: bus.Task) -> str:
+    """Who replayed the letter that the form was rendered with, for a sentence."""
+    seen = request.POST.get("entry")
+    by = [each["by"] for each in task.replays if each["letter"] == seen]
+    if by and by[-1] == request.principal.name:
+        return "your click before was"
+    return f"{by[-1] if by and by[-1] else 'somebody'} was"
 
 
 @confirmed(roles.DISCARD)

@@ -36,6 +36,27 @@ def test_a_letter_is_replayed_with_another_payload(test_topic: str) -> None:
     problem(client.post(f"dead/{task_id}/replay", {"x": 1}), 422, "invalid")
 
 
+def test_a_replay_names_the_letter_and_the_request_it_is_of(test_topic: str) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic, {"n": 1})
+    seen, url = bus.get_dead(task_id).entry_id, f"dead/{task_id}/replay"
+
+    other = client.post(url, {"entry_id": "1-1"})
+    edit = {"entry_id": seen, "task": {"n": 2}}
+    first = client.post(url, edit, Idempotency_Key="click 1")
+    again = client.post(url, edit, Idempotency_Key="click 1")
+    late = client.post(url, {"entry_id": seen})
+
+    assert problem(other, 409, "not_dead")["state"] == "dead"
+    assert (first.status_code, first.json()) == (200, again.json())
+    assert problem(late, 409, "not_dead")["state"] == "waiting"
+    problem(client.post(url, {"entry_id": "x"}), 422, "invalid_name")
+    [replay] = client.get(f"tasks/{task_id}").json()["replays"]
+    assert (replay["letter"], replay["payload"]) == (seen, {"n": 1})
+    assert replay["by"] == "test operator"
+    assert bus.stats(test_topic)["replayed"] == 1
+
+
 def test_a_discard_can_be_undone(test_topic: str) -> None:
     client = api()
     task_id = a_dead_one(client, test_topic)

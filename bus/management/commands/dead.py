@@ -103,7 +103,9 @@ class Command(BaseCommand):
                     f"--payload is not JSON: {exc}", returncode=2
                 ) from exc
         self._each(
-            options, lambda *task: decisions.replay(*task, payload=payload), "replayed"
+            options,
+            lambda *task: decisions.replay(*task, payload=payload, by="manage.py"),
+            "replayed",
         )
 
     def _discard(self, options: dict[str, Any]) -> None:
