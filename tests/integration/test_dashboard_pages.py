@@ -175,9 +175,14 @@ def test_a_letter_shows_the_attempts_of_all_its_lives(
 
 
 def test_the_overview_names_what_needs_somebody(
-    test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+    test_topic: str,
+    viewer: Client,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queries, "_PATIENCE_S", 0)
+    redis_client.config_set("maxmemory", 2**30)  # without a bound it says so
+    queries.forget_checks()
     quiet = looked_at(viewer.get("/")).text
     dead_task(test_topic, 1)
     lonely = f"{test_topic}-lonely"
