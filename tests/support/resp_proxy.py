@@ -115,8 +115,8 @@ class RespProxy:
                 for way in ways:
                     way.cancel()
                 await asyncio.wait(ways)
-        except OSError:
-            pass  # the server is away: so is this line
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is away, or the proxy ends: so does this line
         finally:
             self._lines.discard(me)
             for end in (writer, server):
