@@ -11,7 +11,6 @@ import redis.asyncio
 
 from . import (
     keys,
-    letters,
     messages,
     records,
     replies,
@@ -226,20 +225,26 @@ class Failure:
     final: bool
     max_attempts: int
     run_bucket: int
+    said: str = ""  # for the log
 
 
-async def fail(seat: Seat, item: Failure) -> str:
-    """End an attempt as failed: delayed, dead, cancelled, or fenced / gone."""
-    held = item.delivery
-    letter = letters.letter_json(held.id, held.json.encode())
+async def fail(seat: Seat, items: Sequence[Failure]) -> list[str]:
+    """End up to 100 attempts of one topic as failed.
+
+    Per item delayed, dead or cancelled; fenced or gone where it was not ours.
+    """
+    # Every key is declared: those of the failure groups stand behind the others.
+    marks = list(dict.fromkeys(item.fingerprint for item in items))
+    place = {mark: at for at, mark in enumerate(marks, 1)}
     args: list[Any] = [seat.group, seat.consumer, seat.topic, conf.RESULTS_KEEP]
-    args += (held.sid, held.record.n, held.id, int(item.delay_s * 1000))
-    args += ("1" if item.final else "0", item.max_attempts)
-    args += (item.attempt_line, item.error_json, item.fingerprint, letter)
-    args += (item.run_bucket,)
-    group_key = keys.group_key(seat.topic, item.fingerprint)
-    reply = await seat.run("fail", args, [group_key])
-    return str(reply[0])
+    for item in items:
+        held = item.delivery
+        args += (held.sid, held.record.n, held.id, int(item.delay_s * 1000))
+        args += ("1" if item.final else "0", item.max_attempts)
+        args += (item.attempt_line, item.error_json, item.fingerprint)
+        args += (item.run_bucket, place[item.fingerprint])
+    groups = [keys.group_key(seat.topic, mark) for mark in marks]
+    return list(await seat.run("fail", args, groups))
 
 
 async def release(

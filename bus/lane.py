@@ -101,7 +101,10 @@ class Lane:
         took_s = max(run.finished - run.started, 1e-5)
         self._run_s += (took_s - self._run_s) * (0.05 if self._run_s else 1.0)
         self._last_end = run.finished
-        self.reports.report(run)
+        try:
+            self.reports.report(run)
+        except Exception as exc:  # the slot that calls us would die of it unheard
+            self._break(exc)
 
     def _forget(self, run: Run) -> None:
         self.held.pop(run.delivery.sid, None)

@@ -30,11 +30,6 @@ class DeadLetter:
     raw: dict[str, str] = field(repr=False, default_factory=dict)
 
 
-def letter_json(task_id: str, payload_json: bytes) -> bytes:
-    """The founding shape of a dead letter's `json`: `{id, payload}`."""
-    return b'{"id":"%b","payload":%b}' % (task_id.encode(), payload_json)
-
-
 def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLetter:
     """A dead entry as a letter, also when somebody else wrote it."""
     raw_json = fields.get("json", "")

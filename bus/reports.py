@@ -1,22 +1,18 @@
-"""How runs end on the server: results in batches, failures one by one.
-
-One completion script is in flight at a time: a completion that finds none goes at once,
-those that come meanwhile go together with the next. Nothing waits for a timer.
-"""
+"""How runs end on the server: as results, failures, or letters nobody could read."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from . import dead, deliveries, errors, failures, keys, messages, slots
 from .conf import conf
-from .deliveries import Completion, Seat
+from .deliveries import Completion, Failure, Seat
 from .handlers import Handler
+from .outbox import Outbox
 from .runs import FENCED, TIMED_OUT, Run
 
 log = logging.getLogger("bus.agent")
@@ -52,15 +48,15 @@ class Reports:
         self._broken = broken
         self._clock = clock
         self._agent = keys.agent_of(seat.consumer)
-        self._unsent: deque[tuple[Run, Completion]] = deque()
-        self._sending = False
+        self._results = Outbox(self._complete, self._completed, self._spawn)
+        self._failures = Outbox(self._fail, self._failed, self._spawn)
         self._work: set[asyncio.Task[None]] = set()
         self._retries: asyncio.TimerHandle | None = None  # when the next is due
 
     @property
     def unsent(self) -> int:
-        """Finished tasks that wait for the script in flight."""
-        return len(self._unsent)
+        """Finished tasks that wait for the scripts in flight."""
+        return len(self._results) + len(self._failures)
 
     @property
     def busy(self) -> bool:
@@ -80,13 +76,16 @@ class Reports:
             except errors.InvalidPayload as exc:
                 # Raised by the mesh, about what the handler gave: no line of either.
                 error = exc.with_traceback(None)
-        if error is not None:
-            self._spawn(self._fail(run, error))
-            return
-        self._unsent.append((run, self._completion(run, result)))
-        if not self._sending:
-            self._sending = True
-            self._spawn(self._send())
+        if error is None:
+            done = self._completion(run, result)
+            self._results.put(run, done, len(done.row))
+        elif isinstance(error, errors.Malformed):
+            self._spawn(self._bury(run, error))
+        else:
+            failure = self._failure(run, error, _facts(run, error))
+            # Twice what it says, for its history; a letter holds the payload too.
+            size = 2 * len(failure.attempt_line) + len(run.delivery.json)
+            self._failures.put(run, failure, size)
 
     async def close(self) -> None:
         """Give up on what could not be reported."""
@@ -132,42 +131,32 @@ class Reports:
         started_ms = max(int(self._clock.clock_ms + run.started * 1000), came_ms)
         return started_ms, started_ms + int((run.finished - run.started) * 1000)
 
-    async def _send(self) -> None:
-        unsent = self._unsent
-        try:
-            while unsent:
-                count = min(len(unsent), deliveries.BATCH)
-                batch = [unsent.popleft() for _ in range(count)]
-                items = [item for _, item in batch]
-                send = functools.partial(deliveries.complete, self._seat, items)
-                outcomes = await self._insist(send)
-                for (run, _), outcome in zip(batch, outcomes, strict=True):
-                    if outcome in (deliveries.OK, deliveries.DUPLICATE):
-                        self.done += 1
-                    else:
-                        log.warning("%s: result refused: %s", run.delivery.id, outcome)
-                    self._ended(run)
-        finally:
-            self._sending = False
+    async def _complete(self, items: list[Completion]) -> list[str]:
+        send = functools.partial(deliveries.complete, self._seat, items)
+        return await self._insist(send)
 
-    async def _fail(self, run: Run, error: BaseException) -> None:
-        if isinstance(error, errors.Malformed):
-            await self._bury(run, error)
+    def _completed(self, run: Run, item: Completion, outcome: str) -> None:
+        if outcome in (deliveries.OK, deliveries.DUPLICATE):
+            self.done += 1
         else:
-            failure = self._failure(run, error)
-            send = functools.partial(deliveries.fail, self._seat, failure)
-            outcome = await self._insist(send)
-            log.info(
-                "%s: %s: attempt %d failed (%s: %s), now %s",
-                run.delivery.topic,
-                run.delivery.id,
-                run.delivery.record.attempt + 1,
-                type(error).__name__,
-                error,
-                outcome,
-            )
-            if outcome == messages.DELAYED:
-                self._promote_in(failure.delay_s)
+            log.warning("%s: result refused: %s", run.delivery.id, outcome)
+        self._ended(run)
+
+    async def _fail(self, items: list[Failure]) -> list[str]:
+        send = functools.partial(deliveries.fail, self._seat, items)
+        return await self._insist(send)
+
+    def _failed(self, run: Run, item: Failure, outcome: str) -> None:
+        log.info(
+            "%s: %s: attempt %d failed (%s), now %s",
+            run.delivery.topic,
+            run.delivery.id,
+            run.delivery.record.attempt + 1,
+            item.said,
+            outcome,
+        )
+        if outcome == messages.DELAYED:
+            self._promote_in(item.delay_s)
         self.failed += 1
         self._ended(run)
 
@@ -198,11 +187,10 @@ class Reports:
         if next_ms >= 0:
             self._promote_in(next_ms / 1000)
 
-    def _failure(self, run: Run, error: BaseException) -> deliveries.Failure:
+    def _failure(
+        self, run: Run, error: BaseException, facts: dict[str, Any]
+    ) -> Failure:
         held, record = run.delivery, run.delivery.record
-        facts = failures.describe(error)
-        if run.stopped == TIMED_OUT:
-            facts |= {"type": "Timeout", "reason": "timeout", "traceback": ""}
         attempt = record.attempt + 1
         base_s = self._handler.backoff_s or conf.BACKOFF_S
         delay_s = failures.backoff_s(attempt, base_s, conf.BACKOFF_MAX_S)
@@ -218,7 +206,7 @@ class Reports:
             finished_ms=finished_ms,
             error=facts,
         )
-        return deliveries.Failure(
+        return Failure(
             held,
             line,
             messages.dump(facts),
@@ -227,6 +215,7 @@ class Reports:
             isinstance(error, errors.GiveUp),
             self._handler.max_attempts or conf.MAX_ATTEMPTS,
             failures.log2_bucket((run.finished - run.started) * 1000),
+            said=f"{facts['type']}: {facts['message']}",
         )
 
     async def _bury(self, run: Run, error: errors.Malformed) -> None:
@@ -235,6 +224,8 @@ class Reports:
         await self._insist(
             lambda: asyncio.to_thread(dead.bury_malformed, held.topic, held.sid, said)
         )
+        self.failed += 1
+        self._ended(run)
 
     async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
         """Repeat until the server answers: a finished task is worth waiting for."""
@@ -254,3 +245,11 @@ class Reports:
         self._work.discard(task)
         if not task.cancelled():
             self._broken(task.exception())
+
+
+def _facts(run: Run, error: BaseException) -> dict[str, Any]:
+    """What failed, as attempts and letters keep it."""
+    facts = failures.describe(error)
+    if run.stopped == TIMED_OUT:
+        facts |= {"type": "Timeout", "reason": "timeout", "traceback": ""}
+    return facts

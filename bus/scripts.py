@@ -103,6 +103,8 @@ def load(*, logged: bool) -> dict[str, Script]:
         head = prelude.part_for(body)
         if "log" in names:
             head = head.replace(_PLAIN_CALL, _recording(recorder, name, names))
+        if more:
+            head = f"local more = {{ unpack(KEYS, {len(names) + 1}) }}\n{head}"
         text = f"local {bound} = {slots}\n{head}\n{body}"
         sha = hashlib.sha1(text.encode()).hexdigest()
         scripts[name] = Script(name, text, sha, names, more, _READS in body)

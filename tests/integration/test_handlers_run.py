@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import redis
 
 import bus
+from bus import deliveries
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -166,3 +168,21 @@ def test_a_handlers_own_decode_error_is_an_ordinary_failure(test_topic: str) -> 
         task = _ends(test_topic, task_id, "dead")
 
     assert [row["error"]["type"] for row in task.attempts] == ["DecodeError"] * 2
+
+
+def test_a_thousand_failures_cost_few_calls(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, fail = [], deliveries.fail
+
+    async def counted(seat: Any, items: Sequence[Any]) -> list[str]:
+        sizes.append(len(items))
+        return await fail(seat, items)
+
+    monkeypatch.setattr(deliveries, "fail", counted)
+    bus.enqueue_many(test_topic, range(1_000))
+    with agents.running(test_topic, work.failing, max_attempts=1):
+        wait_until(lambda: bus.stats(test_topic)["dead"] == 1_000, 20)
+
+    assert sum(sizes) == 1_000
+    assert len(sizes) <= 200 and max(sizes) <= deliveries.BATCH

@@ -205,7 +205,7 @@ class Walk:
         said, mark = messages.dump(error), failures.fingerprint(error)
         item = self.delivery(task_id, sid, fence)
         end = Failure(item, b'{"attempt":1}', said, mark, 3_600.0, final, 1_000, 1)
-        outcome = self.seat(consumer, lambda seat: deliveries.fail(seat, end))
+        [outcome] = self.seat(consumer, lambda seat: deliveries.fail(seat, [end]))
         if task_id in self.cancel_asked:
             assert outcome == "cancelled"
         else:

@@ -327,6 +327,43 @@ def test_an_owner_that_lost_its_task_is_fenced(desk: Desk, end: str) -> None:
     assert state(desk.topic) == "running"
 
 
+def test_failures_of_one_batch_go_each_its_own_way(desk: Desk) -> None:
+    bus.enqueue_many(desk.topic, range(7))
+    items = desk.claim(7)
+    bus.cancel(items[3].id, desk.topic)
+    desk.complete(items[4])
+    desk.fail(items[5], delay_s=0)
+    janitor.promote(desk.topic)
+    how: list[dict[str, Any]] = [
+        {"delay_s": 60},
+        {"final": True, "message": "no disk"},
+        {"max_attempts": 1, "message": "no net"},
+        {"message": "cancelled while it ran"},
+        {"message": "it is done"},
+        {"message": "it is somebody else's by now"},
+        {"final": True, "message": "no disk"},
+    ]
+
+    outcomes = desk.fail_all(
+        *(desk.failure(item, **how) for item, how in zip(items, how, strict=True))
+    )
+
+    assert outcomes == [
+        *("delayed", "dead", "dead", "cancelled", "gone", "fenced", "dead"),
+    ]
+    stats = bus.stats(desk.topic)
+    assert (stats["delayed"], stats["waiting"], stats["running"]) == (1, 1, 0)
+    assert (stats["dead"], stats["cancelled"], stats["done"]) == (3, 1, 1)
+    found = bus.dead_groups(desk.topic)
+    groups = {row["error"]["message"]: row["count"] for row in found}
+    assert groups == {"no disk": 2, "no net": 1}
+    letters = {letter.id: letter for letter in bus.list_dead(desk.topic)}
+    for item, payload in ((items[1], 1), (items[2], 2), (items[6], 6)):
+        assert letters[item.id].payload == payload
+        assert [one["attempt"] for one in letters[item.id].attempts] == [1]
+    assert drift(desk.topic) == 0
+
+
 def test_an_owner_that_got_its_task_back_is_fenced_with_the_old_delivery(
     desk: Desk,
 ) -> None:

@@ -47,7 +47,14 @@ class Desk:
         done = [Completion(item, self._row(item, result), 1, 2) for item in items]
         return self._ask(lambda seat: deliveries.complete(seat, done))
 
-    def fail(
+    def fail(self, item: Delivery, **how: Any) -> str:
+        [outcome] = self.fail_all(self.failure(item, **how))
+        return outcome
+
+    def fail_all(self, *ends: Failure) -> list[str]:
+        return self._ask(lambda seat: deliveries.fail(seat, ends))
+
+    def failure(
         self,
         item: Delivery,
         *,
@@ -55,7 +62,7 @@ class Desk:
         delay_s: float = 3_600,
         final: bool = False,
         max_attempts: int = 5,
-    ) -> str:
+    ) -> Failure:
         error = failures.plain("ValueError", message, "failed")
         line = failures.attempt_line(
             epoch=item.record.epoch,
@@ -68,8 +75,7 @@ class Desk:
         )
         said = json.dumps(error).encode()
         mark = failures.fingerprint(error)
-        end = Failure(item, line, said, mark, delay_s, final, max_attempts, 3)
-        return self._ask(lambda seat: deliveries.fail(seat, end))
+        return Failure(item, line, said, mark, delay_s, final, max_attempts, 3)
 
     def release(self, *items: Delivery) -> int:
         return self._ask(lambda seat: deliveries.release(seat, items))
