@@ -41,6 +41,7 @@ PERMANENT = (
 )
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """What `-n auto` means: tests mostly wait for processes, attacks mostly compute."""
     cores = len(os.sched_getaffinity(0))
