@@ -56,12 +56,13 @@ class Batch:
         self.items = items
         self._reached = ""  # the level of durability of those that are accepted
         bound = "" if maxlen is None else check_maxlen(maxlen)
+        self._most = bound
         full = any(item.digest or item.maxlen for item in items)
         self.args: list[Any] = [conf.BACKLOG_MAX, conf.DEAD_MAX, bound]
         self.args.append("1" if full else "")
         for item in items:
             # Most tasks have neither key nor bound: no need to send that they have not.
-            self.args += item if full else item[:4]
+            self.args += item[:6] if full else item[:4]
 
     def ended(self, raw: list[Any]) -> list[str]:
         """Ids known as ended, whose payloads decide whether they are the same task."""
@@ -97,7 +98,9 @@ class Batch:
         if kind == _DELAYED:
             return Accepted(item.id, messages.DELAYED, True, None, self._reached)
         if kind == _FULL:
-            full = errors.TopicFull(f"topic {self.topic!r} is full: {WAY}")
+            most = item.maxlen or self._most
+            said = f"has as many tasks as maxlen {most} allows, or " if most else ""
+            full = errors.TopicFull(f"topic {self.topic!r} {said}is full: {WAY}")
             return Accepted(item.id, "", False, full)
         where: int = detail if kind == _BY_KEY else kind
         if kind not in (_BY_KEY, _LIVE):
@@ -105,8 +108,11 @@ class Batch:
         else:
             same = where >= 0
         if not same:
+            name = f"task id {item.id}"
+            if item.key:
+                name = f"idempotency key {item.key!r} ({name})"
             conflict = errors.TaskConflict(
-                f"task id {item.id} is taken by a task with another payload"
+                f"{name} is taken by a task with another payload"
             )
             return Accepted(item.id, "", False, conflict)
         state = _STATES.get(where, messages.WAITING)

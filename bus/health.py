@@ -16,6 +16,7 @@ from . import (
     connection,
     errors,
     fitness,
+    handlers,
     keys,
     layout,
     refusals,
@@ -157,7 +158,8 @@ def _mesh() -> Iterator[Check]:
             yield Check(f"topic {name}", BAD, text, hint, "drift", name)
         elif facts["waiting"] and name not in served and not facts["paused"]:
             text = f"{facts['waiting']:,} tasks wait and no live agent serves it"
-            yield Check(f"topic {name}", WARN, text, _NO_AGENT, "unserved", name)
+            hint = handlers.way_to_serve(name).replace("`", "")
+            yield Check(f"topic {name}", WARN, text, hint, "unserved", name)
         else:
             yield Check(f"topic {name}", OK, ledger, topic=name)
 

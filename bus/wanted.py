@@ -84,6 +84,7 @@ class Item(NamedTuple):
     json: bytes
     digest: str = ""
     maxlen: int | str = ""
+    key: str = ""  # for sentences; the script knows it as the id
 
 
 def item_of(topic: str, wanted: Wanted) -> Item:
@@ -110,7 +111,8 @@ def item_of(topic: str, wanted: Wanted) -> Item:
         raise errors.InvalidOption("give delay_s or run_at, not both")
     options = options_of(wanted.max_attempts, wanted.timeout_s)
     maxlen = "" if wanted.maxlen is None else check_maxlen(wanted.maxlen)
-    return Item(task_id, due, options, text, digest, maxlen)
+    key = wanted.idempotency_key or ""
+    return Item(task_id, due, options, text, digest, maxlen, key)
 
 
 def _digest(text: bytes) -> str:

@@ -24,7 +24,7 @@ LIVE = re.compile("^live$")
 def topic(on_mesh: Mesh) -> str:
     """A topic no other test uses; the mesh knows it already."""
     name = f"pages-{uuid.uuid4().hex[:8]}"
-    bus.resume(name)
+    bus.set_limits(name)
     return name
 
 

@@ -262,9 +262,9 @@ def test_a_mesh_of_too_many_topics_takes_no_new_one(
         lambda topic: bus.create_consumer_group(topic, GROUP),
         lambda topic: bus.read_group(topic, GROUP, "me", block_ms=0),
         lambda topic: bus.move_to_dead(topic, "1-0", {}),
-        bus.pause,
+        lambda topic: bus.set_limits(topic, results_keep=1),
     ],
-    ids=["create_consumer_group", "read_group", "move_to_dead", "pause"],
+    ids=["create_consumer_group", "read_group", "move_to_dead", "set_limits"],
 )
 def test_no_other_call_makes_a_topic_too_many(
     test_topic: str, settings: Settings, call: Callable[[str], Any]

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import bus
-from bus import errors, keys, topics
+from bus import errors, keys
 from tests.support import agents, work
 
 UNKNOWN = "0198c0de-0000-7000-8000-00000000abcd"
@@ -90,7 +90,7 @@ def test_a_discarded_task_is_restored_when_its_row_is_long_gone(
 def test_an_id_nobody_knows_is_not_found(
     test_topic: str, redis_client: redis.Redis, name: str
 ) -> None:
-    topics.resume(test_topic)
+    bus.set_limits(test_topic)
 
     with pytest.raises(errors.NotFound, match=UNKNOWN):
         getattr(bus, name)(UNKNOWN)

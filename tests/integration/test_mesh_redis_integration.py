@@ -498,8 +498,8 @@ def test_an_unknown_task_is_unknown(test_topic: str) -> None:
 
 
 def test_a_paused_topic_gives_nothing_and_loses_nothing(test_topic: str) -> None:
-    bus.pause(test_topic)
     bus.enqueue_task(test_topic, 1)
+    bus.pause(test_topic)
 
     assert bus.read_group(test_topic, GROUP, "me", block_ms=50) == []
     assert (bus.stats(test_topic)["waiting"], bus.stats(test_topic)["paused"]) == (1, 1)
