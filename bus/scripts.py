@@ -28,7 +28,7 @@ from . import address, connection, errors, keys, patience
 from .conf import conf, transition_log
 
 _READS: Final = "-- Reads only.\n"
-_SHARED: Final = ("prelude", "mending")
+_SHARED: Final = ("prelude", "leaving", "mending")
 _PLAIN_CALL: Final = "local call = redis.call\n"
 # Where a task is, by these; the rest follows from them.
 _WATCHED: Final = frozenset({"tasks", "delayed", "done", "dead_index", "tasks_stream"})

@@ -11,28 +11,7 @@ if not r then
   return 'unknown'
 end
 local set = call('HMGET', settings, 'group', 'results_keep')
-local k = { tasks = tasks, attempts = attempts, results = results, done = done,
-            counters = counters, events = events }
-local e
-if r.sid == '' then
-  local meta, json = match(call('HGET', parked, id) or '', '^([^\n]*)\n(.*)$')
-  if json then e = { json = json, meta = meta } end
-  call('ZREM', delayed, id)
-  call('HDEL', parked, id)
-else
-  local who = set[1] and holder(tasks_stream, set[1], r.sid)
-  if who and who ~= HANDED then
-    call('HDEL', tasks, '')
-    if not match(r.flags, 'c') then
-      r.flags = r.flags .. 'c'
-      call('HSET', tasks, id, write_record(r))
-      note(events, 'cancel_asked', id)
-    end
-    return 'running'
-  end
-  e = entry(tasks_stream, r.sid)
-  if who then call('XACK', tasks_stream, set[1], r.sid) end
-  call('XDEL', tasks_stream, r.sid)
-end
-cancelled(k, topic, id, r, e, set[2] or ARGV[3], now_ms())
-return 'cancelled'
+local k = { stream = tasks_stream, tasks = tasks, delayed = delayed, parked = parked,
+            attempts = attempts, results = results, done = done, counters = counters,
+            events = events }
+return cancel_live(k, topic, id, r, set[1], set[2] or ARGV[3], false)

@@ -16,18 +16,7 @@ end
 if now_dead ~= dead_id then return { 'moved' } end
 local letter = letter_of(dead, dead_id)
 if not letter then return { 'not_dead' } end
-unbury({ dead = dead, dead_index = dead_index, group = group, errors = errors },
-  letter, dead_id)
-local row_id = publish({ results = results, done = done }, id, ARGV[3],
-  call('HGET', settings, 'results_keep') or ARGV[4],
-  past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
-letter.mark, letter.row = ARGV[6], row_id
-local flat = {}
-for name, value in pairs(letter) do
-  flat[#flat + 1] = name
-  flat[#flat + 1] = value
-end
-local bin_id = call('XADD', bin, 'MAXLEN', '=', ARGV[5], '*', unpack(flat))
-call('HINCRBY', counters, 'discarded', 1)
-note(events, 'discarded', id)
-return { 'discarded', bin_id }
+local k = { dead = dead, dead_index = dead_index, group = group, errors = errors, bin = bin,
+            results = results, done = done, counters = counters, events = events }
+return { 'discarded', binned(k, letter, dead_id, ARGV[3],
+  call('HGET', settings, 'results_keep') or ARGV[4], ARGV[5], ARGV[6]) }

@@ -268,34 +268,3 @@ local function json_of(e)
     return fmt('\\x%02x', byte:byte())
   end)))
 end
-
--- What a result entry carries behind `id, json` of a task that did not end at its first
--- attempt: what its letter would carry. Plain tasks pay nothing for it.
-local function past_of(epoch, lines)
-  if epoch == 0 and (lines or '') == '' then return {} end
-  return { 'epoch', int(epoch), 'attempts', lines or '' }
-end
-
--- Write one result row, index it, and keep the newest `keep`; `past` as of past_of.
-local function publish(k, id, row, keep, past)
-  local result_id = call('XADD', k.results, '*', 'id', id, 'json', row, unpack(past))
-  call('ZADD', k.done, done_score(result_id), id)
-  call('XTRIM', k.results, 'MAXLEN', '=', keep)
-  return result_id
-end
-
--- End a live task as cancelled; the caller released its entry before.
-local function cancelled(k, topic, id, r, e, keep, now)
-  local lines = call('HGET', k.attempts, id)
-  call('HDEL', k.tasks, id)
-  call('HDEL', k.attempts, id)
-  local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
-  local row = '{"id":"' .. id .. '","topic":"' .. topic
-    .. '","state":"cancelled","task":' .. json_of(e)
-    .. ',"result":null,"agent":null,"attempt":' .. int(r.attempt) .. ',"fence":"' .. fence
-    .. '","enqueued_at":"' .. iso(enqueued_ms(e and e.meta or '', r.sid))
-    .. '","started_at":null,"finished_at":"' .. iso(now) .. '"}'
-  publish(k, id, row, keep, past_of(r.epoch, lines))
-  call('HINCRBY', k.counters, 'cancelled', 1)
-  note(k.events, 'cancelled', id)
-end

@@ -1,0 +1,77 @@
+-- How tasks leave for good. Like prelude.lua, carried by the verbs that name it.
+
+-- What a result entry carries behind `id, json` of a task that did not end at its first
+-- attempt: what its letter would carry. Plain tasks pay nothing for it.
+local function past_of(epoch, lines)
+  if epoch == 0 and (lines or '') == '' then return {} end
+  return { 'epoch', int(epoch), 'attempts', lines or '' }
+end
+
+-- Write one result row, index it, and keep the newest `keep`; `past` as of past_of.
+local function publish(k, id, row, keep, past)
+  local result_id = call('XADD', k.results, '*', 'id', id, 'json', row, unpack(past))
+  call('ZADD', k.done, done_score(result_id), id)
+  call('XTRIM', k.results, 'MAXLEN', '=', keep)
+  return result_id
+end
+
+-- End a live task as cancelled; the caller released its entry before.
+local function cancelled(k, topic, id, r, e, keep, now)
+  local lines = call('HGET', k.attempts, id)
+  call('HDEL', k.tasks, id)
+  call('HDEL', k.attempts, id)
+  local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
+  local row = '{"id":"' .. id .. '","topic":"' .. topic
+    .. '","state":"cancelled","task":' .. json_of(e)
+    .. ',"result":null,"agent":null,"attempt":' .. int(r.attempt) .. ',"fence":"' .. fence
+    .. '","enqueued_at":"' .. iso(enqueued_ms(e and e.meta or '', r.sid))
+    .. '","started_at":null,"finished_at":"' .. iso(now) .. '"}'
+  publish(k, id, row, keep, past_of(r.epoch, lines))
+  call('HINCRBY', k.counters, 'cancelled', 1)
+  note(k.events, 'cancelled', id)
+end
+
+-- Cancel a live task: at once while it waits; one that runs is asked to stop, or `torn`
+-- out of its agent's hand. `k` has the keys of its payload as well.
+local function cancel_live(k, topic, id, r, group, keep, torn)
+  local e
+  if r.sid == '' then
+    local meta, json = match(call('HGET', k.parked, id) or '', '^([^\n]*)\n(.*)$')
+    if json then e = { json = json, meta = meta } end
+    call('ZREM', k.delayed, id)
+    call('HDEL', k.parked, id)
+  else
+    local who = group and holder(k.stream, group, r.sid)
+    if who and who ~= HANDED and not torn then
+      call('HDEL', k.tasks, '')
+      if not match(r.flags, 'c') then
+        r.flags = r.flags .. 'c'
+        call('HSET', k.tasks, id, write_record(r))
+        note(k.events, 'cancel_asked', id)
+      end
+      return 'running'
+    end
+    e = entry(k.stream, r.sid)
+    if who then call('XACK', k.stream, group, r.sid) end
+    call('XDEL', k.stream, r.sid)
+  end
+  cancelled(k, topic, id, r, e, keep, now_ms())
+  return 'cancelled'
+end
+
+-- A letter into the bin, where `undo` finds it; the bin entry's id.
+local function binned(k, letter, dead_id, row, keep, most, mark)
+  unbury(k, letter, dead_id)
+  local row_id = publish(k, letter.id, row, keep,
+    past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
+  letter.mark, letter.row = mark, row_id
+  local flat = {}
+  for name, value in pairs(letter) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  local bin_id = call('XADD', k.bin, 'MAXLEN', '=', most, '*', unpack(flat))
+  call('HINCRBY', k.counters, 'discarded', 1)
+  note(k.events, 'discarded', letter.id)
+  return bin_id
+end
