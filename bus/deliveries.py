@@ -205,11 +205,14 @@ async def complete(
 
 
 def _refusal(kind: str, info: str, fence: str) -> str:
-    """A repeat of one's own is told by the fence that ended the task."""
+    """A repeat of one's own is told by the fence that got the task done.
+
+    A task that was cancelled with this fence, or died of it, has no such result.
+    """
     if kind == "done":
-        return DUPLICATE if messages.parse_row(info).get("fence") == fence else GONE
-    if kind == "dead":
-        return DUPLICATE if info == fence else GONE
+        row = messages.parse_row(info)
+        is_done = row.get("state", messages.DONE) == messages.DONE
+        return DUPLICATE if is_done and row.get("fence") == fence else GONE
     return FENCED if kind == "fenced" else GONE
 
 

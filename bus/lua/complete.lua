@@ -1,10 +1,10 @@
 -- End up to 100 tasks with their results.
--- KEYS: tasks_stream results tasks done attempts counters settings minutes hours dead_index dead
+-- KEYS: tasks_stream results tasks done attempts counters settings minutes hours
 -- ARGV: group, consumer, results to keep,
 --       then per task: sid, n, id, wait bucket, run bucket, result row
 -- Returns {ok count, then per task that was not ok: index from 0, kind, info}
---   kind 'fenced' (info: the record), 'done' (info: the result row), 'dead' (info: the
---   letter's fence) or 'gone'; the caller tells a repeat of its own by the fence.
+--   kind 'fenced' (info: the record), 'done' (info: the result row) or 'gone'; the caller
+--   tells a repeat of its own by the row's fence.
 -- Only the holder of the delivery sid.n may end it. XACK comes first: a release passes
 -- at maxmemory, and everything after it does too.
 local group, me = ARGV[1], ARGV[2]
@@ -52,13 +52,7 @@ for n = 1, #ids do
       kind, info = 'fenced', records[n]
     else
       local score = call('ZSCORE', done, id)
-      local dead_id = call('HGET', dead_index, id)
-      if score then
-        kind, info = 'done', ended_row(results, score, id) or ''
-      elseif dead_id then
-        local letter = letter_of(dead, dead_id)
-        kind, info = 'dead', letter and letter.fence or ''
-      end
+      if score then kind, info = 'done', ended_row(results, score, id) or '' end
     end
     out[#out + 1] = n - 1
     out[#out + 1] = kind
