@@ -10,10 +10,19 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 import redis
+
+# Replies of a server that is not, or not yet, the one to ask: after a fail-over another
+# may stand behind the same address, which connections that are open never see.
+_ELSEWHERE: Final = ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
+
+
+def is_elsewhere(exc: BaseException) -> bool:
+    """Whether this reply asks for a connection made anew."""
+    return str(exc).startswith(_ELSEWHERE)
 
 
 def reply_error(text: str) -> redis.ResponseError:
@@ -97,8 +106,8 @@ class Lines:
             line = self._take()
             try:
                 reply = line.call(command)
-            except redis.ResponseError:
-                self._free.append(line)
+            except redis.ResponseError as exc:
+                self._keep(line, exc)
                 raise
             except BaseException:
                 line.close()
@@ -122,8 +131,8 @@ class Lines:
             line = self._take()
             try:
                 yield line
-            except redis.ResponseError:
-                self._free.append(line)  # the server said no; the line is fine
+            except redis.ResponseError as exc:
+                self._keep(line, exc)
                 raise
             except BaseException:
                 line.close()  # a reply may be outstanding: nobody may read it later
@@ -136,6 +145,12 @@ class Lines:
         """Drop the lines nobody uses."""
         while self._free:
             self._free.pop().close()
+
+    def _keep(self, line: Line, exc: redis.ResponseError) -> None:
+        """The server said no: the line is fine, unless it leads to the wrong server."""
+        self._free.append(line)
+        if is_elsewhere(exc):
+            self.close()  # the others lead there as well
 
     def _take(self) -> Line:
         try:

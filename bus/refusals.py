@@ -14,17 +14,10 @@ from . import conf as settings
 
 # Reply words after which nothing was written and the same send may be repeated; for
 # several of them redis-py has no class, hence words.
-_PASSING: Final = frozenset(
-    (
-        "READONLY",
-        "UNBLOCKED",
-        "LOADING",
-        "MASTERDOWN",
-        "CLUSTERDOWN",
-        "BUSY",
-        "TRYAGAIN",
-    )
+_ELSEWHERE: Final = frozenset(
+    ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
 )
+_PASSING: Final = _ELSEWHERE | {"BUSY", "TRYAGAIN"}
 _REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS"}
 
 
@@ -68,6 +61,11 @@ def is_unknown(exc: BaseException) -> bool:
 def is_passing(exc: BaseException) -> bool:
     """Whether repeating the same send soon can succeed."""
     return is_unknown(exc) or code_word(exc) in _PASSING
+
+
+def is_elsewhere(exc: BaseException) -> bool:
+    """Whether another server may be the one to ask: connect anew, then repeat."""
+    return code_word(exc) in _ELSEWHERE
 
 
 def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:

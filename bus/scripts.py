@@ -24,7 +24,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import address, connection, errors, keys, patience
+from . import address, connection, errors, keys, patience, refusals
 from .conf import conf, transition_log
 
 _READS: Final = "-- Reads only.\n"
@@ -186,7 +186,12 @@ async def arun(
             except redis.exceptions.NoScriptError:
                 return await server.execute_command("EVAL", script.text, *tail)
         except (redis.RedisError, OSError) as exc:
-            await asyncio.sleep(pause.after(exc))
+            pause_s = pause.after(exc)
+            if client is None and refusals.is_elsewhere(exc):
+                # A wire and a line see to this themselves.
+                pool = connection.awriter().connection_pool
+                await pool.disconnect(inuse_connections=False)
+            await asyncio.sleep(pause_s)
 
 
 _known_topics: set[tuple[str, str]] = set()

@@ -33,10 +33,15 @@ class _Round:
         self.tails = [scripts.call(name, *each)[1] for each in calls]
         self.pause = patience.Pause(not self.script.reads)
 
+    def ran(self, reply: Reply) -> Reply:
+        """Take note of a script that ran: from here on no error means nothing was."""
+        if not isinstance(reply, errors.BusError):
+            said = f"what was written may be less durable than {str(self.level)!r}"
+            self.pause.unknown = errors.OutcomeUnknown(said)
+        return reply
+
     def ask(self) -> tuple[Any, ...]:
-        """The wait for the level. From here on no error means that nothing was done."""
-        said = f"what was written may not be durable as {str(self.level)!r} wants"
-        self.pause.unknown = errors.OutcomeUnknown(said)
+        """The wait for the level."""
         return self.level.command(conf.DURABILITY_TIMEOUT_S)
 
     def short(self, reply: Any) -> errors.LevelNotReached | None:
@@ -73,7 +78,8 @@ def run_all(
     while True:
         try:
             with connection.settler().line() as line:
-                replies = [_one(line, work.script, tail) for tail in work.tails]
+                tails, script = work.tails, work.script
+                replies = [work.ran(_one(line, script, tail)) for tail in tails]
                 if not _any_wrote(replies, wrote):
                     return replies, None
                 return replies, work.short(line.call(work.ask()))
@@ -106,13 +112,18 @@ async def arun_all(
     while True:
         try:
             async with connection.asettler().client() as line:
-                replies = [await _aone(line, work.script, tail) for tail in work.tails]
+                tails, script = work.tails, work.script
+                replies = [work.ran(await _aone(line, script, tail)) for tail in tails]
                 if not _any_wrote(replies, wrote):
                     return replies, None
                 client: Any = line
                 return replies, work.short(await client.execute_command(*work.ask()))
         except (redis.RedisError, OSError) as exc:
-            await asyncio.sleep(work.pause.after(exc))
+            pause_s = work.pause.after(exc)
+            if refusals.is_elsewhere(exc):
+                pool = connection.asettler().connection_pool
+                await pool.disconnect(inuse_connections=False)
+            await asyncio.sleep(pause_s)
 
 
 async def _aone(

@@ -44,6 +44,9 @@ class _Protocol(asyncio.Protocol):
                     continue  # its caller was cancelled
                 if isinstance(value, Exception):
                     future.set_exception(value)
+                    if lines.is_elsewhere(value):
+                        self.close()
+                        return
                 else:
                     future.set_result(value)
         except (redis.ConnectionError, IndexError):
