@@ -13,6 +13,7 @@ from . import (
     errors,
     foreign,
     keys,
+    lookup,
     messages,
     refusals,
     replies,
@@ -129,7 +130,7 @@ def _verified(
         claimed = _claimed(topic, deliveries.claim_args(group, consumer, 1, True))
     found = []
     for item in claimed.deliveries:
-        _given.append((consumer, item.fence))
+        _given.append((consumer, item.fence, item.id))
         if _buried(item):
             continue
         fields = _observed(["id", item.id, "json", item.json, "meta", item.meta])
@@ -162,7 +163,7 @@ def _claimed(topic: str, args: list[Any]) -> deliveries.Claimed:
     items = [
         item
         for item in deliveries.parse_deliveries(topic, now, flat)
-        if (args[1], item.fence) not in _given
+        if (args[1], item.fence, item.id) not in _given
     ]
     if items or args[3] == "1":
         return deliveries.Claimed(items, now, bool(paused), 0, None)
@@ -170,7 +171,7 @@ def _claimed(topic: str, args: list[Any]) -> deliveries.Claimed:
 
 
 # What this process gave out lately, so that a lost reply does not give it twice.
-_given: deque[tuple[str, str]] = deque(maxlen=2_000)
+_given: deque[tuple[str, str, str]] = deque(maxlen=2_000)
 
 
 def _age(began: float) -> int:
@@ -186,10 +187,23 @@ def _observed(flat: list[str]) -> dict[str, Any]:
 
 
 def ack(topic: str, group: str, entry_id: str) -> int:
-    """1 if the entry was pending in the group, else 0.
+    """1 if the entry was pending in the group, else 0: also for a second ack.
 
     In the working group this completes the task without a result of its own.
     """
     keys.check_topic(topic)
     keys.check_group(group)
-    return int(scripts.run("ack", topic, [group, keys.check_entry(entry_id)]))
+    args = [group, keys.check_entry(entry_id)]
+    try:
+        return int(scripts.run("ack", topic, args, retry_s=0))
+    except errors.BusUnavailable:
+        # It may have counted, and then its repeat finds nothing pending.
+        return int(scripts.run("ack", topic, args)) or _acked(topic, entry_id)
+
+
+def _acked(topic: str, entry_id: str) -> int:
+    """1 if an ack ended the task this process was given as `entry_id`, else 0."""
+    given = {id for _, fence, id in _given if fence.rpartition(".")[0] == entry_id}
+    tasks = [task for id in given if (task := lookup.found(topic, id)) is not None]
+    # A fence would tell of an end with a result.
+    return int(any(task.state == messages.DONE and not task.fence for task in tasks))

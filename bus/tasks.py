@@ -6,6 +6,7 @@ BusUnavailable (nothing written) or OutcomeUnknown (repeat it with the same id).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -132,12 +133,12 @@ def enqueue_many(
 ) -> list[str]:
     """Accept many tasks, 100 per round trip; their ids in order.
 
-    At a bound TopicFull carries the ids that were `accepted`; InvalidPayload names the
-    payload by its index, is raised before its hundred is sent, and has the ids of the
-    hundreds before in `facts["accepted"]`; so has trouble with Redis, beside the
-    `task_ids` whose outcome is unknown. Where each is to have its own outcome, use
-    `tasks.accept`. A `durability` that is waited for (`enqueue_task`) is waited for
-    once per thousand.
+    Whatever ends it early, the exception has the ids that were `accepted` before, also
+    one that `payloads` itself raised. At a bound that is TopicFull. InvalidPayload
+    names the payload by its index; it is raised before its hundred is sent. Trouble
+    with Redis has the `task_ids` whose outcome is unknown as well. Where each is to
+    have its own outcome, use `tasks.accept`. A `durability` that is waited for
+    (`enqueue_task`) is waited for once per thousand.
     """
     if isinstance(payloads, (str, bytes, dict)):
         raise errors.InvalidOption(
@@ -150,37 +151,49 @@ def enqueue_many(
     level = levels.granted(durability)
     size = BATCH * (accepting.SET if level.waits else 1)
     accepted: list[str] = []
-    while chunk := list(itertools.islice(source, size)):
-        items: list[wanted.Item] = []
-        for task_id, payload in chunk:
-            try:
-                text = messages.encode(payload)
-            except errors.InvalidPayload as exc:
-                place = len(accepted) + len(items)
-                exc.args = (f"payloads[{place}]: {exc}",)
-                exc.facts["accepted"] = accepted
-                raise
-            items.append(wanted.Item(task_id, due, options, text))
-        batches = [
-            Batch(topic, items[at : at + BATCH], maxlen)
-            for at in range(0, len(items), BATCH)
-        ]
-        try:
+    try:
+        while chunk := list(itertools.islice(source, size)):
+            items = [
+                wanted.Item(task_id, due, options, _encoded(payload, place))
+                for place, (task_id, payload) in enumerate(chunk, len(accepted))
+            ]
+            batches = [
+                Batch(topic, items[at : at + BATCH], maxlen)
+                for at in range(0, len(items), BATCH)
+            ]
             _sent(batches, level)
-        except errors.TopicFull as full:
-            accepted.extend(full.accepted)
-            raise errors.TopicFull(
-                f"{full} ({len(accepted):,} of this call were accepted)"
-                if len(accepted) > len(full.accepted)
-                else str(full),
-                retry_after_s=full.retry_after_s,
-                accepted=accepted,
-            ) from None
-        except errors.BusUnavailable as exc:
-            exc.facts["accepted"] = accepted
-            raise
-        accepted.extend(item.id for item in items)
+            accepted.extend(item.id for item in items)
+    except errors.TopicFull as full:
+        accepted.extend(full.accepted)
+        raise errors.TopicFull(
+            f"{full} ({len(accepted):,} of this call were accepted)"
+            if len(accepted) > len(full.accepted)
+            else str(full),
+            retry_after_s=full.retry_after_s,
+            accepted=accepted,
+        ) from None
+    except Exception as exc:
+        _tell_accepted(exc, accepted)
+        raise
     return accepted
+
+
+def _encoded(payload: Any, place: int) -> bytes:
+    try:
+        return messages.encode(payload)
+    except errors.InvalidPayload as exc:
+        exc.args = (f"payloads[{place}]: {exc}",)
+        raise
+
+
+def _tell_accepted(exc: Exception, accepted: list[str]) -> None:
+    """Whoever catches it knows what is in the mesh already."""
+    if isinstance(exc, errors.BusError):
+        exc.facts["accepted"] = accepted
+    elif accepted:
+        exc.add_note(f"{len(accepted):,} tasks of this call were accepted before")
+    with contextlib.suppress(AttributeError):  # a class with slots of its own
+        exc.accepted = accepted  # type: ignore[attr-defined]
 
 
 def _next(ids: Iterator[str]) -> str:

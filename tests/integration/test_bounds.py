@@ -112,6 +112,33 @@ def test_of_many_tasks_those_before_the_bound_are_accepted(test_topic: str) -> N
     assert bus.stats(test_topic)["backlog"] == 130
 
 
+def test_a_source_that_breaks_half_way_leaves_the_ids_of_what_was_accepted(
+    test_topic: str,
+) -> None:
+    def rows() -> Iterator[int]:
+        yield from range(250)
+        raise ValueError("row 250 is torn")
+
+    with pytest.raises(ValueError, match="row 250 is torn") as broken:
+        bus.enqueue_many(test_topic, rows())
+
+    accepted: list[str] = vars(broken.value)["accepted"]
+    payloads = [bus.get_task(task_id, test_topic).payload for task_id in accepted]
+    assert payloads == list(range(200))  # a hundred goes once it is complete
+    assert bus.stats(test_topic)["backlog"] == 200
+    assert broken.value.__notes__ == ["200 tasks of this call were accepted before"]
+
+
+def test_of_many_tasks_one_that_is_none_leaves_the_ids_of_those_before(
+    test_topic: str,
+) -> None:
+    with pytest.raises(errors.InvalidPayload, match=r"payloads\[130\]") as refusal:
+        bus.enqueue_many(test_topic, [*range(130), {1, 2}, 3])
+
+    accepted: list[str] = vars(refusal.value)["accepted"]
+    assert len(accepted) == bus.stats(test_topic)["backlog"] == 100
+
+
 def test_nobody_gets_past_the_bound_at_once_either(test_topic: str) -> None:
     bus.set_limits(test_topic, backlog_max=10)
 

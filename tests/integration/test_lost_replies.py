@@ -146,15 +146,31 @@ def test_an_enqueue_whose_task_ended_meanwhile_is_accepted(
     assert balance(test_topic) == (1, 0)
 
 
-def test_an_ack_ends_one_task(test_topic: str, lose: Lose) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_ack_ends_one_task_and_says_so(
+    test_topic: str, lose: Lose, times: int
+) -> None:
     warm(test_topic)
     task_id, entry_id = running(test_topic)
-    lose("ack")
+    lose("ack", times)
 
-    bus.ack(test_topic, GROUP, entry_id)
+    assert bus.ack(test_topic, GROUP, entry_id) == 1
 
+    assert bus.ack(test_topic, GROUP, entry_id) == 0
     assert state(test_topic, task_id) == "done"
     assert bus.stats(test_topic)["done"] == 1
+
+
+def test_a_repeated_ack_claims_no_end_that_was_another(
+    test_topic: str, lose: Lose
+) -> None:
+    warm(test_topic)
+    task_id, entry_id = running(test_topic)
+    bus.move_to_dead(test_topic, entry_id, {})
+    lose("ack")
+
+    assert bus.ack(test_topic, GROUP, entry_id) == 0
+    assert state(test_topic, task_id) == "dead"
 
 
 def test_a_move_to_dead_is_one_letter(test_topic: str, lose: Lose) -> None:
