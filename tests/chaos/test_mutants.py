@@ -201,6 +201,16 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "undo: the row of the discard stays": ("undo", "call('ZREM', done, id)", ""),
     "ack: the record stays": ("ack", "call('HDEL', tasks, e.id)", ""),
+    "claim: a strange meta passes for ours": (
+        "claim",
+        "if meta == '' or match(meta, '^e=%d+$') or match(meta, '^e=%d+,') then",
+        "if true then",
+    ),
+    "move_to_dead: the attempt is not told": (
+        "move_to_dead",
+        "remember(attempts, id, '{",
+        "remember(attempts, 'x', '{",
+    ),
     "move_to_dead: the entry stays": (
         "move_to_dead",
         "call('XDEL', tasks_stream, sid)",

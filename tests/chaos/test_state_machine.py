@@ -79,6 +79,7 @@ class Mesh(RuleBasedStateMachine):
         self.desks = [Desk(self.topic, f"desk{n}#1", self.loop) for n in range(2)]
         self.model: dict[str, Known] = {}
         self.foreign: dict[str, Any] = {}  # by derived id, until somebody reads them
+        self.sids: dict[str, str] = {}  # the entries of foreign tasks
         self.forged: set[str] = set()  # entries nobody may ever be given
         self.hands: list[tuple[int, Delivery]] = []  # every delivery ever given
         self.paused = False
@@ -114,11 +115,14 @@ class Mesh(RuleBasedStateMachine):
                 bus.enqueue_task(self.topic, ["other", known.payload], task_id=task_id)
 
     @precondition(lambda self: len(self.foreign) < 2)
-    @rule(payload=NUMBER)
-    def somebody_writes_to_the_stream(self, payload: int) -> None:
-        stream = bus.task_stream(self.topic)
-        sid = str(self.client.xadd(stream, {"json": str(payload)}))
+    @rule(payload=NUMBER, odd=st.booleans())
+    def somebody_writes_to_the_stream(self, payload: int, odd: bool) -> None:
+        fields: Any = {"json": str(payload)}
+        if odd:  # our shape, with a meta that is none of ours
+            fields = {"id": "x", **fields, "meta": "junk"}
+        sid = str(self.client.xadd(bus.task_stream(self.topic), fields))
         self.foreign[keys.foreign_id(self.topic, sid)] = payload
+        self.sids[keys.foreign_id(self.topic, sid)] = sid
 
     @precondition(lambda self: self.model)
     @rule(which=WHICH)
@@ -334,6 +338,12 @@ class Mesh(RuleBasedStateMachine):
                 edits = [each for each in task.replays if each["edited"]]
                 assert [each["payload"] for each in edits] == known.originals
 
+    @invariant()
+    def what_others_wrote_waits_until_it_is_read(self) -> None:
+        stream = bus.task_stream(self.topic)
+        for task_id in self.foreign:
+            assert self.client.xrange(stream, self.sids[task_id], self.sids[task_id])
+
     # --- the model's own moves
 
     def _on_record(self, known: Known) -> bool:
@@ -447,6 +457,7 @@ def walk(
         "final": lambda: dice.random() < 0.25,
         "desk": lambda: dice.randrange(2),
         "want": lambda: dice.randint(1, 5),
+        "odd": lambda: dice.random() < 0.3,
         "edited": lambda: dice.choice([None, 5]),
     }
     rules = {each.function.__name__: each for each in mesh.rules}
@@ -459,6 +470,7 @@ def walk(
                 chosen.function(mesh, **{arg: draws[arg]() for arg in chosen.arguments})
                 mesh.the_data_is_whole()
                 mesh.every_task_stands_where_the_model_says()
+                mesh.what_others_wrote_waits_until_it_is_read()
     finally:
         try:
             if judge is not None:

@@ -6,6 +6,7 @@ the data model (the table in `bus/keys.py`), not how the scripts keep it.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -90,7 +91,8 @@ def _entries(space: _Space) -> list[str]:
     """Every entry of ours is one live task's, and the one its record names."""
     found = []
     for sid, fields in space.entries.items():
-        if list(fields) != ["id", "json", "meta"]:
+        ours = list(fields) == ["id", "json", "meta"]
+        if not ours or not re.fullmatch(r"(?:e=\d+(?:,.*)?)?", fields["meta"]):
             continue  # somebody else's; adopted when it is first read
         record = space.records.get(fields["id"])
         if record is None or record.sid != sid:
