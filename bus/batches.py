@@ -59,18 +59,18 @@ class Batch:
         self._most = bound
         full = any(item.digest or item.maxlen for item in items)
         self.args: list[Any] = [conf.BACKLOG_MAX, conf.DEAD_MAX, bound]
-        self.args.append("1" if full else "")
+        self.args.append(max(1, conf.SEEN_MAX // 2) if full else "")
         for item in items:
             # Most tasks have neither key nor bound: no need to send that they have not.
             self.args += item[:6] if full else item[:4]
 
     def ended(self, raw: list[Any]) -> list[str]:
-        """Ids known as ended, whose payloads decide whether they are the same task."""
+        """Ids of known tasks whose payloads decide whether they are the same task."""
         pairs = zip(self.items, raw, strict=True)
         return [
             item.id
             for item, code in pairs
-            if isinstance(code, list) and code[0] in (_DONE, _DEAD)
+            if isinstance(code, list) and code[0] in (_OTHER_TEXT, _DONE, _DEAD)
         ]
 
     @property
@@ -145,9 +145,16 @@ def wrote(raw: list[Any]) -> bool:
 def _same(item: Item, kind: int, detail: Any, ended: dict[str, Task | None]) -> bool:
     """Whether the known task carries this payload, compared as values."""
     mine = messages.decode(item.json)
-    if kind == _OTHER_TEXT:
-        return messages.same(messages.decode_or_text(detail), mine)
+    if kind == _OTHER_TEXT and messages.same(messages.decode_or_text(detail), mine):
+        return True
     task = ended[item.id]
+    if task is not None and any(
+        "payload" in replay and messages.same(replay["payload"], mine)
+        for replay in task.replays
+    ):
+        return True  # it was sent with this one, which an operator edited since
+    if kind == _OTHER_TEXT:
+        return False
     if task is None or not (task.fence or task.enqueued_at):
         return True  # done without a row: acked by hand, or trimmed
     if task.error and task.error.get("reason") == "moved":

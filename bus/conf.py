@@ -92,6 +92,7 @@ class _Defaults:
     # Kept for pages and repeats.
     DONE_WINDOW_S: int = 30
     DONE_INDEX_MAX: int = 500_000
+    SEEN_MAX: int = 1_000_000  # idempotency keys of a topic, in two generations
     BIN_KEEP_S: int = 3600
     BIN_MAX: int = 10_000
     GONE_AGENTS_KEEP: int = 1_000

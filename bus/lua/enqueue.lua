@@ -1,7 +1,7 @@
 -- Accept up to 100 tasks: into the stream, or parked until they are due.
 -- KEYS: tasks_stream tasks delayed parked done dead_index dead counters settings minutes hours seen0 seen1
--- ARGV: backlog bound, dead-letter bound, this call's bound or '', '1' if tasks have
---       six parts, then per task: id, due ('' now, '+ms' from now, 'ms' since 1970),
+-- ARGV: backlog bound, dead-letter bound, this call's bound or '', keys a generation
+--       holds if tasks have six parts, else '', then per task: id, due ('' now, '+ms' from now, 'ms' since 1970),
 --       options, json; then digest of the payload if the id stands for an idempotency
 --       key, else '', and this task's own bound or ''
 -- Returns per task: its sid if it waits now, 2 delayed, 3 known and live, 0 full,
@@ -17,7 +17,7 @@ local dead_full = call('XLEN', dead) >= tonumber(bounds[2] or ARGV[2])
 local live = call('HLEN', tasks)
 
 local ids = {}
-local six = ARGV[4] == '1'
+local six = ARGV[4] ~= ''
 local step = six and 6 or 4
 for i = 5, #ARGV, step do ids[#ids + 1] = ARGV[i] end
 local records = call('HMGET', tasks, unpack(ids))
@@ -105,7 +105,7 @@ if #learned > 0 then
   local one, two = call('HGET', seen0, '@'), call('HGET', seen1, '@')
   local current, since = seen0, tonumber(one or 0)
   if tonumber(two or 0) > since then current, since = seen1, tonumber(two) end
-  local full = call('HLEN', current) >= 500000
+  local full = call('HLEN', current) >= tonumber(ARGV[4])
   if since == 0 or full or now - since >= 86400000 then
     if since > 0 then
       current = current == seen0 and seen1 or seen0

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from pytest_django import Settings
 
 import bus
 from bus import errors, health, janitor, keys, levels, messages, tasks, wanted
@@ -90,28 +91,88 @@ def test_a_repeat_is_known_when_the_result_is_long_trimmed(
     assert bus.stats(test_topic)["ledger"]["drift"] == 0
 
 
-@pytest.mark.parametrize("fate", ["done", "dead", "discarded", "cancelled", "edited"])
-def test_a_repeat_is_a_repeat_whatever_became_of_the_task(
-    test_topic: str, fate: str
-) -> None:
-    desk = Desk(test_topic)
-    task_id = bus.enqueue_task(test_topic, 1, idempotency_key="a")
-    if fate == "done":
-        desk.complete(desk.one())
-    elif fate == "cancelled":
+FATES = (
+    *("waiting", "delayed", "running", "retrying", "done", "dead", "edited"),
+    *("cancelled", "discarded", "undone", "replayed"),
+)
+
+
+def meet(fate: str, desk: Desk, task_id: str) -> None:
+    """Bring a task, just sent, to its fate."""
+    if fate in ("waiting", "delayed"):
+        return
+    if fate == "cancelled":
         bus.cancel(task_id)
-    else:
-        desk.fail(desk.one(), final=True)
-    if fate == "discarded":
+        return
+    item = desk.one()
+    if fate == "done":
+        desk.complete(item)
+    elif fate != "running":
+        desk.fail(item, final=fate != "retrying")
+    if fate in ("discarded", "undone"):
         bus.discard(task_id)
+    if fate == "undone":
+        bus.undo(task_id)
+    if fate == "replayed":
+        bus.replay(task_id)
     if fate == "edited":
         bus.replay(task_id, payload={"another": "payload"})
-    state = bus.get_task(task_id).state
 
-    [outcome] = tasks.accept(test_topic, [Wanted(1, idempotency_key="a")])
 
-    assert (outcome.id, outcome.new, outcome.error) == (task_id, False, None)
-    assert bus.get_task(task_id).state == state
+@pytest.mark.parametrize("named", ["key", "id"])
+@pytest.mark.parametrize("fate", FATES)
+def test_a_repeat_is_a_repeat_whatever_became_of_the_task(
+    test_topic: str, fate: str, named: str
+) -> None:
+    name: dict[str, Any] = {"idempotency_key": "a"}
+    if named == "id":
+        name = {"task_id": "0198c0de-0000-7000-8000-00000000abcd"}
+    delay_s = 3_600 if fate == "delayed" else None
+    task_id = bus.enqueue_task(test_topic, {"n": 1, "m": 1}, delay_s=delay_s, **name)
+    meet(fate, Desk(test_topic), task_id)
+    before = bus.get_task(task_id)
+
+    [again] = tasks.accept(test_topic, [Wanted({"m": 1, "n": 1}, **name)])
+    [other] = tasks.accept(test_topic, [Wanted({"m": 1, "n": 2}, **name)])
+
+    assert (again.id, again.new, again.error) == (task_id, False, None)
+    assert isinstance(other.error, errors.TaskConflict)
+    assert bus.get_task(task_id) == before
+    assert bus.stats(test_topic)["accepted"] == 1
+
+
+def test_the_payload_that_an_edit_put_in_its_place_is_the_tasks_too(
+    test_topic: str,
+) -> None:
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    meet("edited", desk, task_id)
+    desk.complete(desk.one())
+
+    for payload in (1, {"another": "payload"}):
+        assert bus.enqueue_task(test_topic, payload, task_id=task_id) == task_id
+    with pytest.raises(errors.TaskConflict):
+        bus.enqueue_task(test_topic, 2, task_id=task_id)
+
+
+def test_a_chosen_id_is_known_for_a_while_without_its_result_and_free_after_that(
+    test_topic: str, settings: Settings
+) -> None:
+    desk = Desk(test_topic)
+    bus.set_limits(test_topic, results_keep=0)
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk.complete(desk.one())
+
+    # Nothing is left to compare with: it is taken for the same.
+    assert bus.enqueue_task(test_topic, 2, task_id=task_id) == task_id
+    assert bus.stats(test_topic)["backlog"] == 0
+
+    settings.MESH_DONE_WINDOW_S = -1
+    janitor.trim(test_topic)
+    bus.enqueue_task(test_topic, 2, task_id=task_id)
+
+    assert bus.get_task(task_id).payload == 2
+    assert bus.get_task(task_id).state == "waiting"
 
 
 def test_concurrent_sends_with_one_key_are_one_task(test_topic: str) -> None:
@@ -143,6 +204,9 @@ def test_a_key_is_remembered_for_two_generations_of_a_day(
 
     [zero, one] = seen(redis_client, test_topic)
     assert (first in zero, second in one) == (True, True)
+    assert bus.enqueue_task(test_topic, 1, idempotency_key="first") == first
+    with pytest.raises(errors.TaskConflict):
+        bus.enqueue_task(test_topic, 2, idempotency_key="first")
 
     a_day_passes()
     third = bus.enqueue_task(test_topic, 1, idempotency_key="third")
@@ -153,19 +217,20 @@ def test_a_key_is_remembered_for_two_generations_of_a_day(
 
 
 def test_a_generation_that_is_full_makes_room_early_and_doctor_says_so(
-    test_topic: str, redis_client: redis.Redis
+    test_topic: str, redis_client: redis.Redis, settings: Settings
 ) -> None:
-    bus.enqueue_task(test_topic, 1, idempotency_key="first")
-    key = keys.named("seen0", test_topic)
-    pipe = redis_client.pipeline(transaction=False)
-    for at in range(0, 500_000, 10_000):
-        pipe.hset(key, mapping={str(n): "" for n in range(at, at + 10_000)})
-    pipe.execute()
+    settings.MESH_SEEN_MAX = 8  # four a generation, its marks among them
+    ids = [
+        bus.enqueue_task(test_topic, n, idempotency_key=f"key {n}") for n in range(7)
+    ]
 
-    second = bus.enqueue_task(test_topic, 1, idempotency_key="second")
-
-    [_, one] = seen(redis_client, test_topic)
-    assert one.keys() == {"@", "@early", second}
+    [zero, one] = seen(redis_client, test_topic)
+    assert zero.keys() == {"@", "@early", *ids[5:]}
+    assert one.keys() == {"@", "@early", *ids[3:5]}
+    # The newest of both are known, the oldest made room.
+    assert bus.enqueue_task(test_topic, 3, idempotency_key="key 3") == ids[3]
+    with pytest.raises(errors.TaskConflict):
+        bus.enqueue_task(test_topic, "other", idempotency_key="key 6")
     found = {check.name: check for check in health.checks()}
     assert found["keys"].status == health.WARN
     assert test_topic in found["keys"].says
