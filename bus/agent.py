@@ -82,7 +82,7 @@ class Agent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lanes: list[lane.Lane] = []
         self._threads: list[Beats | Janitor] = []
-        self._started = time.time()
+        self._started = time.monotonic()
         self._state = "live"
         self._cpu = (time.monotonic(), _cpu_s())
 
@@ -196,6 +196,14 @@ class Agent:
                 log.warning("%s", exc)
                 await asyncio.sleep(0.3)
 
+    def _server_time(self, at: float) -> str | None:
+        """A monotonic time on the server's clock; None before it told us the time.
+
+        Our own clock may be wrong by hours, and pages compare this with others' times.
+        """
+        clock_ms = max(each.intake.clock_ms for each in self._lanes)
+        return messages.iso(int(clock_ms + at * 1000)) if clock_ms else None
+
     def record(self) -> dict[str, Any]:
         """What operators see of this agent; read from the beat thread."""
         now, cpu = time.monotonic(), _cpu_s()
@@ -216,9 +224,9 @@ class Agent:
             "version": VERSION,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started_at": messages.iso(int(self._started * 1000)),
-            "last_read_at": messages.iso(
-                int(min(each.intake.last_read for each in self._lanes) * 1000)
+            "started_at": self._server_time(self._started),
+            "last_read_at": self._server_time(
+                min(each.intake.last_read for each in self._lanes)
             ),
             "unread_s": round(max(each.intake.unread_s for each in self._lanes), 1),
             "meta": {},

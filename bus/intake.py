@@ -49,7 +49,7 @@ class Intake:
 
     def __init__(self, seat: Seat, host: Host, quiet: Quiet) -> None:
         self.paused = False
-        self.last_read = time.time()
+        self.last_read = time.monotonic()
         self._fine_until = time.monotonic()  # reading is in order, or was then
         self.clock_ms = 0.0  # server ms at monotonic 0
         self.topic_timeout_s: float | None = None
@@ -121,7 +121,7 @@ class Intake:
         entries = await deliveries.wait_for_new(
             self._seat, self._reader, want, _BLOCK_S
         )
-        self.last_read = time.time()
+        self.last_read = time.monotonic()
         if not entries:
             return
         self._more = len(entries) >= want
@@ -190,7 +190,7 @@ class Intake:
                 return
 
     def _seen(self, now_ms: int) -> None:
-        self.last_read = time.time()
+        self.last_read = time.monotonic()
         self.set_clock(now_ms)
 
     def set_clock(self, now_ms: int) -> None:
