@@ -102,9 +102,8 @@ def _opened(cursor: str | None, topic: str, state: str | None) -> tuple[int, str
     """The place and position in a cursor, or InvalidOption: it came from outside."""
     if cursor is None:
         return 0, ""
-    wrong = errors.InvalidOption(
-        f"cursor {cursor!r:.80} is none of topic {topic!r} and state {state!r}"
-    )
+    within = f"topic {topic!r}" + (f" and state {state!r}" if state else "")
+    wrong = errors.InvalidOption(f"cursor {cursor!r:.80} is none of {within}")
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True)

@@ -1,4 +1,4 @@
-"""What requests say, checked: JSON values and query strings to arguments of the bus.
+"""What bodies of requests say, checked: JSON values to arguments of the bus.
 
 Pure functions, for every door to the API. Shapes and types are judged here, ranges by
 the bus: each wrong field is named by a JSON pointer, nothing unknown is let through.
@@ -6,20 +6,17 @@ the bus: each wrong field is named by a JSON pointer, nothing unknown is let thr
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from bus import agents, messages
+from bus import messages
 from bus.conf import conf
 from bus.tasks import Wanted
 
 from .problems import Problem
 
-COUNT_DEFAULT: Final = 50
-COUNT_MOST: Final = 1_000
 KEY_IN_BATCH_MOST: Final = 240  # characters: the place of a task is added to it
 
 
@@ -51,7 +48,7 @@ def enqueue(value: Any, key: str | None = None, principal: str = "") -> Enqueue:
     given = _members(value, _ENQUEUE, ("topic", "task"))
     if key is not None and "id" in given:
         said = "and an Idempotency-Key are two names for one task: send one of them"
-        raise _invalid([("/id", said)])
+        raise invalid([("/id", said)])
     run_at = given.get("run_at")
     wanted = Wanted(
         messages.encode(given["task"]),
@@ -72,7 +69,7 @@ def batch(value: Any) -> list[Any]:
     tasks: list[Any] = _members(value, {"tasks": _list}, ("tasks",))["tasks"]
     most = conf.BATCH_MAX_TASKS
     if not 1 <= len(tasks) <= most:
-        raise _invalid([("/tasks", f"{len(tasks)} tasks are not 1 to {most:,}")])
+        raise invalid([("/tasks", f"{len(tasks)} tasks are not 1 to {most:,}")])
     return tasks
 
 
@@ -116,76 +113,6 @@ def nothing(value: Any) -> None:
     _members(value, {})
 
 
-def topic_of(query: Mapping[str, str]) -> str:
-    """The topic a list is asked of; Problem if there is none."""
-    topic = query.get("topic")
-    if topic is None:
-        raise _invalid([("?topic", "is missing: which topic?")])
-    return topic
-
-
-def text_of(query: Mapping[str, str], name: str) -> str | None:
-    """A parameter as it stands; None where it is missing."""
-    return query.get(name)
-
-
-def group_of(query: Mapping[str, str]) -> str | None:
-    """A failure's fingerprint, 16 hex digits: it becomes part of a key's name."""
-    text = query.get("group")
-    if text is not None and not _FINGERPRINT.fullmatch(text):
-        raise _invalid([("?group", f"{text[:40]!r} is not a fingerprint")])
-    return text
-
-
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
-
-
-def agent_state_of(query: Mapping[str, str]) -> str | None:
-    """A state of agents; None where none is named."""
-    text = query.get("state")
-    if text is not None and text not in agents.STATES:
-        known = ", ".join(agents.STATES)
-        raise _invalid([("?state", f"{text[:40]!r} is none of {known}")])
-    return text
-
-
-def count_of(query: Mapping[str, str]) -> int:
-    """How long a page is to be: 1 to 1,000, 50 where nothing is said."""
-    text = query.get("count")
-    if text is None:
-        return COUNT_DEFAULT
-    # isdigit alone lets through digits int() does not read, such as ².
-    plain = text.isascii() and text.isdigit() and len(text) < 8
-    if not plain or not 1 <= int(text) <= COUNT_MOST:
-        raise _invalid([("?count", f"{text[:40]!r} is not 1 to {COUNT_MOST:,}")])
-    return int(text)
-
-
-def wait_of(query: Mapping[str, str]) -> float:
-    """For how many seconds to wait, up to `WAIT_MAX_S`; 0 where nothing is said."""
-    text = query.get("wait", "0")
-    try:
-        wait_s = float(text) if len(text) < 40 else -1.0
-    except ValueError:
-        wait_s = -1.0
-    if not 0 <= wait_s <= conf.WAIT_MAX_S:
-        said = f"{text[:40]!r} is not 0 to {conf.WAIT_MAX_S:g} seconds"
-        raise _invalid([("?wait", said)])
-    return wait_s
-
-
-def time_of(query: Mapping[str, str], name: str) -> int | None:
-    """A time in ms since 1970 from ISO 8601 text with an offset."""
-    text = query.get(name)
-    if text is None:
-        return None
-    # A plus sign that was not escaped arrives as a space.
-    when = _parsed_time(text.replace(" ", "+"))
-    if when is None:
-        raise _invalid([(f"?{name}", f"{text[:40]!r} {_WHAT[_time]}")])
-    return round(when.timestamp() * 1000)
-
-
 # The types of JSON members; each gives back the value, or ... for a wrong one.
 
 
@@ -217,11 +144,12 @@ def _table(value: Any) -> Any:
 
 
 def _time(value: Any) -> Any:
-    when = _parsed_time(value) if isinstance(value, str) else None
+    when = parsed_time(value) if isinstance(value, str) else None
     return ... if when is None else when
 
 
-def _parsed_time(text: str) -> datetime | None:
+def parsed_time(text: str) -> datetime | None:
+    """A time from ISO 8601 text with an offset; None if it is none."""
     try:
         when = datetime.fromisoformat(text)
         when.timestamp()  # the edges of the calendar are outside of it
@@ -230,6 +158,7 @@ def _parsed_time(text: str) -> datetime | None:
     return when if when.tzinfo else None
 
 
+NO_TIME: Final = "is not a time with an offset, such as 2026-01-31T12:00:00Z"
 _Kind = Callable[[Any], Any]
 _WHAT: Final[dict[_Kind, str]] = {
     _text: "is not a text",
@@ -237,7 +166,7 @@ _WHAT: Final[dict[_Kind, str]] = {
     _whole: "is not a whole number",
     _list: "is not a list",
     _table: "is not an object",
-    _time: "is not a time with an offset, such as 2026-01-31T12:00:00Z",
+    _time: NO_TIME,
 }
 _ENQUEUE: Final[dict[str, _Kind]] = {
     "topic": _text,
@@ -263,23 +192,24 @@ def _members(
 ) -> dict[str, Any]:
     """The members of an object, each of its type; all that is wrong at once."""
     if not isinstance(value, dict):
-        raise _invalid([("", "is not a JSON object")])
+        raise invalid([("", "is not a JSON object")])
     wrong = [(f"/{name}", "is missing") for name in required if name not in value]
     taken = {}
     for name, member in value.items():
         kind = shape.get(name)
         if kind is None:
-            wrong.append((f"/{_escaped(name)}", _unknown(shape)))
+            wrong.append((f"/{_escaped(name)}", unknown(shape)))
         elif (read := kind(member)) is ...:
             wrong.append((f"/{name}", _WHAT[kind]))
         else:
             taken[name] = read
     if wrong:
-        raise _invalid(wrong)
+        raise invalid(wrong)
     return taken
 
 
-def _unknown(shape: Mapping[str, _Kind]) -> str:
+def unknown(shape: Collection[str]) -> str:
+    """What is wrong with a name that is none of these."""
     known = ", ".join(shape)
     return f"is unknown; there are {known}" if known else "is unknown"
 
@@ -289,7 +219,7 @@ def _escaped(name: str) -> str:
     return name[:80].replace("~", "~0").replace("/", "~1")
 
 
-def _invalid(wrong: list[tuple[str, str]]) -> Problem:
+def invalid(wrong: list[tuple[str, str]]) -> Problem:
     """The problem of wrong fields: the first few in a sentence, all by pointer."""
     said = "; ".join(f"{at or 'the body'} {what}" for at, what in wrong[:3])
     more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""

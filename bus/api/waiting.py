@@ -19,7 +19,7 @@ import orjson
 import bus
 from bus import errors, feed, messages
 
-from . import parsing
+from . import asked
 from .problems import Problem
 from .schema import PREFIX
 
@@ -61,7 +61,7 @@ def _wait_s(scope: Any) -> float:
         return 0.0
     query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
     try:
-        return parsing.wait_of(query)
+        return asked.wait_of(query)
     except Problem:
         return 0.0
 

@@ -87,8 +87,8 @@ def test_answers_are_json_whatever_is_accepted(
     client = api()
     client.headers["Accept"] = accept
 
-    good = client.get("topics", format="api")
-    bad = client.get("topics/nobody", format="xml")
+    good = client.get("topics")
+    bad = client.get("topics/nobody")
 
     assert good["Content-Type"] == "application/json"
     problem(bad, 404, "topic_not_found")

@@ -91,7 +91,10 @@ class Topic(s.Serializer):
     dead_groups = s.IntegerField()
     results = s.IntegerField()
     paused = s.BooleanField()
-    readers = s.IntegerField(help_text="Consumers that read it lately.")
+    readers = s.IntegerField(
+        help_text="Consumers of its group that asked for tasks in the last 15 s: "
+        "processes of agents, also of agents that never registered."
+    )
     oldest_s = s.FloatField(**NULL, help_text="Age of the oldest waiting task.")
     accepted = s.IntegerField()
     adopted = s.IntegerField()
@@ -104,6 +107,9 @@ class Topic(s.Serializer):
     discarded = s.IntegerField()
     cancelled = s.IntegerField()
     orphans = s.IntegerField()
+    repaired = s.IntegerField(
+        help_text="Mended by the audit; 0 unless keys were changed by hand."
+    )
     ledger = Ledger()
     backlog_max = s.IntegerField()
     results_keep = s.IntegerField()

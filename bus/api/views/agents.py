@@ -10,7 +10,7 @@ from rest_framework.response import Response
 import bus
 from bus import agents, errors, roles
 
-from .. import examples, lists, parsing, serializers
+from .. import asked, examples, lists, parsing, serializers
 from .base import MeshViewSet, by_id, location
 
 
@@ -25,6 +25,7 @@ class AgentViewSet(MeshViewSet):
         "heartbeat": (roles.SERVE,),
     }
     hot = frozenset({"heartbeat"})
+    asks = {"list": ("state", "count", "cursor")}
 
     @extend_schema(
         operation_id="list_agents",
@@ -40,13 +41,13 @@ class AgentViewSet(MeshViewSet):
     def list(self, request: Any) -> Response:
         """Live agents by id, then those that are gone."""
         query = request.query_params
-        state = parsing.agent_state_of(query)
+        state = asked.agent_state_of(query)
         rows = [row for row in agents.overview() if state in (None, row["state"])]
         found, after = lists.page(
             rows,
             lambda row: [row["state"] == "gone", row["agent_id"]],
-            parsing.count_of(query),
-            parsing.text_of(query, "cursor"),
+            asked.count_of(query),
+            asked.text_of(query, "cursor"),
         )
         return Response({"agents": found, "next": after})
 

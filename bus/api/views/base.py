@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from bus import audit, errors, roles
 
-from .. import jsontext
+from .. import asked, jsontext
 from ..auth import principal
 from ..permissions import check_topic
 from ..problems import Problem
@@ -24,11 +24,13 @@ class MeshViewSet(viewsets.ViewSet):
     """A viewset whose actions name the verbs they take.
 
     `verbs` maps each action to the verbs of which a role needs one; an empty tuple is
-    open to everybody. `hot` are the actions with the larger rate limit.
+    open to everybody. `hot` are the actions with the larger rate limit. `asks` names
+    the query parameters of an action, where it has any.
     """
 
     verbs: ClassVar[dict[str, tuple[str, ...]]] = {}
     hot: ClassVar[frozenset[str]] = frozenset()
+    asks: ClassVar[dict[str, tuple[str, ...]]] = {}
     request: Any
 
     @functools.cached_property
@@ -47,6 +49,12 @@ class MeshViewSet(viewsets.ViewSet):
         """No cache may keep what a token was shown, or show it as it was."""
         headers: dict[str, str] = super().default_response_headers
         return {**headers, "Cache-Control": "no-store"}
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        """Who it is, whether they may, how often; then whether it can be meant."""
+        super().initial(request, *args, **kwargs)
+        if self.action is not None and self.action != "metadata":
+            asked.query_of(request.query_params, self.asks.get(self.action, ()))
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         """The methods of this URL, and nothing else."""

@@ -11,7 +11,7 @@ import bus
 from bus import errors, roles
 from bus.letters import DeadLetter
 
-from .. import examples, lists, parsing, serializers, shapes
+from .. import asked, examples, lists, parsing, serializers, shapes
 from .base import MeshViewSet, by_id
 
 
@@ -25,6 +25,11 @@ class DeadViewSet(MeshViewSet):
         "replay": (roles.REPLAY,),
         "destroy": (roles.DISCARD,),
         "undo": (roles.UNDO,),
+    }
+    asks = {
+        **dict.fromkeys(("retrieve", "replay", "destroy", "undo"), ("topic",)),
+        "list": ("topic", "group", "error", "since", "until", "count", "cursor"),
+        "groups": ("topic", "count", "cursor"),
     }
 
     @extend_schema(
@@ -51,12 +56,12 @@ class DeadViewSet(MeshViewSet):
         query = request.query_params
         sought = lists.Sought(
             self._topics(),
-            parsing.group_of(query),
-            parsing.text_of(query, "error"),
-            parsing.time_of(query, "since"),
-            parsing.time_of(query, "until"),
+            asked.group_of(query),
+            asked.text_of(query, "error"),
+            asked.time_of(query, "since"),
+            asked.time_of(query, "until"),
         )
-        count, cursor = parsing.count_of(query), parsing.text_of(query, "cursor")
+        count, cursor = asked.count_of(query), asked.text_of(query, "cursor")
         found, after = lists.dead_letters(sought, count, cursor)
         return Response({"dead": [*map(shapes.letter, found)], "next": after})
 
@@ -82,8 +87,8 @@ class DeadViewSet(MeshViewSet):
         found, after = lists.page(
             rows,
             lambda row: [-row["count"], row["topic"], row["fingerprint"]],
-            parsing.count_of(query),
-            parsing.text_of(query, "cursor"),
+            asked.count_of(query),
+            asked.text_of(query, "cursor"),
         )
         return Response({"groups": found, "next": after})
 
@@ -168,7 +173,7 @@ class DeadViewSet(MeshViewSet):
         return Response({"id": task.id, "topic": task.topic, "state": task.state})
 
     def _topic(self) -> str | None:
-        return self.checked(parsing.text_of(self.request.query_params, "topic"))
+        return self.checked(asked.text_of(self.request.query_params, "topic"))
 
     def _topics(self) -> tuple[str, ...]:
         """The topic a list is asked of, else all that have letters, if reached."""

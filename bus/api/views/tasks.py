@@ -10,7 +10,7 @@ from rest_framework.response import Response
 import bus
 from bus import errors, messages, results, roles
 
-from .. import examples, parsing, serializers, shapes
+from .. import asked, examples, parsing, serializers, shapes
 from ..permissions import check_topic
 from .base import MeshViewSet, by_id
 
@@ -23,6 +23,12 @@ class TaskViewSet(MeshViewSet):
         "retrieve": (roles.READ,),
         "cancel": (roles.CANCEL,),
         "results": (roles.READ,),
+    }
+    asks = {
+        "list": ("topic", "state", "count", "cursor"),
+        "retrieve": ("topic", "wait"),
+        "cancel": ("topic",),
+        "results": ("topic", "count", "after", "before"),
     }
 
     @extend_schema(
@@ -43,9 +49,9 @@ class TaskViewSet(MeshViewSet):
         Pages may be short; the list ends where `next` is null.
         """
         query = request.query_params
-        topic = check_topic(self.who, parsing.topic_of(query))
-        state, cursor = (parsing.text_of(query, name) for name in ("state", "cursor"))
-        found, after = bus.list_tasks(topic, state, parsing.count_of(query), cursor)
+        topic = check_topic(self.who, asked.topic_of(query))
+        state, cursor = (asked.text_of(query, name) for name in ("state", "cursor"))
+        found, after = bus.list_tasks(topic, state, asked.count_of(query), cursor)
         return Response({"tasks": [*map(shapes.task_row, found)], "next": after})
 
     @extend_schema(
@@ -66,7 +72,7 @@ class TaskViewSet(MeshViewSet):
         With `wait` the answer comes once the task is done, dead, cancelled or
         discarded, else after so many seconds, and is 200 either way.
         """
-        parsing.wait_of(request.query_params)  # the wait is in front, in waiting.py
+        asked.wait_of(request.query_params)  # the wait is in front, in waiting.py
         return Response(shapes.task_page(self._task(task_id)))
 
     @extend_schema(
@@ -110,9 +116,9 @@ class TaskViewSet(MeshViewSet):
         given. Rows of cancelled and discarded tasks are told by their `state`.
         """
         query = request.query_params
-        topic = check_topic(self.who, parsing.topic_of(query))
-        count = parsing.count_of(query)
-        after, before = (parsing.text_of(query, name) for name in ("after", "before"))
+        topic = check_topic(self.who, asked.topic_of(query))
+        count = asked.count_of(query)
+        after, before = (asked.text_of(query, name) for name in ("after", "before"))
         found = results.page(topic, count, after, before)
         rows = [shapes.result_row(topic, *each) for each in found]
         more = found[-1][0] if len(found) == count else None
@@ -120,6 +126,6 @@ class TaskViewSet(MeshViewSet):
 
     def _task(self, task_id: str) -> messages.Task:
         """The task a path names, as far as the token reaches."""
-        topic = self.checked(parsing.text_of(self.request.query_params, "topic"))
+        topic = self.checked(asked.text_of(self.request.query_params, "topic"))
         task = by_id(bus.get_task, errors.TaskNotFound, task_id, topic)
         return self.reached(task, errors.TaskNotFound)

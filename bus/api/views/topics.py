@@ -10,7 +10,7 @@ from rest_framework.response import Response
 import bus
 from bus import rates, roles, topics
 
-from .. import lists, parsing, serializers, shapes
+from .. import asked, lists, serializers, shapes
 from ..problems import Problem
 from .base import MeshViewSet
 
@@ -21,6 +21,7 @@ class TopicViewSet(MeshViewSet):
     """`GET topics`, `GET topics/{topic}`."""
 
     verbs = {"list": (roles.READ,), "retrieve": (roles.READ,)}
+    asks = {"list": ("count", "cursor")}
 
     @extend_schema(
         operation_id="list_topics",
@@ -36,8 +37,8 @@ class TopicViewSet(MeshViewSet):
         found, after = lists.page(
             known,
             lambda row: [row["topic"]],
-            parsing.count_of(query),
-            parsing.text_of(query, "cursor"),
+            asked.count_of(query),
+            asked.text_of(query, "cursor"),
         )
         recent = rates.of_topics([row["topic"] for row in found], _MINUTES)
         rows = [shapes.topic_row(row, recent[row["topic"]]) for row in found]

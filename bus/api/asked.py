@@ -1,0 +1,97 @@
+"""What query strings ask for, checked: parameters to arguments of the bus."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from django.http import QueryDict
+
+from bus import agents
+from bus.conf import conf
+
+from .parsing import NO_TIME, invalid, parsed_time, unknown
+
+COUNT_DEFAULT: Final = 50
+COUNT_MOST: Final = 1_000
+
+
+def query_of(query: QueryDict, known: Collection[str]) -> None:
+    """Refuse parameters the call does not have, or has twice: a typing mistake in a
+    filter must not look like a list without it."""
+    wrong = [(f"?{name[:80]}", unknown(known)) for name in query if name not in known]
+    twice = [name for name in known if len(query.getlist(name)) > 1]
+    wrong += [(f"?{name}", "is given more than once") for name in twice]
+    if wrong:
+        raise invalid(wrong)
+
+
+def topic_of(query: Mapping[str, str]) -> str:
+    """The topic a list is asked of; Problem if there is none."""
+    topic = query.get("topic")
+    if topic is None:
+        raise invalid([("?topic", "is missing: which topic?")])
+    return topic
+
+
+def text_of(query: Mapping[str, str], name: str) -> str | None:
+    """A parameter as it stands; None where it is missing."""
+    return query.get(name)
+
+
+def group_of(query: Mapping[str, str]) -> str | None:
+    """A failure's fingerprint, 16 hex digits: it becomes part of a key's name."""
+    text = query.get("group")
+    if text is not None and not _FINGERPRINT.fullmatch(text):
+        raise invalid([("?group", f"{text[:40]!r} is not a fingerprint")])
+    return text
+
+
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def agent_state_of(query: Mapping[str, str]) -> str | None:
+    """A state of agents; None where none is named."""
+    text = query.get("state")
+    if text is not None and text not in agents.STATES:
+        known = ", ".join(agents.STATES)
+        raise invalid([("?state", f"{text[:40]!r} is none of {known}")])
+    return text
+
+
+def count_of(query: Mapping[str, str]) -> int:
+    """How long a page is to be: 1 to 1,000, 50 where nothing is said."""
+    text = query.get("count")
+    if text is None:
+        return COUNT_DEFAULT
+    # isdigit alone lets through digits int() does not read, such as ².
+    plain = text.isascii() and text.isdigit() and len(text) < 8
+    if not plain or not 1 <= int(text) <= COUNT_MOST:
+        raise invalid([("?count", f"{text[:40]!r} is not 1 to {COUNT_MOST:,}")])
+    return int(text)
+
+
+def wait_of(query: Mapping[str, str]) -> float:
+    """For how many seconds to wait, up to `WAIT_MAX_S`; 0 where nothing is said."""
+    text = query.get("wait", "0")
+    try:
+        wait_s = float(text) if len(text) < 40 else -1.0
+    except ValueError:
+        wait_s = -1.0
+    if not 0 <= wait_s <= conf.WAIT_MAX_S:
+        said = f"{text[:40]!r} is not 0 to {conf.WAIT_MAX_S:g} seconds"
+        raise invalid([("?wait", said)])
+    return wait_s
+
+
+def time_of(query: Mapping[str, str], name: str) -> int | None:
+    """A time in ms since 1970 from ISO 8601 text with an offset."""
+    text = query.get(name)
+    if text is None:
+        return None
+    # A plus sign that was not escaped arrives as a space.
+    when = parsed_time(text.replace(" ", "+"))
+    if when is None:
+        raise invalid([(f"?{name}", f"{text[:40]!r} {NO_TIME}")])
+    return round(when.timestamp() * 1000)

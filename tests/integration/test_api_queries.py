@@ -1,0 +1,107 @@
+"""Query strings: what the description names is known, anything else is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus.api.views.docs import description
+from tests.support.api import ROOT, api, keyspace, problem
+
+pytestmark = pytest.mark.django_db
+
+TASK = "0198c0de-0000-7000-8000-00000000abcd"
+
+
+def calls() -> list[tuple[str, str, list[str]]]:
+    """Method, path and described query parameters of every call but the gateway's."""
+    found = []
+    for path, methods in description()["paths"].items():
+        filled = path.removeprefix(f"{ROOT}/").format(
+            task_id=TASK, agent_id="a", topic="a"
+        )
+        for method, told in methods.items():
+            if "ollama" not in path:
+                known = told.get("parameters", [])
+                names = [each["name"] for each in known if each["in"] == "query"]
+                found.append((method.upper(), filled, names))
+    return found
+
+
+def unknown(response: Any) -> list[str]:
+    """The parameters that an answer says are unknown."""
+    if response.status_code != 422:
+        return []
+    rows = response.json().get("errors", [])
+    return [row["pointer"] for row in rows if row["detail"].startswith("is unknown")]
+
+
+def test_every_call_knows_its_parameters_and_no_other(
+    redis_client: redis.Redis,
+) -> None:
+    admin, seen = api("admin"), 0
+    for method, path, names in calls():
+        body = b"" if method in ("GET", "DELETE") else b"{}"
+        asked = "&".join(f"{name}=x" for name in [*names, "forma"])
+
+        odd = admin.raw(f"{path}?{asked}", body, method=method)
+
+        assert odd.status_code == 422, (method, path)
+        assert unknown(odd) == ["?forma"], (method, path)
+        seen += len(names)
+    assert seen > 20
+    assert keyspace(redis_client) == {}, "what is refused has written nothing"
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("format=json", "?format"),
+        ("format=api&count=1", "?format"),
+        ("Count=1", "?Count"),
+        ("cuont=1", "?cuont"),
+        ("count=1&count=2", "?count"),
+        ("=1", "?"),
+        ("topic", "?topic"),
+        ("%00=1", "?\x00"),
+        ("x" * 500 + "=1", "?" + "x" * 80),
+    ],
+)
+def test_a_slip_is_named(redis_client: redis.Redis, query: str, pointer: str) -> None:
+    response = api().raw(f"topics?{query}", b"", method="GET")
+
+    document = problem(response, 422, "invalid")
+    assert [row["pointer"] for row in document["errors"]] == [pointer]
+
+
+def test_who_may_not_call_hears_of_that_first(redis_client: redis.Redis) -> None:
+    problem(api(None).get("topics", nonsense=1), 401, "not_authenticated")
+    problem(api("agent").get("topics", nonsense=1), 403, "permission_denied")
+
+
+def test_a_cursor_of_another_list_is_told_without_what_was_not_asked(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    client = api()
+
+    plain = client.get("tasks", topic=test_topic, cursor="nonsense")
+    of_state = client.get("tasks", topic=test_topic, cursor="nonsense", state="done")
+
+    assert "None" not in problem(plain, 422, "invalid_option")["detail"]
+    assert "state 'done'" in problem(of_state, 422, "invalid_option")["detail"]
+
+
+def test_a_refusal_by_maxlen_says_whose_bound_it_was(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    client = api()
+    task = {"topic": test_topic, "task": 1, "maxlen": 1}
+    assert client.post("enqueue", task).status_code == 201
+
+    refused = client.post("enqueue", {**task, "task": 2})
+
+    assert "maxlen 1" in problem(refused, 429, "topic_full")["detail"]
