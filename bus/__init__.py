@@ -75,8 +75,8 @@ from .twins import (
     astats,
     atail_results,
     aundo,
-    await_result,
 )
+from .waits import await_result
 from .whynot import explain_by_id as explain
 
 __all__ = [

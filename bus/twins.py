@@ -1,10 +1,16 @@
-"""Asyncio twins of the functions that have none of their own: each in a thread."""
+"""Asyncio twins of the functions that have none of their own: each in a thread.
+
+The threads of `asyncio.to_thread` are few. A twin that waits for tasks takes one of
+another pool, so that those which take milliseconds never queue behind it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from . import (
@@ -24,10 +30,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _twin(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+# About as many as there are connections on which threads wait; made as they are needed.
+_waiting = ThreadPoolExecutor(50, "mesh-wait")
+
+
+def _twin(
+    function: Callable[P, R], pool: ThreadPoolExecutor | None = None
+) -> Callable[P, Coroutine[Any, Any, R]]:
     @functools.wraps(function)
     async def twin(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.to_thread(function, *args, **kwargs)
+        # As `asyncio.to_thread` does, whose pool is the default one.
+        call = functools.partial(copy_context().run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     return twin
 
@@ -52,10 +66,9 @@ amove_to_dead = _twin(dead.move_to_dead)
 apause = _twin(topics.pause)
 aset_limits = _twin(topics.set_limits)
 astats = _twin(topics.stats)
-aread_group = _twin(groups.read_group)
+aread_group = _twin(groups.read_group, _waiting)
 aregister_agent = _twin(agents.register_agent)
 areplay = _twin(decisions.replay)
 aresume = _twin(topics.resume)
 atail_results = _twin(results.tail_results)
 aundo = _twin(decisions.undo)
-await_result = _twin(results.wait_result)

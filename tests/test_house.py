@@ -118,7 +118,7 @@ FLOORS: list[set[str]] = [
     },
     {"following", "outbox", "slots", "testing", "twins"},
     {"feed", "intake", "reports"},
-    {"lane", "web"},
+    {"lane", "waits", "web"},
     {"agent", "crash", "folder"},
     {"apps"},
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import redis
 
 import bus
 from bus import handlers, tasks, testing
-from tests.support import agents
+from tests.support import agents, work
 
 
 @pytest.fixture
@@ -183,6 +185,52 @@ async def test_waiting_for_results_does_not_hold_the_loop(test_topic: str) -> No
 
     assert {task.state for task in waited} == {"waiting"}
     assert ticks > 10
+
+
+@pytest.mark.asyncio
+async def test_a_thousand_waits_hold_no_thread_and_no_connection_each(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    ids = await bus.aenqueue_many(test_topic, range(1_000))
+    threads, clients = threading.active_count(), len(redis_client.client_list())
+    waits = [
+        asyncio.create_task(bus.await_result(task_id, test_topic, 30))
+        for task_id in ids
+    ]
+    await asyncio.sleep(0.5)
+
+    began = time.monotonic()
+    await bus.astats(test_topic)  # a twin that has nothing to wait for
+    assert time.monotonic() - began < 1
+    # Those of astats, of the feed, and of the pool that looks.
+    assert threading.active_count() - threads <= 3
+    assert len(redis_client.client_list()) - clients <= 60
+
+    with agents.running(test_topic, work.echo):
+        ended = await asyncio.gather(*waits)
+
+    assert [task.result for task in ended] == list(range(1_000))
+
+
+@pytest.mark.asyncio
+async def test_readers_by_hand_that_wait_hold_up_no_other_twin(test_topic: str) -> None:
+    await bus.acreate_consumer_group(test_topic, "workers")
+    reads = [
+        asyncio.create_task(
+            bus.aread_group(test_topic, "workers", f"one-{n}", 1, 9_000)
+        )
+        for n in range(20)
+    ]
+    await asyncio.sleep(0.1)
+
+    began = time.monotonic()
+    for _ in range(5):
+        await bus.astats(test_topic)
+    assert time.monotonic() - began < 0.5
+
+    ids = await bus.aenqueue_many(test_topic, range(20))
+    read = await asyncio.gather(*reads)
+    assert sorted(fields["id"] for rows in read for _, fields in rows) == sorted(ids)
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,47 @@
+"""Waiting for the end of a task on an event loop: no thread, no connection each.
+
+All who wait on one loop share its feed, however many they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from . import errors, feed, keys, lookup
+from .messages import Task
+
+_LOOK_S: Final = 5.0  # should the feed ever miss an end
+_RETRY_S: Final = 0.1
+
+
+async def await_result(
+    task_id: str, topic: str | None = None, timeout_s: float = 10.0
+) -> Task:
+    """`wait_result` for asyncio; any number of calls may wait at once."""
+    until = time.monotonic() + timeout_s
+    task_id = keys.check_task_id(task_id)
+    while True:
+        try:
+            if topic is None:
+                topic = await asyncio.to_thread(lookup.topic_of, task_id, None)
+            return await _waited(task_id, topic, until)
+        except errors.BusUnavailable:
+            # A connection that went stale, a server that restarts: there is time left.
+            if time.monotonic() + _RETRY_S >= until:
+                raise
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _waited(task_id: str, topic: str, until: float) -> Task:
+    """The task once it has ended, or as it stands at `until` (monotonic s)."""
+    async with feed.shared().watching(topic, task_id) as ended:
+        while True:
+            left_s = until - time.monotonic()
+            task = await lookup.afound(topic, task_id)
+            if task is None:
+                raise lookup.unknown(task_id)
+            if task.ended or left_s <= 0:
+                return task
+            await ended(min(left_s, _LOOK_S))
