@@ -92,6 +92,10 @@ def findings(info: dict[str, Any]) -> Iterator[Check]:
         hint = "use the primary's address"
         yield Check("role", BAD, f"the server is a {role}", hint, "replica")
     yield from _durability(info)
+    if int(info.get("cluster_enabled", 0)):
+        says = "a node of a cluster: the mesh asks this one only, for all topics"
+        hint = "use a server of its own, or a cluster whose slots are all on this node"
+        yield Check("cluster", WARN, says, hint, "cluster")
     yield _memory(info)
 
 

@@ -17,14 +17,15 @@ from . import conf as settings
 _ELSEWHERE: Final = frozenset(
     ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
 )
-_PASSING: Final = _ELSEWHERE | {"BUSY", "TRYAGAIN"}
-_REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS"}
+_PASSING: Final = _ELSEWHERE | {"BUSY", "TRYAGAIN", "ASK"}
+_REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS", "MOVED"}
 
 
 _ADVICE: Final = {
     "OOM": ". Its memory is full: raise maxmemory, or let agents work the backlog down",
     "MISCONF": ". Look at the server's disk",
     "NOREPLICAS": ". Look at its replicas",
+    "MOVED": ". REDIS_URL names one node of a cluster, and others hold this topic",
 }
 
 
@@ -49,6 +50,8 @@ _WORDS_OF_CLASS: Final[dict[type[redis.RedisError], str]] = {
     redis.exceptions.TryAgainError: "TRYAGAIN",
     redis.exceptions.ClusterDownError: "CLUSTERDOWN",
     redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.AskError: "ASK",
 }
 
 

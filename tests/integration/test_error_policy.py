@@ -52,6 +52,8 @@ TABLE = {
     "CLUSTERDOWN": Row(said("CLUSTERDOWN Hash slot"), _AWAY, NOT_WRITTEN, True),
     "TRYAGAIN": Row(said("TRYAGAIN Multiple keys"), _AWAY, NOT_WRITTEN, True),
     "BUSY": Row(said("BUSY Redis is busy"), _AWAY, NOT_WRITTEN, True),
+    "ASK": Row(said("ASK 1 127.0.0.1:1"), _AWAY, NOT_WRITTEN, True),
+    "MOVED": Row(said("MOVED 1 127.0.0.1:1"), _AWAY, NOT_WRITTEN, False),
     "CROSSSLOT": Row(said("CROSSSLOT Keys in request"), _OURS, BUG, False, 500),
     "WRONGTYPE": Row(said("WRONGTYPE Operation"), _OURS, BUG, False, 500),
     "NOPERM": Row(said("NOPERM this user"), _OURS, BUG, False, 500),

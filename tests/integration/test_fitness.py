@@ -202,6 +202,7 @@ GOOD: dict[str, Any] = {
         ({"role": "slave"}, "replica"),
         ({"maxmemory": 100, "used_memory": 90}, "filling"),
         ({"maxmemory": 0}, "unbounded"),
+        ({"cluster_enabled": 1}, "cluster"),
     ],
 )
 def test_each_fact_has_its_word(facts: dict[str, Any], word: str) -> None:
