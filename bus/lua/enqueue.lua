@@ -111,7 +111,8 @@ if #learned > 0 then
       current = current == seen0 and seen1 or seen0
       call('UNLINK', current)
     end
-    call('HSET', current, '@', int(now))
+    -- The later mark is the current one's, also where both begin in one ms.
+    call('HSET', current, '@', int(math.max(now, since + 1)))
     if full then call('HSET', current, '@early', int(now - since)) end
     call('PEXPIRE', current, 172800000)
   end

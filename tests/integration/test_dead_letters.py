@@ -1,17 +1,15 @@
-"""Dead letters: written once, grouped, replayed, discarded, brought back."""
+"""Dead letters: written once, grouped, replayed."""
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
-from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys
+from bus import errors, keys
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -416,6 +414,21 @@ def test_a_replay_against_a_discard_is_one_of_the_two(test_topic: str) -> None:
     assert drift(test_topic) == 0
 
 
+def test_a_replay_of_the_letter_that_was_seen_spares_a_later_one(
+    test_topic: str,
+) -> None:
+    task_id = dead_task(test_topic)
+    seen = bus.get_dead(task_id, test_topic).entry_id
+    bus.replay(task_id, test_topic, entry_id=seen)
+    entry_id, fields = read_one(test_topic)
+    bus.move_to_dead(test_topic, entry_id, fields["payload"])
+
+    with pytest.raises(errors.NotDead):
+        bus.replay(task_id, test_topic, entry_id=seen)
+
+    assert bus.get_task(task_id, test_topic).state == "dead"
+
+
 @pytest.mark.parametrize("verb", [bus.replay, bus.discard])
 def test_a_live_task_is_not_dead(test_topic: str, verb: Any) -> None:
     task_id = bus.enqueue_task(test_topic, 1)
@@ -439,167 +452,3 @@ def test_what_is_no_task_id_is_refused(
 ) -> None:
     with pytest.raises(errors.InvalidName, match="task id"):
         verb(task_id, test_topic)
-
-
-# --- discard, undo
-
-
-def test_a_discarded_letter_is_on_record(
-    test_topic: str, redis_client: redis.Redis
-) -> None:
-    task_id = dead_task(test_topic, "payload")
-
-    bus.discard(task_id, test_topic)
-
-    assert bus.get_task(task_id, test_topic).state == "discarded"
-    assert (bus.list_dead(test_topic), bus.dead_groups(test_topic)) == ([], [])
-    assert bus.tail_results(test_topic) == []
-    [(_, fields)] = redis_client.xrange(bus.result_stream(test_topic))
-    assert json.loads(fields["json"])["task"] == "payload"
-    assert (bus.stats(test_topic)["discarded"], drift(test_topic)) == (1, 0)
-
-
-def test_an_undone_letter_is_as_it_was(
-    test_topic: str, redis_client: redis.Redis
-) -> None:
-    task_id = bus.enqueue_task(test_topic, "x", max_attempts=2)
-    fail_for_good(test_topic, task_id)
-    before = bus.get_dead(task_id, test_topic)
-    groups = bus.dead_groups(test_topic)
-    bus.discard(task_id, test_topic)
-
-    bus.undo(task_id, test_topic)
-
-    after = bus.get_dead(task_id, test_topic)
-    for name in ("id", "payload", "error", "fingerprint", "fence", "attempts", "epoch"):
-        assert getattr(after, name) == getattr(before, name), name
-    assert (after.options, after.enqueued_at) == (before.options, before.enqueued_at)
-    assert [group["count"] for group in bus.dead_groups(test_topic)] == [1]
-    assert bus.dead_groups(test_topic)[0]["error"] == groups[0]["error"]
-    assert redis_client.xlen(bus.result_stream(test_topic)) == 0
-    assert (bus.stats(test_topic)["discarded"], drift(test_topic)) == (0, 0)
-
-
-def test_an_undone_letter_can_be_replayed(test_topic: str) -> None:
-    task_id = dead_task(test_topic)
-    bus.discard(task_id, test_topic)
-    bus.undo(task_id, test_topic)
-
-    bus.replay(task_id, test_topic)
-
-    assert bus.get_task(task_id, test_topic).state == "waiting"
-
-
-def test_a_letter_can_be_undone_once(test_topic: str) -> None:
-    task_id = dead_task(test_topic)
-    bus.discard(task_id, test_topic)
-    bus.undo(task_id, test_topic)
-
-    with pytest.raises(errors.DeadLetterNotFound, match="nothing to undo"):
-        bus.undo(task_id, test_topic)
-
-    assert bus.stats(test_topic)["dead"] == 1
-
-
-def test_a_letter_can_be_discarded_undone_and_discarded_again(test_topic: str) -> None:
-    task_id = dead_task(test_topic)
-
-    for _ in range(3):
-        bus.discard(task_id, test_topic)
-        bus.undo(task_id, test_topic)
-
-    assert (bus.stats(test_topic)["dead"], drift(test_topic)) == (1, 0)
-
-
-def test_many_undos_at_once_bring_back_one_letter(test_topic: str) -> None:
-    task_id = dead_task(test_topic)
-    bus.discard(task_id, test_topic)
-
-    def undo(_: int) -> str:
-        try:
-            return bus.undo(task_id, test_topic)
-        except errors.DeadLetterNotFound:
-            return "late"
-
-    with ThreadPoolExecutor(8) as pool:
-        letters = set(pool.map(undo, range(16))) - {"late"}
-
-    assert letters == {bus.get_dead(task_id, test_topic).entry_id}
-    assert (bus.stats(test_topic)["dead"], drift(test_topic)) == (1, 0)
-
-
-def test_the_bin_is_emptied_after_its_hour(test_topic: str, settings: Settings) -> None:
-    task_id = dead_task(test_topic)
-    bus.discard(task_id, test_topic)
-    settings.MESH_BIN_KEEP_S = -1
-
-    janitor.trim(test_topic)
-
-    with pytest.raises(errors.DeadLetterNotFound, match="nothing to undo"):
-        bus.undo(task_id, test_topic)
-
-
-def test_the_bin_holds_the_newest(test_topic: str, settings: Settings) -> None:
-    settings.MESH_BIN_MAX = 2
-    ids = [dead_task(test_topic) for _ in range(3)]
-    for task_id in ids:
-        bus.discard(task_id, test_topic)
-
-    bus.undo(ids[2], test_topic)
-    bus.undo(ids[1], test_topic)
-
-    with pytest.raises(errors.DeadLetterNotFound):
-        bus.undo(ids[0], test_topic)
-
-
-def test_an_undo_is_found_among_many_discarded_letters(test_topic: str) -> None:
-    first = dead_task(test_topic)
-    bus.discard(first, test_topic)
-    bus.enqueue_many(test_topic, range(520))
-    for entry_id, fields in bus.read_group(test_topic, GROUP, "me", 520, block_ms=0):
-        bus.move_to_dead(test_topic, entry_id, {})
-        bus.discard(fields["id"], test_topic)
-
-    bus.undo(first, test_topic)
-
-    assert bus.get_task(first, test_topic).state == "dead"
-
-
-def test_an_undo_never_touches_a_task_that_came_back_meanwhile(
-    test_topic: str, settings: Settings
-) -> None:
-    """Its id was forgotten with its result, then sent again."""
-    settings.MESH_DONE_WINDOW_S = 0
-    settings.MESH_RESULTS_KEEP = 0
-    task_id = dead_task(test_topic)
-    bus.discard(task_id, test_topic)
-    wait_until(lambda: janitor.trim(test_topic) or not exists(test_topic, task_id))
-    bus.enqueue_task(test_topic, "again", task_id=task_id)
-
-    with pytest.raises((errors.Conflict, errors.DeadLetterNotFound)):
-        bus.undo(task_id, test_topic)
-
-    assert bus.get_task(task_id, test_topic).payload == "again"
-    assert bus.stats(test_topic)["dead"] == 0
-
-
-def exists(topic: str, task_id: str) -> bool:
-    try:
-        return bool(bus.get_task(task_id, topic))
-    except errors.TaskNotFound:
-        return False
-
-
-def test_a_replay_of_the_letter_that_was_seen_spares_a_later_one(
-    test_topic: str,
-) -> None:
-    task_id = dead_task(test_topic)
-    seen = bus.get_dead(task_id, test_topic).entry_id
-    bus.replay(task_id, test_topic, entry_id=seen)
-    entry_id, fields = read_one(test_topic)
-    bus.move_to_dead(test_topic, entry_id, fields["payload"])
-
-    with pytest.raises(errors.NotDead):
-        bus.replay(task_id, test_topic, entry_id=seen)
-
-    assert bus.get_task(task_id, test_topic).state == "dead"
