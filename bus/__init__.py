@@ -37,6 +37,7 @@ from .errors import (
     TaskConflict,
     TaskNotFound,
     TooManyTopics,
+    TopicBusy,
     TopicFull,
 )
 from .groups import ack, create_consumer_group, read_group
@@ -45,6 +46,7 @@ from .keys import agent_key, dead_stream, result_stream, task_stream
 from .letters import DeadLetter
 from .lookup import get_task
 from .messages import Task
+from .purges import delete_topic, purge_topic
 from .results import tail_results, wait_result
 from .tasks import aenqueue_task, cancel, enqueue_many, enqueue_task
 from .topics import list_topics, pause, resume, set_limits, stats
@@ -53,6 +55,7 @@ from .twins import (
     acancel,
     acreate_consumer_group,
     adead_groups,
+    adelete_topic,
     aderegister_agent,
     adiscard,
     aenqueue_many,
@@ -67,6 +70,7 @@ from .twins import (
     alist_topics,
     amove_to_dead,
     apause,
+    apurge_topic,
     aread_group,
     aregister_agent,
     areplay,
@@ -109,8 +113,10 @@ __all__ = [
     "replay",
     "undo",
     # Topics.
+    "delete_topic",
     "list_topics",
     "pause",
+    "purge_topic",
     "resume",
     "set_limits",
     "stats",
@@ -131,6 +137,7 @@ __all__ = [
     "acancel",
     "acreate_consumer_group",
     "adead_groups",
+    "adelete_topic",
     "aderegister_agent",
     "adiscard",
     "aenqueue_many",
@@ -145,6 +152,7 @@ __all__ = [
     "alist_topics",
     "amove_to_dead",
     "apause",
+    "apurge_topic",
     "aread_group",
     "aregister_agent",
     "areplay",
@@ -175,5 +183,6 @@ __all__ = [
     "TaskConflict",
     "TaskNotFound",
     "TooManyTopics",
+    "TopicBusy",
     "TopicFull",
 ]

@@ -121,22 +121,7 @@ def discard(task_id: str, topic: str | None = None) -> None:
         letter = _letter(topic, task_id)
         if letter is None:
             raise _not_dead(topic, task_id)
-        row = messages.encode_kept(
-            {
-                "id": task_id,
-                "topic": topic,
-                "state": messages.DISCARDED,
-                "task": letter.payload,
-                "result": None,
-                "error": letter.error,
-                "agent": None,
-                "attempt": letters.executions(letter.attempts, letter.epoch),
-                "fence": letter.fence,
-                "enqueued_at": letter.enqueued_at,
-                "started_at": None,
-                "finished_at": letter.died_at,
-            }
-        )
+        row = letters.discarded_row(letter)
         args = [task_id, letter.entry_id, row, conf.RESULTS_KEEP, conf.BIN_MAX, mark]
         more = [keys.group_key(topic, letter.fingerprint)]
         outcome = scripts.run("discard", topic, args, more)[0]

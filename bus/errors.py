@@ -12,7 +12,7 @@ BusError                    base: a stable `code`, a sentence
 │  └─ Malformed             a payload that no agent can read
 ├─ NotFound                 TaskNotFound · DeadLetterNotFound · AgentNotFound ·
 │                           TopicNotFound
-├─ Conflict                 TaskConflict · NotDead · NotCancellable
+├─ Conflict                 TaskConflict · NotDead · NotCancellable · TopicBusy
 ├─ TopicFull                a bound refuses new work; says when to come back
 ├─ TooManyTopics            the mesh knows as many topics as it may
 ├─ RateLimited              a limit of requests refuses; says when to come back
@@ -168,6 +168,12 @@ class NotCancellable(Conflict):
     """The task has ended; there is nothing left to cancel."""
 
     code = "not_cancellable"
+
+
+class TopicBusy(Conflict):
+    """Agents run tasks of the topic, so it is not deleted."""
+
+    code = "topic_busy"
 
 
 class TopicFull(BusError):

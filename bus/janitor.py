@@ -48,13 +48,14 @@ class Janitor(threading.Thread):
         self._consumer = consumer
         self._steady_s = steady_s
         self._closed = threading.Event()
+        self._known: set[str] = set()
 
     def run(self) -> None:
         ticks, next_tick = 0, 0.0
         while not self._closed.is_set():
             wait_s = _TICK_S
             try:
-                names = topics.list_topics()
+                names = self._topics()
                 wait_s = min([_TICK_S, *map(_promoted, names)])
                 if time.monotonic() >= next_tick:
                     ticks += 1
@@ -66,6 +67,20 @@ class Janitor(threading.Thread):
             if 0 < left_s < wait_s:
                 wait_s, next_tick = left_s, 0.0  # judge as soon as we may
             self._closed.wait(max(wait_s, 0.005))
+
+    def _topics(self) -> list[str]:
+        """Every topic, also one whose name fell off the list.
+
+        Somebody deleted the list, or sent to a topic at the moment of its deletion.
+        """
+        found = topics.list_topics()
+        for topic in self._known.difference(found):
+            if topics.has_tasks(topic):
+                scripts.forget_topics(topic)
+                scripts.ensure_topic(topic, agent=True)
+                found.append(topic)
+        self._known = set(found)
+        return sorted(found)
 
     def close(self) -> None:
         """Stop after the duty at hand."""

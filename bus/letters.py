@@ -74,3 +74,23 @@ def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:
     """The highest attempt of an epoch among the attempts on record."""
     numbers = [row.get("attempt", 0) for row in attempts if row.get("epoch") == epoch]
     return max((n for n in numbers if isinstance(n, int)), default=0)
+
+
+def discarded_row(letter: DeadLetter) -> bytes:
+    """The result row of a letter that is discarded."""
+    return messages.encode_kept(
+        {
+            "id": letter.id,
+            "topic": letter.topic,
+            "state": messages.DISCARDED,
+            "task": letter.payload,
+            "result": None,
+            "error": letter.error,
+            "agent": None,
+            "attempt": executions(letter.attempts, letter.epoch),
+            "fence": letter.fence,
+            "enqueued_at": letter.enqueued_at,
+            "started_at": None,
+            "finished_at": letter.died_at,
+        }
+    )

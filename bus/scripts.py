@@ -194,7 +194,9 @@ async def arun(
             await asyncio.sleep(pause_s)
 
 
-_known_topics: set[tuple[str, str]] = set()
+# Until when a topic counts as known; somebody may delete it in the meantime.
+_known_topics: dict[tuple[str, str], float] = {}
+_KNOWN_FOR_S: Final = 5.0
 
 
 def ensure_topic(topic: str, *, agent: bool = False) -> None:
@@ -203,17 +205,17 @@ def ensure_topic(topic: str, *, agent: bool = False) -> None:
     For an `agent` this goes through at maxmemory as well: it is there to free some.
     """
     known = (address.redis_url(), topic)
-    if known not in _known_topics:
+    if _known_topics.get(known, 0.0) < time.monotonic():
         _registered(topic, run("add_topic", "", _topic_args(topic, agent)))
-        _known_topics.add(known)
+        _known_topics[known] = time.monotonic() + _KNOWN_FOR_S
 
 
 async def aensure_topic(topic: str, *, agent: bool = False) -> None:
     """`ensure_topic` for asyncio."""
     known = (address.redis_url(), topic)
-    if known not in _known_topics:
+    if _known_topics.get(known, 0.0) < time.monotonic():
         _registered(topic, await arun("add_topic", "", _topic_args(topic, agent)))
-        _known_topics.add(known)
+        _known_topics[known] = time.monotonic() + _KNOWN_FOR_S
 
 
 def _topic_args(topic: str, agent: bool) -> list[Any]:
@@ -228,6 +230,9 @@ def _registered(topic: str, reply: int) -> None:
         )
 
 
-def forget_topics() -> None:
-    """Ask again for every topic, after a flush."""
-    _known_topics.clear()
+def forget_topics(topic: str | None = None) -> None:
+    """Ask again for a topic that was deleted, or for every one, after a flush."""
+    if topic is None:
+        _known_topics.clear()
+    else:
+        _known_topics.pop((address.redis_url(), topic), None)

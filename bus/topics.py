@@ -27,6 +27,13 @@ def list_topics() -> list[str]:
         return sorted(connection.reader().smembers(keys.TOPICS))
 
 
+def has_tasks(topic: str) -> bool:
+    """Whether a topic has live tasks or dead letters, listed or not."""
+    names = [keys.named(name, keys.check_topic(topic)) for name in ("tasks", "dead")]
+    with refusals.guard():
+        return bool(connection.reader().exists(*names))
+
+
 def stats(topic: str) -> dict[str, Any]:
     """Counts, limits and the ledger of one topic, read in one moment.
 

@@ -20,6 +20,7 @@ from . import (
     decisions,
     groups,
     lookup,
+    purges,
     results,
     tasks,
     topics,
@@ -51,6 +52,7 @@ acancel = _twin(tasks.cancel)
 acreate_consumer_group = _twin(groups.create_consumer_group)
 adead_groups = _twin(dead.dead_groups)
 aderegister_agent = _twin(agents.deregister_agent)
+adelete_topic = _twin(purges.delete_topic)
 adiscard = _twin(decisions.discard)
 aenqueue_many = _twin(tasks.enqueue_many)
 aexplain = _twin(whynot.explain_by_id)
@@ -64,6 +66,7 @@ alist_tasks = _twin(browse.list_tasks)
 alist_topics = _twin(topics.list_topics)
 amove_to_dead = _twin(dead.move_to_dead)
 apause = _twin(topics.pause)
+apurge_topic = _twin(purges.purge_topic)
 aset_limits = _twin(topics.set_limits)
 astats = _twin(topics.stats)
 aread_group = _twin(groups.read_group, _waiting)

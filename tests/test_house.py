@@ -110,6 +110,7 @@ FLOORS: list[set[str]] = [
         "health",
         "janitor",
         "past",
+        "purges",
         "results",
         "roster",
         "runs",

@@ -1,12 +1,12 @@
 -- Delete all that a topic was, in one step; tasks that came meanwhile begin a new one.
--- KEYS: tasks_stream tasks delayed parked attempts results dead dead_index done bin seen0 seen1 minutes hours errors counters settings events audit log
+-- KEYS: tasks_stream tasks delayed parked attempts results dead dead_index done bin seen0 seen1 minutes hours errors counters settings events audit
 -- Returns {1 deleted or 0 there are dead letters left, live tasks of the new topic}.
 -- Nothing accepted is lost between the purge before this and this: either a task is here
 -- already, and stays, or it finds a topic that never was.
 if call('XLEN', dead) > 0 then return { 0, call('HLEN', tasks) } end
 local live, group = call('HLEN', tasks), call('HGET', settings, 'group')
 call('UNLINK', results, dead, dead_index, done, bin, seen0, seen1, minutes, hours, errors,
-  counters, settings, events, audit, log)
+  counters, settings, events, audit)
 if live == 0 then
   call('UNLINK', tasks_stream, tasks, delayed, parked, attempts)
 else

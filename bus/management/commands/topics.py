@@ -1,20 +1,23 @@
-"""`manage.py topics`: how all topics stand."""
+"""`manage.py topics`: how all topics stand; pause, limits, purge, deletion of one."""
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import keys, topics
+from bus import keys, purges, topics
 from bus.management import output
 
 _NUMBERS = ("waiting", "delayed", "running", "done", "dead", "oldest", "ledger")
 
 
 class Command(BaseCommand):
-    help = "Lists the topics with their counts and ledger; pauses or resumes one."
+    help = (
+        "Lists the topics with their counts and ledger; pauses, empties, deletes one."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("topic", nargs="?")
@@ -28,10 +31,24 @@ class Command(BaseCommand):
             metavar="NAME=VALUE",
             help=f"set one of {', '.join(topics.LIMITS)}; an empty value undoes it",
         )
+        action.add_argument(
+            "--purge",
+            nargs="?",
+            const="waiting",
+            choices=purges.WHAT,
+            help="cancel what waits (the default), discard what is dead, or all",
+        )
+        action.add_argument("--delete", action="store_true", help="with all it has")
+        parser.add_argument(
+            "--force", action="store_true", help="delete it while agents run its tasks"
+        )
+        parser.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, **options: Any) -> None:
         topic = options["topic"]
+        purge, delete = options["purge"], options["delete"]
         acts = options["pause"] or options["resume"] or options["limit"]
+        acts = acts or purge or delete
         if acts and not topic:
             raise CommandError("say which topic", returncode=2)
         with output.bus_errors():
@@ -39,12 +56,43 @@ class Command(BaseCommand):
                 topics.check_known(topic)
             if options["pause"]:
                 topics.pause(topic)
+            if purge or delete:
+                self._confirm(topic, purge, options)
+                self._empty(topic, purge, options["force"])
+                return
             if options["resume"]:
                 topics.resume(topic)
             if options["limit"]:
                 topics.set_limits(topic, **_limits(options["limit"]))
             names = [keys.check_topic(topic)] if topic else topics.list_topics()
             self._print([topics.stats(name) for name in names], options["json"])
+
+    def _confirm(self, topic: str, purge: str | None, options: dict[str, Any]) -> None:
+        """What cannot be taken back is asked for twice."""
+        if options["yes"]:
+            return
+        standing = topics.stats(topic)
+        counts = {
+            "waiting": f"{standing['waiting'] + standing['delayed']:,} that wait",
+            "dead": f"{standing['dead']:,} dead letters",
+        }
+        of = counts[purge] if purge in counts else " and ".join(counts.values())
+        what = f"purge {topic} of {of}" if purge else f"delete {topic} with {of}"
+        if not sys.stdin.isatty():
+            raise CommandError(f"to {what}, add --yes", returncode=2)
+        if input(f"Type the topic's name to {what}: ") != topic:
+            raise CommandError("nothing was done", returncode=1)
+
+    def _empty(self, topic: str, purge: str | None, force: bool) -> None:
+        if purge:
+            counts = purges.purge_topic(topic, purge)
+        else:
+            counts = purges.delete_topic(topic, force=force)
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        done = "purged" if purge else "deleted"
+        self.stdout.write(
+            f"{topic} is {done}: {said.replace('asked', 'asked to stop')}"
+        )
 
     def _print(self, rows: list[dict[str, Any]], as_json: bool) -> None:
         if as_json:

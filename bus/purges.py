@@ -1,0 +1,113 @@
+"""Topics emptied and deleted: every task that goes ends, none just vanishes."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+from . import connection, dead, errors, keys, letters, refusals, scripts, topics
+from .conf import conf
+
+WHAT: Final = ("waiting", "dead", "all")
+_LETTERS: Final = 50  # per call; each carries its payload there and back
+_TRIES: Final = 20  # of a deletion that finds letters again
+
+
+def purge_topic(topic: str, what: str = "waiting") -> dict[str, int]:
+    """Empty a topic of what it holds now; how many `cancelled, asked, discarded`.
+
+    `waiting`: waiting and delayed tasks end `cancelled`. `dead`: dead letters are
+    discarded; `undo` brings the newest 10,000 of an hour back. `all`: both, and agents
+    are asked to stop what they run, as `cancel` does. What comes while this runs stays.
+    In steps of a hundred: after an error call it again. TopicNotFound, InvalidOption.
+    """
+    if what not in WHAT:
+        raise errors.InvalidOption(f"what {what!r:.80} is not one of {', '.join(WHAT)}")
+    topics.check_known(topic)
+    counts = {"cancelled": 0, "asked": 0, "discarded": 0}
+    if what != "dead":
+        cancelled, asked, _ = _cancelled(topic, "ask" if what == "all" else "")
+        counts |= {"cancelled": cancelled, "asked": asked}
+    if what != "waiting":
+        counts["discarded"] = _discarded(topic)
+    return counts
+
+
+def delete_topic(topic: str, *, force: bool = False) -> dict[str, int]:
+    """Delete a topic with all its keys; how many tasks were `cancelled, discarded`.
+
+    What waits ends `cancelled` before, letters `discarded`, so whoever watches is told.
+    While agents run tasks of it: TopicBusy; with `force` these end `cancelled` too, and
+    what their agents report is refused. A task that comes meanwhile begins a new topic
+    of this name; so does an agent that serves it. TopicNotFound if nobody knows it.
+    """
+    topics.check_known(topic)
+    counts = {"cancelled": 0, "discarded": 0}
+    for _ in range(_TRIES):
+        running = 0 if force else topics.stats(topic)["running"]
+        if not running:
+            cancelled, _, running = _cancelled(topic, "tear" if force else "")
+            counts["cancelled"] += cancelled
+        if running:
+            some = "1 task" if running == 1 else f"{running:,} tasks"
+            raise errors.TopicBusy(
+                f"agents run {some} of topic {topic!r}: wait for them, or force it"
+            )
+        counts["discarded"] += _discarded(topic)
+        deleted, live = scripts.run("wipe", topic)
+        if deleted:
+            _forget(topic, bool(live))
+            return counts
+        # A letter came between the last two steps.
+    raise errors.TopicBusy(f"tasks of topic {topic!r} go on dying: stop its agents")
+
+
+def _cancelled(topic: str, running: str) -> tuple[int, int, int]:
+    """A walk through the live tasks: cancelled, asked to stop, old ones still there."""
+    at, came, totals = "0", "", [0, 0, 0]
+    while True:
+        args = [topic, at, came, running, conf.RESULTS_KEEP]
+        at, came, *counts = scripts.run("purge", topic, args)
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        if at == "0":
+            return totals[0], totals[1], totals[2]
+
+
+def _discarded(topic: str) -> int:
+    """Discard every letter there is now; how many."""
+    last, after, count = dead.last_dead_id(topic), "0-0", 0
+    while True:
+        found = dead.dead_after(topic, after, _LETTERS)
+        batch = [x for x in found if _order(x.entry_id) <= _order(last)]
+        if not batch:
+            return count
+        fingerprints = sorted({letter.fingerprint for letter in batch})
+        groups = [keys.group_key(topic, fp) for fp in fingerprints]
+        args: list[Any] = [conf.RESULTS_KEEP, conf.BIN_MAX, secrets.token_hex(4)]
+        for letter in batch:
+            place = fingerprints.index(letter.fingerprint) + 1
+            args += [letter.entry_id, letters.discarded_row(letter), place]
+        count += int(scripts.run("purge_dead", topic, args, groups))
+        after = batch[-1].entry_id
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)
+
+
+def _forget(topic: str, came_again: bool) -> None:
+    """Take the name off the list, unless a task has come that belongs to it.
+
+    The list lies in another slot of a cluster, so this cannot be one step with the
+    deletion: who sends at this very moment may find the name still on the list, and
+    write to a topic that is not on it any more. Its next send after five seconds, or
+    any janitor that knew the topic, puts it there again.
+    """
+    scripts.forget_topics(topic)
+    with refusals.guard():
+        if not came_again:
+            connection.reader().srem(keys.TOPICS, topic)
+        there = connection.reader().exists(keys.named("tasks", topic))
+    if there:
+        scripts.ensure_topic(topic)
