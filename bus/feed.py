@@ -131,7 +131,7 @@ class Feed:
         async with self.watching(topic, task_id) as ended:
             return await ended(timeout_s)
 
-    def _deliver(self, items: list[Item]) -> None:
+    def _deliver(self, items: list[Item]) -> bool:
         if self._waiting:
             for item in items:
                 ends = item.kind != window.EVENTS or item.event in _ENDS
@@ -139,6 +139,7 @@ class Feed:
                     for event in self._waiting.get((item.topic, item.task_id), ()):
                         event.set()
         self.window.extend(items)
+        return self.window.followed
 
 
 # Weak by loop; a feed holds no reference to its loop once its reader has ended.

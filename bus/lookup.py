@@ -70,9 +70,10 @@ def found(topic: str, task_id: str) -> Task | None:
     return task_of(topic, task_id, scripts.run("get_task", topic, [task_id]))
 
 
-async def afound(topic: str, task_id: str) -> Task | None:
-    """`found` for asyncio."""
-    return task_of(topic, task_id, await scripts.arun("get_task", topic, [task_id]))
+async def afound(topic: str, task_id: str, client: Any = None) -> Task | None:
+    """`found` for asyncio, over a client of the caller's if there is one."""
+    raw = await scripts.arun("get_task", topic, [task_id], client=client)
+    return task_of(topic, task_id, raw)
 
 
 def _searched(task_id: str) -> list[Task]:

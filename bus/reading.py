@@ -20,7 +20,7 @@ from .window import Item
 
 _READ_BYTES: Final = 8 * 1024 * 1024  # what one read should bring at most
 _COUNT_MOST: Final = 500
-_GATHER_S: Final = 0.008  # after a read: the next one then brings more at once
+_GATHER_S: Final = 0.008  # for followers: the next read then brings more at once
 _GATHER_PER_STREAM_S: Final = 20e-6  # a read over many streams costs the server more
 
 
@@ -56,9 +56,13 @@ class Ends:
 
 
 class Reading:
-    """The streams of open topics; `wire` is the connection of the session."""
+    """The streams of open topics; `wire` is the connection of the session.
 
-    def __init__(self, deliver: Callable[[list[Item]], None]) -> None:
+    `deliver` says whether anybody follows what it was given. Followers see twenty
+    frames a second; who just waits for the end of a task hears of it at once.
+    """
+
+    def __init__(self, deliver: Callable[[list[Item]], bool]) -> None:
         self.wire: Any = None
         self.streams: dict[str, Stream] = {}
         self.topics: set[str] = set()
@@ -113,8 +117,7 @@ class Reading:
         items.sort(key=lambda item: item.place[0])
         size = sum(item.size for item in items) / len(items)
         self._entry_bytes += (size - self._entry_bytes) / 4
-        self._deliver(items)
-        if not full:
+        if self._deliver(items) and not full:
             await asyncio.sleep(_GATHER_S + _GATHER_PER_STREAM_S * len(streams))
 
     async def balance(self, *, everything: bool = False) -> None:

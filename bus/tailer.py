@@ -31,7 +31,7 @@ _NAME: Final = "mesh-feed"
 class Tailer:
     """Reads what is attached, as long as something is, from its own two connections."""
 
-    def __init__(self, deliver: Callable[[list[Item]], None]) -> None:
+    def __init__(self, deliver: Callable[[list[Item]], bool]) -> None:
         self._reading = Reading(deliver)
         self._refs: dict[str, int] = {}
         self._idle_since: dict[str, float] = {}

@@ -36,10 +36,12 @@ async def await_result(
 
 async def _waited(task_id: str, topic: str, until: float) -> Task:
     """The task once it has ended, or as it stands at `until` (monotonic s)."""
-    async with feed.shared().watching(topic, task_id) as ended:
+    shared = feed.shared()
+    async with shared.watching(topic, task_id) as ended:
         while True:
             left_s = until - time.monotonic()
-            task = await lookup.afound(topic, task_id)
+            # All looks on one connection, which carries any number of them at once.
+            task = await lookup.afound(topic, task_id, shared.tailer.asking())
             if task is None:
                 raise lookup.unknown(task_id)
             if task.ended or left_s <= 0:

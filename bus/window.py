@@ -179,6 +179,11 @@ class Window:
         self._listeners: set[asyncio.Event] = set()
 
     @property
+    def followed(self) -> bool:
+        """Whether anybody wants to know when items come in."""
+        return bool(self._listeners)
+
+    @property
     def end(self) -> int:
         """The position the next item will get."""
         return self.start + len(self._items)
