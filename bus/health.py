@@ -19,6 +19,7 @@ from . import (
     handlers,
     keys,
     layout,
+    messages,
     refusals,
     topics,
 )
@@ -156,12 +157,32 @@ def _mesh() -> Iterator[Check]:
             text = f"the ledger is off by {drift:+,}: {ledger}"
             hint = "keys were changed by hand?"
             yield Check(f"topic {name}", BAD, text, hint, "drift", name)
+        elif facts["unmended"]:
+            text = (
+                f"{facts['unmended']:,} tasks are in two states at once: keys were "
+                "changed by hand"
+            )
+            hint = f"manage.py topics {name} --audit, which names them"
+            yield Check(f"topic {name}", BAD, text, hint, "unmended", name)
+        elif facts["repaired"] and _lately(facts["repaired_at"]):
+            text = (
+                f"the audit repaired {facts['repaired']:,} wounds, the last at "
+                f"{facts['repaired_at']}: keys were changed by hand"
+            )
+            hint = "its log says which; this goes a day after the last"
+            yield Check(f"topic {name}", WARN, text, hint, "repaired", name)
         elif facts["waiting"] and name not in served and not facts["paused"]:
             text = f"{facts['waiting']:,} tasks wait and no live agent serves it"
             hint = handlers.way_to_serve(name).replace("`", "")
             yield Check(f"topic {name}", WARN, text, hint, "unserved", name)
         else:
             yield Check(f"topic {name}", OK, ledger, topic=name)
+
+
+def _lately(at: str) -> bool:
+    """Whether a time of the server lies within a day."""
+    then = messages.iso_ms(at)
+    return then is not None and agents.server_ms() - then < _DAY_MS
 
 
 def _told(live: list[dict[str, Any]]) -> Iterator[str]:
@@ -172,4 +193,5 @@ def _told(live: list[dict[str, Any]]) -> Iterator[str]:
             yield from (name for name in names if isinstance(name, str))
 
 
+_DAY_MS: Final = 86_400_000
 _NO_AGENT: Final = "manage.py agent, for topics with a @handler"

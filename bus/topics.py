@@ -40,6 +40,7 @@ def stats(topic: str) -> dict[str, Any]:
     `oldest_s` is the age of the oldest waiting task, None if none waits; `readers` are
     the consumers of the working group with a recent sign of life. The ledger balances
     when `drift` is 0: accepted + adopted = live + done + dead + discarded + cancelled.
+    The audit counts what it `repaired` and the wounds it saw that it left `unmended`.
     """
     keys.check_topic(topic)
     return _standing(topic, scripts.run("stats", topic, [READER_MS]))
@@ -70,6 +71,7 @@ def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
     live, dead = int(raw["live"]), int(raw["dead"])
     oldest = raw["oldest"]
     now = int(raw["now"])
+    repaired_at = raw.get("counter.repaired_at")
     came = count["accepted"] + count["adopted"]
     went = count["done"] + dead + count["discarded"] + count["cancelled"]
     return {
@@ -86,6 +88,8 @@ def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
         "oldest_s": (now - messages.entry_ms(oldest)) / 1000 if oldest else None,
         "backlog": live,
         **count,
+        "repaired_at": messages.iso(int(repaired_at)) if repaired_at else None,
+        "unmended": int(raw["unmended"]),
         "limits": {name: _limit(raw, name) for name in LIMITS},
         "ledger": {
             "came": came,

@@ -24,6 +24,7 @@ end
 -- One wound is closed: counted, and told to whoever asked (`k.told`).
 local function mended(k, what, id)
   call('HINCRBY', k.counters, 'repaired', 1)
+  call('HSET', k.counters, 'repaired_at', int(now_ms()))
   if k.events then note(k.events, 'repaired', id, what) end
   if k.told then k.told[#k.told + 1] = what .. ' ' .. id end
 end

@@ -1,6 +1,6 @@
 -- Counts and the ledger of one topic, read in one moment.
 -- Reads only.
--- KEYS: tasks_stream tasks delayed results dead done counters settings errors
+-- KEYS: tasks_stream tasks delayed results dead done counters settings errors audit
 -- ARGV: ms after which a reader is no sign of life any more
 -- Returns flat name, value pairs; every count without walking.
 local alive_ms = tonumber(ARGV[1])
@@ -31,11 +31,12 @@ elseif live - late - pending > 0 then
   if first[1] then oldest = first[1][1] end
 end
 -- Rows of entries that somebody else wrote and nobody adopted yet are no tasks so far.
+local told = redis.pcall('HMGET', audit, 'live.told', 'dead.told')
 local running = math.max(0, math.min(pending - handed, live - late))
 local out = { 'now', int(now_ms()), 'group', group or '', 'live', live,
   'running', running, 'delayed', late, 'waiting', live - late - running,
   'oldest', oldest, 'readers', readers, 'results', call('XLEN', results), 'dead', call('XLEN', dead),
-  'groups', call('HLEN', errors) }
+  'groups', call('HLEN', errors), 'unmended', (told[1] or 0) + (told[2] or 0) }
 for _, from in ipairs({ { 'counter.', call('HGETALL', counters) },
                         { 'setting.', call('HGETALL', settings) } }) do
   for i = 1, #from[2], 2 do

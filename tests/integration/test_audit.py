@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import pytest
 import redis
+from django.core.management import call_command
 from pytest_django import Settings
 
 import bus
-from bus import auditor, janitor, keys
+from bus import auditor, health, janitor, keys
 from tests.support import agents, work
 from tests.support.desk import GROUP, Desk
 from tests.support.keyspace import wounds
@@ -321,3 +323,48 @@ def test_a_clock_that_was_set_back_does_not_stop_the_walk(
     auditor.tick([test_topic])
 
     assert redis_client.hget(key(test_topic, "audit"), "live.round") != before
+
+
+# --- where it is told
+
+
+def check(topic: str) -> health.Check:
+    [found] = [c for c in health.checks() if c.name == f"topic {topic}"]
+    return found
+
+
+def test_doctor_tells_of_repairs_for_a_day(town: Town) -> None:
+    SABOTAGE["a forgotten due time"](town)
+    auditor.audit(town.topic)
+
+    standing = bus.stats(town.topic)
+    told = check(town.topic)
+
+    assert standing["repaired"] == 1
+    assert standing["repaired_at"] is not None
+    assert (told.status, told.word) == ("warn", "repaired")
+    assert standing["repaired_at"] in told.says
+    town.client.hset(town.key("counters"), "repaired_at", "1732287600000")
+    assert check(town.topic).status != "bad"
+    assert "repaired" not in check(town.topic).says
+
+
+def test_a_task_in_two_states_is_an_alarm_until_somebody_chose(town: Town) -> None:
+    result = town.client.xadd(
+        town.key("results"), {"id": town.running, "json": '{"by": "hand"}'}
+    )
+    ms, seq = str(result).split("-")
+    score = int(ms) * 4096 + int(seq)
+    town.client.zadd(town.key("done"), {town.running: score})
+
+    found = auditor.audit(town.topic)
+
+    assert (found.mended, found.seen) == ([], [f"live and done {town.running}"])
+    assert bus.stats(town.topic)["unmended"] == 1
+    assert (check(town.topic).status, check(town.topic).word) == ("bad", "unmended")
+    out = io.StringIO()
+    call_command("topics", town.topic, "--audit", stdout=out)
+    assert f"not mended: live and done {town.running}" in out.getvalue()
+    town.client.zrem(town.key("done"), town.running)
+    auditor.audit(town.topic)
+    assert bus.stats(town.topic)["unmended"] == 0

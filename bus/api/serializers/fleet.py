@@ -110,6 +110,11 @@ class Topic(s.Serializer):
     repaired = s.IntegerField(
         help_text="Mended by the audit; 0 unless keys were changed by hand."
     )
+    repaired_at = s.CharField(**NULL, help_text="When the audit last mended something.")
+    unmended = s.IntegerField(
+        help_text="Wounds the audit saw and could not close, such as a task that is "
+        "live and done."
+    )
     ledger = Ledger()
     backlog_max = s.IntegerField()
     results_keep = s.IntegerField()

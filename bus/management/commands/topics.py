@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from bus import keys, purges, topics
+from bus import auditor, keys, purges, topics
 from bus.management import output
 
 _NUMBERS = ("waiting", "delayed", "running", "done", "dead", "oldest", "ledger")
@@ -38,6 +38,9 @@ class Command(BaseCommand):
             choices=purges.WHAT,
             help="cancel what waits (the default), discard what is dead, or all",
         )
+        action.add_argument(
+            "--audit", action="store_true", help="look through one now, and mend it"
+        )
         action.add_argument("--delete", action="store_true", help="with all it has")
         parser.add_argument(
             "--force", action="store_true", help="delete it while agents run its tasks"
@@ -48,7 +51,7 @@ class Command(BaseCommand):
         topic = options["topic"]
         purge, delete = options["purge"], options["delete"]
         acts = options["pause"] or options["resume"] or options["limit"]
-        acts = acts or purge or delete
+        acts = acts or purge or delete or options["audit"]
         if acts and not topic:
             raise CommandError("say which topic", returncode=2)
         with output.bus_errors():
@@ -60,6 +63,8 @@ class Command(BaseCommand):
                 self._confirm(topic, purge, options)
                 self._empty(topic, purge, options["force"])
                 return
+            if options["audit"]:
+                self._audit(topic)
             if options["resume"]:
                 topics.resume(topic)
             if options["limit"]:
@@ -93,6 +98,16 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{topic} is {done}: {said.replace('asked', 'asked to stop')}"
         )
+
+    def _audit(self, topic: str) -> None:
+        """What the audit mended, and what it leaves to whoever reads this."""
+        found = auditor.audit(topic)
+        for what in found.mended:
+            self.stdout.write(f"mended: {what}")
+        for what in found.seen:
+            self.stdout.write(f"not mended: {what}")
+        if not found.mended and not found.seen:
+            self.stdout.write("every task is where its record says")
 
     def _print(self, rows: list[dict[str, Any]], as_json: bool) -> None:
         if as_json:
