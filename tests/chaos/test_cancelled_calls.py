@@ -122,7 +122,9 @@ async def _attack(caller: Caller) -> None:
     while caller.told["cancelled"] < CANCELS:
         await asyncio.gather(*(caller.cancelled() for _ in range(AT_ONCE)))
         await asyncio.gather(*(caller.any_call() for _ in range(2 * AT_ONCE)))
-    assert asyncio.all_tasks() == mine
+    # What they wait with is shared: one reader of the loop, however many there were.
+    left = {task.get_name() for task in asyncio.all_tasks() - mine}
+    assert left <= {"mesh-feed"}
     clients = list(connection._async[asyncio.get_running_loop()].values())
     busy = [client.connection_pool._in_use_connections for client in clients]
     assert busy == [set()] * len(clients)
