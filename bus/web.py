@@ -93,10 +93,17 @@ def answers(url: str, *, timeout_s: float = 1.0) -> bool:
         http.client.HTTPConnection(place, timeout=timeout_s)
     ) as connection:
         try:
-            connection.request("GET", "/api/v1/mesh/health/live")
+            headers = {"Host": _own_name()} if settings.ALLOWED_HOSTS else {}
+            connection.request("GET", "/api/v1/mesh/health/live", headers=headers)
             return connection.getresponse().status > 0
         except (OSError, http.client.HTTPException):
             return False
+
+
+def _own_name() -> str:
+    """A name the site is asked for under: by its address alone it would refuse."""
+    name: str = settings.ALLOWED_HOSTS[0]
+    return name.removeprefix(".") if name != "*" else "localhost"
 
 
 def serve(listener: socket.socket) -> NoReturn:
@@ -105,12 +112,14 @@ def serve(listener: socket.socket) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     _allow_connections()
+    app = import_string(settings.ASGI_APPLICATION)
     # Anybody can cause a 4xx, as often as he likes; the log is for what we do wrong.
+    # Said after the import, which sets Django's loggers back to their defaults.
     for name in ("django.request", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.ERROR)
     proxies = list(conf.conf.TRUSTED_PROXIES)
     config = uvicorn.Config(
-        import_string(settings.ASGI_APPLICATION),
+        app,
         interface="asgi3",
         http=heads.BoundedHeads,
         ws="websockets-sansio",

@@ -386,10 +386,12 @@ def test_a_host_that_is_not_ours_is_told_in_a_line(
     mesh, session = serving
 
     answer = session.http.get("/login/", headers={"Host": "evil.example"})
+    assert session.http.get("/no-such-page").status_code == 404
 
     assert answer.status_code == 400
     mesh.terminate()
     said = rest(mesh)
+    assert "no-such-page" not in said, "whoever calls must not fill the log"
     assert "evil.example" in said
     assert "Traceback" not in said
 
