@@ -158,16 +158,16 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "cancel: a running task is torn out": (
         "cancel",
-        "if who and who ~= HANDED then",
+        "if who and who ~= HANDED and not torn then",
         "if false then",
     ),
-    "cancel: the entry stays": ("cancel", "call('XDEL', tasks_stream, r.sid)", ""),
+    "cancel: the entry stays": ("cancel", "call('XDEL', k.stream, r.sid)", ""),
     "cancel: the past is dropped": (
         "cancel",
         "past_of(r.epoch, lines))",
         "{})",
     ),
-    "cancel: the due time stays": ("cancel", "call('ZREM', delayed, id)", ""),
+    "cancel: the due time stays": ("cancel", "call('ZREM', k.delayed, id)", ""),
     "replay: the letter stays": (
         "replay",
         "if now_dead ~= dead_id then return { 'moved' } end",
@@ -196,7 +196,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "discard: nothing is counted": (
         "discard",
-        "call('HINCRBY', counters, 'discarded', 1)",
+        "call('HINCRBY', k.counters, 'discarded', 1)",
         "",
     ),
     "undo: the row of the discard stays": ("undo", "call('ZREM', done, id)", ""),
