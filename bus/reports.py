@@ -13,6 +13,7 @@ from .conf import conf
 from .deliveries import Completion, Failure, Seat
 from .handlers import Handler
 from .outbox import Outbox
+from .receipts import Receipts
 from .runs import FENCED, TIMED_OUT, Run
 
 log = logging.getLogger("bus.agent")
@@ -50,6 +51,7 @@ class Reports:
         self._agent = keys.agent_of(seat.consumer)
         self._results = Outbox(self._complete, self._completed, self._spawn)
         self._failures = Outbox(self._fail, self._failed, self._spawn)
+        self._receipts = Receipts(seat.topic, self._complete, self._spawn)
         self._work: set[asyncio.Task[None]] = set()
         self._retries: asyncio.TimerHandle | None = None  # when the next is due
 
@@ -138,6 +140,7 @@ class Reports:
     def _completed(self, run: Run, item: Completion, outcome: str) -> None:
         if outcome in (deliveries.OK, deliveries.DUPLICATE):
             self.done += 1
+            self._receipts.keep(item)
         else:
             log.warning("%s: result refused: %s", run.delivery.id, outcome)
         self._ended(run)
@@ -232,7 +235,9 @@ class Reports:
         while True:
             try:
                 return await action()
-            except errors.BusUnavailable as exc:
+            except errors.BusError as exc:
+                # Also what Redis refuses for a key that somebody tore apart: the audit
+                # puts it right within seconds, and an agent that ended would not help.
                 log.warning("%s: cannot report yet: %s", self._seat.topic, exc)
                 await asyncio.sleep(_RETRY_S)
 

@@ -117,7 +117,7 @@ FLOORS: list[set[str]] = [
         "tasks",
         "timeline",
     },
-    {"following", "outbox", "slots", "testing", "twins"},
+    {"following", "outbox", "receipts", "slots", "testing", "twins"},
     {"feed", "intake", "reports"},
     {"lane", "waits", "web"},
     {"agent", "crash", "folder"},

@@ -229,6 +229,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     audited(test_topic, redis_client)
     scripts.run("drop_consumer", test_topic, [GROUP, "nobody"])
     scripts.run("ends", test_topic, ["0-0", 10])
+    scripts.run("mark", test_topic)
     bus.stats(test_topic)
     ratelimit.take("fence", 1, 1)
     for state in ("running", "waiting", "delayed", None):

@@ -66,6 +66,11 @@ class Replica:
             told: Any = primary.info("replication")
         return bool(told["connected_slaves"] == 0)
 
+    def take_password(self, password: str) -> None:
+        """Be found under the URL of another server, but for the port."""
+        self.client.config_set("requirepass", password)
+        self.client.connection_pool.connection_kwargs["password"] = password
+
     def promote(self) -> str:
         """Make it the primary; its URL."""
         self.client.replicaof("NO", "ONE")

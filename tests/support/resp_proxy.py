@@ -74,6 +74,14 @@ class RespProxy:
         self._thread.join(10)
         assert not self._thread.is_alive(), "the proxy did not end"
 
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another server, as an address does after a fail-over.
+
+        Those that are open stay where they are, until that server ends them.
+        """
+        netloc = self._server.netloc.replace(f":{self._server.port}", f":{port}")
+        self._server = self._server._replace(netloc=netloc)
+
     @property
     def lost(self) -> int:
         """Replies that clients never got."""
