@@ -200,6 +200,18 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "",
     ),
     "undo: the row of the discard stays": ("undo", "call('ZREM', done, id)", ""),
+    "purge: running tasks are torn out": ("purge", "ARGV[4] == 'tear'", "true"),
+    "purge: what runs is not asked to stop": ("purge", "ARGV[4] == 'ask'", "false"),
+    "audit: a task in somebody's hand is handed over": (
+        "audit_live",
+        "and not holder(tasks_stream, working, r.sid)",
+        "",
+    ),
+    "audit: a task that was not given yet is handed over": (
+        "audit_live",
+        "not is_after(r.sid, last)",
+        "true",
+    ),
     "ack: the record stays": ("ack", "call('HDEL', tasks, e.id)", ""),
     "claim: a strange meta passes for ours": (
         "claim",

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, tasks
+from bus import auditor, errors, janitor, keys, purges, tasks
 from bus.conf import conf
 from bus.deliveries import Delivery
 from tests.support.desk import GROUP, Desk
@@ -306,6 +306,24 @@ class Mesh(RuleBasedStateMachine):
             with pytest.raises(errors.NotDead):
                 bus.discard(task_id, self.topic)
 
+    @rule(what=st.sampled_from(purges.WHAT))
+    def purge(self, what: str) -> None:
+        bus.purge_topic(self.topic, what)
+        for task_id, known in self.model.items():
+            if known.state in {"waiting", "delayed"} and what != "dead":
+                self._end(task_id, "cancelled")
+            elif known.state == "running" and what == "all":
+                known.cancel = True
+            elif known.state == "dead" and what != "waiting":
+                self._end(task_id, "discarded")
+
+    @rule()
+    def the_audit_finds_only_what_was_forged(self) -> None:
+        found = auditor.audit(self.topic)
+        assert (found.seen, found.drift) == ([], 0)
+        assert len(found.mended) <= len(self.forged)
+        assert all(what.startswith("entry ") for what in found.mended)
+
     @precondition(lambda self: self.model)
     @rule(which=WHICH)
     def undo(self, which: int) -> None:
@@ -434,6 +452,8 @@ WEIGHTS = {
     "click_replay_again": 1,
     "discard": 1,
     "undo": 1,
+    "purge": 1,
+    "the_audit_finds_only_what_was_forged": 1,
 }
 
 
@@ -459,6 +479,7 @@ def walk(
         "want": lambda: dice.randint(1, 5),
         "odd": lambda: dice.random() < 0.3,
         "edited": lambda: dice.choice([None, 5]),
+        "what": lambda: dice.choice(purges.WHAT),
     }
     rules = {each.function.__name__: each for each in mesh.rules}
     assert set(rules) == set(WEIGHTS)
