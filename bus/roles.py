@@ -2,7 +2,7 @@
 
 viewer    reads
 operator  reads; sends, replays, discards, undoes, pauses, cancels, drains, generates
-admin     everything: users, tokens, purge, delete, and what agents do
+admin     everything: users, tokens, limits, purge, delete, and what agents do
 agent     registry and lease protocol only
 """
 
@@ -30,6 +30,7 @@ GENERATE: Final = "generate"
 SERVE: Final = "serve"  # register, heartbeat, claim, complete
 USERS: Final = "users"
 TOKENS: Final = "tokens"
+LIMIT: Final = "limit"
 PURGE: Final = "purge"
 DELETE: Final = "delete"
 
@@ -39,7 +40,7 @@ _OPERATES: Final = frozenset(
 VERBS: Final[dict[str, frozenset[str]]] = {
     VIEWER: frozenset({READ}),
     OPERATOR: _OPERATES,
-    ADMIN: _OPERATES | {SERVE, USERS, TOKENS, PURGE, DELETE},
+    ADMIN: _OPERATES | {SERVE, USERS, TOKENS, LIMIT, PURGE, DELETE},
     AGENT: frozenset({SERVE}),
 }
 

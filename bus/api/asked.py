@@ -72,6 +72,14 @@ def count_of(query: Mapping[str, str]) -> int:
     return int(text)
 
 
+def flag_of(query: Mapping[str, str], name: str) -> bool:
+    """`true` or `false`, which it is where nothing is said."""
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise invalid([(f"?{name}", f"{text[:40]!r} is not true or false")])
+    return text == "true"
+
+
 def wait_of(query: Mapping[str, str]) -> float:
     """For how many seconds to wait, up to `WAIT_MAX_S`; 0 where nothing is said."""
     text = query.get("wait", "0")

@@ -142,3 +142,7 @@ REGISTRATION: Final = [
         },
     )
 ]
+TOPIC_CHANGE: Final = [
+    _asked("pause it", {"paused": True}),
+    _asked("limits", {"backlog_max": 5000, "max_attempts": None}),
+]

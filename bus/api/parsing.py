@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from bus import messages
+from bus import messages, purges
 from bus.conf import conf
 from bus.tasks import Wanted
 
@@ -88,6 +88,21 @@ def replay(value: Any) -> tuple[Any, str | None]:
     return given.get("task", ...), given.get("entry_id")
 
 
+def purge(value: Any) -> str:
+    """What a topic is to be emptied of: what waits where nothing is said."""
+    what: str = _members(value, {"what": _text}).get("what", purges.WHAT[0])
+    return what
+
+
+def topic_change(value: Any) -> tuple[bool | None, dict[str, float | None]]:
+    """Whether to pause a topic or resume it (None: neither), and its new limits."""
+    given = _members(value, _TOPIC)
+    paused = given.pop("paused", None)
+    if paused is None and not given:
+        raise invalid([("", "says nothing to change")])
+    return paused, given
+
+
 def registration(value: Any) -> Registration:
     """An agent from a request body."""
     given = _members(value, _AGENT, ("agent_id", "agent_type"))
@@ -135,6 +150,18 @@ def _whole(value: Any) -> Any:
     return value if isinstance(value, int) and not isinstance(value, bool) else ...
 
 
+def _flag(value: Any) -> Any:
+    return value if isinstance(value, bool) else ...
+
+
+def _whole_or_null(value: Any) -> Any:
+    return None if value is None else _whole(value)
+
+
+def _number_or_null(value: Any) -> Any:
+    return None if value is None else _number(value)
+
+
 def _list(value: Any) -> Any:
     return value if isinstance(value, list) else ...
 
@@ -164,6 +191,9 @@ _WHAT: Final[dict[_Kind, str]] = {
     _text: "is not a text",
     _number: "is not a number",
     _whole: "is not a whole number",
+    _flag: "is not true or false",
+    _whole_or_null: "is not a whole number, or null",
+    _number_or_null: "is not a number, or null",
     _list: "is not a list",
     _table: "is not an object",
     _time: NO_TIME,
@@ -178,6 +208,14 @@ _ENQUEUE: Final[dict[str, _Kind]] = {
     "timeout_s": _number,
     "durability": _text,
     "maxlen": _whole,
+}
+_TOPIC: Final[dict[str, _Kind]] = {
+    "paused": _flag,
+    "backlog_max": _whole_or_null,
+    "results_keep": _whole_or_null,
+    "dead_max": _whole_or_null,
+    "max_attempts": _whole_or_null,
+    "timeout_s": _number_or_null,
 }
 _AGENT: Final[dict[str, _Kind]] = {
     "agent_id": _text,

@@ -51,7 +51,10 @@ def closed(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
     return result
 
 
-_ASKED: Final = ("Batch", "Enqueue", "Heartbeat", "Registration", "Replay")
+_ASKED: Final = (
+    *("Batch", "Enqueue", "Heartbeat", "PatchedTopicChange", "Purge"),
+    *("Registration", "Replay"),
+)
 
 
 def with_gateway(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def _statuses(call: dict[str, Any], path: str, method: str) -> list[str]:
         found += ["401", "403", "429", "503"]
     if "{" in path:
         found.append("404")
-    if method == "post":
+    if method in ("post", "patch"):
         found += ["400", "409", "413", "415"]
     return [*found, "422"]  # of every call: parameters that it does not have
 

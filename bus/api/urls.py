@@ -15,6 +15,9 @@ from .views.topics import TopicViewSet
 
 _agents = AgentViewSet.as_view({"get": "list", "post": "create"})
 _agent = AgentViewSet.as_view({"get": "retrieve", "delete": "destroy"})
+_topic = TopicViewSet.as_view(
+    {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
+)
 _letter = DeadViewSet.as_view({"get": "retrieve", "delete": "destroy"})
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -30,7 +33,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "agents/<str:agent_id>/heartbeat", AgentViewSet.as_view({"post": "heartbeat"})
     ),
     path("topics", TopicViewSet.as_view({"get": "list"})),
-    path("topics/<str:topic>", TopicViewSet.as_view({"get": "retrieve"})),
+    path("topics/<str:topic>", _topic),
+    path("topics/<str:topic>/purge", TopicViewSet.as_view({"post": "purge"})),
     path("dead", DeadViewSet.as_view({"get": "list"})),
     path("dead/groups", DeadViewSet.as_view({"get": "groups"})),
     path("dead/<str:task_id>", _letter),

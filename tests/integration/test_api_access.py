@@ -29,6 +29,7 @@ ALL = {"viewer", "operator", "admin", "agent"}
 READERS = {"viewer", "operator", "admin"}
 SENDERS = {"operator", "admin"}
 SERVERS = {"agent", "admin"}
+ADMINS = {"admin"}
 CALLS: list[tuple[str, str, set[str]]] = [
     ("POST", "enqueue", SENDERS),
     ("POST", "enqueue/batch", SENDERS),
@@ -43,6 +44,9 @@ CALLS: list[tuple[str, str, set[str]]] = [
     ("POST", "agents/a/heartbeat", SERVERS),
     ("GET", "topics", READERS),
     ("GET", "topics/a", READERS),
+    ("PATCH", "topics/a", SENDERS),
+    ("DELETE", "topics/a", ADMINS),
+    ("POST", "topics/a/purge", ADMINS),
     ("GET", "dead", READERS),
     ("GET", "dead/groups", READERS),
     ("GET", f"dead/{ID}", READERS),

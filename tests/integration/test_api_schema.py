@@ -101,6 +101,12 @@ def test_answers_are_what_it_says(test_topic: str, redis_client: redis.Redis) ->
     conforms(client.get("agents/a"), "agents/{agent_id}")
     conforms(client.get("topics"), "topics")
     conforms(client.get(f"topics/{test_topic}"), "topics/{topic}")
+    changed = client.raw(f"topics/{test_topic}", b'{"paused": true}', method="PATCH")
+    conforms(changed, "topics/{topic}", "patch")
+    purged = admin.post(f"topics/{test_topic}/purge")
+    conforms(purged, "topics/{topic}/purge", "post")
+    gone = admin.delete(f"topics/{test_topic}")
+    conforms(gone, "topics/{topic}", "delete")
     conforms(client.get("health"), "health")
     conforms(client.get("health/ready"), "health/ready")
 

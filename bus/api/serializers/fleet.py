@@ -7,7 +7,7 @@ from typing import Final
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
-from bus import agents
+from bus import agents, purges, topics
 
 from .basics import NULL, OPTIONAL
 
@@ -78,6 +78,11 @@ class Ledger(s.Serializer):
     drift = s.IntegerField()
 
 
+def _limit(name: str, kind: type[s.Field] = s.IntegerField) -> s.Field:
+    least, most = topics.LIMITS[name]
+    return kind(**OPTIONAL, **NULL, min_value=least, max_value=most)
+
+
 class Topic(s.Serializer):
     """A topic as it stands: what it holds now, what it ever counted, its limits."""
 
@@ -137,6 +142,40 @@ class TopicList(s.Serializer):
 
     topics = Topic(many=True)
     next = s.CharField(**NULL)
+
+
+class TopicChange(s.Serializer):
+    """What to change of a topic; null returns a limit to its default."""
+
+    paused = s.BooleanField(**OPTIONAL)
+    backlog_max = _limit("backlog_max")
+    results_keep = _limit("results_keep")
+    dead_max = _limit("dead_max")
+    max_attempts = _limit("max_attempts")
+    timeout_s = _limit("timeout_s", s.FloatField)
+
+
+class Purge(s.Serializer):
+    """What to empty a topic of."""
+
+    what = s.ChoiceField(list(purges.WHAT), **OPTIONAL, default="waiting")
+
+
+class Purged(s.Serializer):
+    """How many tasks were cancelled, asked to stop, and letters discarded."""
+
+    topic = s.CharField()
+    cancelled = s.IntegerField()
+    asked = s.IntegerField()
+    discarded = s.IntegerField()
+
+
+class Deleted(s.Serializer):
+    """How many tasks ended with their topic."""
+
+    topic = s.CharField()
+    cancelled = s.IntegerField()
+    discarded = s.IntegerField()
 
 
 class Check(s.Serializer):

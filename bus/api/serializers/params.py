@@ -60,6 +60,9 @@ TASK_ID: Final = OpenApiParameter("task_id", OpenApiTypes.UUID, "path")
 AGENT_ID: Final = OpenApiParameter(
     "agent_id", _shaped("^[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}$"), "path"
 )
+FORCE: Final = _in_query(
+    "force", "Delete it while agents run its tasks: they end cancelled.", bool
+)
 TOPIC_IN_PATH: Final = OpenApiParameter("topic", _TOPIC, "path")
 REQUEST_KEY: Final = OpenApiParameter(
     "Idempotency-Key",

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from rest_framework import viewsets
+from rest_framework import exceptions, viewsets
 from rest_framework.response import Response
 
 from bus import audit, errors, roles
@@ -79,6 +79,12 @@ class MeshViewSet(viewsets.ViewSet):
         encoding = meta.get("HTTP_CONTENT_ENCODING", "")
         jsontext.check_type(meta.get("CONTENT_TYPE", ""), encoding)
         return self.request.data
+
+    def needs(self, verb: str) -> None:
+        """PermissionDenied where what a body asks for takes one verb more."""
+        if not self.who.may(verb):
+            role = f"role {self.who.role!r}"
+            raise exceptions.PermissionDenied(f"{role} may not {verb} here")
 
     def checked(self, topic: str | None) -> str | None:
         """The topic a client named, if its token reaches there."""

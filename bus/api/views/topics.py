@@ -1,4 +1,4 @@
-"""Topics: how they stand."""
+"""Topics: how they stand; pause, limits; emptied, deleted."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import rates, roles, topics
+from bus import errors, rates, roles, topics
 
-from .. import asked, lists, serializers, shapes
-from ..problems import Problem
-from .base import MeshViewSet
+from .. import asked, examples, lists, parsing, serializers, shapes
+from .base import MeshViewSet, by_id
 
 _MINUTES: Final = 15  # of which times are told; rates are those of the last 60 s
 
 
 class TopicViewSet(MeshViewSet):
-    """`GET topics`, `GET topics/{topic}`."""
+    """`GET topics`, `GET/PATCH/DELETE topics/{topic}`, `POST topics/{topic}/purge`."""
 
-    verbs = {"list": (roles.READ,), "retrieve": (roles.READ,)}
-    asks = {"list": ("count", "cursor")}
+    verbs = {
+        "list": (roles.READ,),
+        "retrieve": (roles.READ,),
+        "partial_update": (roles.PAUSE, roles.LIMIT),
+        "purge": (roles.PURGE,),
+        "destroy": (roles.DELETE,),
+    }
+    asks = {"list": ("count", "cursor"), "destroy": ("force",)}
 
     @extend_schema(
         operation_id="list_topics",
@@ -53,9 +58,83 @@ class TopicViewSet(MeshViewSet):
     )
     def retrieve(self, request: Any, topic: str) -> Response:
         """Counts, limits and the ledger of one topic, read in one moment."""
+        return self._row(self._known(topic))
+
+    @extend_schema(
+        operation_id="change_topic",
+        summary="Pause a topic, resume it, set its limits",
+        tags=["topics"],
+        parameters=[serializers.TOPIC_IN_PATH],
+        request=serializers.TopicChange,
+        responses=serializers.Topic,
+        examples=examples.TOPIC_CHANGE,
+    )
+    def partial_update(self, request: Any, topic: str) -> Response:
+        """Change what the body names; the topic as it is then.
+
+        Once `paused`, no task starts later than a second after the answer. Limits take
+        an admin; one out of its range changes nothing.
+        """
+        paused, limits = parsing.topic_change(self.body())
+        if limits:
+            self.needs(roles.LIMIT)
+        self._known(topic)
+        if limits:
+            topics.set_limits(topic, **limits)
+            self.record(roles.LIMIT, topic, topic, **limits)
+        if paused is not None:
+            (bus.pause if paused else bus.resume)(topic)
+            self.record(roles.PAUSE if paused else "resume", topic, topic)
+        return self._row(topic)
+
+    @extend_schema(
+        operation_id="purge_topic",
+        summary="Empty a topic",
+        tags=["topics"],
+        parameters=[serializers.TOPIC_IN_PATH],
+        request=serializers.Purge,
+        responses={200: serializers.Purged},
+    )
+    def purge(self, request: Any, topic: str) -> Response:
+        """End what the topic holds now: `cancelled` or `discarded`, nothing vanishes.
+
+        `waiting` cancels what waits or is delayed, `dead` discards its letters (`undo`
+        brings the newest 10,000 of an hour back), `all` does both and asks agents to
+        stop what they run. What comes meanwhile stays. After an error send it again.
+        """
+        what = parsing.purge(self.body(needed=False))
+        counts = bus.purge_topic(self._known(topic), what)
+        self.record(roles.PURGE, topic, topic, what=what, **counts)
+        return Response({"topic": topic, **counts})
+
+    @extend_schema(
+        operation_id="delete_topic",
+        summary="Delete a topic",
+        tags=["topics"],
+        parameters=[serializers.TOPIC_IN_PATH, serializers.FORCE],
+        responses={200: serializers.Deleted},
+    )
+    def destroy(self, request: Any, topic: str) -> Response:
+        """Delete the topic with all it holds; 409 while agents run tasks of it.
+
+        What waits ends `cancelled` before, letters `discarded`. Whatever is sent to its
+        name from then on begins a new topic.
+        """
+        force = asked.flag_of(request.query_params, "force")
+        counts = bus.delete_topic(self._known(topic), force=force)
+        self.record(roles.DELETE, topic, topic, force=force, **counts)
+        return Response({"topic": topic, **counts})
+
+    def _known(self, topic: str) -> str:
+        """The topic, if it is there; what others there are is not for every token."""
         self.checked(topic)
-        if topic not in bus.list_topics():
-            said = f"no topic {topic!r:.80}: nothing was ever sent to it"
-            raise Problem("topic_not_found", said)
+        try:
+            return by_id(topics.check_known, errors.TopicNotFound, topic)
+        except errors.TopicNotFound:
+            if self.who.topics:
+                raise errors.TopicNotFound(f"no topic {topic!r:.80}") from None
+            raise
+
+    def _row(self, topic: str) -> Response:
         recent = rates.of_topics([topic], _MINUTES)[topic]
         return Response(shapes.topic_row(bus.stats(topic), recent))
