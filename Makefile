@@ -4,16 +4,16 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos-quick chaos lint bench doctor wheels clean venv venv-lint
+.PHONY: help run demo test chaos-quick chaos lint bench doctor wheels clean venv venv-run venv-lint python
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo '  Options go through ARGS, as in: make run PORT=9000 ARGS="--agents 4"'
 
-run: venv ## run the mesh here: Valkey, web server, agents; Ctrl-C stops all
+run: venv-run ## run the mesh here: Valkey, web server, agents; Ctrl-C stops all
 	@$(VENV) manage.py up $(ARGS)
 
-demo: venv ## send the standard library through two agents, show what comes back
+demo: venv-run ## send the standard library through two agents, show what comes back
 	@$(VENV) -m examples.stdlib_metrics $(ARGS)
 
 test: venv ## all tests; those of pages in a browser where Chromium is
@@ -31,10 +31,10 @@ lint: venv-lint ## ruff, its formatter, mypy
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m mypy
 
-bench: venv ## how fast this machine is
+bench: venv-run ## how fast this machine is
 	@$(VENV) -m bench $(ARGS)
 
-doctor: venv ## what is wrong, with what to type
+doctor: venv-run ## what is wrong, with what to type
 	@$(VENV) manage.py doctor $(ARGS)
 
 wheels: venv ## fill wheelhouse/, from which other machines install offline
@@ -45,11 +45,17 @@ clean: ## delete .venv, caches; var/ holds your data, so it stays
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-venv:
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo "no $(PYTHON) here; on Debian or Ubuntu: apt install python3 python3-venv"; \
-	  exit 69; }
+# What a running mesh needs, without the tools of the tests.
+venv-run: python
+	@$(PYTHON) .ci/bootstrap.py bus/requirements.txt
+
+venv: python
 	@$(PYTHON) .ci/bootstrap.py requirements.txt
 
 venv-lint: venv
 	@$(PYTHON) .ci/bootstrap.py tests/requirements.txt
+
+python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "no $(PYTHON) here; on Debian or Ubuntu: apt install python3 python3-venv"; \
+	  exit 69; }

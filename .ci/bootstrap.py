@@ -30,7 +30,7 @@ def main() -> int:
     if sys.version_info < OLDEST:
         hand_over()
     requirements = ROOT / (sys.argv[1] if len(sys.argv) > 1 else "requirements.txt")
-    stamp = VENV / (".stamp-" + "-".join(requirements.relative_to(ROOT).parts))
+    stamp = stamp_of(requirements)
     wanted = fingerprint(requirements)
     if is_current(stamp, wanted):
         return 0
@@ -44,17 +44,31 @@ def main() -> int:
             stamp.unlink()  # from here on the folder is half-made
         make_venv()
         install(requirements)
-        stamp.write_text(wanted)
+        for each in [requirements, *nested(requirements)]:
+            stamp_of(each).write_text(fingerprint(each))
     return 0
+
+
+def stamp_of(requirements: Path) -> Path:
+    """The file that says which state of these requirements is installed."""
+    parts = requirements.resolve().relative_to(ROOT.resolve()).parts
+    return VENV / (".stamp-" + "-".join(parts))
+
+
+def nested(requirements: Path) -> "list[Path]":
+    """The files that these requirements include, and those that they include."""
+    found = []
+    for line in requirements.read_text().splitlines():
+        include = re.match(r"-r\s+(\S+)", line)
+        if include:
+            inner = requirements.parent / include.group(1)
+            found += [inner, *nested(inner)]
+    return found
 
 
 def fingerprint(requirements: Path) -> str:
     """Of all the text pip would read, and of the Python that would run it."""
-    text = requirements.read_bytes()
-    for line in text.decode().splitlines():
-        nested = re.match(r"-r\s+(\S+)", line)
-        if nested:
-            text += fingerprint(requirements.parent / nested.group(1)).encode()
+    text = b"".join(each.read_bytes() for each in [requirements, *nested(requirements)])
     python = "{} {}.{}".format(sys.implementation.name, *sys.version_info[:2])
     return hashlib.sha256(text + python.encode()).hexdigest()
 

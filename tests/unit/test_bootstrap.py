@@ -65,6 +65,33 @@ def test_it_installs_again_after_a_change(
     assert len(installs(tmp_path)) == 2
 
 
+def test_what_is_included_is_installed_with_the_rest(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make test`, then `make run`: nothing is left to do, and no network needed."""
+    bootstrap.main()
+
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py", "more.txt"])
+    bootstrap.main()
+
+    assert len(installs(tmp_path)) == 1
+
+
+def test_a_part_is_not_the_whole(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", ["bootstrap.py", "more.txt"])
+        bootstrap.main()
+
+    bootstrap.main()
+
+    assert [call.rpartition("/")[2] for call in installs(tmp_path)] == [
+        "more.txt",
+        "requirements.txt",
+    ]
+
+
 def test_it_needs_no_network_with_a_wheelhouse(
     bootstrap: ModuleType, tmp_path: Path
 ) -> None:
