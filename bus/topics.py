@@ -38,7 +38,7 @@ def stats(topic: str) -> dict[str, Any]:
     """Counts, limits and the ledger of one topic, read in one moment.
 
     `oldest_s` is the age of the oldest waiting task, None if none waits; `readers` are
-    the consumers of the working group with a recent sign of life. The ledger balances
+    agents by hand, unregistered too, with a recent sign of life. The ledger balances
     when `drift` is 0: accepted + adopted = live + done + dead + discarded + cancelled.
     The audit counts what it `repaired` and the wounds it saw that it left `unmended`.
     """

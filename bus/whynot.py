@@ -40,13 +40,13 @@ class _Facts:
     now_ms: int
     paused: bool
     max_attempts: int | None
-    readers: int  # consumers of the group with a recent sign of life
+    readers: int  # agents by hand with a recent sign of life
     per_s: float  # attempts that ended lately
     holder: str
     idle_s: float
     ahead: int
     more: bool  # whether more are ahead than were counted
-    serving: list[dict[str, Any]]  # registered agents of the topic that are not gone
+    serving: list[dict[str, Any]]  # registered agents that take tasks of the topic
 
 
 def _look(task: Task) -> _Facts:
@@ -56,12 +56,12 @@ def _look(task: Task) -> _Facts:
     serving = [
         row
         for row in agents.overview()
-        if row["state"] != "gone" and task.topic in row["topics"]
+        if row["state"] not in ("gone", "draining") and task.topic in row["topics"]
     ]
     return _Facts(
         now_ms=int(now),
         paused=bool(paused),
-        max_attempts=task.max_attempts or (int(float(most)) if most else None),
+        max_attempts=_most(task, most),
         readers=int(readers),
         per_s=1000 * int(ends) / int(span),
         holder=keys.agent_of(who),
@@ -72,10 +72,35 @@ def _look(task: Task) -> _Facts:
     )
 
 
-def _running(task: Task, facts: _Facts) -> str:
+def _most(task: Task, of_topic: str) -> int | None:
+    """How many attempts the task may have; what its handler says is known from those
+    that failed."""
+    if task.max_attempts or of_topic:
+        return task.max_attempts or int(float(of_topic))
+    last = _before(task)
+    told = last.get("max_attempts") if last else None
+    return told if isinstance(told, int) else None
+
+
+def _before(task: Task) -> dict[str, Any] | None:
+    """The last attempt of this epoch that failed."""
+    mine = [each for each in task.attempts if each.get("epoch") == task.epoch]
+    return mine[-1] if mine else None
+
+
+def _nth(number: int, facts: _Facts) -> str:
     of = f" of {facts.max_attempts}" if facts.max_attempts else ""
+    return f"attempt {number}{of}"
+
+
+def _after(task: Task) -> str:
+    last = _before(task)
+    return f", after {error_text(last)}" if last else ""
+
+
+def _running(task: Task, facts: _Facts) -> str:
     who = task.agent or facts.holder or "an agent"
-    said = f"agent {who} runs it, attempt {task.attempt}{of}"
+    said = f"agent {who} runs it, {_nth(task.attempt, facts)}{_after(task)}"
     if task.cancel_requested:
         said += ", and is told to stop it"
     if facts.holder != who:
@@ -90,10 +115,10 @@ def _delayed(task: Task, facts: _Facts) -> str:
     left_s = ((messages.iso_ms(task.due_at) or 0) - facts.now_ms) / 1000
     when = f"in {span(left_s)}, at {task.due_at}" if left_s > 0 else "now"
     if task.attempt:
-        of = f" of {facts.max_attempts}" if facts.max_attempts else ""
-        said = f"attempt {task.attempt + 1}{of} is due {when}"
-        if task.attempts:
-            said += f"; the last one ended with {error_text(task.attempts[-1])}"
+        said = f"{_nth(task.attempt + 1, facts)} is due {when}"
+        last = _before(task)
+        if last:
+            said += f"; the last one ended with {error_text(last)}"
     else:
         said = f"it was sent to start later: it is due {when}"
     return _sentence(said + _hindered(task, facts, "; then "))
@@ -102,6 +127,8 @@ def _delayed(task: Task, facts: _Facts) -> str:
 def _waiting(task: Task, facts: _Facts) -> str:
     hindered = _hindered(task, facts, "")
     ahead = _ahead(facts)
+    if task.attempt:
+        ahead += f" ({_nth(task.attempt + 1, facts)}{_after(task)})"
     if hindered:
         return _sentence(f"{hindered}; {ahead}")
     lost = sum(
@@ -117,9 +144,12 @@ def _waiting(task: Task, facts: _Facts) -> str:
     if facts.ahead and facts.per_s:
         wait_s = facts.ahead / facts.per_s
         least = "more than " if facts.more else "about "
-        return _sentence(f"{ahead}, {least}{span(wait_s)} at the present pace")
+        takes = f"{least}{span(wait_s)}"
+        return _sentence(f"{ahead}; at {_pace(facts.per_s)} that takes {takes}")
     if slots and busy >= slots:
-        said = f"all {slots} slots of {_agents(len(facts.serving))} are busy"
+        all_ = "the one slot of" if slots == 1 else f"all {slots:,} slots of"
+        verb = "is" if slots == 1 else "are"
+        said = f"{all_} {_agents(len(facts.serving))} {verb} busy"
         return _sentence(f"{said}; {ahead}")
     if facts.ahead:
         return _sentence(f"{ahead}, and nothing ended lately that would tell a pace")
@@ -157,23 +187,39 @@ def _ahead(facts: _Facts) -> str:
     )
 
 
+def _pace(per_s: float) -> str:
+    if per_s >= 10:
+        return f"{per_s:,.0f} per second"
+    if per_s >= 1:
+        return f"{per_s:.1f} per second"
+    return f"{per_s * 60:.{0 if per_s * 60 >= 10 else 1}f} per minute"
+
+
 def _agents(count: int) -> str:
-    return "an agent" if count == 1 else f"{count} agents"
+    return "an agent" if count == 1 else f"{count:,} agents"
 
 
 def _ended(task: Task) -> str:
     when = f" at {task.ended_at}" if task.ended_at else ""
     if task.state == messages.DONE:
         who = f" by agent {task.agent}" if task.agent else ""
-        return _sentence(f"it was done{who}{when}")
+        return _sentence(f"it was done{who}{when}{_lives(task)}")
     if task.state == messages.CANCELLED:
         return _sentence(f"it was cancelled{when}")
     why = error_text({"error": task.error})
     if task.state == messages.DISCARDED:
         return _sentence(f"it died{when} of {why}, and its letter was discarded")
-    count = len(task.attempts)
-    after = "1 attempt" if count == 1 else f"{count} attempts"
-    return _sentence(f"it is dead since{when[3:]} after {after}: {why}; replay runs it")
+    after = _lives(task) or " after 1 attempt"
+    return _sentence(f"it is dead since{when[3:]}{after}: {why}; replay runs it again")
+
+
+def _lives(task: Task) -> str:
+    """What an ended task took beyond one attempt."""
+    count = len(task.attempts) + (task.state == messages.DONE)
+    said = [f"{count:,} attempts"] if count > 1 else []
+    if task.epoch:
+        said += ["1 replay" if task.epoch == 1 else f"{task.epoch:,} replays"]
+    return f" after {' and '.join(said)}" if said else ""
 
 
 def error_text(attempt: dict[str, Any]) -> str:

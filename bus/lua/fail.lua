@@ -32,7 +32,8 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
   call('XACK', tasks_stream, working, sid)
   call('XDEL', tasks_stream, sid)
   r.attempt = r.attempt + 1
-  remember(attempts, id, line)
+  -- Whose bound counts is known only here.
+  remember(attempts, id, line:sub(1, -2) .. ',"max_attempts":' .. int(most) .. '}')
   if match(r.flags, 'c') then
     -- A cancel was asked for while it ran; whatever is not a completion ends it so.
     cancelled(k, topic, id, r, e, limits[2] or keep, now)

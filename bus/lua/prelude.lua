@@ -85,6 +85,12 @@ local function last_delivered(stream, group)
   return '0-0'
 end
 
+-- Whether a row of XINFO CONSUMERS is an agent by hand with a sign of life within so many
+-- ms. Those of the runtime are known by their registration, which ends with them.
+local function reads_by_hand(facts, alive_ms)
+  return facts.name ~= HANDED and facts.idle < alive_ms and not find(facts.name, '#', 1, true)
+end
+
 -- The result row behind a score of the done index, and all fields of its entry; nil when
 -- it is trimmed or there is none. A saturated sequence (see done_score) means a look
 -- through its millisecond.

@@ -18,7 +18,7 @@ if group then
   for _, flat in ipairs(consumers.err and {} or consumers) do
     local facts = {}
     for i = 1, #flat, 2 do facts[flat[i]] = flat[i + 1] end
-    if facts.name ~= HANDED and facts.idle < alive_ms then readers = readers + 1 end
+    if reads_by_hand(facts, alive_ms) then readers = readers + 1 end
   end
 end
 local live, late = call('HLEN', tasks), call('ZCARD', delayed)

@@ -27,7 +27,7 @@ if group then
   local rows = redis.pcall('XINFO', 'CONSUMERS', tasks_stream, group)
   for _, flat in ipairs(rows.err and {} or rows) do
     local facts = facts_of(flat)
-    if facts.name ~= HANDED and facts.idle < alive_ms then readers = readers + 1 end
+    if reads_by_hand(facts, alive_ms) then readers = readers + 1 end
   end
 end
 

@@ -78,8 +78,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "fail: the attempt is not on record": (
         "fail",
-        "remember(attempts, id, line)",
-        "",
+        "remember(attempts, id, line:sub",
+        "remember(attempts, '', line:sub",
     ),
     "fail: a final failure is tried again": ("fail", "final ~= '1' and", ""),
     "fail: a cancel is forgotten": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 import time
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import redis
 
 import bus
-from bus import agents, errors, keys, timeline, whynot
+from bus import Retry, agents, errors, janitor, keys, timeline, whynot
 from tests.support import agents as runtime
 from tests.support import work
 from tests.support.desk import GROUP, Desk
@@ -89,8 +91,8 @@ def test_the_pace_says_when(test_topic: str) -> None:
     said = bus.explain(task_id)
 
     assert re.fullmatch(
-        r"About 30 tasks are ahead of it, about [\d.]+ (s|min \d+ s) "
-        r"at the present pace\.",
+        r"About 30 tasks are ahead of it; at (1\.0 per second|[3-5]\d per minute|"
+        r"60 per minute) that takes about (3\d|[456]\d) s\.",
         said,
     )
 
@@ -137,6 +139,50 @@ def test_a_suspect_waits_to_be_alone(test_topic: str) -> None:
     assert said.startswith(
         "It lost 2 agents while they ran it, so the next one runs it"
     )
+
+
+def test_a_retry_that_waits_its_turn_says_so(test_topic: str) -> None:
+    serve(test_topic)
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk.fail(desk.one(), delay_s=0, message="no ink", max_attempts=4)
+    janitor.promote(test_topic)
+
+    assert bus.explain(task_id) == (
+        "It is next (attempt 2 of 4, after ValueError: no ink); "
+        "an agent will take it at once."
+    )
+    desk.claim()
+    assert bus.explain(task_id).startswith(
+        "Agent desk runs it, attempt 2 of 4, after ValueError: no ink; the last sign"
+    )
+
+
+def test_an_agent_that_drains_serves_nobody_any_more(test_topic: str) -> None:
+    serve(test_topic, state="draining")
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert bus.explain(task_id).startswith("No live agent serves topic")
+
+
+def test_one_slot_is_not_slots(test_topic: str) -> None:
+    serve(test_topic, slots=1, in_flight=1)
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert bus.explain(task_id) == "The one slot of an agent is busy; it is next."
+
+
+@pytest.mark.parametrize(
+    ("per_s", "text"),
+    [
+        (12_345.6, "12,346 per second"),
+        (2.46, "2.5 per second"),
+        (0.5, "30 per minute"),
+        (0.02, "1.2 per minute"),
+    ],
+)
+def test_a_pace_is_said_in_the_unit_that_fits(per_s: float, text: str) -> None:
+    assert whynot._pace(per_s) == text
 
 
 # --- delayed
@@ -219,7 +265,8 @@ def test_every_end_is_told(test_topic: str) -> None:
 
     assert done.startswith("It was done by agent desk at 2")
     assert re.fullmatch(
-        r"It is dead since 2\S+ after 1 attempt: ValueError: no ink; replay runs it\.",
+        r"It is dead since 2\S+ after 1 attempt: ValueError: no ink; "
+        r"replay runs it again\.",
         dead,
     )
     assert discarded.endswith("of ValueError: no ink, and its letter was discarded.")
@@ -259,6 +306,83 @@ def test_an_explanation_costs_the_same_however_long_the_queue_is(
 )
 def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
     assert whynot.span(seconds) == text
+
+
+def test_a_done_task_says_what_it_took(test_topic: str) -> None:
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk.fail(desk.one(), final=True, message="no ink")
+    bus.replay(task_id)
+    desk.fail(desk.one(), final=True, message="no paper")
+    dead = bus.explain(task_id)
+    bus.replay(task_id)
+    desk.complete(desk.one())
+
+    done = bus.explain(task_id)
+
+    assert re.fullmatch(
+        r"It is dead since 2\S+ after 2 attempts and 1 replay: ValueError: no paper; "
+        r"replay runs it again\.",
+        dead,
+    )
+    assert re.fullmatch(
+        r"It was done by agent desk at 2\S+ after 3 attempts and 2 replays\.", done
+    )
+
+
+# --- with agents of the runtime
+
+HELD = threading.Event()
+
+
+async def held(payload: Any, task: Any) -> Any:
+    """Runs until HELD is set; asks for another time once."""
+    while not HELD.is_set():
+        await asyncio.sleep(0.005)
+    if payload == "later" and task.attempt == 1:
+        raise Retry(90, "no ink")
+
+
+def test_a_mesh_at_work_is_explained_at_every_turn(test_topic: str) -> None:
+    HELD.clear()
+    first = bus.enqueue_task(test_topic, "later")
+    nobody = bus.explain(first)
+    with runtime.running(
+        test_topic, held, agent_id="one", concurrency=1, max_attempts=3
+    ):
+        wait_until(lambda: bus.get_task(first).state == "running", 20)
+        second, third = bus.enqueue_many(test_topic, [2, 3])
+        wait_until(lambda: "busy" in bus.explain(third), 20)
+        runs, busy, ahead = (bus.explain(each) for each in (first, second, third))
+        bus.pause(test_topic)
+        paused = bus.explain(third)
+        bus.resume(test_topic)
+        HELD.set()
+        wait_until(lambda: bus.get_task(third).state == "done", 20)
+        wait_until(lambda: bus.get_task(first).state == "delayed", 20)
+        retry, done = bus.explain(first), bus.explain(third)
+    alone = bus.explain(first)
+
+    assert nobody.startswith(f"No live agent serves topic '{test_topic}': start one")
+    assert re.fullmatch(
+        r"Agent one runs it, attempt 1; the last sign of life for it came "
+        r"[0-2]\.\d s ago\.",
+        runs,
+    )
+    assert busy == "The one slot of an agent is busy; it is next."
+    assert ahead == "The one slot of an agent is busy; 1 task is ahead of it."
+    assert paused == (
+        f"Topic '{test_topic}' is paused: nothing starts until it resumes; "
+        "1 task is ahead of it."
+    )
+    due = bus.get_task(first).due_at
+    assert re.fullmatch(
+        rf"Attempt 2 of 3 is due in (8\d|90) s, at {due}; "
+        r"the last one ended with Retry: no ink\.",
+        retry,
+    )
+    assert re.fullmatch(r"It was done by agent one at 2\S+Z\.", done)
+    assert "; then no live agent serves topic" in alone
 
 
 # --- timeline
@@ -342,7 +466,7 @@ def test_a_replay_is_told_without_the_event_log_too(
     rows = timeline.timeline(bus.get_task(task_id))
 
     assert [row["what"] for row in rows][3] == "replayed"
-    assert rows[2]["at"] <= rows[3]["at"] <= rows[4]["at"]
+    assert rows[0]["at"] <= rows[3]["at"] <= rows[-1]["at"]
     assert [row["what"] for row in rows][-1] == "dead"
 
 
