@@ -18,6 +18,7 @@ from .quiet import Quiet
 log = logging.getLogger("bus.agent")
 
 _BLOCK_S: Final = 2.0
+_ALONE_S: Final = 1.0  # for suspects in a row, before other tasks get their turn
 
 
 class Host(Protocol):
@@ -145,7 +146,7 @@ class Intake:
             self.paused = claimed.paused
             await self._keep(claimed.deliveries)
         if claimed.suspects and self._quiet.reserve():
-            self._host.spawn(self._run_suspect())
+            self._host.spawn(self._run_suspects())
         return len(claimed.deliveries)
 
     async def _keep(self, items: list[Delivery]) -> None:
@@ -156,23 +157,33 @@ class Intake:
         for item in items:
             self._host.take(item)
 
-    async def _run_suspect(self) -> None:
-        """Run one suspect with nothing beside it in this process."""
+    async def _run_suspects(self) -> None:
+        """Run suspects one by one with nothing beside them in this process."""
         try:
             await self._quiet.silence()
-            async with self._claiming:
-                if self._host.closing or self.paused:
-                    return
-                claimed = await deliveries.claim(self._seat, 1, True)
-                for item in claimed.deliveries:
-                    self._host.take(item)
-            while self._host.held and not self._host.closing:
-                await asyncio.sleep(0.002)
+            # Two agents killed one after the other leave all they held as suspects: to
+            # make this process empty for each of them would take minutes.
+            until = time.monotonic() + _ALONE_S
+            while await self._run_suspect() and time.monotonic() < until:
+                pass
+            self._more = True  # the next ones need not wait for a beat to tell of them
         except (errors.BusError, redis.RedisError, OSError) as exc:
             log.warning("%s: a suspect has to wait: %s", self._seat.topic, exc)
             self._recover_due = True
         finally:
             self._quiet.end()
+
+    async def _run_suspect(self) -> bool:
+        """Run the next suspect to its end; False if there is none for us."""
+        async with self._claiming:
+            if self._host.closing or self.paused:
+                return False
+            claimed = await deliveries.claim(self._seat, 1, True)
+            for item in claimed.deliveries:
+                self._host.take(item)
+        while self._host.held and not self._host.closing:
+            await asyncio.sleep(0.002)
+        return bool(claimed.deliveries)
 
     async def _recover(self) -> None:
         """Take up tasks that are ours on the server but were lost on the way here."""

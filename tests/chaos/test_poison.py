@@ -89,6 +89,30 @@ def test_a_suspect_waits_until_what_runs_already_has_ended(test_topic: str) -> N
     assert _during(log, "long") == []
 
 
+def test_what_two_killed_agents_had_in_hand_does_not_take_minutes(
+    test_topic: str,
+) -> None:
+    """All of it is suspect, and still runs one by one, but in a row."""
+    count, at_once = 40, Counter[str]()
+
+    async def handler(payload: Any, task: Any) -> None:
+        at_once["now"] += 1
+        at_once["most"] = max(at_once["most"], at_once["now"])
+        await asyncio.sleep(0.001)
+        at_once["now"] -= 1
+
+    bus.enqueue_many(test_topic, range(count))
+    bus.create_consumer_group(test_topic, "default")
+    for name in ("first", "second"):
+        assert len(bus.read_group(test_topic, "default", name, count)) == count
+        assert janitor.take(test_topic, "default", name, 0) == count
+    with agents.running(test_topic, handler):
+        # One per beat would be half a minute.
+        wait_until(lambda: bus.stats(test_topic)["done"] == count, 10, "all are done")
+
+    assert at_once["most"] == 1
+
+
 # Fifty deaths; `make nightly` asks for 500 killers among 5,000 others.
 @pytest.mark.timeout(600)
 @pytest.mark.chaos

@@ -208,7 +208,7 @@ def _held(topic: str, consumer: str, lost: int) -> str:
     ("coroutine", "lost_before"),
     [
         pytest.param("Intake._claim_handed_over", 0, id="after a beat"),
-        pytest.param("Intake._run_suspect", 1, id="alone"),
+        pytest.param("Intake._run_suspects", 1, id="alone"),
     ],
 )
 def test_tasks_whose_claim_was_not_answered_are_taken_up_at_once(
