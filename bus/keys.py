@@ -5,7 +5,7 @@ stays in one cluster slot. All names are built here and declared to the server b
 script that touches them; none is built in Lua.
 
 tasks_stream  stream  `id, json, meta` per waiting or running task; never trimmed
-results       stream  `id, json` per ended task, newest N
+results       stream  `id, json` per ended task, newest N; `epoch, attempts` of its past
 dead          stream  `id, json, error, fp, fence, attempts, meta` per dead letter
 tasks         hash    id -> record `sid|attempt|epoch|n|lost|flags|options`, live tasks
 delayed       zset    id -> due time (ms, server clock)
@@ -17,7 +17,7 @@ bin           stream  discarded letters, for undo
 seen0, seen1  hash    idempotent ids -> payload digest, two generations
 minutes       hash    ring of 180 packed counters and histograms
 hours         hash    ring of 720 of the same
-attempts      hash    id -> failed attempts of a live task, a JSON object per line
+attempts      hash    id -> failed attempts and replays of a live task, a JSON line each
 errors        hash    fingerprint -> facts of its group
 counters      hash    lifetime counters, the ledger's left and right side
 settings      hash    working group, pause, limits
