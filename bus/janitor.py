@@ -37,6 +37,8 @@ log = logging.getLogger("bus.janitor")
 _TICK_S: Final = 1.0
 _TRIM_EVERY: Final = 5  # ticks
 _FAREWELL_S: Final = 1.0  # for the connections of a process that ended to go
+_ENDED_MS: Final = 60_000  # of silence before a consumer without connection goes
+_SILENT_MS: Final = 3_600_000  # before any other goes that holds nothing
 _SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
 
 
@@ -128,11 +130,7 @@ def trim(topic: str) -> None:
 def forget_agents() -> None:
     """Drop records of agents that are gone for long."""
     args: list[Any] = [conf.GONE_AGENTS_KEEP_S, conf.GONE_AGENTS_KEEP]
-    dropped = scripts.run("forget_agents", "", args, retry_s=0)
-    if dropped:
-        ids = sorted({keys.agent_of(consumer) for consumer in dropped})
-        with refusals.guard():
-            connection.reader().hdel(keys.GONE, *ids)
+    scripts.run("forget_agents", "", args, retry_s=0)
 
 
 class Judge:
@@ -206,12 +204,22 @@ class Judge:
         return keys.client_name(name) in self._names
 
     def _drop_gone(self, topic: str, group: str, rows: list[dict[str, Any]]) -> None:
-        """Remove consumers of our runtime that ended and hold nothing."""
+        """Remove consumers that hold nothing, and have ended or are silent for long.
+
+        One that comes back is made again by its next read.
+        """
         for row in rows:
-            ours = "#" in row["name"] and row["name"] != self._me
-            old = ours and not row["pending"] and row["idle"] > 60_000
-            if old and self.connected(row["name"]) is False:
-                scripts.run("drop_consumer", topic, [group, row["name"]], retry_s=0)
+            name, idle_ms = row["name"], row["idle"]
+            if (
+                row["pending"]
+                or idle_ms < _ENDED_MS
+                or name in (keys.HANDED_OVER, self._me)
+            ):
+                continue
+            ended = "#" in name and self.connected(name) is False
+            if ended or idle_ms >= _SILENT_MS:
+                least = _ENDED_MS if ended else _SILENT_MS
+                scripts.run("drop_consumer", topic, [group, name, least], retry_s=0)
 
 
 def take(topic: str, group: str, owner: str, idle_ms: int) -> int:

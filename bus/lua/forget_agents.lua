@@ -1,15 +1,27 @@
--- Drop the oldest records of agents that are gone.
+-- Drop what is kept of agents that are gone for long, the oldest first.
 -- KEYS: agents gone
--- ARGV: seconds kept, most kept, then agent ids whose last record is to go
--- Returns expired consumers that were dropped from the index.
-local now = now_ms()
-local old = call('ZRANGEBYSCORE', agents, '-inf', int(now - ARGV[1] * 1000), 'LIMIT', 0, 500)
-local over = call('ZCARD', agents) - #old - tonumber(ARGV[2])
+-- ARGV: seconds kept, most kept
+-- Returns how many consumers and last records were dropped, up to 500 each.
+-- An agent that was started again has an older consumer in the index; its record says
+-- when it was heard of itself, so it stays.
+local now, keep_ms, most = now_ms(), ARGV[1] * 1000, tonumber(ARGV[2])
+call('HDEL', gone, '')
+local old = call('ZRANGEBYSCORE', agents, '-inf', int(now - keep_ms), 'LIMIT', 0, 500)
+local over = math.min(call('ZCARD', agents) - #old - most, 500 - #old)
 if over > 0 then
-  local more = call('ZRANGEBYSCORE', agents, '-inf', int(now), 'LIMIT', #old,
-    math.min(over, 500))
+  local more = call('ZRANGEBYSCORE', agents, '-inf', int(now), 'LIMIT', #old, over)
   for i = 1, #more do old[#old + 1] = more[i] end
 end
+local dropped = 0
+local function forget(id, before)
+  local beat, ttl = match(call('HGET', gone, id) or '', '^(%d+)|(%d+)|')
+  if not beat or beat + ttl <= before then dropped = dropped + call('HDEL', gone, id) end
+end
+for i = 1, #old do forget(match(old[i], '^[^#]*'), now) end
 if #old > 0 then call('ZREM', agents, unpack(old)) end
-for i = 3, #ARGV do call('HDEL', gone, ARGV[i]) end
-return old
+-- Records without a consumer: somebody emptied the index.
+if call('HLEN', gone) > call('ZCARD', agents) then
+  local some = call('HRANDFIELD', gone, 100)
+  for i = 1, #some do forget(some[i], now - keep_ms) end
+end
+return { #old, dropped }

@@ -11,7 +11,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import agents, errors, intake, janitor, keys
+from bus import agents, auditor, errors, intake, janitor, keys
 from bus.agent import Agent
 from bus.handlers import Handler
 from tests.support import agents as runtime
@@ -168,17 +168,64 @@ def test_the_last_record_goes_with_the_day(
 ) -> None:
     bus.register_agent("old", "shell")
     bus.register_agent("new", "shell")
-    redis_client.zadd(keys.AGENTS, {"old": time.time() * 1000 - 25 * 3_600_000})
+    last_seen(redis_client, "old", hours_ago=25)
 
     janitor.forget_agents()
 
     assert states() == {"new": "live"}
 
 
+def test_an_agent_that_was_started_again_outlives_its_former_self(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.register_agent("again", "shell")
+    redis_client.zadd(keys.AGENTS, {"again#before": 1})
+
+    janitor.forget_agents()
+
+    assert states() == {"again": "live"}
+    assert redis_client.zrange(keys.AGENTS, 0, -1) == ["again"]
+
+
+def test_only_the_newest_of_those_that_are_gone_are_kept(
+    test_topic: str, redis_client: redis.Redis, settings: Settings
+) -> None:
+    settings.MESH_GONE_AGENTS_KEEP = 3
+    for n in range(8):
+        bus.register_agent(f"agent-{n}", "shell")
+        last_seen(redis_client, f"agent-{n}", hours_ago=10 - n)
+    bus.register_agent("live", "shell")
+
+    janitor.forget_agents()
+
+    assert set(states()) == {"agent-6", "agent-7", "live"}
+
+
+def test_records_without_an_index_go_as_well(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.register_agent("old", "shell")
+    last_seen(redis_client, "old", hours_ago=25)
+    redis_client.delete(keys.AGENTS)
+
+    janitor.forget_agents()
+
+    assert states() == {}
+
+
+def last_seen(client: redis.Redis, agent_id: str, hours_ago: int) -> None:
+    """As if the agent had been heard of so long ago for the last time."""
+    at = agents.server_ms() - hours_ago * 3_600_000
+    _, _, rest = str(client.hget(keys.GONE, agent_id)).partition("|")
+    client.hset(keys.GONE, agent_id, f"{at}|{rest}")
+    client.zadd(keys.AGENTS, {agent_id: at + 60_000})
+
+
 def test_an_agent_whose_reads_fail_while_it_beats_is_deaf(
     test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agents, "_DEAF_S", 0.3)
+    monkeypatch.setattr(auditor, "tick", lambda names: None)  # it would mend the key
     with runtime.running(test_topic, work.echo, agent_id="echo-1"):
         wait_until(lambda: states().get("echo-1") == "idle")
         redis_client.rename(bus.task_stream(test_topic), "moved-away")

@@ -227,7 +227,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     settings.MESH_GONE_AGENTS_KEEP_S = -1
     janitor.forget_agents()
     audited(test_topic, redis_client)
-    scripts.run("drop_consumer", test_topic, [GROUP, "nobody"])
+    scripts.run("drop_consumer", test_topic, [GROUP, "me", 3_600_000])
     scripts.run("ends", test_topic, ["0-0", 10])
     scripts.run("mark", test_topic)
     bus.stats(test_topic)
