@@ -54,6 +54,7 @@ class Beats(threading.Thread):
         self._client: redis.Redis | None = None
         self._closed = threading.Event()
         self._steady_since: float | None = None
+        self._said = ""  # why the last beat failed
 
     @property
     def steady_s(self) -> float:
@@ -68,9 +69,13 @@ class Beats(threading.Thread):
                 self._beat()
                 if self._steady_since is None:
                     self._steady_since = time.monotonic()
+                    self._said = ""
                 pause = conf.BEAT_S - (time.monotonic() - began)
             except (errors.BusError, redis.RedisError, OSError) as exc:
-                log.debug("no beat: %s", exc)
+                said, self._said = self._said, str(exc)
+                # Once is enough: until it beats an agent takes no task.
+                level = logging.DEBUG if said == self._said else logging.WARNING
+                log.log(level, "no beat: %s", exc)
                 self._steady_since = None
                 self._drop_client()
                 pause = min(0.3, conf.BEAT_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from . import (
@@ -19,6 +20,7 @@ from . import (
     replies,
     scripts,
 )
+from .conf import conf
 
 
 def create_consumer_group(topic: str, group: str, observe: bool = False) -> bool:
@@ -68,6 +70,18 @@ def read_group(
     or `move_to_dead`; one that is held for a lease (15 s) without a sign of life is
     handed to the next reader. What is no JSON becomes a dead letter, `malformed`.
     """
+    return read_while(lambda: True, topic, group, consumer, count, block_ms)
+
+
+def read_while(
+    wanted: Callable[[], bool],
+    topic: str,
+    group: str,
+    consumer: str,
+    count: int = 1,
+    block_ms: int = 1000,
+) -> list[tuple[str, dict[str, Any]]]:
+    """`read_group`, whose wait ends within a second once it is not `wanted`."""
     keys.check_topic(topic)
     keys.check_group(group)
     keys.check_group(consumer)
@@ -93,11 +107,23 @@ def read_group(
             _ensure_group(topic, group, not working)
             found = []
         left = until - time.monotonic()
-        if found or left <= 0:
+        if found or left <= 0 or not wanted():
             return found
         # Short blocks keep the socket timeout out of it, and a reader that sleeps
         # inside the server would not see rows handed over.
         block_s = min(left, 1.0)
+
+
+def give_back(
+    topic: str, group: str, consumer: str, rows: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """Let the next reader have what `read_group` gave, at its old place."""
+    args: list[Any] = [group, consumer, topic, conf.RESULTS_KEEP]
+    for sid, fields in rows:
+        if "fence" in fields:  # of the working group: an observer has nothing to give
+            args += [sid, fields["fence"].rpartition(".")[2], fields["id"]]
+    if len(args) > 4:
+        scripts.run("release", topic, args)
 
 
 def _read_new(

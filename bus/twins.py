@@ -1,16 +1,17 @@
 """Asyncio twins of the functions that have none of their own: each in a thread.
 
-The threads of `asyncio.to_thread` are few. A twin that waits for tasks takes one of
+The threads of `asyncio.to_thread` are few: the twin that waits for tasks takes one of
 another pool, so that those which take milliseconds never queue behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from . import (
@@ -31,20 +32,42 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-# About as many as there are connections on which threads wait; made as they are needed.
+# For calls that wait for tasks: about as many as there are connections to wait on.
 _waiting = ThreadPoolExecutor(50, "mesh-wait")
 
 
-def _twin(
-    function: Callable[P, R], pool: ThreadPoolExecutor | None = None
-) -> Callable[P, Coroutine[Any, Any, R]]:
+def _twin(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     @functools.wraps(function)
     async def twin(*args: P.args, **kwargs: P.kwargs) -> R:
-        # As `asyncio.to_thread` does, whose pool is the default one.
-        call = functools.partial(copy_context().run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(pool, call)
+        return await asyncio.to_thread(function, *args, **kwargs)
 
     return twin
+
+
+async def aread_group(
+    topic: str, group: str, consumer: str, count: int = 1, block_ms: int = 1000
+) -> list[tuple[str, dict[str, Any]]]:
+    """`read_group` for asyncio; what comes after it was cancelled is given back."""
+    gone = threading.Event()
+    who = (topic, group, consumer)
+    reading = _waiting.submit(
+        groups.read_while, lambda: not gone.is_set(), *who, count, block_ms
+    )
+    try:
+        return await asyncio.wrap_future(reading)
+    except asyncio.CancelledError:
+        # Its thread reads on for up to a second, or has just taken what nobody got.
+        gone.set()
+        reading.add_done_callback(functools.partial(_give_back, *who))
+        raise
+
+
+def _give_back(topic: str, group: str, consumer: str, reading: Future[Any]) -> None:
+    """Called where the reading ends, which may be an event loop: no waiting here."""
+    if reading.cancelled() or reading.exception() or not reading.result():
+        return
+    with contextlib.suppress(RuntimeError):  # the process ends; leases see to it
+        _waiting.submit(groups.give_back, topic, group, consumer, reading.result())
 
 
 aack = _twin(groups.ack)
@@ -69,7 +92,6 @@ apause = _twin(topics.pause)
 apurge_topic = _twin(purges.purge_topic)
 aset_limits = _twin(topics.set_limits)
 astats = _twin(topics.stats)
-aread_group = _twin(groups.read_group, _waiting)
 aregister_agent = _twin(agents.register_agent)
 areplay = _twin(decisions.replay)
 aresume = _twin(topics.resume)

@@ -115,7 +115,15 @@ class Wire:
         protocol = self._protocol
         if protocol is None or protocol.lost:
             protocol = await self._connected()
-        return [await future for future in protocol.send(*commands)]
+        futures = protocol.send(*commands)
+        try:
+            return [await future for future in futures]
+        except BaseException:
+            for future in futures:
+                # Nobody will ask for the others; a failed one would complain of that.
+                if not future.cancel() and not future.cancelled():
+                    future.exception()
+            raise
 
     async def disconnect(self) -> None:
         """Drop the connection; the next command makes another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -231,6 +232,29 @@ async def test_readers_by_hand_that_wait_hold_up_no_other_twin(test_topic: str) 
     ids = await bus.aenqueue_many(test_topic, range(20))
     read = await asyncio.gather(*reads)
     assert sorted(fields["id"] for rows in read for _, fields in rows) == sorted(ids)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sent_after_s", [0, 0.01, 0.05])
+async def test_a_reader_that_is_cancelled_takes_no_task_along(
+    test_topic: str, sent_after_s: float
+) -> None:
+    await bus.acreate_consumer_group(test_topic, "workers")
+    read = asyncio.create_task(bus.aread_group(test_topic, "workers", "one", 1, 30_000))
+    await asyncio.sleep(0.1)
+
+    # In three orders: what it takes is given back by whoever is the last to know.
+    sending = asyncio.create_task(bus.aenqueue_task(test_topic, "precious"))
+    await asyncio.sleep(sent_after_s)
+    read.cancel()
+    task_id = await sending
+
+    rows: list[Any] = []
+    with contextlib.suppress(asyncio.CancelledError):
+        rows = await read
+    if not rows:
+        rows = await bus.aread_group(test_topic, "workers", "two", 1, 3_000)
+    assert [(fields["id"], fields["attempt"]) for _, fields in rows] == [(task_id, 1)]
 
 
 @pytest.mark.asyncio

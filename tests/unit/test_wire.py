@@ -1,0 +1,135 @@
+"""The agent's own connection: replies in order, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from bus import wire
+from bus.wire import Wire
+
+pytestmark = pytest.mark.asyncio
+
+# What a server does with one connection, from its first byte on.
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def wired(serve: Serve, timeout_s: float = 5.0) -> AsyncIterator[Wire]:
+    """A wire to a server that does this, and no complaint of the loop."""
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, c: complaints.append(c))
+
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await serve(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    one = Wire(f"redis://127.0.0.1:{port}/0", timeout_s, "")
+    yield one
+    await one.aclose()
+    server.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer `ECHO word` with the word, whatever the word is."""
+    while await reader.readline():  # *2
+        words = [(await reader.readline(), await reader.readline()) for _ in range(2)]
+        writer.write(b"+" + words[1][1])
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take a request and go."""
+    await reader.read(1)
+
+
+async def test_a_cancelled_call_shifts_no_reply_of_others() -> None:
+    async with wired(echo) as one:
+        first = asyncio.create_task(one.execute_command("ECHO", "first"))
+        await one.execute_command("ECHO", "connected")
+        lost = asyncio.create_task(one.execute_command("ECHO", "lost"))
+        asks = [
+            asyncio.create_task(one.execute_command("ECHO", f"{n}")) for n in range(9)
+        ]
+        await asyncio.sleep(0)
+        lost.cancel()
+
+        assert await asyncio.gather(*asks) == [str(n) for n in range(9)]
+        assert await first == "first"
+        assert lost.cancelled()
+
+
+async def test_a_lost_connection_fails_all_who_wait_and_is_made_again() -> None:
+    served: list[Serve] = [hang_up, echo]
+
+    async def by_turns(*pair: Any) -> None:
+        await served.pop(0)(*pair)
+
+    async with wired(by_turns) as one:
+        asks = [one.execute_command("ECHO", "x") for _ in range(3)]
+        failed = await asyncio.gather(*asks, return_exceptions=True)
+
+        assert [type(each) for each in failed] == [redis.ConnectionError] * 3
+        assert await one.execute_command("ECHO", "back") == "back"
+
+
+async def test_several_commands_that_fail_together_leave_no_complaint() -> None:
+    async with wired(hang_up) as one:
+        with pytest.raises(redis.ConnectionError):
+            await one.execute_all(*(("ECHO", "x") for _ in range(3)))
+
+
+async def test_an_error_among_several_replies_leaves_the_connection_in_step() -> None:
+    async def refuse(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readuntil(b"C\r\n")
+        writer.write(b"-ERR first\r\n-ERR second\r\n+third\r\n")
+        await reader.readuntil(b"D\r\n")
+        writer.write(b"+after\r\n")
+        await reader.read()
+
+    async with wired(refuse) as one:
+        with pytest.raises(redis.ResponseError, match="first"):
+            await one.execute_all(("A",), ("B",), ("C",))
+
+        assert await one.execute_command("D") == "after"
+
+
+async def test_what_is_no_reply_ends_the_connection() -> None:
+    async def babble(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+
+    async with wired(babble) as one:
+        with pytest.raises(redis.ConnectionError):
+            await one.execute_command("PING")
+
+
+async def test_who_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_WATCH_S", 0.02)
+
+    async def be_silent(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read()
+        await reader.read()
+
+    async with wired(be_silent, timeout_s=0.1) as one:
+        with pytest.raises(redis.ConnectionError):
+            await asyncio.wait_for(one.execute_command("PING"), 2)
