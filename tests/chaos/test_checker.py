@@ -21,3 +21,11 @@ def test_every_wound_is_named(town: Town, name: str) -> None:
     SABOTAGE[name](town)
 
     assert wounds(town.client, town.topic)
+
+
+def test_a_past_that_says_nothing_is_named(town: Town) -> None:
+    """No wound that an audit could mend: bytes that every plain task would pay."""
+    fields = {"id": town.done, "json": "{}", "epoch": "0", "attempts": ""}
+    town.client.xadd(town.key("results"), fields)  # type: ignore[arg-type]
+
+    assert any("says nothing" in one for one in wounds(town.client, town.topic))
