@@ -58,11 +58,30 @@ def of_result(fields: Mapping[str, str]) -> Past:
 
 
 def of_row(fields: Mapping[str, str]) -> dict[str, Any]:
-    """The past in a result entry as members of its row; none where there is no past."""
+    """The past in a result entry as members of its row; none where there is no past.
+
+    Rows travel by the thousand and to everybody who follows, so tracebacks and replaced
+    payloads are left to those who look at the task.
+    """
     epoch, attempts, replays = of_result(fields)
     if not (epoch or attempts):
         return {}
-    return {"epoch": epoch, "attempts": list(attempts), "replays": list(replays)}
+    return {
+        "epoch": epoch,
+        "attempts": [_short(attempt) for attempt in attempts],
+        "replays": [_without(replay, "payload") for replay in replays],
+    }
+
+
+def _short(attempt: dict[str, Any]) -> dict[str, Any]:
+    error = attempt.get("error")
+    if not isinstance(error, dict):
+        return attempt
+    return {**attempt, "error": _without(error, "traceback")}
+
+
+def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
 
 
 def replay_line(letter: str, by: str | None, original: bytes | None) -> bytes:

@@ -54,7 +54,8 @@ def page(
     With `after` the rows newer than that id, the oldest first (up to `before`, if given
     too). Rows of cancelled and discarded tasks are among them, told by their `state`;
     rows that somebody else wrote come as they are. Rows of tasks that did not end at
-    their first attempt have `epoch, attempts, replays` as well.
+    their first attempt have `epoch, attempts, replays` as well, without tracebacks and
+    replaced payloads, which `get_task` has.
     """
     key = keys.result_stream(topic)
     keys.check_count(count, 1_000)

@@ -12,7 +12,9 @@ import redis
 import bus
 from bus import errors, history, janitor, keys, results, timeline, window
 from bus.deliveries import Delivery
+from tests.support import agents
 from tests.support.desk import Desk
+from tests.support.waiting import wait_until
 
 
 def lived(desk: Desk, *, replayed: bool = True) -> Delivery:
@@ -142,17 +144,44 @@ def test_pages_and_the_feed_tell_of_the_past(
 ) -> None:
     desk = Desk(test_topic)
     item = lived(desk)
-    desk.complete(item)
+    desk.fail(item, final=True)
+    bus.replay(item.id, payload={"n": 2}, by="bob")
+    desk.complete(desk.one())
 
     [(entry_id, row)] = results.page(test_topic)
 
-    assert (row["epoch"], len(row["attempts"])) == (1, 3)
-    assert row["replays"][0]["by"] == "ann"
+    assert (row["epoch"], len(row["attempts"])) == (2, 4)
+    assert [(each["by"], each["edited"]) for each in row["replays"]] == [
+        ("ann", False),
+        ("bob", True),
+    ]
+    assert "payload" in bus.get_task(item.id).replays[1]
+    assert "payload" not in row["replays"][1]
     rows: Any = redis_client.xrange(bus.result_stream(test_topic))
     stream = bus.result_stream(test_topic)
     told = window.Item("results", stream, test_topic, entry_id, fields=rows[0][1])
     wired = json.loads(told.wire())
     assert {name: wired[name] for name in row} == row
+
+
+async def broken(payload: Any, task: Any) -> Any:
+    """Fails the first time."""
+    if task.attempt == 1:
+        raise ValueError("not yet")
+
+
+def test_tracebacks_are_for_those_who_look_at_the_task(test_topic: str) -> None:
+    with agents.running(test_topic, broken, backoff_s=0.001):
+        task_id = bus.enqueue_task(test_topic, 1)
+        wait_until(lambda: bus.get_task(task_id).state == "done", 20)
+
+    [(_, row)] = results.page(test_topic)
+
+    [attempt] = bus.get_task(task_id).attempts
+    assert "test_history.py" in attempt["error"]["traceback"]
+    assert attempt["max_attempts"] == 5
+    del attempt["error"]["traceback"]
+    assert row["attempts"] == [attempt]
 
 
 def test_a_wait_ends_with_the_whole_task(test_topic: str) -> None:
