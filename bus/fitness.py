@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import redis
 
-from . import address, announcement, conf, connection, errors, levels, refusals
+from . import address, announcement, conf, errors, levels, refusals
 
 log = logging.getLogger("bus.fitness")
 
@@ -83,7 +83,7 @@ class Check:
 
 
 def findings(info: dict[str, Any]) -> Iterator[Check]:
-    """What the server's INFO says; InvalidOption for a MESH_DURABILITY that is none."""
+    """What `levels.facts` say; InvalidOption for a MESH_DURABILITY that is none."""
     yield from _version(info)
     yield _eviction(info)
     yield _persistence(info)
@@ -109,7 +109,7 @@ def check(url: str | None = None) -> None:
     try:
         timeout_s = conf.conf.SOCKET_TIMEOUT_S
         with announcement.client(url, timeout_s=timeout_s) as client:
-            info: Any = client.info()
+            info = levels.facts(client.info(), client)
     except (redis.RedisError, OSError) as exc:
         raise refusals.mapped(exc) from exc
     _judge(info)
@@ -118,7 +118,7 @@ def check(url: str | None = None) -> None:
 async def acheck() -> None:
     """`check` for an agent's loop, where it can be cancelled."""
     try:
-        info: Any = await connection.get_redis_async().info()
+        info = await levels.afacts()
     except (redis.RedisError, OSError) as exc:
         raise refusals.mapped(exc) from exc
     _judge(info)

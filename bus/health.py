@@ -19,6 +19,7 @@ from . import (
     handlers,
     keys,
     layout,
+    levels,
     messages,
     refusals,
     topics,
@@ -36,7 +37,7 @@ def checks() -> list[Check]:
     found = [_python()]
     try:
         with _probe() as probe:
-            info: Any = probe.info()
+            info = levels.facts(probe.info(), probe)
             probe.ping()
         client = connection.reader()
     except errors.BusError as exc:
@@ -61,7 +62,7 @@ def refuses() -> list[str]:
     """
     try:
         with _probe() as probe:
-            info: Any = probe.info()
+            info = levels.facts(probe.info(), probe)
             probe.ping()  # INFO is answered while it still loads
     except (errors.BusError, redis.RedisError, OSError):
         return [_AWAY]

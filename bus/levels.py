@@ -2,11 +2,11 @@
 
 memory        the server has it in memory
 aof           it is in the append-only file, which is synced every second
-fsync         that file was synced to the disk since (WAITAOF)
+fsync         that file was synced to the disk before the server replied
 replicated:k  k replicas have it (WAIT)
 
-The first two are what a server is set to do, the others are waited for. A level that
-this server cannot give is refused, never lowered.
+The first two are what a server is set to do; the others are made sure of before a task
+is acknowledged. A level that this server cannot give is refused, never lowered.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ MEMORY: Final = "memory"
 FSYNC: Final = "fsync"
 REPLICATED: Final = "replicated"
 COPIES_MOST: Final = 9
-WAITAOF_SINCE: Final = (7, 2)  # Valkey tells the Redis version it is compatible with
 _FOR_S: Final = 5.0  # a server changes this only when an operator does
-_SECTIONS: Final = ("server", "persistence", "replication")
+_SECTIONS: Final = ("persistence", "replication")
+# WAITAOF would be the command for this, yet Valkey 8 and Redis 7.4 answer it while the
+# sync is still to come (redis#13793). With `appendfsync always` the reply to the script
+# comes after the sync; so ask whether that is what the server does.
+_POLICY: Final = ("CONFIG", "GET", "appendonly", "appendfsync")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +49,20 @@ class Level:
 
     @property
     def waits(self) -> bool:
-        """Whether an acknowledgement has to wait for it."""
+        """Whether it is to be made sure of before a task is acknowledged."""
         return self.kind in (FSYNC, REPLICATED)
 
     def command(self, timeout_s: float) -> tuple[Any, ...]:
         """What to ask on the connection that wrote, once it has written."""
         timeout_ms = max(1, int(timeout_s * 1000))  # 0 would wait for ever
         if self.kind == FSYNC:
-            return ("WAITAOF", 1, 0, timeout_ms)
+            return _POLICY
         return ("WAIT", self.copies, timeout_ms)
 
     def reached(self, reply: Any) -> bool:
         """Whether the server's answer to `command` says so."""
         if self.kind == FSYNC:
-            return bool(reply[0] >= 1)
+            return _policy(reply) == {"appendonly": "yes", "appendfsync": "always"}
         return bool(reply >= self.copies)
 
 
@@ -71,14 +74,15 @@ class Server:
     """What a server is set to do with what it has acknowledged."""
 
     aof: bool
-    syncs: bool  # its file is synced by itself, sooner or later
-    waitaof: bool
+    appendfsync: str  # empty where we may not ask
     replicas: int
 
     @property
     def level(self) -> Level:
         """What it gives without anybody waiting."""
-        return Level(AOF if self.aof else MEMORY)
+        if not self.aof:
+            return Level(MEMORY)
+        return Level(FSYNC if self.appendfsync == "always" else AOF)
 
     def lacks(self, wanted: Level) -> str:
         """Why it cannot give this level; empty if it can."""
@@ -89,10 +93,10 @@ class Server:
             return f"it has {have.get(self.replicas, f'{self.replicas} replicas')}"
         if wanted.kind in (AOF, FSYNC) and not self.aof:
             return "it keeps no append-only file (CONFIG SET appendonly yes)"
-        if wanted.kind == FSYNC and not self.waitaof:
-            return "it knows no WAITAOF: Valkey, or Redis 7.2 or newer, does"
-        if wanted.kind == FSYNC and not self.syncs:
-            return "it never syncs its file (CONFIG SET appendfsync everysec)"
+        if wanted.kind == FSYNC and not self.appendfsync:
+            return "its user may not see whether it syncs first (ACL: +config|get)"
+        if wanted.kind == FSYNC and self.appendfsync != "always":
+            return "it replies before it syncs its file (CONFIG SET appendfsync always)"
         return ""
 
 
@@ -175,10 +179,7 @@ def _server() -> Server:
     while True:
         try:
             client = connection.reader()
-            info = client.info(*_SECTIONS)
-            with contextlib.suppress(redis.ResponseError):  # a user who may not ask
-                info |= client.config_get("appendfsync")
-            return _learned(info)
+            return _learned(facts(client.info(*_SECTIONS), client))
         except (redis.RedisError, OSError) as exc:
             time.sleep(pause.after(exc))
 
@@ -187,11 +188,7 @@ async def _aserver() -> Server:
     pause = patience.Pause(False)
     while True:
         try:
-            client: Any = connection.get_redis_async()
-            info = await client.info(*_SECTIONS)
-            with contextlib.suppress(redis.ResponseError):
-                info |= await client.config_get("appendfsync")
-            return _learned(info)
+            return _learned(await afacts(*_SECTIONS))
         except (redis.RedisError, OSError) as exc:
             await asyncio.sleep(pause.after(exc))
 
@@ -208,14 +205,37 @@ def _checked(wanted: Level, server: Server) -> Level:
     raise errors.InvalidOption(said)
 
 
-def server_of(info: dict[str, Any]) -> Server:
-    """What INFO (and `appendfsync`, if it may be asked for) say of these things."""
-    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+def facts(info: dict[str, Any], client: Any) -> dict[str, Any]:
+    """INFO with what it does not tell: when the file is synced, if we may ask."""
+    with contextlib.suppress(redis.ResponseError):
+        return info | _policy(client.execute_command(*_POLICY))
+    return info
+
+
+async def afacts(*sections: str) -> dict[str, Any]:
+    """`facts` for asyncio, of the server we use."""
+    client: Any = connection.get_redis_async()
+    info: dict[str, Any] = await client.info(*sections)
+    with contextlib.suppress(redis.ResponseError):
+        info |= _policy(await client.execute_command(*_POLICY))
+    return info
+
+
+def _policy(reply: Any) -> dict[str, str]:
+    """The answer to `_POLICY`, in whatever protocol and encoding it came."""
+    flat = reply
+    if isinstance(reply, dict):
+        flat = [part for pair in reply.items() for part in pair]
+    text = [x.decode() if isinstance(x, bytes) else str(x) for x in flat]
+    return dict(zip(text[::2], text[1::2], strict=True))
+
+
+def server_of(facts: dict[str, Any]) -> Server:
+    """What `facts` say of these things."""
     return Server(
-        aof=bool(int(info.get("aof_enabled", 0))),
-        syncs=info.get("appendfsync") != "no",
-        waitaof=version >= WAITAOF_SINCE,
-        replicas=int(info.get("connected_slaves", 0)),
+        aof=bool(int(facts.get("aof_enabled", 0))),
+        appendfsync=str(facts.get("appendfsync", "")),
+        replicas=int(facts.get("connected_slaves", 0)),
     )
 
 

@@ -45,7 +45,7 @@ daemonize no
 logfile ""
 always-show-logo no
 appendonly yes
-appendfsync everysec
+appendfsync {appendfsync}
 aof-load-truncated yes
 save ""
 maxmemory {maxmemory}
@@ -289,6 +289,12 @@ class EmbeddedServer:
             port=self._port,
             password=self._password,
             maxmemory=maxmemory,
+            appendfsync=_appendfsync(),
             debug="local" if self._debug_commands else "no",
         )
         announcement.write_private(self.directory / "server.conf", text)
+
+
+def _appendfsync() -> str:
+    """When the file is synced: before every reply only where that was promised."""
+    return "always" if conf.conf.DURABILITY == "fsync" else "everysec"

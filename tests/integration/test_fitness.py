@@ -107,7 +107,9 @@ def test_a_promise_the_server_cannot_keep_is_refused(
 ) -> None:
     """Every send without a level of its own would be refused: not one is lowered."""
     settings.MESH_DURABILITY = level
+    configure("appendfsync", "always")
     fitness.check()
+    asyncio.run(fitness.acheck())
     configure("appendonly", "no")
 
     with pytest.raises(errors.UnfitServer, match=f"MESH_DURABILITY is {level}"):

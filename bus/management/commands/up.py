@@ -147,9 +147,10 @@ def _origin(embedded: server.EmbeddedServer) -> str:
     assert embedded.binary is not None  # it runs
     usual = int(conf.conf.REDIS_PORT)
     moved = "" if embedded.port == usual else f" ({usual} was taken)"
+    often = "before each reply" if conf.conf.DURABILITY == "fsync" else "every second"
     return (
         f"{embedded.binary.origin} on port {embedded.port}{moved}, append-only file "
-        "synced every second"
+        f"synced {often}"
     )
 
 
