@@ -101,9 +101,11 @@ def test_the_wrong_clock_is_wrong() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_wrong_clocks_rob_nobody_and_shift_no_time(
+def test_g11_no_decision_uses_a_clients_clock(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
+    """No decision uses a client's clock: agents and senders whose clocks are off by
+    hours, or jump, change nothing. Nobody is robbed, no time shifts."""
     at_once: list[str] = []
     later: list[str] = []
     began_ms = _server_ms(redis_client)

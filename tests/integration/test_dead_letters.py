@@ -371,25 +371,6 @@ def test_a_replay_keeps_the_options_of_the_task(test_topic: str) -> None:
     assert (task.max_attempts, task.timeout_s, task.epoch) == (7, 2.5, 2)
 
 
-def test_of_sixteen_replays_at_once_exactly_one_succeeds(test_topic: str) -> None:
-    for _ in range(5):
-        task_id = dead_task(test_topic)
-
-        def replay(_: int, task_id: str = task_id) -> bool:
-            try:
-                return bus.replay(task_id, test_topic) == task_id
-            except errors.NotDead:
-                return False
-
-        with ThreadPoolExecutor(16) as pool:
-            won = list(pool.map(replay, range(16)))
-
-        assert won.count(True) == 1
-        assert bus.get_task(task_id, test_topic).epoch == 1
-        bus.cancel(task_id, test_topic)
-    assert (bus.stats(test_topic)["replayed"], drift(test_topic)) == (5, 0)
-
-
 def test_a_replay_against_a_discard_is_one_of_the_two(test_topic: str) -> None:
     for _ in range(8):
         task_id = dead_task(test_topic)
