@@ -5,8 +5,10 @@ Statuses live in `problems.KINDS`; here stands which code an exception has.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
+from django.db import InterfaceError, OperationalError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -15,7 +17,13 @@ from bus import errors
 from . import auth
 from .problems import KINDS, MEDIA_TYPE, Problem, later
 
+log = logging.getLogger(__name__)
+
 _REDIS_BACK_S: Final = 1.0
+_DATABASE_BACK_S: Final = 5.0
+
+
+DatabaseAway: Final = (OperationalError, InterfaceError)
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
@@ -44,7 +52,20 @@ def problem_of(exc: Exception) -> Problem | None:
         return _of_bus(exc)
     if isinstance(exc, drf.APIException):
         return _of_drf(exc)
+    if isinstance(exc, DatabaseAway):
+        return database_away(exc, "unknown")
     return None
+
+
+def database_away(exc: Exception, outcome: str) -> Problem:
+    """The problem of a database that does not answer; why stands in the log.
+
+    `outcome` is `not_written` as long as nobody knew who asked. Later it is `unknown`:
+    what was asked for may be done, and only its entry in the audit trail missing.
+    """
+    log.error("the database cannot be used: %s", exc)
+    said = "The mesh's database, where its accounts are, does not answer."
+    return later("database_unavailable", said, _DATABASE_BACK_S, outcome=outcome)
 
 
 def _of_bus(exc: errors.BusError) -> Problem | None:

@@ -67,6 +67,7 @@ async def generate(request: HttpRequest) -> HttpResponseBase:
         if prompt.stream:
             # From here on the response closes the seat, also when the client goes.
             response = StreamingHttpResponse(_Relay(seat), content_type=_NDJSON)
+            response["X-Accel-Buffering"] = "no"  # nginx would collect the lines
         else:
             answer = orjson.dumps(await ollama.whole(seat))
             response = HttpResponse(answer, content_type=_JSON)

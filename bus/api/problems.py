@@ -66,6 +66,9 @@ KINDS: Final[dict[str, Kind]] = {
     "upstream_timeout": Kind(504, "The model server took too long", "yes, later"),
     "overloaded": Kind(503, "The mesh has too much to do", "yes, after Retry-After"),
     "bus_unavailable": Kind(503, "Redis does not answer", "yes, after Retry-After"),
+    "database_unavailable": Kind(
+        503, "The database does not answer", "yes, after Retry-After"
+    ),
     "outcome_unknown": Kind(503, "The answer of Redis was lost", _SAME),
     "level_not_reached": Kind(503, "Written, not yet as durable as wanted", _SAME),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import OperationalError
 from django.test import Client
 
 import bus
@@ -20,7 +21,7 @@ from bus.api.problems import KINDS, MEDIA_TYPE
 from bus.api.problems import problem as document_of
 from bus.api.views import health as health_view
 from bus.server import EmbeddedServer
-from tests.support.api import ROOT, Api, api, keyspace, problem
+from tests.support.api import ROOT, Api, api, keyspace, problem, send
 from tests.support.nemesis import FailureSimulator
 
 pytestmark = [
@@ -257,6 +258,30 @@ def test_a_full_server_refuses_whole(redis_client: redis.Redis) -> None:
     redis_client.config_set("maxmemory", 0)
     problem(response, 503, "bus_unavailable")
     assert keyspace(redis_client) == before
+
+
+def test_a_database_that_is_away_is_503_and_says_what_was_done(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = api()
+    task_id = send(client, test_topic, delay_s=60)
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("connection to 10.0.0.7 refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bus.audit.record", away)
+        late = client.post(f"tasks/{task_id}/cancel")
+    with monkeypatch.context() as patch:
+        patch.setattr("bus.accounts.of_token", away)
+        early = client.post("enqueue", {**TASK, "topic": test_topic})
+
+    assert problem(late, 503, "database_unavailable")["outcome"] == "unknown"
+    assert problem(early, 503, "database_unavailable")["outcome"] == "not_written"
+    assert early["Retry-After"] == "5" and b"10.0.0.7" not in early.content
+    assert bus.get_task(task_id, test_topic).state == "cancelled"
+    assert bus.stats(test_topic)["accepted"] == 1
+    assert "10.0.0.7" in caplog.text and "Traceback" not in caplog.text
 
 
 def test_every_error_of_the_bus_that_a_call_can_raise_has_a_status() -> None:

@@ -43,6 +43,7 @@ def _streamed(asking: GatewayClient, body: Any) -> tuple[str, list[str]]:
     """X-Cache and the lines of one streamed answer."""
     with closing(asking.open(body)) as answer:
         assert answer.status_code == 200, answer.read()
+        assert answer.headers["X-Accel-Buffering"] == "no", "proxies pass lines on"
         return answer.headers["X-Cache"], list(answer.iter_lines())
 
 

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from rest_framework import exceptions, viewsets
+from rest_framework import viewsets
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
 from bus import audit, errors, roles
 
-from .. import asked, jsontext
+from .. import asked, exceptions, jsontext
 from ..auth import principal
 from ..permissions import check_topic
 from ..problems import Problem
@@ -52,7 +53,10 @@ class MeshViewSet(viewsets.ViewSet):
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """Who it is, whether they may, how often; then whether it can be meant."""
-        super().initial(request, *args, **kwargs)
+        try:
+            super().initial(request, *args, **kwargs)
+        except exceptions.DatabaseAway as exc:
+            raise exceptions.database_away(exc, "not_written") from exc
         if self.action is not None and self.action != "metadata":
             asked.query_of(request.query_params, self.asks.get(self.action, ()))
 
@@ -84,7 +88,7 @@ class MeshViewSet(viewsets.ViewSet):
         """PermissionDenied where what a body asks for takes one verb more."""
         if not self.who.may(verb):
             role = f"role {self.who.role!r}"
-            raise exceptions.PermissionDenied(f"{role} may not {verb} here")
+            raise PermissionDenied(f"{role} may not {verb} here")
 
     def checked(self, topic: str | None) -> str | None:
         """The topic a client named, if its token reaches there."""
