@@ -55,10 +55,11 @@ def replay(
             if reply[0] == "repeat":
                 return task_id
             raise _not_dead(topic, task_id)
-        old = _body(letter)
-        new = old if payload is ... else messages.encode(payload)
+        new = _body(letter) if payload is ... else messages.encode(payload)
         edited = payload is not ... and not messages.same(payload, letter.payload)
-        line = history.replay_line(letter.entry_id, by, old if edited else None)
+        # Encoded anew: what others wrote may have line breaks, or be no JSON.
+        original = messages.encode_kept(letter.payload) if edited else None
+        line = history.replay_line(letter.entry_id, by, original)
         args = [task_id, letter.entry_id, new, letter.options, letter.epoch + 1]
         args += [mark, line]
         more = [keys.group_key(topic, letter.fingerprint)]

@@ -322,6 +322,27 @@ def test_an_original_that_is_too_large_leaves_its_size(test_topic: str) -> None:
     assert "payload" not in replay
 
 
+@pytest.mark.parametrize(
+    ("text", "payload"),
+    [('{\n  "a": 1\n}', {"a": 1}), ('{"a":', '{"a":'), ("[1,\r\n\t2]", [1, 2])],
+)
+def test_an_original_that_somebody_else_wrote_stays_one_line(
+    test_topic: str, redis_client: redis.Redis, text: str, payload: Any
+) -> None:
+    sid = redis_client.xadd(bus.task_stream(test_topic), {"json": text})
+    task_id = keys.foreign_id(test_topic, str(sid))
+    desk = Desk(test_topic)
+    desk.fail(desk.one(), final=True)
+    was = bus.get_dead(task_id).payload
+
+    bus.replay(task_id, payload="short")
+
+    task = bus.get_task(task_id)
+    [replay] = task.replays
+    assert replay["payload"] == was == payload
+    assert len(task.attempts) == 1
+
+
 def test_odd_names_do_no_harm(test_topic: str) -> None:
     desk = Desk(test_topic)
     task_id = dead(desk)
