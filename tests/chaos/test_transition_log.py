@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from bus import scripts
+from tests.chaos.test_mutants import MUTANTS
 from tests.chaos.test_state_machine import poison_comes_soon, walk
 from tests.support import chronicle, transitions
 
@@ -45,26 +46,23 @@ def test_every_transition_of_a_walk_is_an_edge_of_the_diagram(
     assert len(taken & usual) > 0.6 * len(usual)
 
 
-MUTANTS = {
-    "release: the fence stands still": ("release", "r.n = r.n + 1", ""),
-    "reclaim: no lease is lost": ("reclaim", "r.lost = r.lost + 1", ""),
-    "fail: no attempt is counted": ("fail", "r.attempt = r.attempt + 1", ""),
-    "replay: the epoch stands still": ("replay", "'|0|' .. ARGV[5] ..", "'|0|0' .."),
-    "complete: the record stays": (
-        "complete",
-        "call('HDEL', tasks, unpack(gone_ids))",
-        "",
-    ),
-    "promote: the due time stays": ("promote", "call('ZREM', delayed, id)", ""),
-    "complete: counts one too many": (
-        "complete",
-        "call('HINCRBY', counters, 'done', #mine)",
-        "call('HINCRBY', counters, 'done', #mine + 1)",
-    ),
-}
+# Those whose mistake is one of moves or counts; the others are for the data's checker.
+TOLD = (
+    "ack: the record stays",
+    "cancel: the due time stays",
+    "complete: nothing is counted",
+    "complete: the record stays",
+    "enqueue: nothing is counted",
+    "fail: attempts are not counted",
+    "move_to_dead: the record stays",
+    "promote: the entry is not named in the record",
+    "reclaim: lost leases are not counted",
+    "release: the fence does not grow",
+    "replay: the epoch stands still",
+)
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", TOLD)
 def test_the_log_gives_a_broken_script_away(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -82,7 +80,7 @@ def test_the_log_gives_a_broken_script_away(
 
     for seed in range(20):
         # The model may stumble over the mutant first; the log has it all the same.
-        with contextlib.suppress(AssertionError, pytest.fail.Exception):
+        with contextlib.suppress(Exception, pytest.fail.Exception):
             walk(redis_client, seed, judge=judge)
         if said:
             break

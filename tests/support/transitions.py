@@ -23,7 +23,7 @@ ABSENT, STREAM, DELAYED = "absent", "in the stream", "delayed"
 DEAD, ENDED = "dead", "ended"
 
 # Every move a verb may make of a task. What claims, takes over or buries adopts entries
-# that somebody else wrote, on first sight.
+# that somebody else wrote, on first sight. An audit moves nothing where all is whole.
 EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "enqueue": {(ABSENT, STREAM), (ABSENT, DELAYED)},
     "claim": {(STREAM, STREAM), (ABSENT, STREAM)},
@@ -45,6 +45,8 @@ EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "replay": {(DEAD, STREAM)},
     "discard": {(DEAD, ENDED)},
     "undo": {(ENDED, DEAD)},
+    "purge": {(STREAM, ENDED), (DELAYED, ENDED), (STREAM, STREAM)},
+    "purge_dead": {(DEAD, ENDED)},
 }
 # Which moves a lifetime counter counts; `undo` takes one off.
 COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
@@ -68,11 +70,11 @@ COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
     },
     "cancelled": {
         (verb, before, ENDED)
-        for verb in ("cancel", "fail", "release", "reclaim")
+        for verb in ("cancel", "fail", "release", "reclaim", "purge")
         for before in (STREAM, DELAYED)
     },
     "replayed": {("replay", DEAD, STREAM)},
-    "discarded": {("discard", DEAD, ENDED)},
+    "discarded": {(verb, DEAD, ENDED) for verb in ("discard", "purge_dead")},
     "lost": {
         ("reclaim", before, after)
         for before in (STREAM, ABSENT)
@@ -222,7 +224,7 @@ class _Story:
         if grown != wanted:
             self._say(step, task_id, f"made {record} of {old}")
         if record.sid and record.sid == old.sid:
-            flagged = step.verb == "cancel"
+            flagged = step.verb in ("cancel", "purge")  # its agent is asked to stop
             if record.n != old.n + (not flagged):
                 self._say(step, task_id, f"fence {old.n} became {record.n}")
 
@@ -252,7 +254,7 @@ def _aliases(step: Step) -> set[str]:
     ]
     if step.verb == "move_to_dead" and len(named) == 2:
         return named[1] - named[0]
-    if step.verb in ("replay", "discard"):
+    if step.verb in ("replay", "discard", "purge_dead"):
         # HDEL id alias: the task is the one that goes somewhere.
         gone = [set(_ids(w)) for w in step.writes if w[1] == "dead_index"]
         kept = [set(_ids(w)) for w in step.writes if w[1] in ("tasks", "done")]
