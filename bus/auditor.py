@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,15 +56,25 @@ def audit(topic: str) -> Findings:
     return found
 
 
-def tick(topics: Sequence[str]) -> None:
-    """A look at some of these topics, where one is due; warns of what it found."""
+def tick(topics: Sequence[str], say: Callable[[str, Exception], None]) -> None:
+    """A look at some of these topics, where one is due; warns of what it found.
+
+    `say` is told of a topic where it failed; the others are looked at all the same.
+    """
     start = random.randrange(len(topics)) if topics else 0
     for topic in [*topics[start:], *topics[:start]][:_TOPICS_A_TICK]:
         try:
             for verb in ("audit_live", "audit_dead"):
                 _pace(topic, verb)
         except errors.BusError as exc:
-            log.debug("audit: %s: %s", topic, exc)
+            say(topic, exc)
+
+
+def audit_registry() -> None:
+    """See that the lists all processes share are lists of their kind."""
+    flat = scripts.run("audit_registry", "", retry_s=0)
+    for key, kind in zip(flat[::2], flat[1::2], strict=True):
+        log.error("%s held a %s, which nobody here wrote: deleted", key, kind)
 
 
 def _pace(topic: str, verb: str) -> None:

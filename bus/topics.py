@@ -27,9 +27,10 @@ def list_topics() -> list[str]:
         return sorted(connection.reader().smembers(keys.TOPICS))
 
 
-def has_tasks(topic: str) -> bool:
-    """Whether a topic has live tasks or dead letters, listed or not."""
-    names = [keys.named(name, keys.check_topic(topic)) for name in ("tasks", "dead")]
+def is_there(topic: str) -> bool:
+    """Whether the server has anything of a topic, listed or not."""
+    kinds = ("tasks", "tasks_stream", "dead", "counters", "settings")
+    names = [keys.named(name, keys.check_topic(topic)) for name in kinds]
     with refusals.guard():
         return bool(connection.reader().exists(*names))
 

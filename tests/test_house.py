@@ -102,7 +102,7 @@ FLOORS: list[set[str]] = [
         "reading",
         "topics",
     },
-    {"accepting", "browse", "dead", "ollama", "tailer", "whynot"},
+    {"accepting", "browse", "dead", "judge", "ollama", "tailer", "whynot"},
     {
         "beats",
         "decisions",

@@ -12,7 +12,8 @@ for i = 1, #due do
   local r = text and read_record(text)
   local meta, json = match(call('HGET', parked, id) or '', '^([^\n]*)\n(.*)$')
   call('ZREM', delayed, id)
-  if r and json then
+  -- What does not fit together is left to the audit.
+  if r and r.sid == '' and json then
     call('HDEL', parked, id)
     r.sid = call('XADD', tasks_stream, '*', 'id', id, 'json', json, 'meta', meta)
     r.n = 0

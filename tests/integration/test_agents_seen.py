@@ -225,7 +225,7 @@ def test_an_agent_whose_reads_fail_while_it_beats_is_deaf(
     test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agents, "_DEAF_S", 0.3)
-    monkeypatch.setattr(auditor, "tick", lambda names: None)  # it would mend the key
+    monkeypatch.setattr(auditor, "tick", lambda *args: None)  # it would mend the key
     with runtime.running(test_topic, work.echo, agent_id="echo-1"):
         wait_until(lambda: states().get("echo-1") == "idle")
         redis_client.rename(bus.task_stream(test_topic), "moved-away")

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from pytest_django import Settings
 
 import bus
+from bus import agents as agents_of
 from bus import auditor, health, janitor, keys
 from tests.support import agents, work
 from tests.support.desk import GROUP, Desk
@@ -26,6 +27,11 @@ LEGAL = {"a result twice", "a result of a task that ended never"}
 @pytest.fixture
 def town(redis_client: redis.Redis, test_topic: str) -> Town:
     return build_town(redis_client, test_topic)
+
+
+def never(topic: str, exc: Exception) -> None:
+    """Nothing goes wrong."""
+    raise exc
 
 
 def key(topic: str, name: str) -> str:
@@ -281,8 +287,10 @@ def test_a_record_that_nobody_sent_is_taken_out(
 
 
 def test_janitors_do_it_without_being_asked(
-    test_topic: str, redis_client: redis.Redis
+    test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(janitor, "_TICK_S", 0.05)
+    monkeypatch.setattr(auditor, "PACE_MS", 40)
     ids = bus.enqueue_many(test_topic, range(500))
     redis_client.xtrim(key(test_topic, "tasks_stream"), maxlen=100, approximate=False)
     duty = janitor.Janitor("me#1", lambda: 100.0)
@@ -304,7 +312,7 @@ def test_many_janitors_walk_one_walk(
     bus.enqueue_many(test_topic, range(1_000))
 
     for _ in range(10):
-        auditor.tick([test_topic])
+        auditor.tick([test_topic], never)
 
     assert redis_client.hget(key(test_topic, "audit"), "live.place") == "1"
     assert redis_client.hget(key(test_topic, "audit"), "live.at") not in (None, "0")
@@ -315,12 +323,12 @@ def test_a_clock_that_was_set_back_does_not_stop_the_walk(
     test_topic: str, redis_client: redis.Redis, clock: str
 ) -> None:
     bus.enqueue_task(test_topic, 1)
-    auditor.tick([test_topic])
+    auditor.tick([test_topic], never)
     before = redis_client.hget(key(test_topic, "audit"), "live.round")
     hour_ms = 3_600_000 if clock == "back" else -3_600_000
     redis_client.hincrby(key(test_topic, "audit"), "live.next", hour_ms)
 
-    auditor.tick([test_topic])
+    auditor.tick([test_topic], never)
 
     assert redis_client.hget(key(test_topic, "audit"), "live.round") != before
 
@@ -368,3 +376,50 @@ def test_a_task_in_two_states_is_an_alarm_until_somebody_chose(town: Town) -> No
     town.client.zrem(town.key("done"), town.running)
     auditor.audit(town.topic)
     assert bus.stats(town.topic)["unmended"] == 0
+
+
+# --- what all topics share
+
+
+@pytest.mark.parametrize("name", [keys.TOPICS, keys.AGENTS, keys.GONE])
+@pytest.mark.parametrize("how", ["deleted", "of the wrong type"])
+def test_the_mesh_goes_on_when_a_shared_list_is_lost(
+    test_topic: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    how: str,
+) -> None:
+    monkeypatch.setattr(janitor, "_TICK_S", 0.1)
+    with agents.running(test_topic, work.echo, agent_id="echo-1"):
+        wait_until(lambda: redis_client.exists(key(test_topic, "audit")), 10)
+        redis_client.delete(name)
+        if how != "deleted":
+            redis_client.set(name, "not ours")
+        wait_until(lambda: stands(test_topic), 10)
+        task_id = bus.enqueue_task(test_topic, 1, delay_s=0.01)
+
+        assert bus.wait_result(task_id, test_topic, timeout_s=10).result == 1
+
+
+def stands(topic: str) -> bool:
+    """Whether the topic is listed and its agent is there."""
+    try:
+        there = [row["agent_id"] for row in agents_of.overview()]
+        return bus.list_topics() == [topic] and there == ["echo-1"]
+    except bus.BusError:
+        return False
+
+
+def test_a_duty_that_fails_is_told_once(
+    test_topic: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    duty = janitor.Janitor("me#1", lambda: 100.0)
+
+    for _ in range(3):
+        duty._say(test_topic, bus.BusError("odd"))
+        duty._say(test_topic, bus.BusUnavailable("away"))
+
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert said == [f"janitor: {test_topic}: odd"]

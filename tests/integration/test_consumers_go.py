@@ -8,7 +8,7 @@ import pytest
 import redis
 
 import bus
-from bus import janitor, keys, scripts
+from bus import janitor, judge, keys, scripts
 from tests.support.desk import GROUP, Desk
 
 
@@ -20,8 +20,8 @@ def consumers(client: redis.Redis, topic: str) -> set[str]:
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is silent for a moment counts as silent for long."""
-    monkeypatch.setattr(janitor, "_ENDED_MS", 0)
-    monkeypatch.setattr(janitor, "_SILENT_MS", 0)
+    monkeypatch.setattr(judge, "_ENDED_MS", 0)
+    monkeypatch.setattr(judge, "_SILENT_MS", 0)
 
 
 def test_a_consumer_that_is_silent_for_an_hour_goes(

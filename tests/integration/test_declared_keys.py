@@ -253,6 +253,7 @@ def audited(topic: str, client: redis.Redis) -> None:
     client.xgroup_delconsumer(town.key("tasks_stream"), GROUP, "desk#1")
     client.set(town.key("hours"), 1)
     assert auditor.audit(town.topic).mended
+    auditor.audit_registry()
     bus.purge_topic(town.topic, "all")
     bus.delete_topic(town.topic, force=True)
 

@@ -260,8 +260,9 @@ def test_an_agent_goes_on_with_the_new_topic(test_topic: str) -> None:
 
 
 def test_a_janitor_puts_a_lost_name_back_on_the_list(
-    test_topic: str, redis_client: redis.Redis
+    test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(janitor, "_TICK_S", 0.05)
     bus.enqueue_task(test_topic, 1)
     duty = janitor.Janitor("me#1", lambda: 100.0)
     duty.start()

@@ -1,0 +1,186 @@
+"""Who is dead: decided from registry and connections; its tasks are handed over."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import time
+from typing import Any, Final
+
+import redis
+
+from . import (
+    agents,
+    connection,
+    errors,
+    failures,
+    keys,
+    messages,
+    refusals,
+    scripts,
+)
+from .conf import conf
+
+log = logging.getLogger("bus.janitor")
+
+_FAREWELL_S: Final = 1.0  # for the connections of a process that ended to go
+_ENDED_MS: Final = 60_000  # of silence before a consumer without connection goes
+_SILENT_MS: Final = 3_600_000  # before any other goes that holds nothing
+_SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
+
+
+class Judge:
+    """Who is dead, decided once per tick from one look at registry and connections.
+
+    An owner is dead if its registration has expired and no connection carries its name,
+    or if its tasks were idle for one lease. Agents written by hand are registered under
+    the consumer name itself and keep their tasks while the registration lives.
+    """
+
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._looked = False
+        self._names: set[str] | None = None
+
+    def reclaim(self, topic: str) -> int:
+        """Take the tasks of dead owners of one topic; how many."""
+        with refusals.guard():
+            client = connection.reader()
+            group = client.hget(keys.named("settings", topic), "group")
+            if not group:
+                return 0
+            try:
+                rows = client.execute_command(
+                    "XINFO", "CONSUMERS", keys.task_stream(topic), group
+                )
+            except redis.ResponseError:
+                return 0  # the group is gone; its next reader makes it again
+        consumers = [_facts(row) for row in rows]
+        holding = [
+            c for c in consumers if c["name"] != keys.HANDED_OVER and c["pending"]
+        ]
+        self._drop_gone(topic, group, consumers)
+        if not holding:
+            return 0
+        expiries = agents.registered_until([c["name"] for c in holding])
+        now_ms = agents.server_ms()
+        taken = 0
+        for consumer, expiry in zip(holding, expiries, strict=True):
+            idle_ms = self._verdict(consumer["name"], expiry, now_ms)
+            if idle_ms is not None:
+                taken += take(topic, group, consumer["name"], idle_ms)
+        return taken
+
+    def _verdict(self, name: str, expiry: float | None, now_ms: int) -> int | None:
+        """How idle rows must be to be taken; None if all of them stay."""
+        lease_ms = int(conf.LEASE_S * 1000)
+        by_hand = keys.agent_of(name) == name
+        if expiry is None and by_hand:
+            return lease_ms
+        if expiry is None or expiry < now_ms:
+            if name == self._me or self.connected(name) is not False:
+                return lease_ms
+            # One of ours that was never registered died before its first beat; it gets
+            # the time that a registration would have given it.
+            settled_ms = int(conf.EXPIRY_S * 1000) if expiry is None else _SETTLED_MS
+            return min(settled_ms, lease_ms)
+        return None if by_hand else lease_ms
+
+    def connected(self, name: str) -> bool | None:
+        """Whether a connection carries the owner's name; None if we may not look."""
+        if not self._looked:
+            self._looked = True
+            try:
+                text = connection.reader().execute_command("CLIENT", "LIST")
+                self._names = _client_names(text)
+            except redis.RedisError:
+                self._names = None
+        if self._names is None:
+            return None
+        return keys.client_name(name) in self._names
+
+    def _drop_gone(self, topic: str, group: str, rows: list[dict[str, Any]]) -> None:
+        """Remove consumers that hold nothing, and have ended or are silent for long.
+
+        One that comes back is made again by its next read.
+        """
+        for row in rows:
+            name, idle_ms = row["name"], row["idle"]
+            if (
+                row["pending"]
+                or idle_ms < _ENDED_MS
+                or name in (keys.HANDED_OVER, self._me)
+            ):
+                continue
+            ended = "#" in name and self.connected(name) is False
+            if ended or idle_ms >= _SILENT_MS:
+                least = _ENDED_MS if ended else _SILENT_MS
+                scripts.run("drop_consumer", topic, [group, name, least], retry_s=0)
+
+
+def take(topic: str, group: str, owner: str, idle_ms: int) -> int:
+    """Hand over (or bury as poison) every task of an owner that is idle so long."""
+    fp = failures.fingerprint(failures.POISON)
+    args: list[Any] = [group, owner, idle_ms, conf.MAX_DELIVERIES, topic]
+    args += [conf.RESULTS_KEEP, fp, messages.dump(failures.POISON)]
+    args += [re.sub(r"[^A-Za-z0-9:._@#~-]", "?", owner)[:160]]
+    taken = 0
+    while True:
+        reply: list[int] = scripts.run(
+            "reclaim", topic, args, [keys.group_key(topic, fp)], retry_s=0
+        )
+        handed, buried, seen = reply
+        taken += handed + buried
+        if handed or buried:
+            log.warning("%s: took %d tasks of %s", topic, handed + buried, owner)
+        if seen < 100:
+            return taken
+
+
+def take_from_child(pid: int) -> int:
+    """Take the tasks of an agent process whose parent saw it end; how many.
+
+    For the parent: it knows at once what a judge finds out after seconds. An agent that
+    ended as it should has nothing left. Never raises: what fails is for the judges.
+    """
+    taken = 0
+    with contextlib.suppress(errors.BusError, redis.RedisError, OSError):
+        here = socket.gethostname()
+        for row in agents.overview():
+            if row["pid"] != pid or row["host"] != here or not row["consumer"]:
+                continue
+            # Another container may have our host name, and a process of this pid.
+            if _connected_for(row["consumer"], _FAREWELL_S):
+                continue
+            agents.deregister(row["agent_id"], row["consumer"], retry_s=0)
+            for topic in row["topics"]:
+                with refusals.guard():
+                    settings = keys.named("settings", keys.check_topic(topic))
+                    group = connection.reader().hget(settings, "group")
+                taken += take(topic, group, row["consumer"], 0) if group else 0
+    return taken
+
+
+def _connected_for(consumer: str, most_s: float) -> bool:
+    """Whether a connection carries the name for that long, or we may not look."""
+    until = time.monotonic() + most_s
+    while Judge("").connected(consumer) is not False:
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _facts(row: Any) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    return dict(zip(row[::2], row[1::2], strict=True))
+
+
+def _client_names(reply: Any) -> set[str]:
+    """Names of all connections, from either shape redis-py makes of CLIENT LIST."""
+    if isinstance(reply, list):
+        return {str(client.get("name", "")) for client in reply}
+    return set(re.findall(r"\bname=(\S*)", str(reply)))
