@@ -193,6 +193,23 @@ class Mesh(RuleBasedStateMachine):
         assert answer.paused == self.paused
         assert bool(answer.cancelled) == (mine and self.model[item.id].cancel)
 
+    @precondition(lambda self: self.hands)
+    @rule(which=WHICH)
+    def speak_for_a_delivery_that_is_over(self, which: int) -> None:
+        over = [
+            (desk, item)
+            for desk, item in self.hands
+            if (self.model[item.id].state, self.model[item.id].fence)
+            != ("running", item.fence)
+        ]
+        if over:
+            at, item = over[-1 - which % len(over)]
+            desk = self.desks[at]
+            assert desk.beat(item).fenced
+            assert desk.release(item) == 0
+            assert desk.fail(item) in {"fenced", "gone"}
+            assert desk.complete(item) != ["ok"]
+
     @rule(desk=DESK)
     def die(self, desk: int) -> None:
         self.desks[desk].lose()
@@ -268,9 +285,9 @@ class Mesh(RuleBasedStateMachine):
         self.paused = False
 
     @precondition(lambda self: self.model)
-    @rule(which=WHICH, edited=st.one_of(st.none(), NUMBER))
-    def replay(self, which: int, edited: int | None) -> None:
-        task_id, known = self._pick(which, self.model)
+    @rule(which=WHICH, edited=st.one_of(st.none(), NUMBER), fit=OWN)
+    def replay(self, which: int, edited: int | None, fit: bool) -> None:
+        task_id, known = self._pick(which, self.model, "dead" if fit else None)
         if known.state != "dead":
             with pytest.raises(errors.NotDead):
                 bus.replay(task_id, self.topic)
@@ -289,16 +306,16 @@ class Mesh(RuleBasedStateMachine):
         known.comparable = True
 
     @precondition(lambda self: self.model)
-    @rule(which=WHICH)
-    def click_replay_again(self, which: int) -> None:
-        task_id, known = self._pick(which, self.model)
+    @rule(which=WHICH, fit=OWN)
+    def click_replay_again(self, which: int, fit: bool) -> None:
+        task_id, known = self._pick(which, self.model, "dead" if fit else None)
         if known.request and self._on_record(known):
             bus.replay(task_id, self.topic, request_id=known.request)
 
     @precondition(lambda self: self.model)
-    @rule(which=WHICH)
-    def discard(self, which: int) -> None:
-        task_id, known = self._pick(which, self.model)
+    @rule(which=WHICH, fit=OWN)
+    def discard(self, which: int, fit: bool) -> None:
+        task_id, known = self._pick(which, self.model, "dead" if fit else None)
         if known.state == "dead":
             bus.discard(task_id, self.topic)
             known.state = "discarded"
@@ -325,9 +342,9 @@ class Mesh(RuleBasedStateMachine):
         assert all(what.startswith("entry ") for what in found.mended)
 
     @precondition(lambda self: self.model)
-    @rule(which=WHICH)
-    def undo(self, which: int) -> None:
-        task_id, known = self._pick(which, self.model)
+    @rule(which=WHICH, fit=OWN)
+    def undo(self, which: int, fit: bool) -> None:
+        task_id, known = self._pick(which, self.model, "discarded" if fit else None)
         if known.state == "discarded":
             bus.undo(task_id, self.topic)
             known.state = "dead"
@@ -368,8 +385,12 @@ class Mesh(RuleBasedStateMachine):
         """Whether its history is known: acks by hand leave none, the newest 50 stay."""
         return (known.comparable or known.state != "done") and known.past < 50
 
-    def _pick(self, which: int, known: dict[str, Known]) -> tuple[str, Known]:
+    def _pick(
+        self, which: int, known: dict[str, Known], state: str | None = None
+    ) -> tuple[str, Known]:
+        """A task, of this state if there is one."""
         items = list(known.items())
+        items = [each for each in items if each[1].state == state] or items
         return items[-1 - which % len(items)]
 
     def _known(self, item: Delivery) -> Known:
@@ -441,6 +462,7 @@ WEIGHTS = {
     "fail": 6,
     "release": 2,
     "beat": 1,
+    "speak_for_a_delivery_that_is_over": 3,
     "die": 3,
     "ack_by_hand": 1,
     "move_to_dead_by_hand": 1,
@@ -449,9 +471,9 @@ WEIGHTS = {
     "pause": 1,
     "resume": 3,
     "replay": 2,
-    "click_replay_again": 1,
-    "discard": 1,
-    "undo": 1,
+    "click_replay_again": 2,
+    "discard": 2,
+    "undo": 2,
     "purge": 1,
     "the_audit_finds_only_what_was_forged": 1,
 }
@@ -474,6 +496,7 @@ def walk(
         "later": lambda: dice.random() < 0.3,
         "which": lambda: min(int(dice.expovariate(0.7)), 9),
         "own": lambda: dice.random() < 0.85,
+        "fit": lambda: dice.random() < 0.8,
         "final": lambda: dice.random() < 0.25,
         "desk": lambda: dice.randrange(2),
         "want": lambda: dice.randint(1, 5),
