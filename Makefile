@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos-quick chaos lint bench doctor wheels clean venv venv-run venv-lint python
+.PHONY: help run demo test chaos-quick chaos lint bench rivals doctor wheels clean venv venv-run venv-lint python
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ lint: venv-lint ## ruff, its formatter, mypy
 
 bench: venv-run ## how fast this machine is
 	@$(VENV) -m bench $(ARGS)
+
+rivals: venv ## how fast other queues are beside it: installs them, takes an hour
+	@$(VENV) -m bench.rivals $(ARGS)
 
 doctor: venv-run ## what is wrong, with what to type
 	@$(VENV) manage.py doctor $(ARGS)

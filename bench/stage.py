@@ -50,6 +50,7 @@ class Stage:
             self.client: Any = redis.Redis.from_url(url)
         except ValueError as exc:
             raise BenchError(str(exc)) from None
+        self.url = url
         self.server = announcement.ask(url).version
         self._directory = directory
 
