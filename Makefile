@@ -4,7 +4,12 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos-quick chaos lint bench rivals doctor wheels clean venv venv-run venv-lint python
+.PHONY: help run demo test chaos-quick chaos soak nightly lint bench rivals doctor wheels clean venv venv-run venv-lint python
+
+# How long `make chaos` attacks, suite by suite.
+CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
+  MESH_STORM_TASKS=20000 MESH_STORM_S=240 MESH_STORM_EVERY_S=3 MESH_POISON=100 \
+  MESH_BOUNDS_TASKS=1000 MESH_BOUNDS_ROUNDS=3 MESH_LETTERS=1000 MESH_WOUNDS=60
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -19,12 +24,21 @@ demo: venv-run ## send the standard library through two agents, show what comes 
 test: venv ## all tests; those of pages in a browser where Chromium is
 	@$(VENV) -m pytest -n auto --dist worksteal $(ARGS)
 
-chaos-quick: venv ## attack the state machine for a minute or two
-	@$(VENV) -m pytest -n auto -m chaos $(ARGS)
+chaos-quick: venv ## attack the mesh for a few minutes (docs/chaos.md)
+	@$(VENV) -m pytest -n auto --dist worksteal -m chaos $(ARGS)
 
-chaos: venv ## the same for a quarter of an hour
-	@MESH_CHAOS_RUNS=1000 MESH_CHAOS_WALKS=1000 MESH_CHAOS_CUTS=500 \
-	  $(VENV) -m pytest -n auto -m chaos --timeout 900 $(ARGS)
+chaos: venv ## the same at full length, about a quarter of an hour
+	@env $(CHAOS_LONG) \
+	  $(VENV) -m pytest -n auto --dist worksteal -m chaos --timeout 900 $(ARGS)
+
+soak: venv ## half an hour of steady load; MESH_SOAK_MINUTES says how long
+	@$(VENV) -m pytest -n 0 -m soak $(ARGS)
+
+nightly: ## chaos, soak, bench: an hour
+	@$(MAKE) chaos
+	@MESH_POISON=500 $(VENV) -m pytest -n 0 -m chaos --timeout 1800 tests/chaos/test_poison.py
+	@$(MAKE) soak
+	@$(MAKE) bench
 
 lint: venv-lint ## ruff, its formatter, mypy
 	@$(VENV) -m ruff check .
