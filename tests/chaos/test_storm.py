@@ -14,7 +14,7 @@ import redis
 import bus
 from bus import connection
 from bus.server import EmbeddedServer
-from tests.support import chronicle
+from tests.support import chronicle, transitions
 from tests.support.storm import TOPIC, Fleet, Web
 from tests.support.storm_faults import Nemesis, careful
 from tests.support.storm_senders import Operators, Senders
@@ -34,7 +34,10 @@ HAND_OVER_S = 5.0
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(tmp_path / "redis", port=0, debug_commands=True) as server:
+    with (
+        transitions.logged(monkeypatch),
+        EmbeddedServer(tmp_path / "redis", port=0, debug_commands=True) as server,
+    ):
         monkeypatch.setenv("REDIS_URL", server.url)
         yield server
     connection.reset()
@@ -79,9 +82,11 @@ def test_nothing_is_lost_in_a_storm(server: EmbeddedServer, tmp_path: Path) -> N
 
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
         report = judge(client, senders, operators, fleet, nemesis, ledger, seed)
+        strange = transitions.faults(client, TOPIC)
     report.tell("S5 storm")
     assert report.lost == report.double == report.broken == [], report
     assert report.repaired == 0
+    assert strange == [], "transitions that are no edge of the state diagram"
     assert report.tasks > 0.99 * TASKS, "most senders were never answered"
     assert report.refused > report.tasks, "hardly anything was sent twice"
     assert report.slowest_s < HAND_OVER_S, report
