@@ -14,6 +14,7 @@ import redis
 
 from bus import scripts
 from tests.chaos.test_state_machine import poison_comes_soon, walk
+from tests.support import chronicle
 
 pytestmark = pytest.mark.chaos
 
@@ -252,6 +253,7 @@ def test_a_broken_script_is_noticed(
     caught = any(_stumbles(redis_client, seed) for seed in range(WALKS))
 
     assert caught, f"{WALKS} walks did not notice"
+    chronicle.record("S13 proofs", faults={"script broken, and noticed": 1})
 
 
 def _stumbles(client: redis.Redis, seed: int) -> bool:

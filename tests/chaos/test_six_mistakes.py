@@ -17,6 +17,7 @@ from pytest_django import Settings
 
 import bus
 from bus import errors, janitor, keys, scripts
+from tests.support import chronicle
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
 
@@ -175,3 +176,4 @@ def test_the_mistake_is_noticed(
 
     with pytest.raises((Exception, pytest.fail.Exception)):
         mistake.scenario(redis_client, test_topic)
+    chronicle.record("S13 proofs", faults={"mistake of design, and noticed": 1})
