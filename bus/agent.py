@@ -54,7 +54,7 @@ def default_id() -> str:
 
 
 class Agent:
-    """Registers, beats, reads, runs, drains on SIGTERM, deregisters."""
+    """Registers, beats, reads, runs, drains on a signal, deregisters."""
 
     def __init__(
         self,
@@ -87,12 +87,12 @@ class Agent:
         self._cpu = (time.monotonic(), _cpu_s())
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT, then drain; who insists ends it at once.
+        """Run until a signal tells to stop, then drain; who insists ends it at once.
 
         A second SIGINT insists, and any signal that comes 1 s after the first or later.
         """
         # A signal may come before the loop can take it.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _stop_signals():
             signal.signal(number, lambda *_: self.stop())
         # Not asyncio.run: that waits for coroutines that ignore their cancellation.
         loop = uvloop.new_event_loop() if uvloop else asyncio.new_event_loop()
@@ -110,7 +110,7 @@ class Agent:
         """The whole life, on the running loop."""
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _stop_signals():
                 self._loop.add_signal_handler(number, self._signalled, number)
         stopping = self._loop.create_task(self._stopping.wait())
         serving = self._loop.create_task(self._serve())
@@ -160,16 +160,23 @@ class Agent:
             size = self._concurrency or found.concurrency or _CONCURRENCY[found.kind]
             self._lanes.append(lane.Lane(found, group, self.consumer, size, shared))
         shared.lanes = self._lanes
-        beats = Beats(self.id, self.consumer, self.record, self._lanes)
+        loop = asyncio.get_running_loop()
+        broken: asyncio.Future[None] = loop.create_future()
+
+        def breaks(exc: Exception) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(_fail, broken, exc)
+
+        beats = Beats(self.id, self.consumer, self.record, self._lanes, breaks)
         janitor = Janitor(self.consumer, lambda: beats.steady_s)
         self._threads = [beats, janitor]
         for thread in self._threads:
             thread.start()
         topics = ", ".join(f"{each.topic} ({each.size} slots)" for each in self._lanes)
         log.info("agent %s serves %s", self.id, topics)
-        # A deaf agent is worse than a dead one: a bug in a lane ends the process, and
-        # whoever supervises it starts another.
-        await asyncio.gather(*(each.broken for each in self._lanes))
+        # A deaf agent, or one that does not beat, is worse than a dead one: a bug ends
+        # the process, and whoever supervises it starts another.
+        await asyncio.gather(broken, *(each.broken for each in self._lanes))
 
     def _signalled(self, number: int) -> None:
         """Drain. A repeat soon after is no wish: the kernel tells of a parent's death
@@ -231,6 +238,19 @@ class Agent:
             "unread_s": round(max(each.intake.unread_s for each in self._lanes), 1),
             "meta": {},
         }
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """What tells to stop; a closed terminal too, unless started under nohup."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
+
+
+def _fail(future: asyncio.Future[None], exc: Exception) -> None:
+    if not future.done():
+        future.set_exception(exc)
 
 
 def _cpu_s() -> float:

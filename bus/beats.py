@@ -38,7 +38,8 @@ class Held(Protocol):
 class Beats(threading.Thread):
     """Beats every `BEAT_S` until closed; reconnects within half a second.
 
-    A lane reads from its first beat on, which is after the registration.
+    A lane reads from its first beat on, which is after the registration. `broken` hears
+    of a bug that ended the beats.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class Beats(threading.Thread):
         consumer: str,
         record: Callable[[], dict[str, Any]],
         topics: Sequence[Held],
+        broken: Callable[[Exception], None],
     ) -> None:
         super().__init__(name="mesh-beats", daemon=True)
         self._id, self._consumer = agent_id, consumer
-        self._record, self._topics = record, topics
+        self._record, self._topics, self._broken = record, topics, broken
         self._client: redis.Redis | None = None
         self._closed = threading.Event()
         self._steady_since: float | None = None
@@ -79,6 +81,10 @@ class Beats(threading.Thread):
                 self._steady_since = None
                 self._drop_client()
                 pause = min(0.3, conf.BEAT_S)
+            except Exception as exc:
+                log.exception("the beats are broken")
+                self._broken(exc)
+                return
             self._closed.wait(max(pause, 0.01))
         self._drop_client()
 

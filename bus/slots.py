@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -20,12 +21,16 @@ from . import errors, processes
 from .handlers import Handler
 from .runs import CANCELLED, FENCED, TIMED_OUT, Run
 
+log = logging.getLogger("bus.agent")
+
 Finished = Callable[[Run], None]
 
 # How long handlers that never wait may keep the loop from reading and flushing.
 _TURN_S: Final = 0.002
 # How long a coroutine may go on after it was cancelled.
 _IGNORED_S: Final = 1.0
+# Until another try where the system had no process to give.
+_NO_PROCESS_S: Final = 0.5
 # Threads that hang beyond their deadline before the agent stops taking tasks.
 _STUCK_PER_SLOT: Final = 4
 
@@ -194,7 +199,7 @@ class ThreadSlots:
         try:
             while True:
                 if child is not None:
-                    child.prepare()  # before a run: starting is not its time
+                    _prepare(child)  # before a run: starting is not its time
                 run = self._ready.get()
                 if run is None or not self._serve(run, child):
                     return
@@ -253,6 +258,17 @@ class ThreadSlots:
             self._woken = False
         while self._out:
             self._finished(self._out.popleft())
+
+
+def _prepare(child: processes.Child) -> None:
+    """Have the process started, whenever the system is able to."""
+    while True:
+        try:
+            child.prepare()
+            return
+        except OSError as exc:
+            log.warning("no process for a slot yet: %s", exc)
+            time.sleep(_NO_PROCESS_S)
 
 
 Slots = AsyncSlots | ThreadSlots

@@ -253,6 +253,20 @@ def test_an_idle_agent_whose_read_waits_in_the_server_is_never_overdue(
         assert max(overdue) < 0.4
 
 
+def test_a_bug_in_the_beats_ends_the_agent(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = iter([ValueError("a bug of ours")])
+
+    def beat(*args: Any) -> bool:
+        raise next(beats, errors.BusUnavailable("only the first one counts"))
+
+    monkeypatch.setattr(agents, "beat", beat)
+
+    with pytest.raises(ValueError, match="a bug of ours"):
+        asyncio.run(Agent([Handler(test_topic, work.echo)]).main())
+
+
 async def see_agents(payload: Any, task: Any) -> list[str]:
     """Which agents are registered while this runs."""
     rows = await asyncio.to_thread(bus.list_agents)

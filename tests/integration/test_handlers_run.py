@@ -12,7 +12,8 @@ import pytest
 import redis
 
 import bus
-from bus import deliveries
+from bus import deliveries, processes, slots
+from bus.handlers import Handler
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -134,6 +135,26 @@ def test_unstarted_long_tasks_are_left_to_an_agent_that_is_free(
 
     per_agent = [row["agent"] for _, row in bus.tail_results(test_topic, 6)]
     assert sorted(per_agent.count(name) for name in ("one", "two")) >= [2, 2]
+
+
+def test_a_slot_waits_until_the_system_has_a_process_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusals = [BlockingIOError("fork: resource temporarily unavailable")] * 2
+    started: list[processes.Child] = []
+
+    def start(child: processes.Child) -> None:
+        if refusals:
+            raise refusals.pop()
+        started.append(child)
+
+    monkeypatch.setattr(slots, "_NO_PROCESS_S", 0.01)
+    monkeypatch.setattr(processes.Child, "_start", start)
+    child = processes.Child(Handler("t", work.broken, cpu=True))
+
+    slots._prepare(child)
+
+    assert started == [child]
 
 
 def test_a_process_handler_keeps_the_reason_of_its_retry(test_topic: str) -> None:

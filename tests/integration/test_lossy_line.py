@@ -68,7 +68,11 @@ class LossyLine:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(address)
+                try:
+                    server = socket.create_connection(address)
+                except OSError:
+                    _hang_up(client)  # the next one may come through
+                    continue
                 self._lines += [client, server]
                 for work in (self._requests, self._answers):
                     threading.Thread(
