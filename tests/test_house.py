@@ -109,6 +109,7 @@ FLOORS: list[set[str]] = [
         "groups",
         "health",
         "janitor",
+        "metrics",
         "past",
         "purges",
         "results",

@@ -10,6 +10,7 @@ from .views.dead import DeadViewSet
 from .views.docs import SchemaViewSet, docs
 from .views.enqueue import EnqueueViewSet
 from .views.health import HealthViewSet
+from .views.metrics import MetricsViewSet
 from .views.tasks import TaskViewSet
 from .views.topics import TopicViewSet
 
@@ -43,6 +44,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health", HealthViewSet.as_view({"get": "list"})),
     path("health/live", HealthViewSet.as_view({"get": "live"})),
     path("health/ready", HealthViewSet.as_view({"get": "ready"})),
+    path("metrics", MetricsViewSet.as_view({"get": "list"})),
     path("schema", SchemaViewSet.as_view({"get": "retrieve"})),
     path("docs", docs),
     *gateway.urlpatterns,
