@@ -68,10 +68,12 @@ def test_a_server_that_evicts_is_refused_everywhere(
         asyncio.run(fitness.acheck())
     with pytest.raises(CommandError, match=policy) as web:
         call_command("web", port=1)
+    with pytest.raises(CommandError, match=policy) as up:
+        call_command("up")
     with pytest.raises(errors.UnfitServer):
         runtime.run()
 
-    assert web.value.returncode == 78
+    assert web.value.returncode == up.value.returncode == 78
     assert found("eviction").status == fitness.BAD
     assert ready() == (503, ["evicts"])
 
