@@ -192,6 +192,19 @@ def test_a_task_whose_consumer_is_deleted_each_time_is_dead_in_the_end(
     assert (letter.error["type"], letter.payload) == ("Poison", "again")
 
 
+def test_a_bare_xack_ends_no_task(test_topic: str, redis_client: redis.Redis) -> None:
+    bus.create_consumer_group(test_topic, GROUP)
+    task_id = bus.enqueue_task(test_topic, 1)
+    [(sid, _)] = bus.read_group(test_topic, GROUP, "by hand", block_ms=0)
+    redis_client.xack(key(test_topic, "tasks_stream"), GROUP, sid)
+
+    auditor.audit(test_topic)
+
+    [(again, fields)] = bus.read_group(test_topic, GROUP, "by hand", block_ms=0)
+    assert (again, fields["id"]) == (sid, task_id)
+    assert bus.ack(test_topic, GROUP, again) == 1
+
+
 def test_a_destroyed_group_strands_no_task(
     test_topic: str, redis_client: redis.Redis
 ) -> None:

@@ -11,7 +11,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, scripts
+from bus import auditor, connection, errors, janitor, keys, scripts
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -370,6 +370,9 @@ WITHOUT_MEMORY: dict[str, Callable[[str, dict[str, str]], Any]] = {
     "promote": lambda topic, given: janitor.promote(topic),
     "reclaim": lambda topic, given: janitor.take(topic, GROUP, "me", 0) == 1,
     "trim": lambda topic, given: janitor.trim(topic) is None,
+    "purge": lambda topic, given: bus.purge_topic(topic, "all")["discarded"] == 1,
+    "delete": lambda topic, given: bus.delete_topic(topic, force=True)["cancelled"],
+    "audit": lambda topic, given: audited(topic, given["waiting"]) == ["record"],
     "register": lambda topic, given: bus.register_agent("new", "t") is None,
     "heartbeat": lambda topic, given: bus.heartbeat_agent("known"),
     "deregister": lambda topic, given: bus.deregister_agent("known"),
@@ -382,6 +385,12 @@ WITHOUT_MEMORY: dict[str, Callable[[str, dict[str, str]], Any]] = {
     "list_agents": lambda topic, given: bus.list_agents(),
     "list_dead": lambda topic, given: bus.list_dead(topic),
 }
+
+
+def audited(topic: str, task_id: str) -> list[str]:
+    """What the audit mends where the record of this task is torn out."""
+    connection.reader().hdel(keys.named("tasks", topic), task_id)
+    return [what.partition(" ")[0] for what in auditor.audit(topic).mended]
 
 
 @pytest.mark.parametrize("name", WITHOUT_MEMORY)
