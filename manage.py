@@ -14,6 +14,8 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as exc:
         sys.exit(f"settings: {exc}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # while Python still loads; commands end by themselves
 
 
 if __name__ == "__main__":

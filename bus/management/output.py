@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 from django.core.management.base import CommandError
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from bus import errors
@@ -20,6 +20,8 @@ EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
 EXIT_CONFIG: Final = 78
 LOG_MOST: Final = 1_000  # characters of one log line
+NARROW: Final = 80  # columns
+WIDE: Final = 160  # for tables of ids and sentences; a pipe is as wide
 
 
 @contextlib.contextmanager
@@ -40,17 +42,26 @@ def bus_errors() -> Iterator[None]:
 
 
 def console(stream: Any = None) -> Console:
-    """A console that is plain where nobody looks (no terminal, NO_COLOR)."""
+    """A console that is plain where nobody looks (no terminal, NO_COLOR).
+
+    A terminal that is narrower than `NARROW` wraps what we print; cut ids and hints
+    would be of no use to anybody.
+    """
     out = stream or sys.stdout
-    wide = None if getattr(out, "isatty", lambda: False)() else 160
-    return Console(file=out, highlight=False, soft_wrap=False, width=wide)
+    made = Console(file=out, highlight=False, soft_wrap=False)
+    if not getattr(out, "isatty", lambda: False)():
+        made.width = WIDE
+    return Console(
+        file=out, highlight=False, soft_wrap=False, width=max(made.width, NARROW)
+    )
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table without boxes; the columns named in `right` hold numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left")
+        justify: JustifyMethod = "right" if column in right else "left"
+        made.add_column(column, justify=justify, overflow="fold")
     return made
 
 

@@ -9,33 +9,46 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from bus import agent, child, errors, handlers, janitor, keys, supervisor
+from bus.management import options as kinds
 from bus.management import output
+from bus.management.command import MeshCommand
 
 STOP_S = agent.GRACE_S + 1.0
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = "Runs the tasks of all topics with a handler, or of one --topic."
+    requires_system_checks = "__all__"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--topic", help="serve only this topic")
         parser.add_argument(
             "--handler", metavar="MODULE:FUNCTION", help="run it with this function"
         )
-        parser.add_argument("--concurrency", type=int, help="slots per topic")
-        parser.add_argument("--processes", type=int, default=1, help="agent processes")
-        parser.add_argument("--agent-id", help="id in the registry (host-pid)")
-        parser.add_argument("--group", default="default", help="for topics without one")
+        parser.add_argument(
+            "--concurrency",
+            type=kinds.number(1, 1_000),
+            metavar="N",
+            help="tasks at once per topic (default: as its handler says)",
+        )
+        parser.add_argument(
+            "--processes",
+            type=kinds.number(1, 1_000),
+            default=1,
+            metavar="N",
+            help="agent processes (default 1)",
+        )
+        parser.add_argument(
+            "--agent-id", metavar="ID", help="in the registry (default: host-pid)"
+        )
+        parser.add_argument(
+            "--group", default="default", help="for topics that have none yet"
+        )
 
     def handle(self, **options: Any) -> None:
-        for name in ("concurrency", "processes"):
-            if options[name] is not None and not 1 <= options[name] <= 1000:
-                raise CommandError(
-                    f"--{name} {options[name]} is not 1 to 1000", returncode=2
-                )
         if options["agent_id"] and options["processes"] > 1:
             raise CommandError("--agent-id names one process", returncode=2)
         with output.bus_errors():

@@ -7,27 +7,41 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from bus import dead, decisions, errors, keys, letters, topics
+from bus.management import options as kinds
 from bus.management import output
+from bus.management.command import MeshCommand
 
 
-class Command(BaseCommand):
-    help = "Dead letters: list, groups, show ID, replay ID…, discard ID…, undo ID…"
+class Command(MeshCommand):
+    help = "Dead letters: see what failed for good, replay or discard it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        sub = parser.add_subparsers(dest="verb", required=True)
+        sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
         for verb in ("list", "groups"):
-            one = sub.add_parser(verb)
-            one.add_argument("topic", nargs="?")
+            one = sub.add_parser(verb, help=_HELP[verb])
+            one.add_argument("topic", nargs="?", help="only of this one")
             one.add_argument("--json", action="store_true", help="one object a line")
             if verb == "list":
-                one.add_argument("-n", "--count", type=int, default=20)
+                one.add_argument(
+                    "-n",
+                    "--count",
+                    type=kinds.number(1, 10_000),
+                    default=20,
+                    metavar="N",
+                    help="the newest N (default 20)",
+                )
         for verb in ("show", "replay", "discard", "undo"):
-            one = sub.add_parser(verb)
-            one.add_argument("ids", nargs="*" if verb in _BULK else "+", metavar="ID")
-            one.add_argument("--topic")
+            one = sub.add_parser(verb, help=_HELP[verb])
+            one.add_argument(
+                "ids",
+                nargs="*" if verb in _BULK else "+",
+                metavar="ID",
+                help="of a task, as `dead list` shows it",
+            )
+            one.add_argument("--topic", help="where to look (default: everywhere)")
             if verb in _BULK:
                 one.add_argument("--all", action="store_true", help="of the --topic")
             if verb == "replay":
@@ -38,8 +52,6 @@ class Command(BaseCommand):
             getattr(self, f"_{options['verb']}")(options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        if not 1 <= options["count"] <= 10_000:
-            raise CommandError("--count is 1 to 10000", returncode=2)
         names = _names(options["topic"])
         letters = [x for name in names for x in dead.list_dead(name, options["count"])]
         letters.sort(key=lambda letter: letter.died_at, reverse=True)
@@ -51,19 +63,26 @@ class Command(BaseCommand):
         if not letters:
             self.stdout.write("No dead letters.")
             return
+        console = output.console(self.stdout)
         shown = output.table("died (UTC)", "topic", "id", "attempts", "error")
         for letter in letters:
             error = f"{letter.error.get('type')}: {letter.error.get('message')}"
             first = output.plain(error).partition("\n")[0][:80]
-            count = len(letter.attempts)
-            shown.add_row(
+            row = [
                 letter.died_at[:19].replace("T", " "),
                 letter.topic,
                 letter.id,
-                str(count),
+                str(len(letter.attempts)),
                 first.replace("[", "\\["),
-            )
-        output.console(self.stdout).print(shown)
+            ]
+            if console.width >= output.WIDE:
+                shown.add_row(*row)
+            else:
+                # Ids whole, to be copied; what they died of below.
+                console.print("  ".join(row[:3]), soft_wrap=True)
+                console.print("    " + row[4], soft_wrap=True)
+        if shown.rows:
+            console.print(shown)
 
     def _groups(self, options: dict[str, Any]) -> None:
         shown = output.table("count", "topic", "fingerprint", "error", right=("count",))
@@ -132,6 +151,14 @@ class Command(BaseCommand):
 
 
 _BULK = ("replay", "discard")
+_HELP = {
+    "list": "the newest first",
+    "groups": "by what they died of",
+    "show": "all there is to know of one",
+    "replay": "put back to work, with attempts from zero",
+    "discard": "take out; `undo` brings back within an hour",
+    "undo": "bring a discarded one back",
+}
 
 
 def _names(topic: str | None) -> list[str]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from bus import errors, folder, handlers, health
 from bus.management import output
+from bus.management.command import MeshCommand
 
 _MARKS = {health.OK: "[green]ok[/]", health.WARN: "[yellow]warn[/]"}
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = "Checks servers, database, credentials, handlers, agents and ledgers."
-    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="one object a line")

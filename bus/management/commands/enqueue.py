@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,25 +18,30 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bus import errors, keys, messages, results, tasks
+from bus import errors, keys, messages, results, tasks, whynot
 from bus.management import output
+from bus.management.command import MeshCommand
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = (
         "Sends one task (TOPIC JSON), or one per line of a JSONL file (--file, - for "
         "stdin). Prints the id; with --file a summary."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("topic")
+        parser.add_argument("topic", help="made by its first task")
         parser.add_argument("payload", nargs="?", help="JSON, such as '{\"n\": 1}'")
-        parser.add_argument("--file", metavar="JSONL", help="- reads stdin")
+        parser.add_argument(
+            "--file", metavar="JSONL", help="one task a line; - reads stdin"
+        )
         parser.add_argument(
             "--id", help="UUID of the task: the same again is no new one"
         )
         parser.add_argument("--delay", type=float, metavar="S", help="start it later")
-        parser.add_argument("--max-attempts", type=int, metavar="N")
+        parser.add_argument(
+            "--max-attempts", type=int, metavar="N", help="executions (default 5)"
+        )
         parser.add_argument("--timeout", type=float, metavar="S", help="per attempt")
         parser.add_argument("--wait", type=float, metavar="S", help="for its result")
 
@@ -78,7 +83,7 @@ class Command(BaseCommand):
             row["error"] = task.error
         self.stdout.write(output.json_line(row))
         if task.state != "done":
-            raise CommandError(f"task {task_id} is {task.state}", returncode=1)
+            raise CommandError(f"no result: {whynot.explain(task)}", returncode=1)
 
     def _send_file(self, options: dict[str, Any]) -> None:
         source, total = _opened(options["file"])
@@ -89,7 +94,8 @@ class Command(BaseCommand):
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=output.console(sys.stderr),
-            disable=not sys.stderr.isatty(),
+            # Who types needs no bar in between.
+            disable=not sys.stderr.isatty() or _typed(options["file"]),
         )
         with source, progress:
             bar = progress.add_task(f"enqueue {options['topic']}", total=total)
@@ -119,9 +125,17 @@ def _knobs(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _typed(name: str) -> bool:
+    return name == "-" and sys.stdin is not None and sys.stdin.isatty()
+
+
 def _opened(name: str) -> tuple[IO[bytes], int | None]:
     """The source and how many lines it has, where that can be known."""
     if name == "-":
+        if sys.stdin is None:
+            raise CommandError("--file - reads stdin, which is closed", returncode=2)
+        if _typed(name):
+            sys.stderr.write("One JSON value a line, please; Ctrl-D ends.\n")
         return sys.stdin.buffer, None
     try:
         with Path(name).open("rb") as file:

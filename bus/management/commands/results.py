@@ -7,26 +7,33 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
 from bus import errors, results, topics
+from bus.management import options as kinds
 from bus.management import output
+from bus.management.command import MeshCommand
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = "Prints the newest results of a topic (or of all); --follow goes on."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("topic", nargs="?")
-        parser.add_argument("-n", "--count", type=int, default=10)
-        parser.add_argument("-f", "--follow", action="store_true")
+        parser.add_argument("topic", nargs="?", help="only of this one")
+        parser.add_argument(
+            "-n",
+            "--count",
+            type=kinds.number(0, 10_000),
+            default=10,
+            metavar="N",
+            help="the newest N (default 10)",
+        )
+        parser.add_argument(
+            "-f", "--follow", action="store_true", help="go on as they come"
+        )
         parser.add_argument(
             "--json", action="store_true", help="whole rows, one a line"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not 0 <= options["count"] <= 10_000:
-            raise CommandError("--count is 0 to 10000", returncode=2)
         with output.bus_errors(), contextlib.suppress(KeyboardInterrupt):
             names = self._names(options)
             # The cursors first: what comes while we print is not missed after it.

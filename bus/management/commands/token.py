@@ -6,14 +6,15 @@ import getpass
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import OperationalError
 
 from bus import accounts, audit, models, roles
 from bus.management import output
+from bus.management.command import MeshCommand
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = "Make, list and revoke the tokens of clients and agents."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

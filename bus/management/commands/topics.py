@@ -6,25 +6,26 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from bus import auditor, keys, purges, topics
 from bus.management import output
+from bus.management.command import MeshCommand
 
 _NUMBERS = ("waiting", "delayed", "running", "done", "dead", "oldest", "ledger")
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = (
         "Lists the topics with their counts and ledger; pauses, empties, deletes one."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("topic", nargs="?")
+        parser.add_argument("topic", nargs="?", help="only this one")
         parser.add_argument("--json", action="store_true", help="one object a line")
         action = parser.add_mutually_exclusive_group()
         action.add_argument("--pause", action="store_true", help="start no more tasks")
-        action.add_argument("--resume", action="store_true")
+        action.add_argument("--resume", action="store_true", help="undo --pause")
         action.add_argument(
             "--limit",
             action="append",

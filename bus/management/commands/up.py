@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, connection
 
 from bus import (
@@ -29,6 +29,7 @@ from bus import (
     web,
 )
 from bus.management import banner, options
+from bus.management.command import MeshCommand
 from bus.management.output import EXIT_CONFIG, EXIT_UNAVAILABLE, EXIT_USAGE
 
 AGENTS_MAX: Final = 256
@@ -39,11 +40,12 @@ AGENT_STOP_S: Final = 5.0
 WEB_STOP_S: Final = web.GRACE_S + 1.0
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = (
         "Run the mesh: the embedded Redis server, the web server, agents. Ctrl-C "
         "stops all."
     )
+    requires_system_checks = "__all__"
 
     def add_arguments(self, parser: CommandParser) -> None:
         options.add_listener(parser)

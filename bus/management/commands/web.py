@@ -6,14 +6,16 @@ import contextlib
 from argparse import SUPPRESS
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from bus import conf, errors, fitness, layout, web
 from bus.management import options, output
+from bus.management.command import MeshCommand
 
 
-class Command(BaseCommand):
+class Command(MeshCommand):
     help = "Run the web server alone: REST API, dashboard, live feed."
+    requires_system_checks = "__all__"
 
     def add_arguments(self, parser: CommandParser) -> None:
         options.add_listener(parser)
