@@ -34,10 +34,12 @@ class Accepted:
 
 # What `enqueue.lua` answers per task.
 _FULL, _DELAYED, _LIVE, _OTHER_TEXT, _DONE, _DEAD, _BY_KEY = 0, 2, 3, 4, 5, 6, 7
+_RUNNING: Final = 8
 _STATES: Final = {
     _DELAYED: messages.DELAYED,
     _DONE: messages.DONE,
     _DEAD: messages.DEAD,
+    _RUNNING: messages.RUNNING,
 }
 
 
@@ -65,12 +67,13 @@ class Batch:
             self.args += item[:6] if full else item[:4]
 
     def ended(self, raw: list[Any]) -> list[str]:
-        """Ids of known tasks whose payloads decide whether they are the same task."""
+        """Ids of known tasks to look at: for their payloads, or for how they ended."""
         pairs = zip(self.items, raw, strict=True)
         return [
             item.id
             for item, code in pairs
-            if isinstance(code, list) and code[0] in (_OTHER_TEXT, _DONE, _DEAD)
+            if isinstance(code, list)
+            and (code[0] in (_OTHER_TEXT, _DONE, _DEAD) or code == [_BY_KEY, _DONE])
         ]
 
     @property
@@ -102,7 +105,7 @@ class Batch:
             said = f"has as many tasks as maxlen {most} allows, or " if most else ""
             full = errors.TopicFull(f"topic {self.topic!r} {said}is full: {WAY}")
             return Accepted(item.id, "", False, full)
-        where: int = detail if kind == _BY_KEY else kind
+        where: int = detail if kind in (_BY_KEY, _LIVE) else kind
         if kind not in (_BY_KEY, _LIVE):
             same = _same(item, kind, detail, ended)
         else:
@@ -115,7 +118,8 @@ class Batch:
                 f"{name} is taken by a task with another payload"
             )
             return Accepted(item.id, "", False, conflict)
-        state = _STATES.get(where, messages.WAITING)
+        task = ended.get(item.id)
+        state = task.state if task else _STATES.get(where, messages.WAITING)
         return Accepted(item.id, state, False, None, self._reached)
 
     def short(

@@ -4,13 +4,14 @@
 --       holds if tasks have six parts, else '', then per task: id, due ('' now, '+ms' from now, 'ms' since 1970),
 --       options, json; then digest of the payload if the id stands for an idempotency
 --       key, else '', and this task's own bound or ''
--- Returns per task: its sid if it waits now, 2 delayed, 3 known and live, 0 full,
+-- Returns per task: its sid if it waits now, 2 delayed, {3, where} known and live, 0 full,
 --   {4, 'json'} known but with another text, {5, entry} done, {6, entry} dead letter,
---   {7, 3 live, 5 done, 6 dead} known by its key, or {7, -1} known with another digest.
+--   {7, where, or 5 done, 6 dead} known by its key, or {7, -1} known with another digest;
+--   where: 2 delayed, 3 waiting, 8 running.
 -- A known id is never sent twice; where the texts differ (or live elsewhere) the caller
 -- compares the values. The first write is XADD or HSET: refused whole at maxmemory.
 local now -- asked for only where needed: the id of a new entry carries it
-local bounds = call('HMGET', settings, 'backlog_max', 'dead_max')
+local bounds = call('HMGET', settings, 'backlog_max', 'dead_max', 'group')
 local bound = tonumber(bounds[1] or ARGV[1])
 if ARGV[3] ~= '' then bound = math.min(bound, tonumber(ARGV[3])) end
 local dead_full = call('XLEN', dead) >= tonumber(bounds[2] or ARGV[2])
@@ -28,6 +29,12 @@ local buried = call('HMGET', dead_index, unpack(ids))
 local newer = six and call('HMGET', seen0, unpack(ids)) or {}
 local older = six and call('HMGET', seen1, unpack(ids)) or {}
 
+local function where_is(r)
+  if not r or r.sid == '' then return 2 end
+  local who = bounds[3] and holder(tasks_stream, bounds[3], r.sid)
+  return who and who ~= HANDED and 8 or 3
+end
+
 local out, fresh, seen, learned = {}, {}, {}, {}
 local accepted, repeated = 0, 0
 for n = 1, #ids do
@@ -39,7 +46,7 @@ for n = 1, #ids do
     out[n] = { 7, -1 }
     if known == digest then
       repeated = repeated + 1
-      out[n][2] = records[n] and 3 or buried[n] and 6 or 5
+      out[n][2] = records[n] and where_is(read_record(records[n])) or buried[n] and 6 or 5
     end
   elseif records[n] then
     local r = read_record(records[n])
@@ -52,10 +59,10 @@ for n = 1, #ids do
     end
     -- Counted also where the texts differ: the caller may find that the values do not.
     repeated = repeated + 1
-    out[n] = stored and stored ~= json and { 4, stored } or 3
+    out[n] = stored and stored ~= json and { 4, stored } or { 3, where_is(r) }
   elseif seen[id] then
     -- The same id twice in one call: the first one stands.
-    if seen[id] == json then repeated = repeated + 1; out[n] = 3
+    if seen[id] == json then repeated = repeated + 1; out[n] = { 3, due == '' and 3 or 2 }
     else out[n] = { 4, seen[id] } end
   elseif finished[n] then
     repeated = repeated + 1

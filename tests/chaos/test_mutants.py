@@ -139,8 +139,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "enqueue: another payload under a known id": (
         "enqueue",
-        "stored and stored ~= json and { 4, stored } or 3",
-        "3",
+        "stored and stored ~= json and { 4, stored } or",
+        "",
     ),
     "enqueue: an ended task is sent again": (
         "enqueue",

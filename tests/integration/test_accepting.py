@@ -136,6 +136,7 @@ def test_a_repeat_is_a_repeat_whatever_became_of_the_task(
     [other] = tasks.accept(test_topic, [Wanted({"m": 1, "n": 2}, **name)])
 
     assert (again.id, again.new, again.error) == (task_id, False, None)
+    assert again.state == before.state
     assert isinstance(other.error, errors.TaskConflict)
     assert bus.get_task(task_id) == before
     assert bus.stats(test_topic)["accepted"] == 1
