@@ -103,6 +103,7 @@ class Command(MeshCommand):
                 embedded = server.EmbeddedServer(conf.announcement().parent)
                 started.callback(embedded.stop)
                 embedded.start()  # refused if this folder's mesh runs already
+                embedded.announce()  # so that it is known as ours when it is judged
                 redis_url, origin = embedded.url, _origin(embedded)
             fitness.check(redis_url)
             layout.check(redis_url)
