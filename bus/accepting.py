@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from . import errors, keys, levels, lookup, scripts, settled
 from .batches import BATCH, WAY, Accepted, Batch, wrote
@@ -11,7 +11,7 @@ from .levels import Level
 from .messages import Task
 from .wanted import Item, Wanted, item_of
 
-T = TypeVar("T")
+_Placed = tuple[Batch, list[int]]  # a batch, and which of the caller's tasks it holds
 SET: Final = 10  # batches that wait together for a level of durability
 
 
@@ -45,7 +45,7 @@ def accept_each(
     """
     level = levels.granted(durability)
     batches, out = _packed(wanted)
-    for group in in_sets(batches, level):
+    for group in _in_sets(batches, level):
         _settle(out, group, send([batch for batch, _ in group], level))
     return _all(out)
 
@@ -56,7 +56,7 @@ async def aaccept_each(
     """`accept_each` for asyncio."""
     level = await levels.agranted(durability)
     batches, out = _packed(wanted)
-    for group in in_sets(batches, level):
+    for group in _in_sets(batches, level):
         _settle(out, group, await asend([batch for batch, _ in group], level))
     return _all(out)
 
@@ -69,16 +69,23 @@ def _of_one(outcomes: list[Accepted]) -> list[Accepted]:
     return outcomes
 
 
-def in_sets(items: Sequence[T], level: Level) -> Iterator[Sequence[T]]:
-    """Batches as they are sent: one by one, or in sets that wait together."""
-    size = SET if level.waits else 1
-    for at in range(0, len(items), size):
-        yield items[at : at + size]
+def _in_sets(placed: Sequence[_Placed], level: Level) -> Iterator[list[_Placed]]:
+    """Batches as they are sent: one by one, or a thousand tasks that wait together."""
+    group: list[_Placed] = []
+    count = 0
+    for each in placed:
+        group.append(each)
+        count += len(each[1])
+        if not level.waits or count >= BATCH * SET:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
 
 
 def _packed(
     wanted: Iterable[tuple[str, Wanted]],
-) -> tuple[list[tuple[Batch, list[int]]], list[Accepted | None]]:
+) -> tuple[list[_Placed], list[Accepted | None]]:
     """Batches with the places of their tasks; what is refused here is settled."""
     out: list[Accepted | None] = []
     good: dict[str, list[tuple[int, Item]]] = {}
@@ -100,7 +107,7 @@ def _packed(
 
 def _settle(
     out: list[Accepted | None],
-    group: Sequence[tuple[Batch, list[int]]],
+    group: Sequence[_Placed],
     outcomes: list[list[Accepted]],
 ) -> None:
     for (_, places), found in zip(group, outcomes, strict=True):
