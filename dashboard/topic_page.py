@@ -21,7 +21,8 @@ PARTS: Final = (
     *("note", "switch", "tiles", "groups"),
     *("running", "waiting", "agents", "facts"),
 )
-LATEST: Final = 10  # rows of each list
+LATEST: Final = 10  # rows of a list
+LETTERS: Final = 5  # as in topic.html, which keeps so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def context(topic: str, draft: Row | None = None) -> Row:
     found = standing(topic)
     facts = [found["row"]]
     results = lists.results_page(facts, count=LATEST)
-    letters = lists.dead_page(facts, count=LATEST)
+    letters = lists.dead_page(facts, count=LETTERS)
     return {
         **found,
         "section": "topics",

@@ -27,8 +27,16 @@ PASSWORD = "a-password-for-tests-1"
 ERRANDS = "tests.support.errands:run"
 
 try:
-    from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+    from playwright.sync_api import (
+        Browser,
+        BrowserContext,
+        Page,
+        expect,
+        sync_playwright,
+    )
 
+    # An agent takes seconds to start where other tests want both cores.
+    expect.set_options(timeout=20_000)
     NewPage = Callable[..., Page]
 except ModuleNotFoundError:
     if os.environ.get("CI") == "true":
