@@ -345,19 +345,32 @@ def test_a_primary_lost_for_good_takes_along_what_was_not_replicated(
 # --- fsync
 
 
-def test_what_was_synced_survives_a_kill(
-    own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("level", "option", "kept"),
+    [
+        ("fsync", ("appendfsync", "always"), True),
+        ("aof", ("appendfsync", "everysec"), True),
+        ("memory", ("appendonly", "no"), False),
+    ],
+)
+def test_a_killed_server_comes_back_with_what_its_file_has(
+    own_server: EmbeddedServer, level: str, option: tuple[str, str], kept: bool
 ) -> None:
+    """Every acknowledged task, or, where there is no file, what it had before."""
+    bus.enqueue_task("demo", "in the file")
+    bus.get_redis().config_set(*option)
     levels.forget()
-    bus.get_redis().config_set("appendfsync", "always")
-    ids = bus.enqueue_many("demo", range(200), durability="fsync")
-    ids.append(bus.enqueue_task("demo", 1, durability="fsync"))
+    ids = bus.enqueue_many("demo", range(200), durability=level)
+    ids.append(bus.enqueue_task("demo", 1, durability=level))
     assert own_server.pid is not None
     os.kill(own_server.pid, signal.SIGKILL)
     wait_until(lambda: not own_server.alive())
     own_server.start()
 
-    assert all(bus.get_task(each, "demo").state == "waiting" for each in ids)
+    waiting = [each for each in ids if has(bus.get_redis(), "demo", each)]
+
+    assert waiting == (ids if kept else [])
+    levels.forget()
 
 
 def test_a_file_that_is_synced_later_is_not_said_to_be_synced(
