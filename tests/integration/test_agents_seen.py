@@ -225,6 +225,8 @@ def test_an_agent_whose_reads_fail_while_it_beats_is_deaf(
     test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agents, "_DEAF_S", 0.3)
+    # The audit would make the agent hear again, within a second or two.
+    monkeypatch.setattr(auditor, "tick", lambda topics, say: None)
     monkeypatch.setattr(auditor, "tick", lambda *args: None)  # it would mend the key
     with runtime.running(test_topic, work.echo, agent_id="echo-1"):
         wait_until(lambda: states().get("echo-1") == "idle")
