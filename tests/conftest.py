@@ -43,9 +43,9 @@ PERMANENT = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What `-n auto` means: tests mostly wait for processes, attacks mostly compute."""
+    """What `-n auto` means: tests mostly wait for processes, attacks compute as well."""
     cores = len(os.sched_getaffinity(0))
-    return cores if config.option.markexpr == "chaos" else 2 * cores
+    return cores + 1 if config.option.markexpr == "chaos" else 2 * cores
 
 
 @pytest.fixture(scope="session")

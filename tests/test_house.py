@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,10 @@ def test_a_script_that_says_it_reads_only_does(name: str) -> None:
     )
 
     assert script.reads == (writes is None)
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest could collect either of them, and neither beside the other."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert [name for name, count in names.items() if count > 1] == []

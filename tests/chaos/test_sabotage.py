@@ -24,7 +24,7 @@ pytestmark = pytest.mark.chaos
 
 WOUNDS = int(os.environ.get("MESH_WOUNDS", "44"))  # one of each kind
 TASKS = 1_000
-EVERY_S = 0.5
+EVERY_S = 0.3
 AGENTS = 3
 KINDS = ["good"] * 85 + ["flaky"] * 10 + ["fatal"] * 5
 # How long a sender repeats itself while a key is not what it should be.

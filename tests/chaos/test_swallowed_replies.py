@@ -110,7 +110,7 @@ def test_every_20th_script_call_loses_its_reply(
         Sender(test_topic, range(n * share, (n + 1) * share), random.Random(n))
         for n in range(threads)
     ]
-    handler = "tests.chaos.test_lost_replies:second_time_for_some"
+    handler = "tests.chaos.test_swallowed_replies:second_time_for_some"
     # Room for all rows: they are read back below.
     bus.set_limits(test_topic, results_keep=1_000_000)
     with (
