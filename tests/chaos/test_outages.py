@@ -111,7 +111,7 @@ def test_ten_seconds_without_a_server_rob_nobody(
     assert ran == wanted  # nobody ran what another one had in hand
     assert (found, strange) == ([], [])
     chronicle.record(
-        "outages of 10 s",
+        "S15 outages",
         faults={f"server {outage.__name__}": 1},
         tasks=TASKS,
         executions=ran.total(),
