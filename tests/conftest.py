@@ -43,7 +43,7 @@ PERMANENT = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """What `-n auto` means: tests mostly wait for processes, attacks compute as well."""
+    """What `-n auto` means: tests mostly wait for processes, attacks compute too."""
     cores = len(os.sched_getaffinity(0))
     return cores + 1 if config.option.markexpr == "chaos" else 2 * cores
 
