@@ -154,5 +154,6 @@ def test_prod_runs_with_what_it_needs_and_makes_no_admin(tmp_path: Path) -> None
         banner = read_until(mesh, "Ctrl-C here stops all")
 
         assert "createsuperuser" in banner
+        assert "asked for as mesh.example only" in banner
         assert "HTTP_HOST" not in banner, "it asks for itself under its own name"
         assert not (tmp_path / "credentials.json").exists()

@@ -123,7 +123,7 @@ class Command(MeshCommand):
             if mesh.until(lambda: web.answers(url)):
                 self.stdout.write(
                     banner.text(
-                        dashboard=_place(url, given["port"]),
+                        dashboard=_place(url, given["port"], given["prod"]),
                         redis=origin,
                         agents=given["agents"],
                         embedded=embedded,
@@ -157,9 +157,12 @@ def _origin(embedded: server.EmbeddedServer) -> str:
     )
 
 
-def _place(url: str, port: int | None) -> str:
+def _place(url: str, port: int | None, prod: bool) -> str:
     moved = port is None and not url.endswith(f":{web.USUAL_PORT}")
-    return f"{url}/" + (f"   ({web.USUAL_PORT} was taken)" if moved else "")
+    more = f"   ({web.USUAL_PORT} was taken)" if moved else ""
+    if prod:  # behind a proxy; by its address a browser would get 400
+        more += f"   (asked for as {', '.join(settings.ALLOWED_HOSTS)} only)"
+    return f"{url}/{more}"
 
 
 def _prepare_database() -> None:
