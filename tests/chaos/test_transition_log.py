@@ -19,7 +19,7 @@ from tests.support import chronicle, transitions
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures(poison_comes_soon.__name__)]
 
 # Each is a second or two; `make chaos` walks thirty.
-WALKS = min(30, int(os.environ.get("MESH_CHAOS_WALKS", "12")) // 2)
+WALKS = max(6, min(30, int(os.environ.get("MESH_CHAOS_WALKS", "12")) // 2))
 
 
 @pytest.fixture(autouse=True)
