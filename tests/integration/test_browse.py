@@ -139,7 +139,7 @@ def test_rare_rows_are_found_behind_many_others(test_topic: str) -> None:
     early = bus.enqueue_task(test_topic, "early")
     bus.cancel(early, test_topic)
     desk = Desk(test_topic)
-    for _ in range(30):
+    for _ in range(21):
         bus.enqueue_many(test_topic, range(100))
         desk.complete(*desk.claim(100))
 
@@ -154,7 +154,7 @@ def test_a_page_costs_the_same_however_long_the_backlog_is(
 ) -> None:
     def spent_us(state: str) -> float:
         redis_client.config_resetstat()
-        for _ in range(20):
+        for _ in range(10):
             browse.list_tasks(test_topic, state, 50)
         facts: Any = redis_client.info("commandstats")
         return sum(
@@ -171,10 +171,10 @@ def test_a_page_costs_the_same_however_long_the_backlog_is(
     short = {state: spent_us(state) for state in ("waiting", "running", "delayed")}
 
     for delay_s in (None, 60):
-        bus.enqueue_many(test_topic, range(20_000), delay_s=delay_s)
+        bus.enqueue_many(test_topic, range(6_000), delay_s=delay_s)
 
     for state, before in short.items():
-        assert spent_us(state) < 4 * before + 1_000, state
+        assert spent_us(state) < 4 * before + 500, state
 
 
 def test_large_payloads_make_short_pages(test_topic: str) -> None:

@@ -12,7 +12,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, lookup, recent, results
+from bus import connection, errors, janitor, lookup, recent, results
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -325,8 +325,9 @@ def test_a_result_of_the_same_millisecond_wakes_its_sender(
 
 
 def test_a_sender_whose_result_is_trimmed_already_still_learns_its_end(
-    test_topic: str, settings: Settings
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection, "BLOCK_MOST_S", 0.2)
     bus.set_limits(test_topic, results_keep=0)
     task_id = bus.enqueue_task(test_topic, 1)
     with agents.running(test_topic, work.echo):
