@@ -18,7 +18,8 @@ import django
 import redis
 
 import bus
-from bus import announcement, child, keys
+from bus import announcement, keys
+from bus.home import child
 from bus.server import EmbeddedServer
 
 ROOT: Final = Path(__file__).resolve().parent.parent

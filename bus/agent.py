@@ -22,15 +22,14 @@ from . import (
     fitness,
     groups,
     keys,
-    lane,
     layout,
     messages,
-    quiet,
 )
-from .beats import Beats
 from .conf import conf
 from .handlers import Handler
 from .janitor import Janitor
+from .runtime import lane, quiet
+from .runtime.beats import Beats
 
 try:
     import uvloop  # comes with uvicorn[standard], where there is one

@@ -26,7 +26,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from . import agents, deliveries, errors, reports, runs, scripts
+from . import agents, deliveries, errors, scripts
+from .runtime import reports, runs
 
 EXIT_CODE: Final = 137  # what a shell says of a process that was killed with -9
 VERBS: Final = (

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from . import errors, keys, roster, window
+from . import errors, keys
 from .conf import conf
-from .following import Following
-from .polls import Poll
-from .tailer import Tailer
-from .window import Item, Window
+from .live import roster, window
+from .live.following import Following
+from .live.polls import Poll
+from .live.tailer import Tailer
+from .live.window import Item, Window
 
 # Events after which a task has ended; acks by hand leave nothing but such an event.
 _ENDS: Final = frozenset({"done", "dead", "cancelled", "discarded"})

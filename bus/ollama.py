@@ -13,10 +13,11 @@ from typing import Any
 
 import orjson
 
-from . import answers, errors, ratelimit, upstream
+from . import errors, ratelimit
 from .conf import conf
-from .flights import Flights, Route, Seat
-from .prompts import Prompt
+from .gateway import answers, upstream
+from .gateway.flights import Flights, Route, Seat
+from .gateway.prompts import Prompt
 
 _flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flights] = (
     weakref.WeakKeyDictionary()

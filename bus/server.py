@@ -16,7 +16,8 @@ from typing import BinaryIO, Final
 
 import redis
 
-from . import announcement, binary, child, claim, conf, errors
+from . import announcement, conf, errors
+from .home import binary, child, claim, server_config
 
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 15.0  # of silence; a server that says LOADING gets longer
@@ -34,24 +35,6 @@ _DAMAGED: Final = re.compile(
     "Bad file format|Unexpected end of file|AOF manifest file|obtain the AOF file"
     "|RDB reading|RDB checksum|Short read"
 )
-
-_CONFIG: Final = """\
-# Written at every start; a change made here is lost.
-bind {host}
-port {port}
-protected-mode yes
-requirepass {password}
-daemonize no
-logfile ""
-always-show-logo no
-appendonly yes
-appendfsync {appendfsync}
-aof-load-truncated yes
-save ""
-maxmemory {maxmemory}
-maxmemory-policy noeviction
-enable-debug-command {debug}
-"""
 
 
 class EmbeddedServer:
@@ -284,7 +267,7 @@ class EmbeddedServer:
                 f"MESH_REDIS_MAXMEMORY is {maxmemory!r}; it takes a number of bytes, "
                 "or one like 512mb or 2gb; 0 means no limit"
             )
-        text = _CONFIG.format(
+        text = server_config.TEXT.format(
             host=HOST,
             port=self._port,
             password=self._password,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final, Protocol, TextIO
 
-from . import child, errors, screen
+from . import errors
+from .home import child, screen
 
 TICK_S: Final = 0.05  # how late a death may be noticed
 # The first restart comes at once, since agents must be back within seconds; a child

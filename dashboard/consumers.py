@@ -12,9 +12,9 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from bus import errors, feed, roles
 from bus.conf import conf
-from bus.following import Following
-from bus.frames import Frame
-from bus.polls import Poll
+from bus.live.following import Following
+from bus.live.frames import Frame
+from bus.live.polls import Poll
 from dashboard import painting, resume, viewers
 from dashboard.painting import Painter
 from dashboard.queries import Standing

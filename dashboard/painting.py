@@ -15,10 +15,11 @@ from typing import Any, Final
 import orjson
 from django.template import loader
 
-from bus import feed, roles, window
+from bus import feed, roles
 from bus.feed import Feed
-from bus.polls import Poll
-from bus.window import Item
+from bus.live import window
+from bus.live.polls import Poll
+from bus.live.window import Item
 from dashboard import frame, queries, topic_page
 from dashboard.queries import Standing
 

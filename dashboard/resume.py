@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import orjson
 
-from bus import errors, keys, roles, window
+from bus import errors, keys, roles
 from bus.conf import conf
+from bus.live import window
 from dashboard import painting
 
 # Close codes of ours; 1009, 1012 and 1013 have their usual meaning.

@@ -43,13 +43,13 @@ TOP_LEVEL = {
 # Imports fall: a room imports only from floors below its own, never from its own.
 FLOORS: list[set[str]] = [
     {
-        "child",
+        "home.child",
         "conf",
         "errors",
-        "heads",
+        "home.heads",
         "lines",
         "mishaps",
-        "quiet",
+        "runtime.quiet",
         "recent",
         "records",
         "replies",
@@ -58,18 +58,19 @@ FLOORS: list[set[str]] = [
     {
         "address",
         "announcement",
-        "answers",
-        "binary",
-        "claim",
+        "gateway.answers",
+        "home.binary",
+        "home.claim",
+        "home.server_config",
         "history",
         "keys",
         "messages",
         "models",
-        "polls",
-        "production",
-        "prompts",
-        "screen",
-        "upstream",
+        "live.polls",
+        "home.production",
+        "gateway.prompts",
+        "home.screen",
+        "gateway.upstream",
         "wire",
     },
     {
@@ -79,7 +80,7 @@ FLOORS: list[set[str]] = [
         "cache",
         "connection",
         "failures",
-        "flights",
+        "gateway.flights",
         "foreign",
         "handlers",
         "letters",
@@ -88,7 +89,15 @@ FLOORS: list[set[str]] = [
         "wanted",
     },
     {"patience"},
-    {"credentials", "layout", "levels", "processes", "scripts", "supervisor", "window"},
+    {
+        "home.credentials",
+        "layout",
+        "levels",
+        "runtime.processes",
+        "scripts",
+        "supervisor",
+        "live.window",
+    },
     {"fitness", "settled"},
     {
         "agents",
@@ -98,38 +107,54 @@ FLOORS: list[set[str]] = [
         "deliveries",
         "lookup",
         "ratelimit",
-        "frames",
+        "live.frames",
         "rates",
-        "reading",
+        "live.reading",
         "topics",
     },
-    {"accepting", "browse", "dead", "judge", "ollama", "tailer", "whynot"},
+    {"accepting", "browse", "dead", "judge", "ollama", "live.tailer", "whynot"},
     {
-        "beats",
+        "runtime.beats",
         "decisions",
         "groups",
         "health",
         "janitor",
         "metrics",
-        "past",
+        "live.past",
         "purges",
         "results",
-        "roster",
-        "runs",
+        "live.roster",
+        "runtime.runs",
         "tasks",
         "timeline",
     },
-    {"following", "outbox", "receipts", "slots", "testing", "twins"},
-    {"feed", "intake", "reports"},
-    {"lane", "waits", "web"},
-    {"agent", "crash", "folder"},
+    {
+        "live.following",
+        "runtime.outbox",
+        "runtime.receipts",
+        "runtime.slots",
+        "testing",
+        "twins",
+    },
+    {"feed", "runtime.intake", "runtime.reports"},
+    {"runtime.lane", "waits", "home.web"},
+    {"agent", "crash", "home.folder"},
     {"apps"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 
+PACKAGES = {name.partition(".")[0] for name in FLOOR_OF if "." in name}
+
+
 def rooms() -> list[Path]:
-    return sorted((ROOT / "bus").glob("*.py"))
+    folders = [ROOT / "bus", *(ROOT / "bus" / name for name in sorted(PACKAGES))]
+    return sorted(path for folder in folders for path in folder.glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`tasks`, or `runtime.lane` in a package."""
+    return ".".join(path.relative_to(ROOT / "bus").with_suffix("").parts)
 
 
 def code_files() -> list[Path]:
@@ -139,14 +164,19 @@ def code_files() -> list[Path]:
 
 
 def imported_rooms(path: Path) -> set[str]:
+    package = name_of(path).rpartition(".")[0]
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            found |= (
-                {node.module.split(".")[0]}
-                if node.module
-                else {alias.name for alias in node.names}
-            )
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        parts = package.split(".") if package and node.level == 1 else []
+        parts += node.module.split(".") if node.module else []
+        whole = ".".join(parts)
+        if not whole or whole in PACKAGES:
+            prefix = f"{whole}." if whole else ""
+            found |= {prefix + alias.name for alias in node.names}
+        else:
+            found.add(whole)
     return found
 
 
@@ -157,21 +187,23 @@ def test_the_top_level_holds_only_what_the_design_names() -> None:
 
 
 def test_every_room_has_a_floor() -> None:
-    assert {path.stem for path in rooms()} - {"__init__"} == set(FLOOR_OF)
+    found = {name_of(path) for path in rooms() if path.stem != "__init__"}
+
+    assert found == set(FLOOR_OF)
 
 
-@pytest.mark.parametrize("path", rooms(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", rooms(), ids=name_of)
 def test_imports_fall(path: Path) -> None:
     if path.stem == "__init__":
         return
-    floor = FLOOR_OF[path.stem]
+    floor = FLOOR_OF[name_of(path)]
 
     level = {name: FLOOR_OF[name] for name in imported_rooms(path)}
 
     assert {name: at for name, at in level.items() if at >= floor} == {}
 
 
-@pytest.mark.parametrize("path", rooms(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", rooms(), ids=name_of)
 def test_the_bus_knows_neither_its_doors_nor_its_models(path: Path) -> None:
     text = path.read_text()
 

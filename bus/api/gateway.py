@@ -21,8 +21,9 @@ from django.urls import re_path
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions as drf
 
-from bus import errors, flights, ollama, prompts, roles
+from bus import errors, ollama, roles
 from bus.conf import conf
+from bus.gateway import flights, prompts
 
 from . import auth, jsontext
 from .exceptions import problem_of

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from bus import credentials, server
+from bus import server
+from bus.home import credentials
 
 _BANNER: Final = """
   Task mesh is up.

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from django.core.management.base import CommandError, CommandParser
 
-from bus import conf, production
+from bus import conf
+from bus.home import production
 
 from . import output
 

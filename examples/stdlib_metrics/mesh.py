@@ -13,7 +13,8 @@ from typing import IO
 from rich.console import Console
 
 import bus
-from bus import announcement, child, conf, errors, server, supervisor
+from bus import announcement, conf, errors, server, supervisor
+from bus.home import child
 
 AGENTS = 2
 LOOK_S = 0.1

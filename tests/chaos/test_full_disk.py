@@ -11,7 +11,8 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import binary, connection, errors
+from bus import connection, errors
+from bus.home import binary
 from bus.server import EmbeddedServer
 from tests.support import agents, chronicle, work
 from tests.support.keyspace import wounds

@@ -10,7 +10,8 @@ import pytest
 import redis
 
 import bus
-from bus import child, janitor
+from bus import janitor
+from bus.home import child
 from tests.support import agents
 from tests.support.nemesis import FailureSimulator
 from tests.support.waiting import wait_until

@@ -11,9 +11,10 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import agents, auditor, errors, intake, janitor, keys
+from bus import agents, auditor, errors, janitor, keys
 from bus.agent import Agent
 from bus.handlers import Handler
+from bus.runtime import intake
 from tests.support import agents as runtime
 from tests.support import work
 from tests.support.waiting import wait_until

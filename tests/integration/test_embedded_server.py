@@ -17,7 +17,8 @@ import pytest
 import redis
 from pytest_django import Settings
 
-from bus import announcement, claim, conf, errors, server
+from bus import announcement, conf, errors, server
+from bus.home import claim
 from tests.support.processes import is_gone, program, script
 from tests.support.waiting import wait_until
 

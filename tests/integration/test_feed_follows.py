@@ -14,9 +14,9 @@ from pytest_django import Settings
 
 import bus
 from bus import connection, errors, feed, tasks
-from bus.following import Following
-from bus.frames import Frame
-from bus.polls import Poll
+from bus.live.following import Following
+from bus.live.frames import Frame
+from bus.live.polls import Poll
 from tests.support.desk import Desk
 
 

@@ -13,7 +13,8 @@ import pytest
 import redis
 
 import bus
-from bus import connection, errors, feed, messages, tailer, tasks
+from bus import connection, errors, feed, messages, tasks
+from bus.live import tailer
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until_async
 

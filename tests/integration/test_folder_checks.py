@@ -10,7 +10,8 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from pytest_django import Settings
 
-from bus import accounts, credentials, folder, health, models, roles, web
+from bus import accounts, health, models, roles
+from bus.home import credentials, folder, web
 
 pytestmark = pytest.mark.django_db
 

@@ -12,8 +12,9 @@ import pytest
 import redis
 
 import bus
-from bus import deliveries, processes, slots
+from bus import deliveries
 from bus.handlers import Handler
+from bus.runtime import processes, slots
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 

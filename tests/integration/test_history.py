@@ -10,8 +10,9 @@ import pytest
 import redis
 
 import bus
-from bus import errors, history, janitor, keys, results, timeline, window
+from bus import errors, history, janitor, keys, results, timeline
 from bus.deliveries import Delivery
+from bus.live import window
 from tests.support import agents
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from bus import accounts, prompts
+from bus import accounts
+from bus.gateway import prompts
 from tests.support.gateway import PATH, GatewayClient, NewCaller
 from tests.support.ollama_stub import (
     OllamaStub,

@@ -9,8 +9,9 @@ import pytest
 from pytest_django import Settings
 
 import bus
-from bus import levels, receipts
+from bus import levels
 from bus.agent import Agent
+from bus.runtime import receipts
 from bus.server import EmbeddedServer
 from tests.support import agents, replicas, work
 from tests.support.replicas import Replica

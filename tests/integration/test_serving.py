@@ -22,7 +22,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from bus import web
+from bus.home import web
 from tests.support.mesh import BANNER_END, command_in, read_until, rest, up, url_in
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from bus import announcement, child, server, supervisor
+from bus import announcement, server, supervisor
+from bus.home import child
 from tests.support.processes import is_gone, program
 from tests.support.waiting import wait_until
 
@@ -42,7 +43,8 @@ while True:
 # Runs a supervisor over two children, after the manner of `manage.py up`.
 MAIN = """
 import signal, sys
-from bus import child, supervisor
+from bus import supervisor
+from bus.home import child
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 source, record, timeout_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
 specs = [

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import redis
 
-from bus import binary
+from bus.home import binary
 from tests.support.waiting import wait_until
 
 HOST: Final = "127.0.0.1"

@@ -11,8 +11,8 @@ import pytest
 from pytest_django import Settings
 
 from bus import errors
-from bus.answers import Answer
-from bus.flights import Flights, Route
+from bus.gateway.answers import Answer
+from bus.gateway.flights import Flights, Route
 from tests.support.waiting import wait_until_async
 
 

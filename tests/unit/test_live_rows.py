@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from bus import errors, frames, window
-from bus.window import Item, Window
+from bus import errors
+from bus.live import frames, window
+from bus.live.window import Item, Window
 from dashboard import painting
 
 TASK_ID = "0198c0de-0000-7000-8000-00000000abcd"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from bus import outbox
+from bus.runtime import outbox
 
 MIB = 1024 * 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pytest_django import Settings
 
-from bus import production
+from bus.home import production
 
 GIVEN = ["SECRET_KEY", "ALLOWED_HOSTS", "HTTPS"]
 

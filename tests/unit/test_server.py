@@ -12,7 +12,8 @@ import pytest
 import redis
 from pytest_django import Settings
 
-from bus import announcement, binary, child, claim, errors, screen, server
+from bus import announcement, errors, server
+from bus.home import binary, child, claim, screen
 from tests.support.processes import ROOT, script
 from tests.support.waiting import wait_until
 
@@ -38,7 +39,7 @@ def test_it_finds_the_bundled_server() -> None:
 
 
 def test_it_does_not_import_the_wheel_that_bundles_the_server() -> None:
-    source = "from bus import binary; import sys; print(binary.find().origin); "
+    source = "from bus.home import binary; import sys; print(binary.find().origin); "
     source += "assert not [m for m in sys.modules if m.startswith('valkey')]"
 
     subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True)

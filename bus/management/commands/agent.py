@@ -11,7 +11,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from bus import agent, child, errors, handlers, janitor, keys, supervisor
+from bus import agent, errors, handlers, janitor, keys, supervisor
+from bus.home import child
 from bus.management import options as kinds
 from bus.management import output
 from bus.management.command import MeshCommand

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from bus import errors, folder, handlers, health
+from bus import errors, handlers, health
+from bus.home import folder
 from bus.management import output
 from bus.management.command import MeshCommand
 

@@ -17,17 +17,15 @@ from django.db import DatabaseError, connection
 from bus import (
     address,
     announcement,
-    child,
     conf,
-    credentials,
     errors,
     fitness,
     janitor,
     layout,
     server,
     supervisor,
-    web,
 )
+from bus.home import child, credentials, web
 from bus.management import banner, options
 from bus.management.command import MeshCommand
 from bus.management.output import EXIT_CONFIG, EXIT_UNAVAILABLE, EXIT_USAGE

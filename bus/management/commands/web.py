@@ -8,7 +8,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from bus import conf, errors, fitness, layout, web
+from bus import conf, errors, fitness, layout
+from bus.home import web
 from bus.management import options, output
 from bus.management.command import MeshCommand
 

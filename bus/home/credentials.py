@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from knox.crypto import hash_token
 
-from . import accounts, announcement, conf, models, roles
+from .. import accounts, announcement, conf, models, roles
 
 USERNAME: Final = "admin"
 MODE: Final = 0o600

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from . import errors
+from .. import errors
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import orjson
 
-from . import errors
-from .conf import conf
+from .. import errors
+from ..conf import conf
 
 FIELDS: Final = ("model", "prompt", "options", "stream")
 # `name`, `space/name` or `host/space/name`, then maybe `:tag`; no port, no `..`, no

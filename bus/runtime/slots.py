@@ -17,8 +17,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from . import errors, processes
-from .handlers import Handler
+from .. import errors
+from ..handlers import Handler
+from . import processes
 from .runs import CANCELLED, FENCED, TIMED_OUT, Run
 
 log = logging.getLogger("bus.agent")

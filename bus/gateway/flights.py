@@ -16,9 +16,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from . import errors
+from .. import errors
+from ..conf import conf
 from .answers import Answer
-from .conf import conf
 
 HIT: Final = "HIT"  # from the cache
 MISS: Final = "MISS"  # generated for this request

@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from . import errors, keys, refusals
+from .. import errors, keys, refusals
 from .tailer import Tailer
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Final
 
 from django.conf import settings
 
-from . import conf
+from .. import conf
 
 SECRET_LEAST: Final = 32  # characters
 

@@ -11,19 +11,10 @@ from typing import Any, Final
 
 import redis.asyncio
 
-from . import (
-    connection,
-    deliveries,
-    errors,
-    handlers,
-    intake,
-    keys,
-    records,
-    reports,
-    slots,
-)
-from .deliveries import Beat, Delivery, Seat
-from .handlers import Handler
+from .. import connection, deliveries, errors, handlers, keys, records
+from ..deliveries import Beat, Delivery, Seat
+from ..handlers import Handler
+from . import intake, reports, slots
 from .quiet import Quiet
 from .runs import CANCELLED, FENCED, TIMED_OUT, Run
 

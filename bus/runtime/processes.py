@@ -10,8 +10,8 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from . import errors, failures, handlers, messages
-from .handlers import Handler
+from .. import errors, failures, handlers, messages
+from ..handlers import Handler
 
 
 class ProcessDied(Exception):

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from . import deliveries, errors, levels, settled
-from .deliveries import Completion
+from .. import deliveries, errors, levels, settled
+from ..deliveries import Completion
 
 log = logging.getLogger("bus.agent")
 

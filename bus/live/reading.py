@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import redis
 
-from . import replies, scripts, window
+from .. import replies, scripts
+from . import window
 from .window import Item
 
 _READ_BYTES: Final = 8 * 1024 * 1024  # what one read should bring at most

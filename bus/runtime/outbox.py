@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
-from . import deliveries
+from .. import deliveries
 from .runs import Run
 
 # A script holds up the server: large results go in smaller batches.

@@ -19,8 +19,8 @@ from typing import Any, Final, NoReturn
 import httpx2
 import orjson
 
-from . import errors
-from .conf import conf
+from .. import errors
+from ..conf import conf
 
 log = logging.getLogger(__name__)
 

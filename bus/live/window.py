@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from . import errors, history, keys, letters, messages
+from .. import errors, history, keys, letters, messages
 
 RESULTS: Final = "results"
 DEAD: Final = "dead"

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 
 import redis.asyncio
 
-from . import connection, deliveries, errors, groups, keys
-from .deliveries import Delivery, Seat
+from .. import connection, deliveries, errors, groups, keys
+from ..deliveries import Delivery, Seat
 from .quiet import Quiet
 
 log = logging.getLogger("bus.agent")

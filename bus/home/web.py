@@ -18,7 +18,8 @@ import uvicorn
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from . import conf, errors, feed, heads
+from .. import conf, errors, feed
+from . import heads
 
 log = logging.getLogger("bus.web")
 

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import foreign, messages
-from .deliveries import Delivery
-from .handlers import Handler
+from .. import foreign, messages
+from ..deliveries import Delivery
+from ..handlers import Handler
 
 # Why a run is stopped from outside.
 TIMED_OUT: Final = "timed out"

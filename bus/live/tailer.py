@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import redis
 
-from . import connection, errors
+from .. import connection, errors
 from .reading import Reading, Stream
 from .window import Item
 

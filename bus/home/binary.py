@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import conf, errors
+from .. import conf, errors
 
 OLDEST_VERSION: Final = (7, 0)  # consumer-group lag, XAUTOCLAIM's third reply
 PROBE_TIMEOUT_S: Final = 5.0  # `--version` takes 5 ms where it works at all

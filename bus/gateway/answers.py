@@ -20,7 +20,7 @@ import redis
 from django.core.cache import cache
 from django_redis.exceptions import CompressorError
 
-from .conf import conf
+from ..conf import conf
 
 log = logging.getLogger(__name__)
 

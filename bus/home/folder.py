@@ -9,8 +9,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import DatabaseError
 
+from ..health import BAD, OK, WARN, Check
 from . import credentials, web
-from .health import BAD, OK, WARN, Check
 
 _RUN: Final = "type `make run` in this folder"
 

@@ -8,10 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from . import dead, deliveries, errors, failures, keys, messages, slots
-from .conf import conf
-from .deliveries import Completion, Failure, Seat
-from .handlers import Handler
+from .. import dead, deliveries, errors, failures, keys, messages
+from ..conf import conf
+from ..deliveries import Completion, Failure, Seat
+from ..handlers import Handler
+from . import slots
 from .outbox import Outbox
 from .receipts import Receipts
 from .runs import FENCED, TIMED_OUT, Run

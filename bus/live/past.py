@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-from . import frames, reading, refusals, window
-from .conf import conf
+from .. import refusals
+from ..conf import conf
+from . import frames, reading, window
 from .frames import Frame
 from .reading import Stream
 from .tailer import Tailer

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from . import errors
+from .. import errors
 
 # How long a claim waits for the server of a killed mesh, which is on its way out.
 ORPHAN_WAIT_S: Final = 5.0

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Protocol
 
+from ..conf import conf
 from . import frames, past, window
-from .conf import conf
 from .frames import Frame
 from .polls import Poll
 from .tailer import Tailer

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import redis
 
-from . import agents, connection, deliveries, errors, keys
-from .conf import conf
-from .deliveries import Beat, Delivery
+from .. import agents, connection, deliveries, errors, keys
+from ..conf import conf
+from ..deliveries import Beat, Delivery
 
 log = logging.getLogger("bus.agent")
 

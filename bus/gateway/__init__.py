@@ -1,0 +1,1 @@
+"""The rooms of the gateway to Ollama; `bus.ollama` is its front."""

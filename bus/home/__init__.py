@@ -1,0 +1,1 @@
+"""What `up` runs in a folder: children, the web server, first credentials."""

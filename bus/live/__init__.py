@@ -1,0 +1,1 @@
+"""The live feed's rooms; `bus.feed` is its front."""

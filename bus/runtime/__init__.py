@@ -1,0 +1,1 @@
+"""The agent runtime's rooms; `bus.agent` is its front."""
