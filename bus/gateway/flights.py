@@ -64,22 +64,27 @@ class Flights:
         return Seat(flight, MISS if route.digest else BYPASS)
 
     async def _fly(self, flight: _Flight, route: Route) -> None:
+        end: Exception | None = errors.UpstreamError("the generation was given up")
         try:
             kept = await route.recall(route.digest) if route.digest else None
             if kept is not None:
-                flight.land_kept(kept)
-                return
-            await self._generate(flight, route)
-            if route.digest:
-                # Still in the table: whoever comes before the answer is kept joins.
-                await route.keep(route.digest, flight.lines)
+                flight.kept_age_s = kept.age_s
+                flight.add(*kept.lines)
+            else:
+                await self._generate(flight, route)
+                flight.complete = True
+                if route.digest:
+                    # Still in the table: who comes before the answer is kept joins.
+                    await route.keep(route.digest, flight.lines)
+            end = None
         except Exception as exc:
             # Ours or a bug: those who wait are to hear of it, here nobody listens.
-            flight.land(exc)
+            end = exc
         finally:
-            flight.land(errors.UpstreamError("the generation was given up"))
+            # In this order: who heard the end and asks again finds the answer kept.
             if self._of.get(route.digest) is flight:
                 del self._of[route.digest]
+            flight.land(end)
 
     async def _generate(self, flight: _Flight, route: Route) -> None:
         late: errors.BusError = errors.UpstreamBusy(
@@ -98,7 +103,6 @@ class Flights:
                     self._places.release()
         except TimeoutError:
             raise late from None
-        flight.land()
 
     async def _take_place(self) -> None:
         if self._places.locked() and self._queued >= conf.OLLAMA_QUEUE:
@@ -123,6 +127,7 @@ class _Flight:
         self.kept_age_s: float | None = None
         self.seats = 0
         self.abandoned = False
+        self.complete = False  # generated to the end, perhaps not kept yet
         self._landed = False
         self._error: Exception | None = None
         self._news = asyncio.Event()
@@ -132,17 +137,10 @@ class _Flight:
         self.lines += lines
         self._wake()
 
-    def land_kept(self, answer: Answer) -> None:
-        """All lines are here, from the cache."""
-        self.kept_age_s = answer.age_s
-        self.add(*answer.lines)
-        self.land()
-
-    def land(self, error: Exception | None = None) -> None:
-        """No more lines will come; the first call says why."""
-        if not self._landed:
-            self._landed, self._error = True, error
-            self._wake()
+    def land(self, error: Exception | None) -> None:
+        """No more lines will come; why, unless it was the end."""
+        self._landed, self._error = True, error
+        self._wake()
 
     async def line(self, index: int) -> bytes | None:
         """The line, as soon as it is there; None after the last; raises the error."""
@@ -157,7 +155,9 @@ class _Flight:
     def leave(self) -> None:
         """One fewer waits; without any, the call is given up."""
         self.seats -= 1
-        if self.seats == 0 and not self._landed and self.task is not None:
+        if self.seats or self.complete or self._landed:
+            return
+        if self.task is not None:
             self.abandoned = True
             self.task.cancel()
 
