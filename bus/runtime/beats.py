@@ -34,6 +34,9 @@ class Held(Protocol):
     def beaten(self, beat: Beat) -> None:
         """What the server answered; called from the beat thread."""
 
+    def reached(self) -> None:
+        """The server is there, again or for the first time; called from the thread."""
+
 
 class Beats(threading.Thread):
     """Beats every `BEAT_S` until closed; reconnects within half a second.
@@ -72,6 +75,8 @@ class Beats(threading.Thread):
                 if self._steady_since is None:
                     self._steady_since = time.monotonic()
                     self._said = ""
+                    for topic in self._topics:
+                        topic.reached()
                 pause = conf.BEAT_S - (time.monotonic() - began)
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 said, self._said = self._said, str(exc)

@@ -35,6 +35,9 @@ class Host(Protocol):
     def wanted(self) -> int:
         """How many tasks to take now."""
 
+    def knows(self, item: Delivery) -> bool:
+        """Whether it is in hand, or has run: a server that took over may not know."""
+
     def take(self, item: Delivery) -> None:
         """Have it run."""
 
@@ -98,6 +101,11 @@ class Intake:
                 await self._reader.disconnect()
                 await asyncio.sleep(pause_s * (0.5 + random.random()))
                 pause_s = min(pause_s * 2, 0.5)
+
+    def look_for_ours(self) -> None:
+        """Before the next read, take up what is ours on the server: reads may have met
+        nothing of an outage that made it forget what we did since."""
+        self._recover_due = True
 
     async def _rejoin(self) -> None:
         """Make the group again, which somebody deleted."""
@@ -193,9 +201,7 @@ class Intake:
             found = await deliveries.recover(self._seat, after)
             self._seen(found.now_ms)
             self.paused = found.paused
-            await self._keep(
-                [x for x in found.deliveries if x.sid not in self._host.held]
-            )
+            await self._keep([x for x in found.deliveries if not self._host.knows(x)])
             after = found.after
             if not after:
                 return

@@ -70,6 +70,10 @@ class Lane:
         free = self.size + ahead - (len(self.held) - unsent)
         return max(0, min(free, deliveries.BATCH))
 
+    def knows(self, item: Delivery) -> bool:
+        """Whether it is in hand, or has run: a server that took over may not know."""
+        return item.sid in self.held or self.reports.keeps(item.fence)
+
     async def room(self) -> None:
         """Wait a little for something to be finished."""
         self._room.clear()
@@ -150,6 +154,11 @@ class Lane:
         """The server's answer to a beat, handed from the beat thread to the loop."""
         with contextlib.suppress(RuntimeError):  # the loop has closed
             self._loop.call_soon_threadsafe(self._on_beat, beat)
+
+    def reached(self) -> None:
+        """The server is there again, perhaps another one, which knows less of us."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.intake.look_for_ours)
 
     def _on_beat(self, beat: Beat) -> None:
         if not (self._reading or self.closing):

@@ -39,6 +39,7 @@ class Receipts:
         level = levels.of_mesh()
         self._level = level if level is not None and level.waits else None
         self._kept: deque[Completion] = deque()
+        self._fences: set[str] = set()  # of what is kept
         self._bytes = 0
         self._gone = 0  # how many of those under way were let go meanwhile
         self._run_id = ""  # of the server that took what is kept, as last seen
@@ -49,11 +50,16 @@ class Receipts:
         """How many are not known to be durable yet."""
         return len(self._kept)
 
+    def holds(self, fence: str) -> bool:
+        """Whether the completion of this delivery is kept."""
+        return fence in self._fences
+
     def keep(self, item: Completion) -> None:
         """Take a completion that a server has just taken."""
         if self._level is None:
             return
         self._kept.append(item)
+        self._fences.add(item.delivery.fence)
         self._bytes += len(item.row)
         while len(self._kept) > KEPT_MOST or self._bytes > KEPT_BYTES_MOST:
             self._drop()
@@ -64,7 +70,9 @@ class Receipts:
             self._spawn(self._settle(self._level))
 
     def _drop(self) -> None:
-        self._bytes -= len(self._kept.popleft().row)
+        item = self._kept.popleft()
+        self._bytes -= len(item.row)
+        self._fences.discard(item.delivery.fence)
 
     async def _settle(self, level: levels.Level) -> None:
         try:

@@ -66,6 +66,10 @@ class Reports:
         """Whether something is on its way."""
         return bool(self._work)
 
+    def keeps(self, fence: str) -> bool:
+        """Whether this delivery's result is kept until it is as durable as promised."""
+        return self._receipts.holds(fence)
+
     def report(self, run: Run) -> None:
         """Take a run that came back from its slot."""
         if run.stopped == FENCED:

@@ -44,7 +44,6 @@ def test_results_outlive_the_server_that_took_them(
 ) -> None:
     """The promoted replica never heard of them: the agent tells it, or runs again."""
     settings.MESH_DURABILITY = level
-    settings.MESH_DURABILITY_TIMEOUT_S = 0.2
     gate, ran = threading.Event(), []
 
     async def run(payload: Any, task: Any) -> Any:
@@ -67,6 +66,7 @@ def test_results_outlive_the_server_that_took_them(
             # Everything up to here, the claims too, is on the replica.
             bus.enqueue_task("marker", 1, durability="replicated:1")
             replica.cut_off()
+            settings.MESH_DURABILITY_TIMEOUT_S = 0.2
             gate.set()
             wait_until(lambda: done("demo") == TASKS)
             wait_until(lambda: kept(agent) == (TASKS if level else 0))
