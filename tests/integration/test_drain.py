@@ -101,12 +101,14 @@ def test_a_handler_that_ignores_its_cancellation_cannot_hold_the_agent(
 
 
 def test_one_stop_that_comes_as_several_signals_drains_all_the_same(
-    test_topic: str,
+    test_topic: str, tmp_path: Path
 ) -> None:
-    task_id = bus.enqueue_task(test_topic, 1.0)
+    began = tmp_path / "began"
+    task_id = bus.enqueue_task(test_topic, str(began))
 
-    with agents.process(test_topic, "tests.support.work:rest") as child:
-        wait_until(lambda: bus.stats(test_topic)["running"] == 1, 15)
+    with agents.process(test_topic, "tests.support.work:told") as child:
+        # A claimed task that has not begun would be handed back.
+        wait_until(began.exists, 15)
         for signum in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             child.send_signal(signum)
             time.sleep(0.05)  # pending signals of one kind are one signal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import bus
@@ -24,6 +25,13 @@ async def nap(payload: Any, task: Any) -> Any:
 async def rest(payload: Any, task: Any) -> Any:
     """As many seconds of waiting as the payload says."""
     await asyncio.sleep(payload)
+    return payload
+
+
+async def told(payload: Any, task: Any) -> Any:
+    """Makes the file that the payload names, then takes another second."""
+    Path(payload).touch()
+    await asyncio.sleep(1.0)
     return payload
 
 
