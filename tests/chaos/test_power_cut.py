@@ -51,7 +51,7 @@ def known(task_id: str) -> bool:
         return False
 
 
-def test_a_power_cut_takes_nothing_that_was_synced(
+def test_g2_a_power_cut_takes_nothing_that_was_synced(
     disk: Disk, server: EmbeddedServer
 ) -> None:
     bus.get_redis().config_set("appendfsync", "always")

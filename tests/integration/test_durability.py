@@ -315,7 +315,7 @@ def test_a_replica_that_is_missing_is_told_from_one_that_never_was(
 
 
 @pytest.mark.parametrize("level", ["replicated:1", "aof"])
-def test_a_primary_lost_for_good_takes_along_what_was_not_replicated(
+def test_g2_a_primary_lost_for_good_takes_along_what_was_not_replicated(
     own_pair: tuple[EmbeddedServer, Replica],
     topic: str,
     impatient: None,
@@ -353,7 +353,7 @@ def test_a_primary_lost_for_good_takes_along_what_was_not_replicated(
         ("memory", ("appendonly", "no"), False),
     ],
 )
-def test_a_killed_server_comes_back_with_what_its_file_has(
+def test_g2_a_killed_server_comes_back_with_what_its_file_has(
     own_server: EmbeddedServer, level: str, option: tuple[str, str], kept: bool
 ) -> None:
     """Every acknowledged task, or, where there is no file, what it had before."""

@@ -91,7 +91,7 @@ class Tour:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_verb_stops_half_way_while_a_slot_moves(
+def test_g13_no_verb_stops_half_way_while_a_slot_moves(
     nodes: Pair, topic: str, seed: int
 ) -> None:
     """What was refused left both nodes as they were, and works after the move."""
