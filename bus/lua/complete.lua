@@ -60,8 +60,7 @@ for n = 1, #ids do
   end
 end
 if #mine == 0 then return out end
--- A key that somebody made one of another type stops a script half-way. So all is read
--- before the first write, and a task goes only once its result is there.
+of_their_types({ counters, minutes, hours }, { results }, { done })
 local NONE, past = {}, {}
 if #forget > 0 then
   local lines = call('HMGET', attempts, unpack(forget))
@@ -69,6 +68,7 @@ if #forget > 0 then
 end
 local keep = call('HGET', settings, 'results_keep') or ARGV[3]
 call('XACK', tasks_stream, group, unpack(sids))
+call('XDEL', tasks_stream, unpack(sids))
 local scores, result_id = {}, nil
 for i = 1, #mine do
   local at = mine[i]
@@ -84,7 +84,6 @@ for i = 1, #mine do
   scores[#scores + 1] = done_score(result_id)
   scores[#scores + 1] = id
 end
-call('XDEL', tasks_stream, unpack(sids))
 call('HDEL', tasks, unpack(gone_ids))
 if #forget > 0 then call('HDEL', attempts, unpack(forget)) end
 call('ZADD', done, unpack(scores))

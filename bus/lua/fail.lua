@@ -12,13 +12,8 @@ local k = { dead = dead, dead_index = dead_index, errors = errors,
             results = results, done = done, tasks = tasks, attempts = attempts,
             counters = counters, events = events }
 local limits = call('HMGET', settings, 'max_attempts', 'results_keep')
--- A key that somebody made one of another type stops a script half-way: all that is going
--- to be written is looked at before the first task leaves its place.
-for _, hash in ipairs({ attempts, parked, dead_index, errors, counters, minutes, hours }) do
-  call('HLEN', hash)
-end
-for _, stream in ipairs({ dead, results, events }) do call('XLEN', stream) end
-for _, zset in ipairs({ delayed, done }) do call('ZCARD', zset) end
+of_their_types({ attempts, parked, dead_index, errors, counters, minutes, hours },
+  { dead, results, events }, { delayed, done, unpack(more) })
 local add = {}
 local function count(name) add[name] = (add[name] or 0) + 1 end
 

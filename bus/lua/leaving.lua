@@ -1,5 +1,13 @@
 -- How tasks leave for good. Like prelude.lua, carried by the verbs that name it.
 
+-- A key that somebody made one of another type would stop a script half-way. So all that
+-- is going to be written is looked at before anything leaves its place.
+local function of_their_types(hashes, streams, zsets)
+  for i = 1, #hashes do call('HLEN', hashes[i]) end
+  for i = 1, #streams do call('XLEN', streams[i]) end
+  for i = 1, #zsets do call('ZCARD', zsets[i]) end
+end
+
 -- What a result entry carries behind `id, json` of a task that did not end at its first
 -- attempt: what its letter would carry. Plain tasks pay nothing for it.
 local function past_of(epoch, lines)

@@ -5,6 +5,8 @@
 -- Returns the dead entry id; for a letter that exists already, that one's; '' where it was
 -- replayed or discarded since.
 local sid, derived = ARGV[1], ARGV[2]
+of_their_types({ tasks, attempts, dead_index, errors, counters, settings, minutes, hours },
+  { dead, events }, { group })
 local e = entry(tasks_stream, sid)
 local k = { stream = tasks_stream, tasks = tasks, done = done, counters = counters,
             dead = dead, dead_index = dead_index, group = group, errors = errors }

@@ -9,7 +9,9 @@ local working, owner, idle = ARGV[1], ARGV[2], ARGV[3]
 local allowed, topic, keep, name = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[9]
 local rows = redis.pcall('XPENDING', tasks_stream, working, 'IDLE', idle, '-', '+', 100,
   owner)
-if rows.err then return { 0, 0, 0 } end
+if rows.err or #rows == 0 then return { 0, 0, 0 } end
+of_their_types({ tasks, attempts, dead_index, errors, counters, minutes, hours },
+  { dead, results, events }, { done, group })
 local now = now_ms()
 local k = { stream = tasks_stream, tasks = tasks, counters = counters, dead = dead,
             dead_index = dead_index, group = group, errors = errors, results = results,
