@@ -43,11 +43,14 @@ def swap(old: str, new: str) -> Callable[[str], str]:
     return broken
 
 
-ACK = "call('XACK', tasks_stream, group, unpack(sids))\n"
+ACK = (
+    "call('XACK', tasks_stream, group, unpack(sids))\n"
+    "call('XDEL', tasks_stream, unpack(sids))\n"
+)
 
 
 def ack_last(text: str) -> str:
-    """`complete` that writes results before it acks."""
+    """`complete` that writes results before it lets the entries go."""
     return swap(ACK, "")(text).replace(
         "call('ZADD', done", f"{ACK}call('ZADD', done", 1
     )
