@@ -1,6 +1,7 @@
 """Clients of the server in their profiles.
 
-read    `get_redis`, `get_redis_async`: pages and introspection; few retries
+read    `get_redis`, `get_redis_async`: pages and introspection; few retries where the
+        connection broke, none where an answer did not come in time
 write   scripts: never sent twice by the client, because `scripts.py` decides what to
         repeat, with the same id. Sync calls take a `lines.Line` of a bounded pool
 settle  scripts whose callers then wait for the level of durability they want: a pool of
@@ -105,10 +106,15 @@ def _shared_async(profile: str, **over: Any) -> redis.asyncio.Redis:
     return client
 
 
+# A connection that broke is made anew: servers restart. Who waited for a whole timeout
+# has waited enough: asked again, a server that hangs would hold up a page four times.
+_READ_AGAIN: Final = (redis.ConnectionError,)
+
+
 def get_redis() -> redis.Redis:
     """The shared client of this process: 50 connections, 5 s timeouts, text replies."""
     backoff = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
-    return _shared_sync("read", retry=SyncRetry(backoff, 3))
+    return _shared_sync("read", retry=SyncRetry(backoff, 3, _READ_AGAIN))
 
 
 def reader() -> Any:
@@ -119,7 +125,7 @@ def reader() -> Any:
 def get_redis_async() -> redis.asyncio.Redis:
     """The shared asyncio client of the running loop; same limits as `get_redis`."""
     backoff = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
-    return _shared_async("read", retry=AsyncRetry(backoff, 3))
+    return _shared_async("read", retry=AsyncRetry(backoff, 3, _READ_AGAIN))
 
 
 def writer() -> lines.Lines:

@@ -33,26 +33,28 @@ _AWAY: Final = "unreachable"
 
 
 def checks() -> list[Check]:
-    """All findings; without a server only those that need none."""
-    found = [_python()]
+    """All findings; without a server only those that need none.
+
+    A server that hangs is given up after one timeout: `ANSWER_S` at the first look.
+    """
     try:
         with _probe() as probe:
             info = levels.facts(probe.info(), probe)
             probe.ping()
         client = connection.reader()
-    except errors.BusError as exc:
-        found.append(Check("redis", BAD, str(exc), _start_hint(), _AWAY))
-        return found
-    except (redis.RedisError, OSError) as exc:
-        says = str(refusals.mapped(exc))
-        found.append(Check("redis", BAD, says, _start_hint(), _AWAY))
-        return found
-    found += _server(info)
-    found.append(_layout())
-    found.append(_connections(client))
-    found += _keys(client)
-    found += _mesh()
-    return found
+    except (errors.BusError, redis.RedisError, OSError) as exc:
+        return unreachable(exc)
+    try:
+        found = [_python(), *_server(info), _layout(), _connections(client)]
+        return [*found, *_keys(client), *_mesh()]
+    except errors.BusUnavailable as exc:
+        return unreachable(exc)  # it went while we looked: what it said is history
+
+
+def unreachable(exc: Exception) -> list[Check]:
+    """The findings where Redis did not answer; `exc` says why."""
+    mapped = exc if isinstance(exc, errors.BusError) else refusals.mapped(exc)
+    return [_python(), Check("redis", BAD, str(mapped), _start_hint(), _AWAY)]
 
 
 def refuses() -> list[str]:
@@ -96,6 +98,8 @@ def _layout() -> Check:
     """Only looked at: marking a server is for those that start on it."""
     try:
         told = layout.look()
+    except errors.BusUnavailable:
+        raise
     except errors.BusError as exc:
         return Check("layout", BAD, str(exc), word="unknown")
     marked = "" if told else ", not marked yet: the first start does it"
@@ -104,12 +108,16 @@ def _layout() -> Check:
 
 def _connections(client: Any) -> Check:
     try:
-        client.execute_command("CLIENT", "LIST")
-    except redis.RedisError as exc:
+        with refusals.guard():
+            client.execute_command("CLIENT", "LIST")
+    except errors.BusUnavailable:
+        raise
+    except errors.BusError as exc:
         return Check(
             "liveness",
             WARN,
-            f"CLIENT LIST is not allowed ({exc}): tasks of killed agents wait a lease",
+            f"CLIENT LIST is not allowed ({exc.__cause__}): "
+            "tasks of killed agents wait a lease",
             "allow it to the user in REDIS_URL: ACL SETUSER … +client|list",
             "slow",
         )
@@ -123,7 +131,8 @@ def _keys(client: Any) -> Iterator[Check]:
     for name in names:
         for seen in ("seen0", "seen1"):
             pipe.hget(keys.named(seen, name), "@early")
-    early = pipe.execute() if names else []
+    with refusals.guard():
+        early = pipe.execute() if names else []
     for name, *spans in zip(names, early[::2], early[1::2], strict=True):
         hours = [int(ms) / 3_600_000 for ms in spans if ms]
         if hours:

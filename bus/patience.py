@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Final
+
+import redis
 
 from . import errors, refusals
 from .conf import conf
+
+_TIMEOUTS: Final = (redis.TimeoutError, TimeoutError)
 
 
 class Pause:
     """How long to wait before the next try of one call; raises when it is over.
 
-    `unknown` is what it raises then where an earlier try may have been executed.
+    With `brief` one timeout is the end: pages read so, and a server that hangs would
+    hold them up again. `unknown` is what it raises at the end where an earlier try may
+    have been executed.
     """
 
-    def __init__(self, wrote: bool, retry_s: float | None = None) -> None:
-        self._wrote = wrote
+    def __init__(
+        self, wrote: bool, retry_s: float | None = None, *, brief: bool = False
+    ) -> None:
+        self._wrote, self._brief = wrote, brief
         budget = conf.SEND_RETRY_S if retry_s is None else retry_s
         self._until = time.monotonic() + budget
         self._next = 0.02
@@ -27,7 +36,8 @@ class Pause:
         error = refusals.mapped(exc, wrote=self._wrote)
         if isinstance(error, errors.OutcomeUnknown):
             self.unknown = error
-        if left <= 0 or not refusals.is_passing(exc):
+        over = left <= 0 or (self._brief and isinstance(exc, _TIMEOUTS))
+        if over or not refusals.is_passing(exc):
             # One send without an answer may have been executed, whatever became of
             # those after it.
             raise self.unknown or error from exc

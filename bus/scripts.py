@@ -154,7 +154,7 @@ def run(
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds."""
     script, tail = call(name, topic, args, more)
-    pause = patience.Pause(not script.reads, retry_s)
+    pause = patience.Pause(not script.reads, retry_s, brief=script.reads)
     while True:
         try:
             server: Any = connection.writer() if client is None else client
@@ -177,7 +177,7 @@ async def arun(
 ) -> Any:
     """`run` for asyncio."""
     script, tail = call(name, topic, args, more)
-    pause = patience.Pause(not script.reads, retry_s)
+    pause = patience.Pause(not script.reads, retry_s, brief=script.reads)
     while True:
         try:
             server: Any = connection.awriter() if client is None else client

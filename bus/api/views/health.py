@@ -50,7 +50,7 @@ class HealthViewSet(MeshViewSet):
         it says, which topics it is about, and their ledgers, is told to who may read.
         """
         look = _look()
-        down = any(c.name == "redis" and c.status == health.BAD for c in look.checks)
+        down = _is_down(look.checks)
         good = all(check.status == health.OK for check in look.checks)
         status = "down" if down else "ok" if good else "degraded"
         body = {"status": status, **self._told(look)}
@@ -103,16 +103,25 @@ def _look() -> _Look:
     global _last
     look = _last
     if time.monotonic() >= look.until:
-        checks, ledgers = health.checks(), _ledgers()
+        checks, ledgers = _seen()
         look = _last = _Look(time.monotonic() + _KEEP_S, checks, ledgers)
     return look
 
 
-def _ledgers() -> list[dict[str, Any]]:
+def _seen() -> tuple[list[health.Check], list[dict[str, Any]]]:
+    """The checks and the ledgers; no ledgers beside a Redis that does not answer."""
+    checks = health.checks()
+    if _is_down(checks):
+        return checks, []
     try:
-        return [{"topic": f["topic"], **f["ledger"]} for f in topics.all_stats()]
-    except errors.BusUnavailable:
-        return []  # the check of Redis says so
+        facts = topics.all_stats()
+    except errors.BusUnavailable as exc:
+        return health.unreachable(exc), []
+    return checks, [{"topic": row["topic"], **row["ledger"]} for row in facts]
+
+
+def _is_down(checks: Iterable[health.Check]) -> bool:
+    return any(each.name == "redis" and each.status == health.BAD for each in checks)
 
 
 def _row(check: health.Check) -> dict[str, Any]:
