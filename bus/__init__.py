@@ -46,10 +46,11 @@ from .handlers import handler
 from .keys import agent_key, dead_stream, result_stream, task_stream
 from .letters import DeadLetter
 from .lookup import get_task
+from .many import aenqueue_many, enqueue_many
 from .messages import Task
 from .purges import delete_topic, purge_topic
 from .results import tail_results, wait_result
-from .tasks import aenqueue_task, cancel, enqueue_many, enqueue_task
+from .tasks import aenqueue_task, cancel, enqueue_task
 from .topics import list_topics, pause, resume, set_limits, stats
 from .twins import (
     aack,
@@ -59,7 +60,6 @@ from .twins import (
     adelete_topic,
     aderegister_agent,
     adiscard,
-    aenqueue_many,
     aexplain,
     aget_agent,
     aget_dead,

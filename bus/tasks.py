@@ -6,9 +6,8 @@ BusUnavailable (nothing written) or OutcomeUnknown (repeat it with the same id).
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from . import accepting, errors, keys, levels, lookup, messages, scripts, wanted
@@ -30,7 +29,6 @@ __all__ = [
     "aenqueue_task",
     "cancel",
     "durability",
-    "enqueue_many",
     "enqueue_task",
     "new_id",
 ]
@@ -118,89 +116,6 @@ async def aenqueue_task(
 def _sent(batches: list[Batch], level: Level) -> list[Accepted]:
     outcomes = itertools.chain.from_iterable(accepting.send(batches, level))
     return accepting.taken(batches[0].topic, list(outcomes))
-
-
-def enqueue_many(
-    topic: str,
-    payloads: Iterable[Any],
-    maxlen: int | None = None,
-    *,
-    task_ids: Iterable[str] | None = None,
-    delay_s: float | None = None,
-    max_attempts: int | None = None,
-    timeout_s: float | None = None,
-    durability: str | None = None,
-) -> list[str]:
-    """Accept many tasks, 100 per round trip; their ids in order.
-
-    Whatever ends it early, the exception has the ids that were `accepted` before, also
-    one that `payloads` itself raised. At a bound that is TopicFull. InvalidPayload
-    names the payload by its index; it is raised before its hundred is sent. Trouble
-    with Redis has the `task_ids` whose outcome is unknown as well. Where each is to
-    have its own outcome, use `tasks.accept`. A `durability` that is waited for
-    (`enqueue_task`) is waited for once per thousand.
-    """
-    if isinstance(payloads, (str, bytes, dict)):
-        raise errors.InvalidOption(
-            f"payloads is one {type(payloads).__name__}; give a list of payloads"
-        )
-    keys.check_topic(topic)
-    due, options = wanted.due_in(delay_s), wanted.options_of(max_attempts, timeout_s)
-    ids = iter(new_id, "") if task_ids is None else map(keys.check_task_id, task_ids)
-    source = ((_next(ids), payload) for payload in payloads)
-    level = levels.granted(durability)
-    size = BATCH * (accepting.SET if level.waits else 1)
-    accepted: list[str] = []
-    try:
-        while chunk := list(itertools.islice(source, size)):
-            items = [
-                wanted.Item(task_id, due, options, _encoded(payload, place))
-                for place, (task_id, payload) in enumerate(chunk, len(accepted))
-            ]
-            batches = [
-                Batch(topic, items[at : at + BATCH], maxlen)
-                for at in range(0, len(items), BATCH)
-            ]
-            _sent(batches, level)
-            accepted.extend(item.id for item in items)
-    except errors.TopicFull as full:
-        accepted.extend(full.accepted)
-        raise errors.TopicFull(
-            f"{full} ({len(accepted):,} of this call were accepted)"
-            if len(accepted) > len(full.accepted)
-            else str(full),
-            retry_after_s=full.retry_after_s,
-            accepted=accepted,
-        ) from None
-    except Exception as exc:
-        _tell_accepted(exc, accepted)
-        raise
-    return accepted
-
-
-def _encoded(payload: Any, place: int) -> bytes:
-    try:
-        return messages.encode(payload)
-    except errors.InvalidPayload as exc:
-        exc.args = (f"payloads[{place}]: {exc}",)
-        raise
-
-
-def _tell_accepted(exc: Exception, accepted: list[str]) -> None:
-    """Whoever catches it knows what is in the mesh already."""
-    if isinstance(exc, errors.BusError):
-        exc.facts["accepted"] = accepted
-    elif accepted:
-        exc.add_note(f"{len(accepted):,} tasks of this call were accepted before")
-    with contextlib.suppress(AttributeError):  # a class with slots of its own
-        exc.accepted = accepted  # type: ignore[attr-defined]
-
-
-def _next(ids: Iterator[str]) -> str:
-    try:
-        return next(ids)
-    except StopIteration:
-        raise errors.InvalidOption("fewer task_ids than payloads") from None
 
 
 def _after_commit(action: Callable[[], Any]) -> None:

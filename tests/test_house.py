@@ -119,6 +119,7 @@ FLOORS: list[set[str]] = [
         "groups",
         "health",
         "janitor",
+        "many",
         "metrics",
         "live.past",
         "purges",

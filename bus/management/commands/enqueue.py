@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bus import errors, keys, messages, results, tasks, whynot
+from bus import errors, keys, many, messages, results, tasks, whynot
 from bus.management import output
 from bus.management.command import MeshCommand
 
@@ -102,7 +102,7 @@ class Command(MeshCommand):
             lines = _payloads(source)
             try:
                 while chunk := list(itertools.islice(lines, tasks.BATCH)):
-                    ids = tasks.enqueue_many(options["topic"], chunk, **_knobs(options))
+                    ids = many.enqueue_many(options["topic"], chunk, **_knobs(options))
                     sent += len(ids)
                     progress.update(bar, completed=sent)
             except KeyboardInterrupt:
@@ -110,8 +110,8 @@ class Command(MeshCommand):
                     f"stopped; {sent:,} tasks were accepted", returncode=130
                 ) from None
             except errors.BusError as exc:
-                sent += len(exc.accepted) if isinstance(exc, errors.TopicFull) else 0
-                told = f"{sent:,} tasks were accepted before; nothing after them"
+                sent += len(getattr(exc, "accepted", ()))
+                told = f"{sent:,} tasks were accepted"
                 exc.args = (f"{exc} ({told})",)
                 raise
         self.stdout.write(f"{sent:,} tasks accepted in topic {options['topic']}")

@@ -1,0 +1,217 @@
+"""Many tasks of one topic in one call; if it fails, which of them are in the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from typing import Any
+
+from . import accepting, errors, keys, levels, messages, wanted
+from .batches import BATCH, Batch
+from .levels import Level
+from .wanted import new_id
+
+
+def enqueue_many(
+    topic: str,
+    payloads: Iterable[Any],
+    maxlen: int | None = None,
+    *,
+    task_ids: Iterable[str] | None = None,
+    delay_s: float | None = None,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    durability: str | None = None,
+) -> list[str]:
+    """Accept many tasks, 100 per round trip; their ids in order.
+
+    Whatever ends it early, the exception has the ids that were `accepted`, in order,
+    also one that `payloads` itself raised: those and no others are in the mesh. Of a
+    hundred with a conflict in it the rest is written. At a bound it is TopicFull.
+    InvalidPayload names the payload by its index; it is raised before its hundred is
+    sent. Trouble with Redis has the `task_ids` whose outcome is unknown as well.
+    `task_ids` are one for each payload: InvalidOption before anything is sent where
+    both have a length, else where one of them ends. Where each task is to have its own
+    outcome, use `tasks.accept`. A `durability` that is waited for (`enqueue_task`) is
+    waited for once per thousand.
+    """
+    if isinstance(payloads, AsyncIterable):
+        raise errors.InvalidOption(
+            "payloads is asynchronous, which aenqueue_many reads; give a list here"
+        )
+    source = _iterator("payloads", payloads, "payloads")
+    sending = _Sending(topic, maxlen, delay_s, max_attempts, timeout_s)
+    with sending.telling():
+        sending.name(task_ids, payloads)
+        sending.wait_for(levels.granted(durability))
+        while chunk := list(itertools.islice(source, sending.size)):
+            sending.send(chunk)
+        sending.finish()
+    return sending.accepted
+
+
+async def aenqueue_many(
+    topic: str,
+    payloads: Iterable[Any] | AsyncIterable[Any],
+    maxlen: int | None = None,
+    *,
+    task_ids: Iterable[str] | None = None,
+    delay_s: float | None = None,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    durability: str | None = None,
+) -> list[str]:
+    """`enqueue_many` for asyncio; `payloads` may be asynchronous too.
+
+    Each send takes a thread, the wait for payloads that come asynchronously does not.
+    """
+    if not isinstance(payloads, AsyncIterable):
+        return await asyncio.to_thread(
+            enqueue_many,
+            topic,
+            payloads,
+            maxlen,
+            task_ids=task_ids,
+            delay_s=delay_s,
+            max_attempts=max_attempts,
+            timeout_s=timeout_s,
+            durability=durability,
+        )
+    sending = _Sending(topic, maxlen, delay_s, max_attempts, timeout_s)
+    with sending.telling():
+        sending.name(task_ids, payloads)
+        sending.wait_for(await levels.agranted(durability))
+        chunk = []
+        async for payload in payloads:
+            chunk.append(payload)
+            if len(chunk) == sending.size:
+                await asyncio.to_thread(sending.send, chunk)
+                chunk = []
+        if chunk:
+            await asyncio.to_thread(sending.send, chunk)
+        sending.finish()
+    return sending.accepted
+
+
+class _Sending:
+    """One call: what was accepted so far, whose ids come next."""
+
+    def __init__(
+        self,
+        topic: str,
+        maxlen: int | None,
+        delay_s: float | None,
+        max_attempts: int | None,
+        timeout_s: float | None,
+    ) -> None:
+        self.topic = keys.check_topic(topic)
+        self.accepted: list[str] = []
+        self._maxlen = maxlen if maxlen is None else wanted.check_maxlen(maxlen)
+        self._due = wanted.due_in(delay_s)
+        self._options = wanted.options_of(max_attempts, timeout_s)
+        self._ids: Iterator[str] = iter(new_id, "")
+        self._named: int | None = None  # how many ids there are, if that is known
+        self._level = levels.BY_ITSELF
+        self._place = 0
+
+    def name(self, task_ids: Iterable[str] | None, payloads: Any) -> None:
+        """Take ids of the caller's; InvalidOption if their number is wrong by then."""
+        if task_ids is None:
+            return
+        given = _iterator("task_ids", task_ids, "ids")
+        self._ids = map(keys.check_task_id, given)
+        if isinstance(task_ids, Sized):
+            self._named = len(task_ids)
+            if isinstance(payloads, Sized) and len(payloads) != self._named:
+                raise errors.InvalidOption(
+                    f"{self._named:,} task_ids for {len(payloads):,} payloads; "
+                    "give one for each"
+                )
+
+    def wait_for(self, level: Level) -> None:
+        self._level = level
+
+    @property
+    def size(self) -> int:
+        """How many payloads to send at once."""
+        return BATCH * (accepting.SET if self._level.waits else 1)
+
+    def send(self, chunk: list[Any]) -> None:
+        """Send up to `size` tasks; raises what became of the first that was refused."""
+        items = [
+            wanted.Item(
+                self._id(place), self._due, self._options, _encoded(payload, place)
+            )
+            for place, payload in enumerate(chunk, self._place)
+        ]
+        self._place += len(items)
+        batches = [
+            Batch(self.topic, items[at : at + BATCH], self._maxlen)
+            for at in range(0, len(items), BATCH)
+        ]
+        found = accepting.send(batches, self._level)
+        outcomes = list(itertools.chain.from_iterable(found))
+        # Before anything is raised: what follows a refusal in its hundred is written.
+        self.accepted += [one.id for one in outcomes if one.error is None]
+        accepting.taken(self.topic, outcomes)
+
+    def finish(self) -> None:
+        """InvalidOption if ids of a list are left over: a caller counted wrong."""
+        if self._named is not None and self._named > self._place:
+            raise errors.InvalidOption(
+                f"{self._named:,} task_ids for {self._place:,} payloads; "
+                "give one for each"
+            )
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Whoever catches what ends the call knows what is in the mesh already."""
+        try:
+            yield
+        except errors.TopicFull as full:
+            more = len(self.accepted) > len(full.accepted)
+            told = f" ({len(self.accepted):,} of this call were accepted)"
+            raise errors.TopicFull(
+                f"{full}{told if more else ''}",
+                retry_after_s=full.retry_after_s,
+                accepted=self.accepted,
+            ) from None
+        except BaseException as exc:
+            _tell_accepted(exc, self.accepted)
+            raise
+
+    def _id(self, place: int) -> str:
+        try:
+            return next(self._ids)
+        except StopIteration:
+            raise errors.InvalidOption(
+                f"task_ids ended before payloads[{place}]; give one for each"
+            ) from None
+
+
+def _encoded(payload: Any, place: int) -> bytes:
+    try:
+        return messages.encode(payload)
+    except errors.InvalidPayload as exc:
+        exc.args = (f"payloads[{place}]: {exc}",)
+        raise
+
+
+def _iterator(name: str, values: Any, what: str) -> Iterator[Any]:
+    """What goes through the values; InvalidOption where they are one, or none."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, dict)):
+        raise errors.InvalidOption(
+            f"{name} is one {type(values).__name__}; give a list of {what}"
+        )
+    return iter(values)
+
+
+def _tell_accepted(exc: BaseException, accepted: list[str]) -> None:
+    if isinstance(exc, errors.BusError):
+        exc.facts["accepted"] = accepted
+    elif accepted:
+        exc.add_note(f"{len(accepted):,} tasks of this call were accepted before")
+    with contextlib.suppress(AttributeError):  # a class with slots of its own
+        exc.accepted = accepted  # type: ignore[attr-defined]
