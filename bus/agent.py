@@ -27,6 +27,7 @@ from . import (
 )
 from .conf import conf
 from .handlers import Handler
+from .home import child
 from .janitor import Janitor
 from .runtime import lane, quiet
 from .runtime.beats import Beats
@@ -173,6 +174,7 @@ class Agent:
             thread.start()
         topics = ", ".join(f"{each.topic} ({each.size} slots)" for each in self._lanes)
         log.info("agent %s serves %s", self.id, topics)
+        child.tell_serving()
         # A deaf agent, or one that does not beat, is worse than a dead one: a bug ends
         # the process, and whoever supervises it starts another.
         await asyncio.gather(broken, *(each.broken for each in self._lanes))

@@ -20,6 +20,9 @@ TICK_S: Final = 0.05  # how late a death may be noticed
 RESTART_AFTER_S: Final = 0.2
 RESTART_AFTER_MAX_S: Final = 10.0
 STEADY_AFTER_S: Final = 30.0  # a life this long makes up for earlier deaths
+# What served before it died was most likely killed by a task, whose neighbours are not
+# to wait. A task is given up after five kills: this is for a handful of killers.
+AT_ONCE_TRIES: Final = 30
 # Ten seconds for the whole stop is the promise; the server's part is kept free.
 STOP_LIMIT_S: Final = 9.5
 SERVER_STOP_S: Final = 2.0
@@ -58,14 +61,24 @@ class _Watch:
     essential: bool = False
     since: float = 0.0
     deaths: int = 0  # in a row, each after a short life
+    at_once: int = 0  # restarts in a row of one that had served
     usage_exits: int = 0  # in a row
     again_at: float | None = None  # None while it is believed to run
     given_up: bool = False
 
+    def served(self) -> bool:
+        """Whether it is a child that came as far as its work before it died."""
+        return isinstance(self.target, child.Child) and self.target.served
+
     def put_off(self, now: float) -> float:
         """Schedule the next start after one more death; returns the delay."""
         if now - self.since >= STEADY_AFTER_S:
+            self.deaths = self.at_once = 0
+        if self.served() and self.at_once < AT_ONCE_TRIES:
             self.deaths = 0
+            self.at_once += 1
+            self.again_at = now + RESTART_AFTER_S
+            return RESTART_AFTER_S
         delay_s = min(RESTART_AFTER_S * 2.0**self.deaths, RESTART_AFTER_MAX_S)
         self.deaths = min(self.deaths + 1, 10)
         self.again_at = now + delay_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 OUTPUT_WAIT_S: Final = 0.2
+_SERVING_FD: Final = "MESH_SERVING_FD"  # the end of a pipe; see `tell_serving`
 
 # Prints what comes through the pipe under the name, in a thread of its own.
 Follow = Callable[[str, IO[bytes]], threading.Thread]
@@ -93,6 +95,17 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._group_id = 0
         self._output: threading.Thread | None = None
+        self._told = -1  # where it says that it serves
+        self._served = False
+
+    @property
+    def served(self) -> bool:
+        """Whether it came as far as its work in this life, if it tells so."""
+        if self._told >= 0:
+            with contextlib.suppress(BlockingIOError):
+                self._served = bool(os.read(self._told, 1))
+                self._forget_told()
+        return self._served
 
     @property
     def pid(self) -> int | None:
@@ -102,14 +115,21 @@ class Child:
         return self._process.pid
 
     def launch(self) -> None:
+        self._forget_told()
+        self._served = False
+        self._told, tell = os.pipe()
+        os.set_blocking(self._told, False)
         # Unbuffered: through a pipe Python would hold lines back for minutes.
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self.spec.env}
-        self._process = start(
-            self.spec.argv,
-            env=env,
-            stdout=subprocess.PIPE,
-            keep_fds=self.spec.keep_fds,
-        )
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", _SERVING_FD: str(tell)}
+        try:
+            self._process = start(
+                self.spec.argv,
+                env=env | dict(self.spec.env),
+                stdout=subprocess.PIPE,
+                keep_fds=[*self.spec.keep_fds, tell],
+            )
+        finally:
+            os.close(tell)
         self._group_id = self._process.pid
         assert self._process.stdout is not None
         self._output = self._follow(self.name, self._process.stdout)
@@ -135,11 +155,30 @@ class Child:
         if self._process is not None:
             self._process.send_signal(signum)
 
+    def _forget_told(self) -> None:
+        if self._told >= 0:
+            os.close(self._told)
+            self._told = -1
+
     def last_words(self) -> str:
         """Nothing beyond its output, which gets a moment to be read to the end."""
         if self._output is not None:
             self._output.join(OUTPUT_WAIT_S)
         return ""
+
+
+def tell_serving() -> None:
+    """Tell whoever started this process as a `Child`, if anybody, that it serves now.
+
+    What dies after that is restarted sooner than what never came so far.
+    """
+    fd = os.environ.pop(_SERVING_FD, "")  # not for what we start ourselves
+    if not fd.isdecimal():
+        return
+    with contextlib.suppress(OSError):  # not ours after all, or nobody listens
+        if stat.S_ISFIFO(os.fstat(int(fd)).st_mode):
+            os.write(int(fd), b"1")
+            os.close(int(fd))
 
 
 def ending(returncode: int) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import bus
 from bus import janitor
 from tests.support import agents, chronicle, work
 from tests.support.nursery import nursery
+from tests.support.processes import ROOT
 from tests.support.waiting import wait_until
 
 KILLERS = int(os.environ.get("MESH_POISON", "10"))
@@ -111,6 +115,46 @@ def test_what_two_killed_agents_had_in_hand_does_not_take_minutes(
         wait_until(lambda: bus.stats(test_topic)["done"] == count, 10, "all are done")
 
     assert at_once["most"] == 1
+
+
+async def deadly_or_slow(payload: Any, task: Any) -> Any:
+    """Kills its agent where the payload says so, else takes 10 ms."""
+    if payload == "kill":
+        os._exit(137)
+    await asyncio.sleep(0.01)
+    return payload
+
+
+@pytest.mark.chaos
+def test_killers_do_not_starve_their_neighbours(
+    test_topic: str, redis_url: str
+) -> None:
+    """Two processes of one command are killed some dozen times; each time again."""
+    payloads: list[Any] = list(range(1_000))
+    payloads[100::200] = ["kill"] * 5
+    bus.enqueue_many(test_topic, payloads)
+    handler = "tests.chaos.test_poison:deadly_or_slow"
+    argv = ["manage.py", "agent", "--processes", "2"]
+    argv += ["--topic", test_topic, "--handler", handler]
+    began = time.monotonic()
+    mesh = subprocess.Popen(
+        [sys.executable, *argv],
+        cwd=ROOT,
+        env=dict(os.environ),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: bus.stats(test_topic)["done"] == 995, 90, "the rest is done")
+        took_s = time.monotonic() - began
+        wait_until(lambda: bus.stats(test_topic)["dead"] == 5, 60, "killers are dead")
+        all_s = time.monotonic() - began
+    finally:
+        mesh.terminate()
+        mesh.wait(15)
+
+    print(f"neighbours {took_s:.1f} s, killers dead after {all_s:.1f} s")
+    assert took_s < 45  # 26 s on two busy cores, most of it starts of Python
 
 
 # Fifty deaths; `make nightly` asks for 500 killers among 5,000 others.

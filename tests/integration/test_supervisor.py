@@ -167,6 +167,40 @@ def test_it_holds_back_a_child_that_keeps_dying(mesh: MakeMesh) -> None:
     assert delays()[:3] == ["0.2 s", "0.4 s", "0.8 s"]
 
 
+# Serves a moment, then is killed as by a task; its code is the argument.
+SERVES = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from bus.home import child
+child.tell_serving()
+os._exit(137)
+"""
+
+
+def test_it_restarts_what_had_served_without_holding_it_back(mesh: MakeMesh) -> None:
+    root = str(Path(__file__).parents[2])
+
+    running = mesh(child.Spec("agent-1", [sys.executable, "-c", SERVES, root]))
+
+    def deaths() -> list[str]:
+        return [line for line in running.lines if "exit code 137" in line]
+
+    wait_until(lambda: len(deaths()) >= 5)
+    assert all(line.endswith("starts again in 0.2 s") for line in deaths())
+
+
+def test_what_serves_and_dies_without_end_is_held_back_at_last() -> None:
+    class Served(child.Child):
+        served = True
+
+    watch = supervisor._Watch(Served(python("a", ""), lambda *_: None))  # type: ignore[arg-type, return-value]
+
+    delays = [watch.put_off(now=1.0) for _ in range(supervisor.AT_ONCE_TRIES + 3)]
+
+    assert delays[-3:] == [0.2, 0.4, 0.8]
+    assert set(delays[:-3]) == {supervisor.RESTART_AFTER_S}
+
+
 def test_the_delay_is_bounded_until_a_long_life_ends_it() -> None:
     watch = supervisor._Watch(child.Child(python("a", ""), lambda *_: None))  # type: ignore[arg-type, return-value]
 
