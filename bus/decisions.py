@@ -6,6 +6,8 @@ import hashlib
 import secrets
 from typing import Any, Final
 
+import orjson
+
 from . import (
     connection,
     dead,
@@ -40,12 +42,27 @@ def replay(
     the state. A `payload` replaces the original one, which stays readable in `replays`
     of the task. `entry_id` is the letter that was seen, NotDead if it is another one by
     now. A repeat with the same `request_id` (any text) is the same replay: it succeeds
-    and changes nothing, wherever the task is by then. Without `topic` all are asked;
-    DeadLetterNotFound if none knows it.
+    and changes nothing, wherever the task is by then; with another payload than that
+    replay had it is a TaskConflict. Without `topic` all are asked; DeadLetterNotFound
+    if none knows it.
     """
     topic = dead.topic_of(task_id, topic)
+    replayed(task_id, topic, payload, entry_id, by, request_id)
+    return task_id
+
+
+def replayed(
+    task_id: str,
+    topic: str,
+    payload: Any = ...,
+    entry_id: str | None = None,
+    by: str | None = None,
+    request_id: str | None = None,
+) -> bool:
+    """`replay` in a known topic: True if this call did it, False for a repeat."""
     task_id = keys.check_task_id(task_id)
     seen = None if entry_id is None else keys.check_entry(entry_id)
+    given = None if payload is ... else messages.encode(payload)
     mark = _mark(request_id)
     while True:
         letter = _letter(topic, task_id)
@@ -53,20 +70,45 @@ def replay(
             args = [task_id, "", "", "", 0, mark, ""]
             reply = scripts.run("replay", topic, args, [keys.group_key(topic, "")])
             if reply[0] == "repeat":
-                return task_id
+                _check_repeat(task_id, reply[1], payload)
+                return False
             raise _not_dead(topic, task_id)
-        new = _body(letter) if payload is ... else messages.encode(payload)
-        edited = payload is not ... and not messages.same(payload, letter.payload)
+        new = _body(letter) if given is None else given
+        runs = letter.payload if given is None else payload
+        edited = given is not None and not messages.same(payload, letter.payload)
         # Encoded anew: what others wrote may have line breaks, or be no JSON.
         original = messages.encode_kept(letter.payload) if edited else None
-        line = history.replay_line(letter.entry_id, by, original)
+        line = history.replay_line(letter.entry_id, by, _digest(runs), original)
         args = [task_id, letter.entry_id, new, letter.options, letter.epoch + 1]
         args += [mark, line]
         more = [keys.group_key(topic, letter.fingerprint)]
-        outcome = scripts.run("replay", topic, args, more)[0]
-        if outcome in ("replayed", "repeat"):
-            return task_id
+        reply = scripts.run("replay", topic, args, more)
+        if reply[0] == "replayed":
+            return True
+        if reply[0] == "repeat":
+            _check_repeat(task_id, reply[1], payload)
+            return False
         # Replayed by somebody else since we looked, and perhaps dead again: look again.
+
+
+def _check_repeat(task_id: str, line: str, payload: Any) -> None:
+    """TaskConflict where a repeat means another payload than the replay had."""
+    edited, digest = history.replayed_as(line)
+    # A line that an older version wrote has no digest: then nobody can tell.
+    other = edited if payload is ... else digest not in ("", _digest(payload))
+    if other:
+        raise errors.TaskConflict(
+            f"this request has replayed task {task_id} with another payload"
+        )
+
+
+def _digest(payload: Any) -> str:
+    """What equal payloads share, however their keys are ordered."""
+    try:
+        plain = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        plain = messages.encode_kept(payload)  # integers beyond 64 bits
+    return hashlib.sha256(plain).hexdigest()[:16]
 
 
 def _mark(request_id: str | None) -> str:

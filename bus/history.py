@@ -43,6 +43,7 @@ def parse(text: str, epoch: int = 0) -> Past:
             attempts.append({"raw": line})
         elif "replay" in row:
             row.pop("mark", None)
+            row.pop("digest", None)
             replays.append({"epoch": row.pop("replay"), **row})
         else:
             attempts.append(row)
@@ -84,18 +85,28 @@ def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != name}
 
 
-def replay_line(letter: str, by: str | None, original: bytes | None) -> bytes:
+def replay_line(
+    letter: str, by: str | None, digest: str, original: bytes | None
+) -> bytes:
     """The end of a replay's line; the script puts epoch, mark and time in front.
 
-    `letter` is the entry id of the letter that was replayed, `original` the payload
+    `letter` is the entry id of the letter that was replayed, `digest` that of the
+    payload it runs with from now on, by which a repeat is told; `original` the payload
     that an edited one replaces: it stays readable, up to 64 KiB, beyond that its size.
     """
     # Lone surrogates become escapes; the letter must stay valid UTF-8.
     who = by and by[:_BY_MOST].encode("utf-8", "backslashreplace").decode()
     edited = original is not None
-    tail = orjson.dumps({"by": who, "letter": letter, "edited": edited})[1:-1]
+    told = {"by": who, "letter": letter, "edited": edited, "digest": digest}
+    tail = orjson.dumps(told)[1:-1]
     if original is None:
         return tail + b"}"
     if len(original) > ORIGINAL_MOST:
         return tail + b',"payload_bytes":%d}' % len(original)
     return tail + b',"payload":%b}' % original
+
+
+def replayed_as(line: str) -> tuple[bool, str]:
+    """Whether the replay of a line edited the payload; the digest of what then ran."""
+    row = orjson.loads(line)
+    return bool(row.get("edited")), str(row.get("digest", ""))

@@ -2,10 +2,10 @@
 -- KEYS: tasks_stream tasks attempts dead dead_index errors results done counters events <group>
 -- ARGV: id, letter's entry id ('' only to ask for a repeat), payload json, options, epoch
 --       after, request mark, end of the line that tells of it
--- Returns {'replayed', sid} | {'repeat'} | {'not_dead'} | {'moved'}.
+-- Returns {'replayed', sid} | {'repeat', line} | {'not_dead'} | {'moved'}.
 -- Of N concurrent replays exactly one finds the letter. A repeat of that one is told by
 -- its mark in the history, wherever the task is by then: its answer was lost, or somebody
--- clicked twice.
+-- clicked twice. The line tells the caller whether it was a replay with that payload.
 local id, dead_id, epoch, mark = ARGV[1], ARGV[2], ARGV[5], ARGV[6]
 local now_dead = call('HGET', dead_index, id)
 local letter = now_dead and letter_of(dead, now_dead)
@@ -15,9 +15,9 @@ if not lines then
   local _, flat = ended_row(results, score or 0, id)
   lines = flat and facts_of(flat).attempts
 end
-if find('\n' .. (lines or ''), '\n{"replay":%d+,"mark":"' .. mark .. '"') then
-  return { 'repeat' }
-end
+local line = match('\n' .. (lines or ''),
+  '\n({"replay":%d+,"mark":"' .. mark .. '"[^\n]*)')
+if line then return { 'repeat', line } end
 if not letter then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
 of_their_types({ tasks, attempts, errors, counters }, { tasks_stream, events }, { group })

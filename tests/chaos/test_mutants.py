@@ -177,8 +177,13 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "replay: the epoch stands still": ("replay", "'|0|' .. epoch ..", "'|0|0' .."),
     "replay: a second click replays again": (
         "replay",
-        "if find('\\n' .. (lines or ''),",
-        "if find('',",
+        "local line = match('\\n' .. (lines or ''),",
+        "local line = match('',",
+    ),
+    "replay: a second click is told of another replay": (
+        "replay",
+        "return { 'repeat', line }",
+        "return { 'repeat', '{}' }",
     ),
     "replay: the history is lost": (
         "replay",

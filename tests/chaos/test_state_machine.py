@@ -64,6 +64,7 @@ class Known:
     past: int = 0  # failed attempts, lost leases and replays of all epochs
     originals: list[Any] = field(default_factory=list)  # what edits replaced
     request: str = ""  # of the last replay
+    edit: int | None = None  # with which payload it was asked for
     fences: list[str] = field(default_factory=list)  # every one that was issued
 
 
@@ -292,7 +293,7 @@ class Mesh(RuleBasedStateMachine):
             with pytest.raises(errors.NotDead):
                 bus.replay(task_id, self.topic)
             return
-        known.request = f"{task_id} {known.epoch}"
+        known.request, known.edit = f"{task_id} {known.epoch}", edited
         if edited is None:
             bus.replay(task_id, self.topic, request_id=known.request)
         else:
@@ -310,7 +311,11 @@ class Mesh(RuleBasedStateMachine):
     def click_replay_again(self, which: int, fit: bool) -> None:
         task_id, known = self._pick(which, self.model, "dead" if fit else None)
         if known.request and self._on_record(known):
-            bus.replay(task_id, self.topic, request_id=known.request)
+            edit = {} if known.edit is None else {"payload": known.edit}
+            bus.replay(task_id, self.topic, request_id=known.request, **edit)
+            with pytest.raises(errors.TaskConflict):
+                other = {"payload": "another"}
+                bus.replay(task_id, self.topic, request_id=known.request, **other)
 
     @precondition(lambda self: self.model)
     @rule(which=WHICH, fit=OWN)

@@ -6,7 +6,8 @@ import pytest
 
 import bus
 from bus import models
-from tests.support.api import a_dead_one, api, problem
+from tests.support.api import a_dead_one, api, finish, problem
+from tests.support.desk import Desk
 
 pytestmark = pytest.mark.django_db
 
@@ -55,6 +56,46 @@ def test_a_replay_names_the_letter_and_the_request_it_is_of(test_topic: str) -> 
     assert (replay["letter"], replay["payload"]) == (seen, {"n": 1})
     assert replay["by"] == "test operator"
     assert bus.stats(test_topic)["replayed"] == 1
+
+
+def test_a_used_key_is_for_the_same_payload_only_and_tells_the_state_there_is(
+    test_topic: str,
+) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic, {"n": 1})
+    url, key = f"dead/{task_id}/replay", {"Idempotency_Key": "click 1"}
+    edit = {"task": {"a": 1, "b": 2}}
+
+    first = client.post(url, edit, **key)
+    other = client.post(url, {"task": {"n": 3}}, **key)
+    plain = client.post(url, **key)
+    desk = Desk(test_topic)
+    desk.fail(desk.one(), final=True)
+    dead = client.post(url, {"task": {"b": 2, "a": 1}}, **key)
+    late = client.post(url, {"task": {"n": 3}}, **key)
+    client.post(url)
+    finish(test_topic)
+    done = client.post(url, edit, **key)
+
+    for refused in (other, plain, late):
+        problem(refused, 409, "task_conflict")
+    states = [answer.json()["state"] for answer in (first, dead, done)]
+    assert states == ["waiting", "dead", "done"]
+    assert bus.get_task(task_id).payload == {"a": 1, "b": 2}
+    assert bus.stats(test_topic)["replayed"] == 2
+    for replay in bus.get_task(task_id).replays:
+        assert not {"mark", "digest"} & replay.keys()
+
+
+def test_a_key_used_without_an_edit_is_not_for_one(test_topic: str) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic, {"n": 1})
+    url, key = f"dead/{task_id}/replay", {"Idempotency_Key": "click 1"}
+
+    client.post(url, **key)
+
+    assert client.post(url, {"task": {"n": 1}}, **key).json()["state"] == "waiting"
+    problem(client.post(url, {"task": {"n": 2}}, **key), 409, "task_conflict")
 
 
 def test_a_discard_can_be_undone(test_topic: str) -> None:
@@ -108,3 +149,17 @@ def test_letters_are_found_by_group_error_and_time(test_topic: str) -> None:
     assert found(error="something else") == 0
     assert found(since=letter["died_at"]) == 1
     assert found(until=letter["died_at"]) == 0
+
+
+@pytest.mark.parametrize("call", ["dead/{id}", "topics/{topic}"])
+def test_a_delete_does_not_drop_what_its_body_says(test_topic: str, call: str) -> None:
+    client = api("admin")
+    path = call.format(id=a_dead_one(client, test_topic), topic=test_topic)
+
+    broken = client.raw(path, b"{nonsense", method="DELETE")
+    named = client.raw(path, b'{"force": true}', method="DELETE")
+
+    problem(broken, 400, "unreadable")
+    [wrong] = problem(named, 422, "invalid")["errors"]
+    assert wrong["pointer"] == "/force"
+    assert client.raw(path, b"{}", method="DELETE").status_code == 200

@@ -8,8 +8,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import errors, roles
+from bus import decisions, errors, roles
 from bus.letters import DeadLetter
+from bus.messages import WAITING
 
 from .. import asked, examples, lists, parsing, serializers, shapes
 from .base import MeshViewSet, by_id
@@ -122,22 +123,20 @@ class DeadViewSet(MeshViewSet):
         Of any number of concurrent replays one succeeds, the others are 409 with the
         `state` the task is in. With an `entry_id` only that letter is replayed, not a
         later one of the same task. A repeat with the same `Idempotency-Key` is the same
-        replay.
+        replay, answered with the state the task is in by then; with another payload it
+        is 409 `task_conflict`.
         """
         payload, entry_id = parsing.replay(self.body(needed=False))
         key = request.headers.get("Idempotency-Key")
         task = self._dead_task(task_id)
-        bus.replay(
-            task.id,
-            task.topic,
-            payload=payload,
-            entry_id=entry_id,
-            by=self.who.name,
-            request_id=None if key is None else f"{self.who.key} {key}",
-        )
-        edited = payload is not ...
-        self.record(roles.REPLAY, task.topic, task.id, edited=edited)
-        return Response({"id": task.id, "topic": task.topic, "state": "waiting"})
+        request_id = None if key is None else f"{self.who.key} {key}"
+        by = self.who.name
+        did = decisions.replayed(task.id, task.topic, payload, entry_id, by, request_id)
+        detail = {"edited": payload is not ..., **({} if did else {"repeat": True})}
+        # Also a repeat: the first request may have ended before it was written down.
+        self.record(roles.REPLAY, task.topic, task.id, **detail)
+        state = WAITING if did else bus.get_task(task.id, task.topic).state
+        return Response({"id": task.id, "topic": task.topic, "state": state})
 
     @extend_schema(
         operation_id="discard_dead",
@@ -148,6 +147,7 @@ class DeadViewSet(MeshViewSet):
     )
     def destroy(self, request: Any, task_id: str) -> Response:
         """Take the letter out for good; `undo` brings it back within an hour."""
+        parsing.nothing(self.body(needed=False))
         task = self._dead_task(task_id)
         bus.discard(task.id, task.topic)
         self.record(roles.DISCARD, task.topic, task.id)

@@ -120,6 +120,7 @@ class TopicViewSet(MeshViewSet):
         What waits ends `cancelled` before, letters `discarded`. Whatever is sent to its
         name from then on begins a new topic.
         """
+        parsing.nothing(self.body(needed=False))
         force = asked.flag_of(request.query_params, "force")
         counts = bus.delete_topic(self._known(topic), force=force)
         self.record(roles.DELETE, topic, topic, force=force, **counts)
