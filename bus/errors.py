@@ -46,7 +46,11 @@ class BusError(Exception):
 
 
 class BusUnavailable(BusError):
-    """Redis is not answering or refuses work; nothing was written."""
+    """Redis is not answering or refuses work; nothing was written.
+
+    Where Redis told why it refuses, `code` says it: `memory_full`, `disk_failing`,
+    `replicas_missing` or `read_only`.
+    """
 
     code = "bus_unavailable"
     outcome = "not_written"

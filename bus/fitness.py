@@ -23,6 +23,9 @@ BAD: Final = "bad"
 
 LEAST_VERSION: Final = (7, 0)
 _FILLING: Final = 0.8
+# A send weighs on the server's memory before it is judged: its buffers, its arguments.
+# Where there is no room for those, it is refused.
+_SEND_BYTES: Final = 32 * 1024
 # What a start is refused for: it does not pass by itself, as a replica that is late, a
 # role after a fail-over or a full disk may. With those one starts, and is not ready.
 _FATAL: Final = frozenset(("old", "evicts", "too little"))
@@ -206,12 +209,23 @@ def _durability(info: dict[str, Any]) -> Iterator[Check]:
 
 def _memory(info: dict[str, Any]) -> Check:
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    # What the server weighs against its bound: not what it only holds for replicas.
+    weighed = used - int(info.get("mem_not_counted_for_evict", 0))
     says = f"{used / 2**20:,.1f} MiB used"
-    if most and used / most > _FILLING:
+    if most and weighed + _SEND_BYTES > most:
+        return Check(
+            "memory",
+            BAD,
+            f"{weighed / most:.0%} of maxmemory is used: new tasks are refused now",
+            "raise maxmemory, or let agents work the backlog down",
+            "full",
+        )
+    if most and weighed / most > _FILLING:
         return Check(
             "memory",
             WARN,
-            f"{used / most:.0%} of maxmemory is used; at 100 % new tasks are refused",
+            f"{weighed / most:.0%} of maxmemory is used; at 100 % new tasks will be "
+            "refused",
             "raise maxmemory, or let agents work the backlog down",
             "filling",
         )

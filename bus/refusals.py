@@ -27,6 +27,13 @@ _ADVICE: Final = {
     "NOREPLICAS": ". Look at its replicas",
     "MOVED": ". REDIS_URL names one node of a cluster, and others hold this topic",
 }
+# Refusals that callers can tell apart; the others are a BusUnavailable without more.
+_CODES: Final = {
+    "OOM": "memory_full",
+    "MISCONF": "disk_failing",
+    "NOREPLICAS": "replicas_missing",
+    "READONLY": "read_only",
+}
 
 
 def code_word(exc: BaseException) -> str:
@@ -105,7 +112,9 @@ def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:
         # What follows a script's name is of no use to whoever reads this.
         said = str(exc).partition(" script: ")[0].rstrip(" ,.")
         advice = _ADVICE.get(code_word(exc), "")
-        return errors.BusUnavailable(f"Redis refuses this for now: {said}{advice}")
+        refusal = errors.BusUnavailable(f"Redis refuses this for now: {said}{advice}")
+        refusal.code = _CODES.get(code_word(exc), refusal.code)
+        return refusal
     return errors.BusError(f"Redis refused a command of ours: {exc}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest, HttpResponse
@@ -48,10 +48,20 @@ def not_found(request: Any, exception: Any = None) -> HttpResponse:
 def unavailable(request: HttpRequest, exception: errors.BusUnavailable) -> HttpResponse:
     """503: Redis does not answer, or refuses for now."""
     unknown = isinstance(exception, errors.OutcomeUnknown)
-    context = {"unknown": unknown, "changed": request.method == "POST"}
+    says = _REFUSED.get(exception.code, "Redis does not answer")
+    changed = request.method == "POST"
+    context = {"says": says, "unknown": unknown, "changed": changed}
     response = _page(request, "503.html", context, 503)
     response["Retry-After"] = "5"
     return response
+
+
+_REFUSED: Final = {
+    "memory_full": "Redis has no memory for new tasks",
+    "disk_failing": "Redis cannot write to its disk",
+    "replicas_missing": "Redis has too few replicas",
+    "read_only": "Redis is a replica and takes nothing",
+}
 
 
 def csrf_failure(request: Any, reason: str = "") -> HttpResponse:

@@ -22,6 +22,16 @@ log = logging.getLogger(__name__)
 _REDIS_BACK_S: Final = 1.0
 _DATABASE_BACK_S: Final = 5.0
 
+_AWAY: Final = "The mesh's Redis does not answer or refuses work for now."
+_SAID: Final = {
+    "memory_full": "The mesh's Redis has no memory left for new tasks.",
+    "disk_failing": "The mesh's Redis cannot write to its disk.",
+    "replicas_missing": "The mesh's Redis has too few replicas to take anything.",
+    "read_only": "The mesh's Redis is a replica at the moment and takes nothing.",
+    "level_not_reached": (
+        "Written, but not as durable in time as was wanted: send it again."
+    ),
+}
 
 DatabaseAway: Final = (OperationalError, InterfaceError)
 
@@ -71,9 +81,7 @@ def database_away(exc: Exception, outcome: str) -> Problem:
 def _of_bus(exc: errors.BusError) -> Problem | None:
     if isinstance(exc, errors.BusUnavailable):
         # What Redis says names hosts and ports: that is for the log and `doctor`.
-        said = "The mesh's Redis does not answer or refuses work for now."
-        if isinstance(exc, errors.LevelNotReached):
-            said = "Written, but not as durable in time as was wanted: send it again."
+        said = _SAID.get(exc.code, _AWAY)
         return later(exc.code, said, _REDIS_BACK_S, outcome=exc.outcome)
     wait_s = getattr(exc, "retry_after_s", None)
     if wait_s is not None:

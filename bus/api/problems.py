@@ -65,7 +65,17 @@ KINDS: Final[dict[str, Kind]] = {
     "upstream_busy": Kind(503, "The model server is busy", "yes, after Retry-After"),
     "upstream_timeout": Kind(504, "The model server took too long", "yes, later"),
     "overloaded": Kind(503, "The mesh has too much to do", "yes, after Retry-After"),
-    "bus_unavailable": Kind(503, "Redis does not answer", "yes, after Retry-After"),
+    "bus_unavailable": Kind(
+        503, "Redis does not answer, or refuses for now", "yes, after Retry-After"
+    ),
+    "memory_full": Kind(503, "Redis' memory is full", "yes, after Retry-After"),
+    "disk_failing": Kind(
+        503, "Redis cannot write to its disk", "yes, after Retry-After"
+    ),
+    "replicas_missing": Kind(
+        503, "Redis has too few replicas", "yes, after Retry-After"
+    ),
+    "read_only": Kind(503, "Redis is a replica", "yes, after Retry-After"),
     "database_unavailable": Kind(
         503, "The database does not answer", "yes, after Retry-After"
     ),

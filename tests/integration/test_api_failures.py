@@ -256,7 +256,8 @@ def test_a_full_server_refuses_whole(redis_client: redis.Redis) -> None:
     response = client.post("enqueue", TASK)
 
     redis_client.config_set("maxmemory", 0)
-    problem(response, 503, "bus_unavailable")
+    document = problem(response, 503, "memory_full")
+    assert document["outcome"] == "not_written" and "memory" in document["detail"]
     assert keyspace(redis_client) == before
 
 

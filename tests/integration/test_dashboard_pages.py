@@ -410,6 +410,20 @@ def test_without_redis_there_is_a_page_that_says_so(
     assert "Redis does not answer" in looked_at(response).text
 
 
+def test_a_page_at_full_memory_says_what_is_full(redis_client: redis.Redis) -> None:
+    operator = signed_in("operator")
+    bus.enqueue_task("mail", 1)
+    redis_client.config_set("maxmemory", 1)
+
+    response = operator.post("/topics/mail/send", {"task_id": UNKNOWN, "task": "1"})
+
+    redis_client.config_set("maxmemory", 0)
+    said = looked_at(response).text
+    assert response.status_code == 503
+    assert "Redis has no memory for new tasks" in said
+    assert "Nothing was changed" in said
+
+
 def test_a_mistake_of_ours_is_a_page_with_the_id_that_is_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

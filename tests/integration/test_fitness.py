@@ -14,6 +14,7 @@ from django.core.management.base import CommandError
 from django.test import Client
 from pytest_django import Settings
 
+import bus
 from bus import agent, errors, fitness, handlers, health, levels
 from tests.support import work
 from tests.support.api import ROOT
@@ -178,6 +179,37 @@ def test_memory_without_bound_is_a_warning_on_a_server_of_your_own(
         announcement.withdraw(redis_url)
 
 
+def test_full_memory_is_told_as_what_it_does_now(
+    configure: Configure,
+    redis_client: redis.Redis,
+    test_topic: str,
+    settings: Settings,
+) -> None:
+    """Filled to the last task: what is said fits what a sender meets."""
+    settings.MESH_SEND_RETRY_S = 0.05
+    memory: Any = redis_client.info("memory")
+    configure("maxmemory", str(memory["used_memory"] + 4 * 2**20))
+    configure("maxmemory-policy", "noeviction")
+    assert ready() == (200, [])
+
+    for size in (200_000, 10_000, 10):
+        with pytest.raises(errors.BusUnavailable, match="memory is full") as refusal:
+            for _ in range(10_000):
+                bus.enqueue_task(test_topic, "x" * size)
+        assert refusal.value.code == "memory_full"
+
+    assert [ready() for _ in range(5)] == [(503, ["full"])] * 5
+    full = found("memory")
+    assert (full.status, full.hint[:15]) == (fitness.BAD, "raise maxmemory")
+    assert "of maxmemory is used: new tasks are refused now" in full.says
+    fitness.check()  # one starts all the same: agents make room
+
+    configure("maxmemory", str(memory["used_memory"] + 5 * 2**20))
+    bus.enqueue_task(test_topic, "again")
+    assert ready() == (200, [])
+    assert "at 100 % new tasks will be refused" in found("memory").says
+
+
 GOOD: dict[str, Any] = {
     "redis_version": "7.2.4",
     "valkey_version": "8.1.8",
@@ -203,7 +235,11 @@ GOOD: dict[str, Any] = {
         ({"aof_last_write_status": "err"}, "failing"),
         ({"maxmemory_policy": "volatile-ttl"}, "evicts"),
         ({"role": "slave"}, "replica"),
-        ({"maxmemory": 100, "used_memory": 90}, "filling"),
+        ({"used_memory": 2**30 * 0.7}, ""),
+        ({"used_memory": 2**30 * 0.9}, "filling"),
+        ({"used_memory": 2**30 + 1}, "full"),
+        # A replica's buffer is held, but nothing is refused for it.
+        ({"used_memory": 2**30 + 1, "mem_not_counted_for_evict": 2**28}, ""),
         ({"maxmemory": 0}, "unbounded"),
         ({"cluster_enabled": 1}, "cluster"),
     ],

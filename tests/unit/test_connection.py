@@ -260,6 +260,25 @@ def test_every_refusal_of_redis_leaves_as_an_error_of_ours(
     assert type(refusals.mapped(reply, wrote=True)) is error
 
 
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (redis.exceptions.OutOfMemoryError("used memory"), "memory_full"),
+        (redis.exceptions.ReadOnlyError("replica"), "read_only"),
+        (redis.ResponseError("MISCONF cannot persist"), "disk_failing"),
+        (redis.ResponseError("NOREPLICAS too few"), "replicas_missing"),
+        (redis.ResponseError("BUSY a script"), "bus_unavailable"),
+        (redis.exceptions.BusyLoadingError("loading"), "bus_unavailable"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_what_redis_refuses_for_is_told_by_the_code(
+    reply: Exception, code: str
+) -> None:
+    assert refusals.mapped(reply).code == code
+    assert errors.BusUnavailable.code == "bus_unavailable"  # that of one refusal only
+
+
 def fail_first(
     monkeypatch: pytest.MonkeyPatch, failures: list[Exception], *, executed: bool
 ) -> list[str]:
