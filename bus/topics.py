@@ -167,7 +167,7 @@ def set_limits(topic: str, **limits: float | None) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         whole = name == "timeout_s" or (number and value % 1 == 0)
         if not number or not least <= value <= most or not whole:
-            raise errors.InvalidOption(f"{name} {value!r} is not {least:g} to {most:g}")
+            raise errors.InvalidOption(f"{name} {value!r} is not {least:,} to {most:,}")
         values[name] = f"{float(value):.15g}"
     _set(topic, values)
 

@@ -69,7 +69,7 @@ def batch(value: Any) -> list[Any]:
     tasks: list[Any] = _members(value, {"tasks": _list}, ("tasks",))["tasks"]
     most = conf.BATCH_MAX_TASKS
     if not 1 <= len(tasks) <= most:
-        raise invalid([("/tasks", f"{len(tasks)} tasks are not 1 to {most:,}")])
+        raise invalid([("/tasks", f"holds {len(tasks):,}, not 1 to {most:,}")])
     return tasks
 
 

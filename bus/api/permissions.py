@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rest_framework import exceptions, permissions
@@ -28,11 +29,17 @@ class MayVerb(permissions.BasePermission):
         if who is None:
             raise exceptions.NotAuthenticated()
         if not any(map(who.may, verbs)):
-            role = f"role {who.role!r}" if who.role else "without a role, you"
-            raise exceptions.PermissionDenied(
-                f"{role} may not {' or '.join(verbs)} here"
-            )
+            raise exceptions.PermissionDenied(may_not(who.role, verbs))
         return True
+
+
+def may_not(role: str, verbs: Iterable[str]) -> str:
+    """Why a call is refused, with the roles that may make it."""
+    verbs = [*verbs]
+    able = [each for each in roles.ROLES if roles.VERBS[each] & {*verbs}]
+    needed = " or ".join(map(repr, verbs))
+    lack = f"the role {role!r} does not include" if role else "you have no role with"
+    return f"{lack} {needed}; roles that do: {', '.join(able)}"
 
 
 def check_topic(who: roles.Principal, topic: str) -> str:

@@ -172,7 +172,7 @@ def _stops(value: Any) -> str:
 # Ollama's options that shape an answer. Those that choose hardware (num_gpu, use_mmap,
 # num_thread, …) are left out: they make the server load its model anew, for everybody.
 OPTIONS: Final[dict[str, Callable[[Any], str]]] = {
-    "seed": _whole(-(2**31), 2**53),
+    "seed": _whole(-(2**31), 2**53 - 1),  # beyond it JSON numbers are not exact
     "temperature": _number(0, 10),
     "num_predict": _tokens,
     "num_ctx": _context,

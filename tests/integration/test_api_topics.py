@@ -10,6 +10,7 @@ import redis
 
 import bus
 from bus import models
+from bus.gateway import prompts
 from tests.support.api import Api, a_dead_one, api, keyspace, problem, send
 from tests.support.desk import Desk
 
@@ -199,3 +200,24 @@ def test_a_bound_token_changes_its_own_topics_and_hears_of_no_other(
     missing = client.get("topics/shop-z")
     assert "bank" not in problem(missing, 404, "topic_not_found")["detail"]
     assert bus.stats("bank")["waiting"] == 1
+
+
+def test_a_limit_out_of_its_range_is_told_with_readable_bounds(test_topic: str) -> None:
+    client = api("admin")
+    send(client, test_topic)
+
+    response = client.raw(
+        f"topics/{test_topic}", b'{"backlog_max": -1}', method="PATCH"
+    )
+    many = client.post("enqueue/batch", {"tasks": [{}] * 1001})
+
+    said = problem(response, 422, "invalid_option")["detail"]
+    assert said == "backlog_max -1 is not 1 to 100,000,000"
+    assert (
+        problem(many, 422, "invalid")["detail"] == "/tasks holds 1,001, not 1 to 1,000"
+    )
+
+
+def test_a_seed_out_of_its_range_is_told_one_that_is_taken() -> None:
+    assert "9007199254740991" in prompts.OPTIONS["seed"](2**53)
+    assert prompts.OPTIONS["seed"](2**53 - 1) == ""

@@ -126,5 +126,11 @@ def test_a_token_bound_to_topics_hears_of_these_only(test_topic: str) -> None:
     assert test_topic not in text
 
 
-def test_an_agent_may_not_read_them(test_topic: str) -> None:
-    problem(api("agent").get("metrics"), 403, "permission_denied")
+def test_an_agent_may_read_them_on_this_machine_only(test_topic: str) -> None:
+    client = api("agent")
+    there = {"REMOTE_ADDR": "192.0.2.7"}
+
+    far = client.client.get(f"{ROOT}/metrics", headers=client.headers, **there)
+
+    problem(far, 403, "permission_denied")
+    assert client.get("metrics").status_code == 200

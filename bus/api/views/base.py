@@ -14,7 +14,7 @@ from bus import audit, errors, roles
 
 from .. import asked, exceptions, jsontext
 from ..auth import principal
-from ..permissions import check_topic
+from ..permissions import check_topic, may_not
 from ..problems import Problem
 from ..schema import PREFIX
 
@@ -87,8 +87,7 @@ class MeshViewSet(viewsets.ViewSet):
     def needs(self, verb: str) -> None:
         """PermissionDenied where what a body asks for takes one verb more."""
         if not self.who.may(verb):
-            role = f"role {self.who.role!r}"
-            raise PermissionDenied(f"{role} may not {verb} here")
+            raise PermissionDenied(may_not(self.who.role, (verb,)))
 
     def checked(self, topic: str | None) -> str | None:
         """The topic a client named, if its token reaches there."""
