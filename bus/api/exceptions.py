@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from django.db import InterfaceError, OperationalError
 from rest_framework import exceptions as drf
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 
 from bus import errors
@@ -46,8 +47,11 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
         return None
     if isinstance(exc, drf.AuthenticationFailed):
         problem = auth.counted(problem, context["request"])
+    document = problem.document()
+    if context["request"].method in SAFE_METHODS:
+        document.pop("outcome", None)  # of what was not written: a read writes nothing
     return Response(
-        problem.document(),
+        document,
         status=problem.status,
         headers=problem.headers,
         content_type=MEDIA_TYPE,

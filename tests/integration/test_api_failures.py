@@ -172,7 +172,7 @@ def test_without_redis_every_call_is_503(
     for path in READS[:-1]:
         response = client.get(path)
         document = problem(response, 503, "bus_unavailable")
-        assert document["outcome"] == "not_written"
+        assert "outcome" not in document
         assert response["Retry-After"] == "1"
         assert "127.0.0.1" not in response.content.decode()
     sent = client.post("enqueue", TASK)
@@ -200,7 +200,7 @@ def test_a_server_that_hangs_is_told_soon_and_honestly(
 
     assert (ready.status_code, health.status_code) == (503, 503)
     assert took_s < 10
-    assert problem(read, 503, "bus_unavailable")["outcome"] == "not_written"
+    assert "outcome" not in problem(read, 503, "bus_unavailable")
     # It did not get as far as the task: the rate limit had to be asked first.
     assert problem(sent, 503, "bus_unavailable")["outcome"] == "not_written"
 
