@@ -44,15 +44,23 @@ local function look_at_letter(dead_id, letter)
       mended(k, 'letter', id)
     end
     call('HSET', dead_index, id, dead_id)
-    if letter.alias then call('HSET', dead_index, letter.alias, dead_id) end
+    if letter.alias then call('HSET', dead_index, 'alias:' .. letter.alias, dead_id) end
   end
 end
 
 local function look_at_index(id, dead_id)
   local letter = letter_by(dead, dead_id)
   for name, value in pairs(letter or {}) do bytes = bytes + #value end
-  if letter and (letter.id == id or letter.alias == id) then
-    if call('ZSCORE', done, id) and letter.id == id then
+  local alias = match(id, '^alias:(.*)$')
+  if letter and alias and letter.alias == alias then return end
+  if letter and letter.id ~= id and letter.alias == id then
+    -- Written before these rows had a mark of their own.
+    call('HDEL', dead_index, id)
+    call('HSET', dead_index, 'alias:' .. id, dead_id)
+    return
+  end
+  if letter and letter.id == id then
+    if call('ZSCORE', done, id) then
       if has_ended(id) then return seen_only(k, 'done and dead', id) end
       call('ZREM', done, id)
       mended(k, 'end', id)
@@ -61,7 +69,7 @@ local function look_at_index(id, dead_id)
   end
   call('HDEL', dead_index, id)
   if not is_uuid(id) or call('HEXISTS', tasks, id) == 1 or call('ZSCORE', done, id)
-      or missing(k) <= 0 then
+      or not owed(k) then
     return mended(k, 'letter', id)
   end
   -- The letter is gone and its task with it. It stays dead, and says so.

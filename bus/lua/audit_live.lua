@@ -27,10 +27,11 @@ local function fresh()
   return { sid = '', attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
 end
 
--- Whether an id whose record is gone is a task: it never ended, and the books miss one.
+-- Whether an id whose record is gone is a task, which the caller restores: it never
+-- ended, and the books owe one.
 local function is_missed(id)
   return is_uuid(id) and not call('ZSCORE', done, id)
-    and call('HEXISTS', dead_index, id) == 0 and missing(k) > 0
+    and call('HEXISTS', dead_index, id) == 0 and owed(k)
 end
 
 -- A live task that cannot be run becomes a letter, so that nobody waits for ever.
@@ -76,12 +77,18 @@ local function seek(id, r)
     return mended(k, 'due', id)
   end
   local since = r and tonumber(match(r.flags, '%?(%d+)'))
+  local sought = since and mine.round - since > 1
   if missing(k) < 0 then
-    call('HDEL', tasks, id) -- nobody ever sent it
-    mended(k, 'record', id)
-  elseif call('XLEN', tasks_stream) == 0 or since and mine.round - since > 1 then
-    give_up(id, r or fresh(), nil, 'lost')
-  elseif not since then
+    -- One that nobody ever sent. If it is not plain which, a whole round looks for one
+    -- that is: a record of a task that ended.
+    if sought or call('ZSCORE', done, id) or call('HEXISTS', dead_index, id) == 1 then
+      call('HDEL', tasks, id)
+      return mended(k, 'record', id)
+    end
+  elseif sought or call('XLEN', tasks_stream) == 0 then
+    return give_up(id, r or fresh(), nil, 'lost')
+  end
+  if not since then
     r = r or fresh()
     r.flags = r.flags .. '?' .. int(mine.round)
     call('HSET', tasks, id, write_record(r))

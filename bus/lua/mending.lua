@@ -10,6 +10,22 @@ local function missing(k)
     - (c[3] or 0) - (c[4] or 0) - (c[5] or 0)
 end
 
+-- Whether the books owe this place to a task, which the caller puts there. They only
+-- count: while they miss one, whatever is found first gets its place, be it forged. So for
+-- an hour after such a grant they cannot tell who is whose, and what is found is counted
+-- as adopted rather than dropped: too many beats one lost.
+local function owed(k)
+  local now = now_ms()
+  if missing(k) > 0 then
+    call('HSET', k.counters, 'doubt_at', int(now))
+    return true
+  end
+  local since = tonumber(call('HGET', k.counters, 'doubt_at') or '')
+  if not since or now - since > 3600000 then return false end
+  call('HINCRBY', k.counters, 'adopted', 1)
+  return true
+end
+
 local function is_uuid(id)
   return #id == 36 and match(id, '^%x+%-%x+%-%x+%-%x+%-%x+$') ~= nil
 end
@@ -36,8 +52,8 @@ local function without_mark(r)
 end
 
 -- An entry in our shape that its record does not name. The record is at fault if what it
--- names is gone, or if it is unreadable; one that is no more was lost if the books miss a
--- task. Otherwise the entry is a copy by hand: nil.
+-- names is gone, or if it is unreadable; one that is no more was lost if the books owe it
+-- one. Otherwise the entry is a copy by hand: nil.
 local function found_again(k, sid, e, r, text)
   if r then
     local sought = match(r.flags, '%?')
@@ -45,7 +61,7 @@ local function found_again(k, sid, e, r, text)
         or is_sid(r.sid) and call('XRANGE', k.stream, r.sid, r.sid)[1]) then
       return nil
     end
-  elseif not is_uuid(e.id) or (not text and missing(k) <= 0) then
+  elseif not is_uuid(e.id) or (not text and not owed(k)) then
     return nil
   end
   r = r or { attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }

@@ -13,7 +13,7 @@ local k = { stream = tasks_stream, tasks = tasks, done = done, counters = counte
 local r = e and record_of(k, sid, e)
 local id = r and e.id or derived
 if not r then
-  local exists = call('HGET', dead_index, id)
+  local exists = call('HGET', dead_index, id) or call('HGET', dead_index, 'alias:' .. id)
   if exists then return exists end
   -- Its letter was replayed or discarded since, and the task goes on without this entry.
   if call('HEXISTS', tasks, id) == 1 or call('ZSCORE', done, id) then return '' end
@@ -40,7 +40,7 @@ call('HDEL', attempts, id)
 local dead_id = bury(k, now, { id = id, json = ARGV[3] .. id .. ARGV[4], error = ARGV[5],
   fp = ARGV[6], fence = fence, attempts = history, meta = meta,
   -- So that a repeat, which knows the entry only, finds the same letter.
-  more = { 'alias', derived } })
+  more = id ~= derived and { 'alias', derived } or nil })
 call('HINCRBY', counters, 'died', 1)
 tally(minutes, hours, now, { x = 1 })
 note(events, 'dead', id, 'moved')

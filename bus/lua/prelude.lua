@@ -222,7 +222,7 @@ local function bury(k, now, letter)
     'attempts', letter.attempts, 'meta', letter.meta, unpack(letter.more or {}))
   call('HSET', k.dead_index, letter.id, dead_id)
   if letter.more and letter.more[1] == 'alias' then
-    call('HSET', k.dead_index, letter.more[2], dead_id)
+    call('HSET', k.dead_index, 'alias:' .. letter.more[2], dead_id)
   end
   call('ZADD', k.group, int(now), dead_id)
   local first, total = int(now), 0
@@ -240,7 +240,8 @@ end
 -- Facts of a failure group go when its last letter goes.
 local function unbury(k, letter, dead_id)
   call('XDEL', k.dead, dead_id)
-  call('HDEL', k.dead_index, letter.id, letter.alias or letter.id)
+  call('HDEL', k.dead_index, letter.id)
+  if letter.alias then call('HDEL', k.dead_index, 'alias:' .. letter.alias, letter.alias) end
   call('ZREM', k.group, dead_id)
   if call('EXISTS', k.group) == 0 then call('HDEL', k.errors, letter.fp or '') end
 end

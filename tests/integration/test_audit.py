@@ -153,6 +153,93 @@ def test_a_copy_by_hand_is_not_believed_while_the_books_miss_nothing(
     assert bus.stats(test_topic)["waiting"] == 1
 
 
+def test_a_forged_entry_takes_nobodys_place(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """A deleted letter leaves the books one short; what comes first is not its task."""
+    desk = Desk(test_topic)
+    dead = bus.enqueue_task(test_topic, "dies")
+    desk.fail(desk.one(), final=True)
+    redis_client.delete(key(test_topic, "dead"))
+    fields = {"id": "0198c0de-0000-7000-8000-00000000abcd", "json": "1", "meta": ""}
+    redis_client.xadd(key(test_topic, "tasks_stream"), fields)
+    desk.complete(desk.one())
+
+    found = auditor.audit(test_topic)
+
+    assert f"lost {dead}" in found.mended
+    assert bus.get_dead(dead, test_topic).error["reason"] == "lost"
+    assert (found.drift, bus.stats(test_topic)["adopted"]) == (0, 1)
+    assert wounds(redis_client, test_topic) == []
+
+
+def test_a_forged_entry_among_lost_records_costs_none_of_them_its_run(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.create_consumer_group(test_topic, GROUP)
+    fields = {"id": "0198c0de-0000-7000-8000-00000000abcd", "json": "1", "meta": ""}
+    redis_client.xadd(key(test_topic, "tasks_stream"), fields)
+    ids = bus.enqueue_many(test_topic, range(5))
+    redis_client.delete(key(test_topic, "tasks"))
+
+    claimed = {item.id for item in Desk(test_topic).claim(10)}
+
+    assert claimed == {*ids, fields["id"]}
+    assert auditor.audit(test_topic).drift == 0
+
+
+def test_a_record_nobody_sent_costs_no_task_whose_payload_is_lost_its_letter(
+    town: Town,
+) -> None:
+    """Of two records without payload, the one whose task ended is too many."""
+    town.client.xtrim(town.key("tasks_stream"), maxlen=0, approximate=False)
+    town.client.hset(town.key("tasks"), town.done, "1-1|0|0|0|0||")
+
+    auditor.audit(town.topic)
+
+    assert bus.get_task(town.running, town.topic).state == "dead"
+    assert bus.get_task(town.waiting, town.topic).state == "dead"
+    assert bus.get_task(town.done, town.topic).state == "done"
+    assert wounds(town.client, town.topic) == []
+
+
+def test_letters_moved_by_hand_come_back_under_their_own_ids(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Each is in the index under its entry as well, which is the id of no task."""
+    bus.create_consumer_group(test_topic, GROUP)
+    ids = bus.enqueue_many(test_topic, range(20))
+    rows = bus.read_group(test_topic, GROUP, "by hand", count=20)
+    for sid, fields in rows:
+        bus.move_to_dead(test_topic, sid, fields["payload"])
+    redis_client.delete(key(test_topic, "dead"))
+
+    auditor.audit(test_topic)
+
+    assert {letter.id for letter in bus.list_dead(test_topic, 100)} == set(ids)
+    assert wounds(redis_client, test_topic) == []
+
+
+def test_a_letters_second_name_of_an_older_version_is_marked(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.create_consumer_group(test_topic, GROUP)
+    bus.enqueue_task(test_topic, 1)
+    [(sid, _)] = bus.read_group(test_topic, GROUP, "by hand")
+    dead_id = bus.move_to_dead(test_topic, sid, 1)
+    name = keys.foreign_id(test_topic, sid)
+    index = key(test_topic, "dead_index")
+    redis_client.hdel(index, f"alias:{name}")
+    redis_client.hset(index, name, dead_id)
+
+    found = auditor.audit(test_topic)
+
+    assert found.mended == []
+    assert redis_client.hget(index, f"alias:{name}") == dead_id
+    assert bus.move_to_dead(test_topic, sid, 1) == dead_id
+    assert wounds(redis_client, test_topic) == []
+
+
 # --- groups and consumers
 
 

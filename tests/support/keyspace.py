@@ -122,7 +122,7 @@ def _parked(space: _Space) -> list[str]:
 def _dead(space: _Space) -> list[str]:
     """Index, letters and groups name each other."""
     found = []
-    aliases = {f["alias"] for f in space.letters.values() if "alias" in f}
+    aliases = {f"alias:{f['alias']}" for f in space.letters.values() if "alias" in f}
     for task_id, dead_id in space.dead_index.items():
         letter = space.letters.get(dead_id)
         if letter is None:
