@@ -169,24 +169,32 @@ def _mesh() -> Iterator[Check]:
             yield Check(f"topic {name}", BAD, text, hint, "drift", name)
         elif facts["unmended"]:
             text = (
-                f"{facts['unmended']:,} tasks are in two states at once: keys were "
+                f"{facts['unmended']:,} "
+                f"{_noun(facts['unmended'], 'task is', 'tasks are')} in two states at "
+                "once: keys were "
                 "changed by hand"
             )
             hint = f"manage.py topics {name} --audit, which names them"
             yield Check(f"topic {name}", BAD, text, hint, "unmended", name)
         elif facts["repaired"] and _lately(facts["repaired_at"]):
             text = (
-                f"the audit repaired {facts['repaired']:,} wounds, the last at "
+                f"the audit repaired {facts['repaired']:,} "
+                f"{_noun(facts['repaired'], 'wound', 'wounds')}, the last at "
                 f"{facts['repaired_at']}: keys were changed by hand"
             )
             hint = "its log says which; this goes a day after the last"
             yield Check(f"topic {name}", WARN, text, hint, "repaired", name)
         elif facts["waiting"] and name not in served and not facts["paused"]:
-            text = f"{facts['waiting']:,} tasks wait and no live agent serves it"
+            waits = _noun(facts["waiting"], "task waits", "tasks wait")
+            text = f"{facts['waiting']:,} {waits} and no live agent serves it"
             hint = handlers.way_to_serve(name).replace("`", "")
             yield Check(f"topic {name}", WARN, text, hint, "unserved", name)
         else:
             yield Check(f"topic {name}", OK, ledger, topic=name)
+
+
+def _noun(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
 
 
 def _lately(at: str) -> bool:

@@ -134,7 +134,9 @@ def take(topic: str, group: str, owner: str, idle_ms: int) -> int:
         handed, buried, seen = reply
         taken += handed + buried
         if handed or buried:
-            log.warning("%s: took %d tasks of %s", topic, handed + buried, owner)
+            count = handed + buried
+            noun = "task" if count == 1 else "tasks"
+            log.warning("%s: took %d %s of %s", topic, count, noun, owner)
         if seen < 100:
             return taken
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+import redis
 from django.core.management import CommandError, call_command
 
 import bus
@@ -36,6 +37,19 @@ def test_a_known_topic_is_paused_and_shown(test_topic: str) -> None:
 
     assert "paused" in said
     assert bus.stats(test_topic)["paused"] is True
+
+
+def test_what_the_audit_met_is_shown_beside_an_even_ledger(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    assert "repaired" not in topics(test_topic)
+    redis_client.delete(bus.task_stream(test_topic))
+
+    topics(test_topic, "--audit")
+    said = topics(test_topic)
+
+    assert "balanced" in said and "1 repaired" in said
 
 
 def test_limits_may_be_set_before_the_first_task(test_topic: str) -> None:

@@ -127,9 +127,16 @@ class Command(MeshCommand):
                 *(f"{row[name]:,}" for name in _NUMBERS[:5]),
                 "-" if oldest is None else f"{oldest:,.1f} s",
                 "balanced" if drift == 0 else f"drift {drift:+,}",
-                "paused" if row["paused"] else "",
+                _notes(row),
             )
         output.console(self.stdout).print(shown)
+
+
+def _notes(row: dict[str, Any]) -> str:
+    """What an even ledger does not tell: pauses, and what the audit met."""
+    notes = ["paused"] if row["paused"] else []
+    notes += [f"{row[name]:,} {name}" for name in ("repaired", "unmended") if row[name]]
+    return ", ".join(notes)
 
 
 def _limits(pairs: list[str]) -> dict[str, float | None]:
