@@ -143,8 +143,8 @@ def _encoded(value: Any, what: str, limit: int) -> bytes:
     except (TypeError, ValueError, RecursionError) as exc:
         if "Integer exceeds" in str(exc):
             raise errors.InvalidPayload(
-                f"{what} holds an integer beyond ±2^53, which some readers would "
-                "round; send it as text"
+                f"{what} holds an integer beyond ±(2^53 - 1), which some readers "
+                "would round; send it as text"
             ) from None
         if "surrogates" in str(exc):
             raise errors.InvalidPayload(

@@ -31,8 +31,10 @@ def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]
     JSON comes back as its raw fields.
     """
     key = keys.result_stream(topic)
-    if count != 0:
-        keys.check_count(count)
+    try:
+        keys.check_count(count or 1 if type(count) is int else count)
+    except errors.InvalidOption:
+        raise errors.InvalidOption(f"count {count!r} is not 0 to 100000") from None
     found: list[tuple[str, dict[str, Any]]] = []
     before = "+"
     while len(found) < count:
@@ -110,15 +112,25 @@ def last_result_id(topic: str) -> str:
     return str(rows[0][0]) if rows else "0-0"
 
 
+def check_wait(timeout_s: float) -> float:
+    """How long somebody wants to wait, in seconds, or InvalidOption."""
+    ok = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
+    if not ok or not timeout_s >= 0:  # a comparison that NaN fails as well
+        raise errors.InvalidOption(f"timeout_s {timeout_s!r} is not 0 s or more")
+    return timeout_s
+
+
 def wait_result(
     task_id: str, topic: str | None = None, timeout_s: float = 10.0
 ) -> Task:
     """The task once it has ended (done, dead, cancelled, discarded), or as it stands
     after `timeout_s`; TaskNotFound if it is unknown. Without `topic` all are asked.
 
+    InvalidOption unless `timeout_s` is 0 s or more (infinity waits for ever).
+
     The cursors are taken before the look, so an end in between wakes the wait.
     """
-    until = time.monotonic() + timeout_s
+    until = time.monotonic() + check_wait(timeout_s)
     task_id = keys.check_task_id(task_id)
     while True:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import sys
 from argparse import ArgumentParser
@@ -48,14 +49,24 @@ class Command(MeshCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if (options["payload"] is None) == (options["file"] is None):
             raise CommandError("give either a JSON payload or --file", returncode=2)
-        if options["file"] and (options["id"] or options["wait"]):
+        if options["file"] and (options["id"] or options["wait"] is not None):
             raise CommandError("--id and --wait are for one task", returncode=2)
         with output.bus_errors():
             keys.check_topic(options["topic"])
+            self._check_wait(options["wait"])
             if options["file"]:
                 self._send_file(options)
             else:
                 self._send_one(options)
+
+    def _check_wait(self, wait_s: float | None) -> None:
+        """Before anything is sent, or its sender thinks that it was not."""
+        try:
+            results.check_wait(wait_s or 0)
+        except errors.InvalidOption:
+            raise CommandError(
+                f"--wait {wait_s:g} is not 0 s or more", returncode=2
+            ) from None
 
     def _send_one(self, options: dict[str, Any]) -> None:
         try:
@@ -69,7 +80,7 @@ class Command(MeshCommand):
         task_id = tasks.enqueue_task(
             options["topic"], payload, task_id=options["id"], **_knobs(options)
         )
-        if not options["wait"]:
+        if options["wait"] is None:
             self.stdout.write(task_id)
             return
         try:
@@ -149,6 +160,10 @@ def _payloads(source: IO[bytes]) -> Iterator[Any]:
     for number, line in enumerate(source, 1):
         if not line.strip():
             continue
+        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise errors.InvalidPayload(
+                "the file is not UTF-8 but UTF-16; write it anew as UTF-8"
+            )
         try:
             value = output.parse_json(line)
         except (ValueError, RecursionError) as exc:
