@@ -125,12 +125,15 @@ class Agent:
             serving.cancel()
             await asyncio.wait((stopping, serving), timeout=0.1)
         self._state = "draining"
-        log.info("agent %s drains", self.id)
+        served = bool(self._threads)
+        if served:
+            log.info("agent %s drains", self.id)
         await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
         for thread in self._threads:
             thread.close()
         await asyncio.to_thread(self._leave)
-        log.info("agent %s ended", self.id)
+        if served:
+            log.info("agent %s ended", self.id)
         if broke is not None:
             raise broke
 
@@ -172,7 +175,9 @@ class Agent:
         self._threads = [beats, janitor]
         for thread in self._threads:
             thread.start()
-        topics = ", ".join(f"{each.topic} ({each.size} slots)" for each in self._lanes)
+        topics = ", ".join(
+            f"{each.topic} ({_slots(each.size)})" for each in self._lanes
+        )
         log.info("agent %s serves %s", self.id, topics)
         child.tell_serving()
         # A deaf agent, or one that does not beat, is worse than a dead one: a bug ends
@@ -247,6 +252,10 @@ def _stop_signals() -> list[signal.Signals]:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         found.append(signal.SIGHUP)
     return found
+
+
+def _slots(size: int) -> str:
+    return "1 slot" if size == 1 else f"{size} slots"
 
 
 def _fail(future: asyncio.Future[None], exc: Exception) -> None:

@@ -7,10 +7,19 @@ BusUnavailable (nothing written) or OutcomeUnknown (repeat it with the same id).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
-from . import accepting, errors, keys, levels, lookup, messages, scripts, wanted
+from . import (
+    accepting,
+    committed,
+    errors,
+    keys,
+    levels,
+    lookup,
+    messages,
+    scripts,
+    wanted,
+)
 from .accepting import aaccept, aaccept_each, accept, accept_each
 from .batches import BATCH, Accepted, Batch
 from .conf import conf
@@ -61,7 +70,8 @@ def enqueue_task(
     One that the server cannot give is InvalidOption, one that is not reached in time
     LevelNotReached: repeat it with the id in its `task_ids`.
     `on_commit` waits for the open database transaction, so that an agent never sees a
-    task before its rows.
+    task before its rows; what the mesh refuses then comes out of the commit, and the
+    other tasks of the transaction are sent all the same.
     """
     level = levels.granted(durability)
     keys.check_topic(topic)
@@ -76,7 +86,7 @@ def enqueue_task(
     )
     batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
     if on_commit:
-        _after_commit(lambda: _sent([batch], level))
+        committed.after_commit(lambda: _sent([batch], level))
     else:
         _sent([batch], level)
     return batch.items[0].id
@@ -116,12 +126,6 @@ async def aenqueue_task(
 def _sent(batches: list[Batch], level: Level) -> list[Accepted]:
     outcomes = itertools.chain.from_iterable(accepting.send(batches, level))
     return accepting.taken(batches[0].topic, list(outcomes))
-
-
-def _after_commit(action: Callable[[], Any]) -> None:
-    from django.db import transaction
-
-    transaction.on_commit(action)
 
 
 def durability() -> str:

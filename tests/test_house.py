@@ -78,6 +78,7 @@ FLOORS: list[set[str]] = [
         "admin",
         "audit",
         "cache",
+        "committed",
         "connection",
         "failures",
         "gateway.flights",
