@@ -133,5 +133,5 @@ def _groups(topic: str, flat: Sequence[str], round_: int) -> Iterable[str]:
         letters[fp] += [dead_id] if dead_id else []
     for fp, ids in letters.items():
         more = [keys.group_key(topic, fp)]
-        args = [fp, round_ * 50, *ids]  # another stretch of its members each round
+        args = [fp, round_, *ids]
         yield from scripts.run("audit_group", topic, args, more, retry_s=0)[1]

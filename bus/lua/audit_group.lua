@@ -1,6 +1,6 @@
 -- See whether one failure group holds its letters and its facts, and put right what not.
 -- KEYS: dead errors counters events <group>
--- ARGV: fingerprint, rank to begin with, then dead ids that carry this fingerprint
+-- ARGV: fingerprint, number of the round, then dead ids that carry this fingerprint
 -- Returns {members, flat what, id of wounds closed}.
 local fp = ARGV[1]
 local k = { counters = counters, events = events, told = {} }
@@ -17,10 +17,12 @@ for i = 3, #ARGV do
     end
   end
 end
--- A stretch of its members; more while there is something to put right.
-local from = tonumber(ARGV[2]) % math.max(1, call('ZCARD', group))
+-- A stretch of its members, a longer one where it is all there is to look at, another one
+-- each round; more while there is something to put right.
+local stretch = #ARGV > 2 and 50 or 500
+local from = tonumber(ARGV[2]) * stretch % math.max(1, call('ZCARD', group))
 for _ = 1, 20 do
-  local members, before = call('ZRANGE', group, from, from + 49), #k.told
+  local members, before = call('ZRANGE', group, from, from + stretch - 1), #k.told
   for i = 1, #members do
     local letter = letter_by(dead, members[i])
     if not letter or letter.fp ~= fp then

@@ -61,10 +61,28 @@ def quiet(topic: str) -> bool:
 
 
 def _open_wounds(client: redis.Redis, topic: str) -> list[str]:
-    """All but the ledger's: a script that meets a key of a wrong type stops half-way,
-    and what it did not count stays uncounted. The drift tells of it."""
+    """All that is to heal: what only a person can decide is told instead.
+
+    That is the ledger's drift, where a count was lost with its key, and a task that was
+    sent again while its letter's index row was torn out: it is done *and* dead.
+    """
     found = wounds(client, topic)
-    return [wound for wound in found if not wound.startswith("the ledger")]
+    twice = _done_and_dead(topic) if bus.stats(topic)["unmended"] else set()
+    return [
+        wound
+        for wound in found
+        if not wound.startswith("the ledger")
+        and not any(f"of {task_id} is not in the index" in wound for task_id in twice)
+    ]
+
+
+def _done_and_dead(topic: str) -> set[str]:
+    client = bus.get_redis()
+    ids = [
+        {fields["id"] for _, fields in client.xrange(stream)}
+        for stream in (bus.result_stream(topic), bus.dead_stream(topic))
+    ]
+    return ids[0] & ids[1]
 
 
 @pytest.mark.timeout(300)
@@ -98,7 +116,7 @@ def test_a_topic_torn_apart_by_hand_heals(
         assert stuck == []
         wait_until(lambda: quiet(test_topic), 60, "all has ended")
         wait_until(
-            lambda: not _open_wounds(redis_client, test_topic), 30, "it is whole"
+            lambda: not _open_wounds(redis_client, test_topic), 60, "it is whole"
         )
 
         last = bus.enqueue_many(test_topic, [{"kind": "good", "ms": 1, "n": 0}] * 60)
@@ -111,7 +129,9 @@ def test_a_topic_torn_apart_by_hand_heals(
     results = Counter(fields["id"] for _, fields in rows)
     dead = {letter.id: letter for letter in bus.list_dead(test_topic, 100_000)}
     gone = [i for i in [*ids, *last] if i not in results and i not in dead]
+    told_twice = _done_and_dead(test_topic) if stats["unmended"] else set()
     double = [i for i in ids if results[i] > 1 or (results[i] and i in dead)]
+    double = [i for i in double if results[i] > 1 or i not in told_twice]
     chronicle.record(
         "S10 sabotage",
         faults=saboteur.wounds,
