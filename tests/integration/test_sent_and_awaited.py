@@ -71,3 +71,18 @@ def test_no_attempt_is_given_less_than_a_millisecond() -> None:
     assert wanted.options_of(None, 0.001) == "t=0.001"
     with pytest.raises(errors.InvalidOption, match="is not 0.001 s to 7 days"):
         wanted.options_of(None, 1e-9)
+
+
+def test_a_level_that_the_server_cannot_give_sends_nothing(test_topic: str) -> None:
+    with pytest.raises(CommandError, match="replicated:1"):
+        call_command("enqueue", test_topic, "1", "--durability", "replicated:1")
+
+    assert bus.stats(test_topic)["backlog"] == 0
+
+
+def test_a_level_that_it_can_give_is_waited_for(test_topic: str) -> None:
+    out = io.StringIO()
+
+    call_command("enqueue", test_topic, "1", "--durability", "memory", stdout=out)
+
+    assert bus.get_task(out.getvalue().strip(), test_topic).state == "waiting"

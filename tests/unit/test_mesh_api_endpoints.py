@@ -466,6 +466,8 @@ def test_an_agent_registers_beats_and_leaves(
     renewed = agent.post("agents", sample_agent_data)
     beat = agent.post(f"agents/{name}/heartbeat", {"ttl_seconds": 90})
     seen = viewer.get(f"agents/{name}").json()
+    odd = agent.raw(f"agents/{name}", b'{"force": true}', method="DELETE")
+    problem(odd, 422, "invalid")
     left = agent.delete(f"agents/{name}")
 
     assert (made.status_code, renewed.status_code) == (201, 200)

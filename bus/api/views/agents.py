@@ -93,6 +93,7 @@ class AgentViewSet(MeshViewSet):
     )
     def destroy(self, request: Any, agent_id: str) -> Response:
         """End its registration: what it has in hand is given to others."""
+        parsing.nothing(self.body(needed=False))
         if not by_id(bus.deregister_agent, errors.AgentNotFound, agent_id):
             raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
         if self.who.role != roles.AGENT:  # agents that end are no news

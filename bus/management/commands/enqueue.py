@@ -44,6 +44,11 @@ class Command(MeshCommand):
             "--max-attempts", type=int, metavar="N", help="executions (default 5)"
         )
         parser.add_argument("--timeout", type=float, metavar="S", help="per attempt")
+        parser.add_argument(
+            "--durability",
+            metavar="LEVEL",
+            help="wait until it is that safe: memory, aof, fsync, replicated:1",
+        )
         parser.add_argument("--wait", type=float, metavar="S", help="for its result")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -118,14 +123,15 @@ class Command(MeshCommand):
                     progress.update(bar, completed=sent)
             except KeyboardInterrupt:
                 raise CommandError(
-                    f"stopped; {sent:,} tasks were accepted", returncode=130
+                    f"stopped; accepted: {sent:,}", returncode=130
                 ) from None
             except errors.BusError as exc:
                 sent += len(getattr(exc, "accepted", ()))
-                told = f"{sent:,} tasks were accepted"
+                told = f"accepted: {sent:,}"
                 exc.args = (f"{exc} ({told})",)
                 raise
-        self.stdout.write(f"{sent:,} tasks accepted in topic {options['topic']}")
+        what = "task" if sent == 1 else "tasks"
+        self.stdout.write(f"{sent:,} {what} accepted in topic {options['topic']}")
 
 
 def _knobs(options: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +139,7 @@ def _knobs(options: dict[str, Any]) -> dict[str, Any]:
         "delay_s": options["delay"],
         "max_attempts": options["max_attempts"],
         "timeout_s": options["timeout"],
+        "durability": options["durability"],
     }
 
 
