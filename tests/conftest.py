@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,14 @@ os.environ.pop("REDIS_URL", None)
 os.environ.setdefault("SECRET_KEY", "a-secret-for-tests-only")
 os.environ["DJANGO_SETTINGS_MODULE"] = "meshsite.settings"
 django.setup()
+# A shell has what runs in its background ignore Ctrl-C, and nohup a closed terminal.
+# Children would inherit that; what is handled here is at its default in them.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, lambda *_: None),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 from tests.support.figures import Figures  # noqa: E402
 from tests.support.nemesis import FailureSimulator  # noqa: E402
