@@ -329,6 +329,8 @@ def test_whoever_waits_holds_neither_thread_nor_connection(
     task_id = http.post("enqueue", json=TASK).json()["id"]
     where = f"{url}{ROOT}/tasks/{task_id}"
     count = 100
+    # Tests before this one may have left some, on the server that all share.
+    others = int(redis_client.info("clients")["connected_clients"])
 
     async def one(client: httpx2.AsyncClient) -> str:
         response = await client.get(where, params={"wait": 20, "topic": "served"})
@@ -355,4 +357,4 @@ def test_whoever_waits_holds_neither_thread_nor_connection(
 
     assert states == ["done"] * count
     assert threads < count / 2
-    assert clients < count / 2
+    assert clients - others < count / 2
