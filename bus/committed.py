@@ -16,8 +16,8 @@ from . import errors
 class _Hook:
     """Sends one task, once; Django holds it until the commit, a rollback lets it go."""
 
-    def __init__(self, send: Callable[[], Any]) -> None:
-        self._send = send
+    def __init__(self, send: Callable[[], Any], line: _Line) -> None:
+        self._send, self._line = send, line
         self.sent = False
 
     def __call__(self) -> None:
@@ -27,18 +27,21 @@ class _Hook:
         try:
             self._send()
         except errors.BusError as exc:
-            for later in _behind(self):
+            # Those behind, which Django would not reach any more.
+            hooks = [ref() for ref in self._line]
+            for later in hooks[hooks.index(self) :]:
                 try:
-                    later()
+                    if later is not None:
+                        later()
                 except errors.BusError as other:
                     exc.add_note(f"of the same transaction: {other}")
             raise
 
 
-# Weakly: what a savepoint rolled back is nobody's, and so gone from here.
-_waiting: weakref.WeakKeyDictionary[Any, list[weakref.ref[_Hook]]] = (
-    weakref.WeakKeyDictionary()
-)
+# The hooks of one connection, in order. Weakly: what a savepoint rolled back is
+# nobody's, and so gone from here.
+_Line = list[weakref.ref[_Hook]]
+_lines: weakref.WeakKeyDictionary[Any, _Line] = weakref.WeakKeyDictionary()
 
 
 def after_commit(send: Callable[[], Any]) -> None:
@@ -49,21 +52,11 @@ def after_commit(send: Callable[[], Any]) -> None:
     """
     from django.db import transaction
 
-    hook = _Hook(send)
-    connection = transaction.get_connection()
-    kept = [ref for ref in _waiting.get(connection, ()) if _is_due(ref())]
-    _waiting[connection] = [*kept, weakref.ref(hook)]
+    line = _lines.setdefault(transaction.get_connection(), [])
+    line[:] = [ref for ref in line if _is_due(ref())]
+    hook = _Hook(send, line)
+    line.append(weakref.ref(hook))
     transaction.on_commit(hook)
-
-
-def _behind(hook: _Hook) -> list[_Hook]:
-    """The hooks of the same commit that Django would not reach any more."""
-    for refs in list(_waiting.values()):
-        hooks = [ref() for ref in refs]
-        if hook in hooks:
-            place = hooks.index(hook)
-            return [each for each in hooks[place:] if each is not None]
-    return []
 
 
 def _is_due(hook: _Hook | None) -> bool:

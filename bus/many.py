@@ -45,7 +45,7 @@ def enqueue_many(
     sending = _Sending(topic, maxlen, delay_s, max_attempts, timeout_s)
     with sending.telling():
         sending.name(task_ids, payloads)
-        sending.wait_for(levels.granted(durability))
+        sending.level = levels.granted(durability)
         while chunk := list(itertools.islice(source, sending.size)):
             sending.send(chunk)
         sending.finish()
@@ -82,7 +82,7 @@ async def aenqueue_many(
     sending = _Sending(topic, maxlen, delay_s, max_attempts, timeout_s)
     with sending.telling():
         sending.name(task_ids, payloads)
-        sending.wait_for(await levels.agranted(durability))
+        sending.level = await levels.agranted(durability)
         chunk = []
         async for payload in payloads:
             chunk.append(payload)
@@ -113,7 +113,7 @@ class _Sending:
         self._options = wanted.options_of(max_attempts, timeout_s)
         self._ids: Iterator[str] = iter(new_id, "")
         self._named: int | None = None  # how many ids there are, if that is known
-        self._level = levels.BY_ITSELF
+        self.level: Level = levels.BY_ITSELF
         self._place = 0
 
     def name(self, task_ids: Iterable[str] | None, payloads: Any) -> None:
@@ -130,13 +130,10 @@ class _Sending:
                     "give one for each"
                 )
 
-    def wait_for(self, level: Level) -> None:
-        self._level = level
-
     @property
     def size(self) -> int:
         """How many payloads to send at once."""
-        return BATCH * (accepting.SET if self._level.waits else 1)
+        return BATCH * (accepting.SET if self.level.waits else 1)
 
     def send(self, chunk: list[Any]) -> None:
         """Send up to `size` tasks; raises what became of the first that was refused."""
@@ -151,7 +148,7 @@ class _Sending:
             Batch(self.topic, items[at : at + BATCH], self._maxlen)
             for at in range(0, len(items), BATCH)
         ]
-        found = accepting.send(batches, self._level)
+        found = accepting.send(batches, self.level)
         outcomes = list(itertools.chain.from_iterable(found))
         # Before anything is raised: what follows a refusal in its hundred is written.
         self.accepted += [one.id for one in outcomes if one.error is None]

@@ -13,6 +13,7 @@ from bench import __main__ as command
 from bench import figures, machine, payloads, raw, report
 from bench.machine import Load, Machine, Ticks
 from bench.report import Floor, Pair, Row
+from bench.rivals import harness
 
 HERE = Machine("Linux x86_64", "a CPU", 2, "3.11.7", "8.1.0", "3.5.0", "Valkey 8.1.8")
 
@@ -30,6 +31,10 @@ def test_every_payload_has_the_same_size(number: int) -> None:
 
     assert len(text.encode()) == payloads.SIZE_BYTES == 190
     assert json.loads(text) == payloads.payload(number)
+
+
+def test_other_queues_get_the_same_payload() -> None:
+    assert harness.payload(12_345) == payloads.payload(12_345)
 
 
 def test_payloads_differ() -> None:
