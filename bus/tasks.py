@@ -6,7 +6,6 @@ BusUnavailable (nothing written) or OutcomeUnknown (repeat it with the same id).
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from . import (
@@ -86,9 +85,9 @@ def enqueue_task(
     )
     batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
     if on_commit:
-        committed.after_commit(lambda: _sent([batch], level))
+        committed.after_commit(lambda: _sent(batch, level))
     else:
-        _sent([batch], level)
+        _sent(batch, level)
     return batch.items[0].id
 
 
@@ -123,9 +122,9 @@ async def aenqueue_task(
     return batch.items[0].id
 
 
-def _sent(batches: list[Batch], level: Level) -> list[Accepted]:
-    outcomes = itertools.chain.from_iterable(accepting.send(batches, level))
-    return accepting.taken(batches[0].topic, list(outcomes))
+def _sent(batch: Batch, level: Level) -> None:
+    [outcomes] = accepting.send([batch], level)
+    accepting.taken(batch.topic, outcomes)
 
 
 def durability() -> str:
