@@ -2,15 +2,106 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterable
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.db import OperationalError, close_old_connections
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
+from django.utils import timezone
+from knox.crypto import hash_token
 
 from . import errors, keys, models, roles
 
+# What a look into the database is worth. Open sockets and streams ask again every
+# FEED_RECHECK_S (2.5 s): together a revoked token is out within 5 s everywhere.
+BELIEVED_S: Final = 2.0
+_KNOWN_MOST: Final = 10_000  # tokens a process remembers; ours are a few
+_TEXT_MOST: Final = 200  # ours have 64 letters
+_USED_EVERY: Final = timedelta(minutes=1)
 _NAME_MOST = 100
+
+# Hash of the text -> principal, until when (monotonic). Only tokens that were right.
+_known: Final[dict[bytes, tuple[roles.Principal, float]]] = {}
+
+
+def remembered(text: bytes | str) -> roles.Principal | None:
+    """What `principal_of` answered within the last 2 s, without a look; else None."""
+    found = _known.get(_mark(text))
+    return found[0] if found and time.monotonic() < found[1] else None
+
+
+def principal_of(text: bytes | str) -> roles.Principal | None:
+    """Whom the text of a bearer token stands for; None if it is wrong or has ended.
+
+    Every door asks here, and nowhere else, with what stands behind `Bearer `: a call
+    once, a socket or stream at its start and then every `conf.FEED_RECHECK_S`, to end
+    when the answer is not the same principal any more. Answers are remembered for 2 s
+    per process; a token revoked or changed here counts at once, elsewhere within that.
+    Whether the principal `may(verb)` and `may_topic(topic)` is for the caller to ask.
+    Raises OperationalError where the database is away and nothing is remembered.
+    """
+    found = remembered(text)
+    if found is not None or len(text) > _TEXT_MOST or not text.isascii():
+        return found
+    plain = text.decode() if isinstance(text, bytes) else text
+    objects: Any = models.Token.objects
+    token: models.Token | None = (
+        objects.select_related("user").filter(digest=hash_token(plain)).first()
+    )
+    now = timezone.now()
+    if token is None or not token.user.is_active or token.has_ended(now):
+        return None
+    _used(token, now)
+    principal = of_token(token)
+    left_s = (token.expiry - now).total_seconds() if token.expiry else BELIEVED_S
+    if len(_known) >= _KNOWN_MOST:
+        _known.clear()
+    _known[_mark(text)] = (principal, time.monotonic() + min(left_s, BELIEVED_S))
+    return principal
+
+
+async def aprincipal_of(text: bytes | str) -> roles.Principal | None:
+    """`principal_of` on an event loop: a thread only where nothing is remembered."""
+    return remembered(text) or await _alooked(text)
+
+
+@sync_to_async
+def _alooked(text: bytes | str) -> roles.Principal | None:
+    # Outside of a request of Django nobody else closes what the database has closed.
+    close_old_connections()
+    try:
+        return principal_of(text)
+    finally:
+        close_old_connections()
+
+
+def _mark(text: bytes | str) -> bytes:
+    """Remembered by a hash: no token lies about in the memory of a process."""
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+    return hashlib.sha256(raw).digest()
+
+
+def _used(token: models.Token, now: Any) -> None:
+    """Write down that a token is in use, at most once a minute: reads stay reads."""
+    if token.last_used is None or now - token.last_used > _USED_EVERY:
+        objects: Any = models.Token.objects
+        try:
+            objects.filter(pk=token.pk).update(last_used=now)
+        except OperationalError:  # locked by a writer, or read-only: no use is refused
+            return
+
+
+@receiver([post_save, post_delete], sender=models.Token)
+def _forget(**_: Any) -> None:
+    """Tokens changed in this process count at once; each change forgets all."""
+    _known.clear()
 
 
 def of_user(user: Any) -> roles.Principal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.db import models
@@ -22,6 +23,10 @@ class Token(AbstractAuthToken):  # type: ignore[misc]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.role}, {self.token_key}…)"
+
+    def has_ended(self, now: datetime) -> bool:
+        """Whether its time is over; it opens nothing then, and stays in the list."""
+        return self.expiry is not None and now >= self.expiry
 
 
 class AuditEntry(models.Model):

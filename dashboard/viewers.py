@@ -10,8 +10,6 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 from django.contrib import auth
 from django.http import HttpRequest, parse_cookie
-from knox.auth import TokenAuthentication
-from rest_framework.exceptions import AuthenticationFailed
 
 from bus import accounts, roles
 from bus.conf import conf
@@ -23,28 +21,18 @@ open_sockets: Final[Counter[str]] = Counter()
 def viewer(scope: Any) -> roles.Principal | None:
     """The principal of a socket's handshake; None if it is nobody's (any more).
 
-    Everything is read anew: a session that was signed out, a user without its role, a
-    revoked token count from the next look on.
+    A session that was signed out or a user without its role counts from the next look
+    on, a revoked token within the 2 s that `principal_of` remembers.
     """
     headers = {name.lower(): value for name, value in scope["headers"]}
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
-        return _of_token(token.strip())
+        return accounts.principal_of(token.strip())
     cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin-1"))
     return _of_session(cookies.get(settings.SESSION_COOKIE_NAME, ""))
 
 
 aviewer = database_sync_to_async(viewer)
-
-
-def _of_token(token: bytes) -> roles.Principal | None:
-    if not token.isascii():
-        return None
-    try:
-        found: Any = TokenAuthentication().authenticate_credentials(token)
-    except AuthenticationFailed:
-        return None
-    return accounts.of_token(found[1])
 
 
 def _of_session(key: str) -> roles.Principal | None:

@@ -274,7 +274,7 @@ def test_a_database_that_is_away_is_503_and_says_what_was_done(
         patch.setattr("bus.audit.record", away)
         late = client.post(f"tasks/{task_id}/cancel")
     with monkeypatch.context() as patch:
-        patch.setattr("bus.accounts.of_token", away)
+        patch.setattr("bus.accounts.principal_of", away)
         early = client.post("enqueue", {**TASK, "topic": test_topic})
 
     assert problem(late, 503, "database_unavailable")["outcome"] == "unknown"
