@@ -11,7 +11,7 @@ from typing import Any, Final
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import OperationalError, close_old_connections
+from django.db import OperationalError, connections
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.utils import timezone
@@ -74,12 +74,18 @@ async def aprincipal_of(text: bytes | str) -> roles.Principal | None:
 
 @sync_to_async
 def _alooked(text: bytes | str) -> roles.Principal | None:
-    # Outside of a request of Django nobody else closes what the database has closed.
-    close_old_connections()
+    _drop_old_connections()
     try:
         return principal_of(text)
     finally:
-        close_old_connections()
+        _drop_old_connections()
+
+
+def _drop_old_connections() -> None:
+    """As Django does around a request, where there is none; not in a transaction."""
+    for each in connections.all(initialized_only=True):
+        if not each.in_atomic_block:
+            each.close_if_unusable_or_obsolete()
 
 
 def _mark(text: bytes | str) -> bytes:
