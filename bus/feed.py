@@ -15,7 +15,7 @@ from typing import Any, Final
 from . import errors, keys
 from .conf import conf
 from .live import roster, window
-from .live.following import Following
+from .live.following import Following, Pace
 from .live.polls import Poll
 from .live.tailer import Tailer
 from .live.window import Item, Window
@@ -36,11 +36,11 @@ class Feed:
         self.tailer = Tailer(self._deliver)
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._roster = roster.Roster(self.tailer)
-        self._closed = False
+        self.closing = asyncio.Event()  # set once the process stops
 
     def close(self) -> None:
         """Let all who wait for an end go at once, with what they know: we stop."""
-        self._closed = True
+        self.closing.set()
         for events in self._waiting.values():
             for event in events:
                 event.set()
@@ -53,6 +53,7 @@ class Feed:
         may: Callable[[str], bool] = lambda topic: True,
         polls: Mapping[str, Poll] | None = None,
         kinds: Iterable[str] = (window.RESULTS, window.DEAD),
+        pace: Pace | None = None,
     ) -> Following:
         """Follow topics (None: all, also those that come later) from cursors on:
 
@@ -62,7 +63,8 @@ class Feed:
         `after` maps streams (`bus.result_stream`, `bus.dead_stream`) to the entry ids
         or cursors up to which the follower knows them; what came since is told first.
         Streams it leaves out are told from now on. `may` hides topics, `polls` adds
-        snapshots by name, `kinds` leaves out results or dead letters.
+        snapshots by name, `kinds` leaves out results or dead letters, `pace` is that
+        of sockets by default.
 
         Raises InvalidName, InvalidOption here; BusUnavailable, if Redis does not
         answer, when it is entered and while it tells what came since.
@@ -70,7 +72,10 @@ class Feed:
         names = None if topics is None else {keys.check_topic(each) for each in topics}
         if names is not None and len(names) > conf.TOPICS_MAX:
             raise errors.InvalidOption(f"more than {conf.TOPICS_MAX:,} topics")
-        return Following(self, names, after or {}, may, polls or {}, frozenset(kinds))
+        only = frozenset(kinds)
+        return Following(
+            self, names, after or {}, may, polls or {}, only, pace or Pace.of_sockets()
+        )
 
     async def join(self, topics: set[str] | None) -> None:
         """Watch topics, or all of them; BusUnavailable if Redis does not answer."""
@@ -107,14 +112,14 @@ class Feed:
                 await asyncio.wait_for(event.wait(), max(0.0, timeout_s))
             except TimeoutError:
                 return False
-            if self._closed:
+            if self.closing.is_set():
                 return False
             # Cleared before the caller looks: what comes after that wakes it again.
             event.clear()
             return True
 
         self._waiting.setdefault(key, set()).add(event)
-        if self._closed:
+        if self.closing.is_set():
             event.set()
         try:
             await self.tailer.attach([topic])

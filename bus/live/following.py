@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..conf import conf
@@ -20,6 +21,25 @@ from .tailer import Tailer
 from .window import Item, Window
 
 _SCAN: Final = 500  # items looked at for one frame, whoever they are for
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much a follower takes at a time.
+
+    Whoever is more than `catch_up_rows` behind is told a gap instead; None: it is told
+    all the streams still hold, also where the window of the feed went past it.
+    """
+
+    frames_per_s: int
+    rows_per_frame: int
+    catch_up_rows: int | None
+
+    @classmethod
+    def of_sockets(cls) -> Pace:
+        """What settings say: a page repaints a few times a second, or is read anew."""
+        rows = conf.FEED_ROWS_PER_FRAME
+        return cls(conf.FEED_FRAMES_PER_S, rows, conf.FEED_CATCH_UP_MAX)
 
 
 class Source(Protocol):
@@ -46,43 +66,58 @@ class Following:
         may: Callable[[str], bool],
         polls: Mapping[str, Poll],
         kinds: frozenset[str],
+        pace: Pace,
     ) -> None:
         self._source, self._topics, self._may = source, topics, may
         # Letters that left are told by the events of their topic.
         self._kinds = kinds | ({window.EVENTS} if window.DEAD in kinds else set())
         self._after = {key: window.parse_cursor(text) for key, text in after.items()}
-        self._polls = dict(polls)
+        self._polls, self._pace = dict(polls), pace
         self._told = dict.fromkeys(polls, 0)
         self._news = asyncio.Event()
         self._position = 0
         # Per stream the last entry this follower has seen: what is not newer is not
         # told again, and the difference of the numbers is what it missed.
         self._seen: dict[str, tuple[window.Place, int | None]] = {}
-        self._sent: deque[float] = deque(maxlen=conf.FEED_FRAMES_PER_S)
+        self._sent: deque[float] = deque(maxlen=pace.frames_per_s)
         self._ready: deque[Frame] = deque()
         self._past: AsyncIterator[list[Frame]] | None = None
         self._up = True
 
     async def __aenter__(self) -> Following:
         await self._source.join(self._topics)
-        # The seam between past and future, in one step without an await: entries up to
-        # a stream's cursor lie in the past and are read from the stream, all others
-        # come through the window at this position or later. None is lost, none doubled.
-        self._position = self._source.window.end
-        marks = {
-            each.key: (each.cursor, each.index)
-            for each in self._source.tailer.streams.values()
-            if each.kind in self._kinds and self._wants(each.topic)
-        }
-        for key, (entry_id, index) in {**self._after, **marks}.items():
-            self._seen[key] = (window.place_of(entry_id), index)
-        tailer = self._source.tailer
-        self._past = past.catch_up(tailer, self._after, marks, self._seen)
+        self._begin(self._after)
         self._source.window.listen(self._news)
         for poll in self._polls.values():
             poll.listen(self._news)
         self._news.set()
         return self
+
+    def _begin(self, after: Mapping[str, tuple[str, int | None]]) -> None:
+        """Tell what came since these cursors, and from there on what comes.
+
+        The seam between past and future, in one step without an await: entries up to a
+        stream's cursor lie in the past and are read from the stream, all others come
+        through the window at this position or later. None is lost, none doubled.
+        """
+        self._position = self._source.window.end
+        tailer = self._source.tailer
+        marks = {
+            each.key: (each.cursor, each.index)
+            for each in tailer.streams.values()
+            if each.kind in self._kinds and self._wants(each.topic)
+        }
+        for key, (entry_id, index) in {**after, **marks}.items():
+            self._seen[key] = (window.place_of(entry_id), index)
+        pages = past.Pages(self._pace.rows_per_frame, self._pace.catch_up_rows)
+        self._past = past.catch_up(tailer, after, marks, self._seen, pages)
+
+    def cursor(self, stream: str) -> str | None:
+        """From where to resume a stream now; None for one that is not followed."""
+        if stream not in self._seen:
+            return None
+        (ms, seq), index = self._seen[stream]
+        return window.cursor_text(f"{ms}-{seq}", index)
 
     async def __aexit__(self, *exc: object) -> None:
         self._source.window.leave(self._news)
@@ -144,10 +179,10 @@ class Following:
         """
         if not self._sent:
             return
-        most = conf.FEED_FRAMES_PER_S
+        most = self._pace.frames_per_s
         at = self._sent[-1] + 1 / most
         behind = self._source.window.end - self._position
-        if behind > conf.FEED_ROWS_PER_FRAME or self._past is not None:
+        if behind > self._pace.rows_per_frame or self._past is not None:
             at = 0.0
         if len(self._sent) == most:
             at = max(at, self._sent[0] + 1)
@@ -179,7 +214,7 @@ class Following:
             self._seen[item.stream] = (item.place, item.index)
             items.append(item)
             size += min(item.size, window.ROW_CHARS)
-            if len(items) >= conf.FEED_ROWS_PER_FRAME or size >= frames.FRAME_CHARS:
+            if len(items) >= self._pace.rows_per_frame or size >= frames.FRAME_CHARS:
                 break
         return items
 
@@ -198,7 +233,18 @@ class Following:
         return asked and self._may(topic)
 
     def _skipped(self) -> list[Frame]:
-        """The window went past us: say what we missed and go on at its end."""
+        """The window went past us: say what we missed and go on at its end.
+
+        Where we are to be told all there is, what we missed is the past once more.
+        """
+        if self._pace.catch_up_rows is None:
+            self._begin(
+                {
+                    key: (f"{ms}-{seq}", index)
+                    for key, ((ms, seq), index) in self._seen.items()
+                }
+            )
+            return []
         self._position = self._source.window.end
         found = []
         for stream in self._source.tailer.streams.values():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .. import refusals
-from ..conf import conf
 from . import frames, reading, window
 from .frames import Frame
 from .reading import Stream
@@ -18,11 +17,19 @@ Mark = tuple[str, int | None]  # an entry id and, where known, its number
 _EVENTS_BACK_MS: Final = 60_000
 
 
+class Pages(NamedTuple):
+    """Rows of a page, and how many in all before a gap is told instead (None: any)."""
+
+    rows: int
+    most: int | None
+
+
 async def catch_up(
     tailer: Tailer,
     after: Mapping[str, Mark],
     marks: Mapping[str, Mark],
     seen: dict[str, tuple[Place, int | None]],
+    pages: Pages,
 ) -> AsyncIterator[list[Frame]]:
     """Frames of what lies between the cursors `after` and the marks, stream by stream.
 
@@ -40,7 +47,7 @@ async def catch_up(
             if seen[key][0] < place <= window.place_of(end.last or "0-0"):
                 seen[key] = (place, cursor[1])
         elif cursor[0] != mark:
-            async for found in _stretch(tailer, stream, cursor, marks[key]):
+            async for found in _stretch(tailer, stream, cursor, marks[key], pages):
                 yield found
 
 
@@ -66,12 +73,16 @@ def _from(
 
 
 async def _stretch(
-    tailer: Tailer, stream: Stream, cursor: Mark, mark: Mark
+    tailer: Tailer, stream: Stream, cursor: Mark, mark: Mark, pages: Pages
 ) -> AsyncIterator[list[Frame]]:
     """Frames of one stream from behind `cursor` up to `mark`, in pages."""
     at, index = cursor
     behind = None if index is None or mark[1] is None else mark[1] - index
     end = await _end(tailer, stream)
+    if stream.kind == window.RESULTS and at == "0-0" and mark[1] is not None:
+        # Whoever wants all there is misses nothing of what was trimmed before.
+        index = end.added - end.held
+        behind = mark[1] - index
     trimmed = not end.held or window.place_of(end.first) > window.place_of(at)
     if stream.kind == window.RESULTS and trimmed and at != "0-0":
         # Trimmed from its old end: what is gone are the first so many of all.
@@ -83,17 +94,21 @@ async def _stretch(
             yield [frames.gap(stream.key, missed, window.cursor_text(at, index))]
     rows = 0
     while window.place_of(at) < window.place_of(mark[0]):
-        if max(rows, behind or 0) > conf.FEED_CATCH_UP_MAX:
+        if pages.most is not None and max(rows, behind or 0) > pages.most:
             # Whoever is that far behind reads the page again instead.
             left = None if behind is None else behind - rows
             yield [frames.gap(stream.key, left, window.cursor_text(*mark))]
             return
-        page = await _page(tailer, stream, at, mark)
+        page = await _page(tailer, stream, (at, index), mark, pages.rows)
         if not page:
-            return
+            break
         rows += len(page)
-        at = page[-1].entry_id
+        at, index = page[-1].entry_id, page[-1].index
         yield frames.of_items(page)
+    if stream.kind == window.RESULTS and behind is not None and behind > rows:
+        # Trimmed while we read: it is known how many, not between which.
+        cut = frames.gap(stream.key, behind - rows, window.cursor_text(*mark))
+        yield [cut]
 
 
 async def _end(tailer: Tailer, stream: Stream) -> reading.End:
@@ -101,17 +116,23 @@ async def _end(tailer: Tailer, stream: Stream) -> reading.End:
     return ends.of[stream.kind]
 
 
-async def _page(tailer: Tailer, stream: Stream, at: str, mark: Mark) -> list[Item]:
-    count = conf.FEED_ROWS_PER_FRAME
+async def _page(
+    tailer: Tailer, stream: Stream, cursor: Mark, mark: Mark, count: int
+) -> list[Item]:
+    """The next rows behind the cursor, each with its number where ours is known.
+
+    If rows are trimmed while we read, the numbers stay behind by as many: whoever
+    resumes from one is told of these as well.
+    """
+    at, before = cursor if stream.kind == window.RESULTS else (cursor[0], None)
     with refusals.guard():
         reply: Any = await tailer.ask(
             "XRANGE", stream.key, f"({at}", mark[0], "COUNT", count
         )
-    return [
-        Item(
-            *(stream.kind, stream.key, stream.topic, entry_id),
-            index=mark[1] if entry_id == mark[0] else None,
-            fields=dict(zip(flat[::2], flat[1::2], strict=False)),
-        )
-        for entry_id, flat in reply
-    ]
+    items = []
+    for nth, (entry_id, flat) in enumerate(reply, 1):
+        number = None if before is None else before + nth
+        fields = dict(zip(flat[::2], flat[1::2], strict=False))
+        item = (stream.kind, stream.key, stream.topic, entry_id)
+        items.append(Item(*item, mark[1] if entry_id == mark[0] else number, fields))
+    return items
