@@ -10,48 +10,54 @@ import redis
 import redis.asyncio
 
 from . import (
+    endings,
     keys,
-    messages,
     records,
     replies,
     scripts,
     wire,
 )
 from .conf import conf
+from .endings import (
+    BATCH,
+    DUPLICATE,
+    FENCED,
+    GONE,
+    OK,
+    Completion,
+    Delivery,
+    Failure,
+    parse_deliveries,
+)
 
-BATCH: Final = 100
+__all__ = [
+    "BATCH",
+    "DUPLICATE",
+    "FENCED",
+    "GONE",
+    "OK",
+    "Beat",
+    "Claimed",
+    "Completion",
+    "Delivery",
+    "Failure",
+    "Recovered",
+    "Seat",
+    "claim",
+    "claim_args",
+    "complete",
+    "fail",
+    "heartbeat",
+    "parse_claim",
+    "parse_deliveries",
+    "recover",
+    "release",
+    "verify",
+    "wait_for_new",
+]
+
 _FIELDS: Final = ["id", "json", "meta"]
-OK: Final = "ok"
-DUPLICATE: Final = "duplicate"
-FENCED: Final = "fenced"
-GONE: Final = "gone"
-
-
-@dataclass(slots=True)
-class Delivery:
-    """One task in an agent's hand. `sid.n` is its fence; times are server ms."""
-
-    topic: str
-    sid: str
-    id: str
-    json: str
-    meta: str
-    record: records.Record
-    received_ms: int
-
-    @property
-    def fence(self) -> str:
-        """The server's token of this delivery."""
-        return f"{self.sid}.{self.record.n}"
-
-    @property
-    def enqueued_ms(self) -> int:
-        """When the task was first accepted, server ms."""
-        if self.meta:
-            came = records.number(records.parse_options(self.meta).get("e", ""))
-            if came is not None:
-                return came
-        return messages.entry_ms(self.sid)
+_SETTINGS: Final = ("paused", "timeout_s", "renewed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ async def verify(
         return None
     ids = [flat[1] for _, flat in entries]
     settings, texts = await seat.client.execute_all(
-        ("HMGET", keys.named("settings", seat.topic), "paused", "timeout_s"),
+        ("HMGET", keys.named("settings", seat.topic), *_SETTINGS),
         ("HMGET", keys.named("tasks", seat.topic), *ids),
     )
     items = []
@@ -130,7 +136,7 @@ async def verify(
         if not text or not text.startswith(sid + "|"):
             return None
         record = records.parse_record(text)
-        if record.lost >= conf.SUSPECT_AFTER:
+        if record.lost >= conf.SUSPECT_AFTER or records.is_upto(sid, settings[2]):
             return None
         items.append(
             Delivery(seat.topic, sid, flat[1], flat[3], flat[5], record, now_ms)
@@ -165,70 +171,13 @@ def parse_claim(topic: str, raw: list[Any]) -> Claimed:
     return Claimed(items, now, bool(paused), suspects, timeout_s)
 
 
-def parse_deliveries(topic: str, now: int, flat: list[str]) -> list[Delivery]:
-    """Deliveries as scripts return them: flat sid, id, json, meta, record."""
-    record = records.parse_record
-    return [
-        Delivery(topic, sid, task_id, json, meta, record(text), now)
-        for sid, task_id, json, meta, text in zip(
-            flat[::5], flat[1::5], flat[2::5], flat[3::5], flat[4::5], strict=True
-        )
-    ]
-
-
-@dataclass(slots=True)
-class Completion:
-    """A finished delivery with its result row, on its way to `complete`."""
-
-    delivery: Delivery
-    row: bytes
-    wait_bucket: int
-    run_bucket: int
-
-
 async def complete(
     seat: Seat,
     items: Sequence[Completion],
 ) -> list[str]:
     """End up to 100 deliveries of one topic; per item ok, duplicate, fenced or gone."""
-    args: list[Any] = [seat.group, seat.consumer, conf.RESULTS_KEEP]
-    for item in items:
-        held = item.delivery
-        args += (held.sid, held.record.n, held.id)
-        args += (item.wait_bucket, item.run_bucket, item.row)
-    raw = await seat.run("complete", args)
-    outcomes = [OK] * len(items)
-    for at in range(1, len(raw), 3):
-        index, kind, info = raw[at : at + 3]
-        outcomes[index] = _refusal(kind, info, items[index].delivery.fence)
-    return outcomes
-
-
-def _refusal(kind: str, info: str, fence: str) -> str:
-    """A repeat of one's own is told by the fence that got the task done.
-
-    A task that was cancelled with this fence, or died of it, has no such result.
-    """
-    if kind == "done":
-        row = messages.parse_row(info)
-        is_done = row.get("state", messages.DONE) == messages.DONE
-        return DUPLICATE if is_done and row.get("fence") == fence else GONE
-    return FENCED if kind == "fenced" else GONE
-
-
-@dataclass(slots=True)
-class Failure:
-    """A failed attempt on its way to `fail`."""
-
-    delivery: Delivery
-    attempt_line: bytes
-    error_json: bytes
-    fingerprint: str
-    delay_s: float
-    final: bool
-    max_attempts: int
-    run_bucket: int
-    said: str = ""  # for the log
+    args = endings.complete_args(seat.group, seat.consumer, items)
+    return endings.complete_outcomes(await seat.run("complete", args), items)
 
 
 async def fail(seat: Seat, items: Sequence[Failure]) -> list[str]:
@@ -236,17 +185,7 @@ async def fail(seat: Seat, items: Sequence[Failure]) -> list[str]:
 
     Per item delayed, dead or cancelled; fenced or gone where it was not ours.
     """
-    # Every key is declared: those of the failure groups stand behind the others.
-    marks = list(dict.fromkeys(item.fingerprint for item in items))
-    place = {mark: at for at, mark in enumerate(marks, 1)}
-    args: list[Any] = [seat.group, seat.consumer, seat.topic, conf.RESULTS_KEEP]
-    for item in items:
-        held = item.delivery
-        args += (held.sid, held.record.n, held.id, int(item.delay_s * 1000))
-        args += ("1" if item.final else "0", item.max_attempts)
-        args += (item.attempt_line, item.error_json, item.fingerprint)
-        args += (item.run_bucket, place[item.fingerprint])
-    groups = [keys.group_key(seat.topic, mark) for mark in marks]
+    args, groups = endings.fail_args(seat.topic, seat.group, seat.consumer, items)
     return list(await seat.run("fail", args, groups))
 
 

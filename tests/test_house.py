@@ -80,6 +80,7 @@ FLOORS: list[set[str]] = [
         "cache",
         "committed",
         "connection",
+        "endings",
         "failures",
         "gateway.flights",
         "foreign",
