@@ -100,7 +100,7 @@ def _look(topic: str, found: Findings, verb: str, pace_ms: int) -> bool:
         args += [conf.MAX_DELIVERIES, *_LOST, *_POISON]
         more.append(keys.group_key(topic, _POISON[0]))
     else:
-        args += [topic, *_LOST]
+        args += [topic, *_LOST, conf.BIN_MAX]
     reply: list[Any] = scripts.run(verb, topic, args, more, retry_s=0)
     if not reply:
         return True  # another janitor was here

@@ -1,40 +1,120 @@
 -- Look through a stretch of a topic's dead letters and of what it remembers of ends.
--- KEYS: dead dead_index tasks_stream tasks done results attempts counters errors events settings audit <group>
+-- KEYS: dead dead_index tasks_stream tasks parked done results attempts counters errors events settings bin audit <group>
 -- ARGV: ms between two looks ('0' now), places to look at, topic, fingerprint and error
---       json of a lost letter
+--       json of a lost letter, bin entries to keep
 -- Returns as audit_live, then flat fingerprint, dead id of letters seen and fingerprint, ''
 --   of groups seen: whoever called looks whether they fit (audit_group), since a group is
 --   a key of its own.
+-- While the index does not name a letter, whoever sends its task again is believed: the
+-- task runs, and has died before. What came later stands then, the letter is discarded.
 local pace, most, topic = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local LOST = ARGV[4]
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters, errors = errors, events = events,
             group = group, told = {}, seen = {} }
 local now = now_ms()
 local mine = walk_of(audit, 'dead', now, pace)
 if not mine then return {} end
-unlink_misfits(k, { stream = { dead, results, tasks_stream, events },
-  hash = { dead_index, tasks, attempts, counters, errors, settings }, zset = { done } })
-local looked, bytes, groups = 0, 0, {}
+unlink_misfits(k, { stream = { dead, results, tasks_stream, events, bin },
+  hash = { dead_index, tasks, parked, attempts, counters, errors, settings },
+  zset = { done } })
+local looked, bytes, groups, gone = 0, 0, {}, {}
 
-local function has_ended(id)
+local function row_of(id)
   local score = call('ZSCORE', done, id)
   return score and ended_row(results, score, id)
 end
 
+-- Of a letter in our shape; nil where the payload is lost or somebody else wrote it.
+local function payload_of(letter)
+  return letter.fp ~= LOST and match(letter.json or '', '^{"id":"[^"]*","payload":(.*)}$')
+end
+
+local function is_later(since, dead_id) return (since or '') > iso(match(dead_id, '^%d+')) end
+
+-- Whether a live task was accepted when its letter was there already: the same payload,
+-- or what the letter lost. With another one nobody but a person can tell.
+local function lives_again(letter, dead_id, r)
+  local e = r and r.sid ~= '' and is_sid(r.sid) and entry(tasks_stream, r.sid)
+  if r and r.sid == '' then
+    local meta, json = match(call('HGET', parked, letter.id) or '', '^([^\n]*)\n(.*)$')
+    e = json and { id = letter.id, meta = meta, json = json }
+  end
+  if not e or e.id ~= letter.id then return false end
+  bytes = bytes + #e.json
+  return is_later(iso(enqueued_ms(e.meta, r.sid)), dead_id)
+    and (letter.fp == LOST or payload_of(letter) == json_of(e))
+end
+
+-- The same of a task that ended since.
+local function ended_again(letter, dead_id, row)
+  local _, head = find(row, '^{"id":"[^"]*","topic":"[^"]*","state":"%a+","task":')
+  local since = match(row,
+    '"enqueued_at":"([^"]*)","started_at":[^,]*,"finished_at":"[^"]*"}$')
+  bytes = bytes + #row
+  if not head or not is_later(since, dead_id) then return false end
+  local rest = (payload_of(letter) or '') .. ',"result":'
+  return letter.fp == LOST or row:sub(head + 1, head + #rest) == rest
+end
+
+-- Which of two letters of a task goes: it died, came again, died again. nil if it did not.
+local function spare_of(a_id, a, b_id, b)
+  if is_after(a_id, b_id) then a_id, a, b_id, b = b_id, b, a_id, a end
+  local came = match(b.meta or '', 'e=(%d+)')
+  if not came or not is_later(iso(came), a_id) then return nil end
+  local json, again = payload_of(a), payload_of(b)
+  if json == nil or again == nil or json and again and json ~= again then return nil end
+  if again then return a_id, a end
+  return b_id, b
+end
+
+local function belongs(letter, dead_id)
+  if (letter.fp or '') == '' then return end
+  groups[#groups + 1], groups[#groups + 2] = letter.fp, dead_id
+end
+
+-- Into the bin, and counted: its task was accepted once more than it should have been.
+local function dismiss(letter, dead_id)
+  call('XDEL', dead, dead_id)
+  gone[dead_id] = true
+  for _, name in ipairs({ letter.id, letter.alias and 'alias:' .. letter.alias }) do
+    if call('HGET', dead_index, name) == dead_id then call('HDEL', dead_index, name) end
+  end
+  local flat = {}
+  for name, value in pairs(letter) do
+    flat[#flat + 1], flat[#flat + 2] = name, value
+  end
+  call('XADD', bin, 'MAXLEN', '=', ARGV[6], '*', unpack(flat))
+  call('HINCRBY', counters, 'discarded', 1)
+  belongs(letter, dead_id)
+  mended(k, 'letter', letter.id)
+end
+
+local function index(letter, dead_id)
+  call('HSET', dead_index, letter.id, dead_id)
+  if letter.alias then call('HSET', dead_index, 'alias:' .. letter.alias, dead_id) end
+end
+
 local function look_at_letter(dead_id, letter)
   local id = letter.id
+  if gone[dead_id] then return end -- by the look at another one of this page
   if not id or not is_uuid(id) then return end -- by hand: listed, nobody's task
   for name, value in pairs(letter) do bytes = bytes + #value end
-  if letter.fp and letter.fp ~= '' then
-    groups[#groups + 1], groups[#groups + 2] = letter.fp, dead_id
-  end
+  belongs(letter, dead_id)
   local named = call('HGET', dead_index, id)
   if named == dead_id then return end
-  if named and letter_by(dead, named) then
-    seen_only(k, 'two letters', id)
-  elseif call('HEXISTS', tasks, id) == 1 then
+  local other, text = named and letter_by(dead, named), call('HGET', tasks, id)
+  local row = row_of(id)
+  if other and other.id == id then
+    local spare_id, spare = spare_of(dead_id, letter, named, other)
+    if not spare_id then return seen_only(k, 'two letters', id) end
+    dismiss(spare, spare_id)
+    if spare_id == named then index(letter, dead_id) end
+  elseif text then
+    if lives_again(letter, dead_id, read_record(text)) then return dismiss(letter, dead_id) end
     seen_only(k, 'live and dead', id)
-  elseif has_ended(id) then
+  elseif row then
+    if ended_again(letter, dead_id, row) then return dismiss(letter, dead_id) end
     seen_only(k, 'done and dead', id)
   else
     -- A letter that somebody wrote by hand is a task from now on.
@@ -43,8 +123,7 @@ local function look_at_letter(dead_id, letter)
     else
       mended(k, 'letter', id)
     end
-    call('HSET', dead_index, id, dead_id)
-    if letter.alias then call('HSET', dead_index, 'alias:' .. letter.alias, dead_id) end
+    index(letter, dead_id)
   end
 end
 
@@ -61,7 +140,9 @@ local function look_at_index(id, dead_id)
   end
   if letter and letter.id == id then
     if call('ZSCORE', done, id) then
-      if has_ended(id) then return seen_only(k, 'done and dead', id) end
+      local row = row_of(id)
+      if row and ended_again(letter, dead_id, row) then return dismiss(letter, dead_id) end
+      if row then return seen_only(k, 'done and dead', id) end
       call('ZREM', done, id)
       mended(k, 'end', id)
     end
@@ -86,7 +167,14 @@ local function look_at_row(entry_id, flat)
   if flat[1] ~= 'id' or flat[3] ~= 'json' or not is_uuid(id) then return end
   local head = '{"id":"' .. id .. '","topic":"' .. topic .. '","state":"'
   if json:sub(1, #head) ~= head or call('ZSCORE', done, id)
-      or call('HEXISTS', tasks, id) == 1 or call('HEXISTS', dead_index, id) == 1 then
+      or call('HEXISTS', tasks, id) == 1 then
+    return
+  end
+  local dead_id = call('HGET', dead_index, id)
+  local letter = dead_id and letter_by(dead, dead_id)
+  if letter and letter.id == id and ended_again(letter, dead_id, json) then
+    dismiss(letter, dead_id)
+  elseif dead_id then
     return
   end
   call('ZADD', done, done_score(entry_id), id)

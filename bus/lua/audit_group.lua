@@ -7,6 +7,7 @@ local k = { counters = counters, events = events, told = {} }
 call('HDEL', errors, '')
 unlink_misfits(k, { zset = { group } })
 local error_json
+local taken = 0
 for i = 3, #ARGV do
   local letter = letter_by(dead, ARGV[i])
   if letter and letter.fp == fp then
@@ -15,6 +16,9 @@ for i = 3, #ARGV do
       call('ZADD', group, match(ARGV[i], '^%d+'), ARGV[i])
       mended(k, 'group', letter.id or ARGV[i])
     end
+  elseif not letter then
+    -- Discarded by the look that saw it, which could not reach its group.
+    taken = taken + call('ZREM', group, ARGV[i])
   end
 end
 -- A stretch of its members, a longer one where it is all there is to look at, another one
@@ -37,7 +41,7 @@ end
 local count, facts = call('ZCARD', group), call('HGET', errors, fp)
 if count == 0 and facts then
   call('HDEL', errors, fp)
-  mended(k, 'group', fp)
+  if taken == 0 then mended(k, 'group', fp) end
 elseif count > 0 and not match(facts or '', '^%d+|%d+|%d+|') and error_json then
   local first = call('ZRANGE', group, 0, 0, 'WITHSCORES')[2]
   local last = call('ZRANGE', group, -1, -1, 'WITHSCORES')[2]

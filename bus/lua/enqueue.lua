@@ -19,6 +19,8 @@ local live = call('HLEN', tasks)
 
 local ids = {}
 local six = ARGV[4] ~= ''
+-- Nobody is to hear of an error after the first write: who then sends again is known.
+of_their_types({ parked, counters, minutes, hours }, { tasks_stream }, { delayed })
 local step = six and 6 or 4
 for i = 5, #ARGV, step do ids[#ids + 1] = ARGV[i] end
 local records = call('HMGET', tasks, unpack(ids))

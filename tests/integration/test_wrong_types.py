@@ -21,6 +21,11 @@ TOPICAL = (
 
 
 VERBS: dict[str, Callable[[Town, Desk], Any]] = {
+    "enqueue": lambda t, d: bus.enqueue_task(t.topic, 1),
+    "enqueue for later": lambda t, d: bus.enqueue_task(t.topic, 1, delay_s=60),
+    "enqueue under a key": lambda t, d: bus.enqueue_task(
+        t.topic, 1, idempotency_key="order 7"
+    ),
     "cancel what waits": lambda t, d: bus.cancel(t.waiting, t.topic),
     "cancel what is delayed": lambda t, d: bus.cancel(t.delayed, t.topic),
     "complete": lambda t, d: d.complete(*d.recover()),
