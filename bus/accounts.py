@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import OperationalError, connections
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.utils import timezone
 from knox.crypto import hash_token
+from knox.models import get_digest_token
+from knox.settings import CONSTANTS
 
-from . import errors, keys, models, roles
+from . import errors, keys, messages, models, roles
 
 # What a look into the database is worth. Open sockets and streams ask again every
 # FEED_RECHECK_S (2.5 s): together a revoked token is out within 5 s everywhere.
@@ -25,7 +27,10 @@ BELIEVED_S: Final = 2.0
 _KNOWN_MOST: Final = 10_000  # tokens a process remembers; ours are a few
 _TEXT_MOST: Final = 200  # ours have 64 letters
 _USED_EVERY: Final = timedelta(minutes=1)
-_NAME_MOST = 100
+_NAME_MOST: Final = 100
+_DESCRIPTION_MOST: Final = 200
+_PREFIXES_MOST: Final = 50
+_SERVICE: Final = "service:"
 
 # Hash of the text -> principal, until when (monotonic). Only tokens that were right.
 _known: Final[dict[bytes, tuple[roles.Principal, float]]] = {}
@@ -127,29 +132,72 @@ def of_token(token: models.Token) -> roles.Principal:
 
 
 def create_token(
-    name: str, role: str, topics: Iterable[str] = (), *, owner: Any = None
+    name: str,
+    role: str,
+    topics: Iterable[str] = (),
+    *,
+    owner: Any = None,
+    description: str = "",
+    expires_at: datetime | None = None,
+    by: str = "",
+    once: str = "",
 ) -> tuple[models.Token, str]:
     """A new token and its text, which is shown this once and stored only as a hash.
 
     Without an `owner` it belongs to a service account of its own, which cannot sign
-    in. Raises InvalidOption for an unknown role, an odd name or topic prefix.
+    in; tokens of one name share theirs, so that the next can be given out before the
+    last is revoked. `by` is who made it. Of calls with the same `once` the first makes
+    a token. Raises InvalidOption for an unknown role, an odd name, description or topic
+    prefix, or an `expires_at` that has passed; Conflict for a second call.
     """
-    if not name.isprintable() or not 0 < len(name.strip()) <= _NAME_MOST:
-        raise errors.InvalidOption(f"token name {name!r:.80} is not 1 to 100 letters")
+    name = _checked("token name", name, 1, _NAME_MOST)
+    description = _checked("description", description, 0, _DESCRIPTION_MOST)
     if role not in roles.ROLES:
         raise errors.InvalidOption(
             f"no role {role!r:.80}; there are {', '.join(roles.ROLES)}"
         )
-    prefixes = list(topics)
+    prefixes = list(dict.fromkeys(topics))
+    if len(prefixes) > _PREFIXES_MOST:
+        raise errors.InvalidOption(f"more than {_PREFIXES_MOST} topic prefixes")
     for prefix in prefixes:
         keys.check_topic(f"{prefix}0")  # a prefix may end in what a topic may not
-    if owner is None:
-        owner = _service_account(name)
-    objects: Any = models.Token.objects
-    token, text = objects.create(
-        owner, expiry=None, name=name.strip(), role=role, topics=prefixes
-    )
+    if expires_at is not None and expires_at <= timezone.now():
+        raise errors.InvalidOption(f"{expires_at.isoformat()} is over: no token")
+    digest, text = get_digest_token()
+    try:
+        with transaction.atomic():
+            token = models.Token(
+                digest=digest,
+                token_key=text[: CONSTANTS.TOKEN_KEY_LENGTH],
+                user=owner or _service_account(name),
+                expiry=expires_at,
+                name=name,
+                description=description,
+                role=role,
+                topics=prefixes,
+                made_by=by[:200],
+                made_once=hash_token(once)[:64] if once else None,
+            )
+            token.save(force_insert=True)
+    except IntegrityError:
+        said = "this request has made a token before, whose text was shown that once"
+        raise errors.Conflict(f"{said}; revoke it if that is lost") from None
     return token, text
+
+
+def tokens(reader: roles.Principal) -> list[models.Token]:
+    """All that the reader's own topics cover, the newest first; ended ones as well."""
+    found = models.Token.objects.order_by("-created", "token_key")
+    return [token for token in found if reader.covers(token.topics)]
+
+
+def find_token(reader: roles.Principal, token_key: str) -> models.Token:
+    """The token with this shown key; NotFound if there is none, or out of reach."""
+    found: list[models.Token] = list(models.Token.objects.filter(token_key=token_key))
+    for token in found:
+        if reader.covers(token.topics):
+            return token
+    raise errors.NotFound(f"no token has the key {token_key!r:.40}")
 
 
 def revoke_token(token_key: str) -> models.Token:
@@ -159,9 +207,49 @@ def revoke_token(token_key: str) -> models.Token:
         raise errors.NotFound(
             f"{'no' if not found else 'more than one'} token begins with {token_key!r}"
         )
-    found[0].delete()
-    token: models.Token = found[0]
+    return revoke(found[0])
+
+
+def revoke(token: models.Token) -> models.Token:
+    """End a token, and its service account with the last one."""
+    owner = token.user
+    token.delete()
+    service = owner.get_username().startswith(_SERVICE)
+    service = service and not owner.has_usable_password()
+    if service and not models.Token.objects.filter(user=owner).exists():
+        owner.delete()
     return token
+
+
+def facts(token: models.Token) -> dict[str, Any]:
+    """What of a token may be seen: never its text, nor its hash."""
+    return {
+        "key": token.token_key,
+        "name": token.name,
+        "description": token.description,
+        "role": token.role,
+        "topics": list(token.topics),
+        "owner": token.user.get_username(),
+        "made_by": token.made_by,
+        "created_at": _iso(token.created),
+        "expires_at": _iso(token.expiry),
+        "last_used_at": _iso(token.last_used),
+        "ended": token.has_ended(timezone.now()),
+    }
+
+
+def _iso(when: datetime | None) -> str | None:
+    return None if when is None else messages.iso(round(when.timestamp() * 1000))
+
+
+def _checked(what: str, text: str, least: int, most: int) -> str:
+    """The text without blanks around it; InvalidOption for an odd length or letter."""
+    plain = text.strip()
+    if not text.isprintable() or not least <= len(plain) <= most:
+        raise errors.InvalidOption(
+            f"{what} {text!r:.80} is not {least} to {most} letters"
+        )
+    return plain
 
 
 def ensure_user(username: str, role: str, password: str) -> Any:
@@ -177,9 +265,7 @@ def ensure_user(username: str, role: str, password: str) -> Any:
 
 
 def _service_account(name: str) -> Any:
-    user, created = get_user_model().objects.get_or_create(
-        username=f"service:{name.strip()}"
-    )
+    user, created = get_user_model().objects.get_or_create(username=f"{_SERVICE}{name}")
     if created:
         user.set_unusable_password()
         user.save()

@@ -98,6 +98,9 @@ class _Defaults:
     GONE_AGENTS_KEEP: int = 1_000
     GONE_AGENTS_KEEP_S: int = 24 * 3600
 
+    # The audit trail, in SQL. 0 keeps it forever.
+    AUDIT_KEEP_DAYS: int = 365
+
     # The Ollama gateway (docs/ollama.md). Environment variables without MESH_.
     OLLAMA_BASE_URL: str = "http://127.0.0.1:11434"
     OLLAMA_MODEL: str = "llama3.2"  # of requests that name none

@@ -17,9 +17,15 @@ class Token(AbstractAuthToken):  # type: ignore[misc]
     """A bearer token, stored as its hash; it acts with its own role and topics."""
 
     name = models.CharField(max_length=100)
+    description = models.CharField(max_length=200, blank=True)
     role = models.CharField(max_length=16, choices=_ROLES)
     topics: Any = models.JSONField(default=list, blank=True)  # prefixes; empty: all
-    last_used = models.DateTimeField(null=True, blank=True)
+    made_by = models.CharField(max_length=200, blank=True)
+    last_used = models.DateTimeField(null=True, blank=True)  # to the minute
+    # A form or request that is sent twice makes one token: the other has no text.
+    made_once: Any = models.CharField(  # noqa: DJ001 - unique, and most have none
+        max_length=64, null=True, unique=True, editable=False
+    )
 
     def __str__(self) -> str:
         return f"{self.name} ({self.role}, {self.token_key}…)"
@@ -36,8 +42,13 @@ class AuditEntry(models.Model):
     who = models.CharField(max_length=200)
     role = models.CharField(max_length=16, blank=True)
     verb = models.CharField(max_length=32)
-    topic = models.CharField(max_length=64, blank=True)
+    topic = models.CharField(max_length=64, blank=True, db_index=True)
     target = models.CharField(max_length=200, blank=True)
+    door = models.CharField(max_length=16, blank=True)  # api, page, admin, command
+    request_id = models.CharField(max_length=64, blank=True)
+    address = models.CharField(max_length=64, blank=True)
+    before: Any = models.JSONField(null=True, blank=True)
+    after: Any = models.JSONField(null=True, blank=True)
     detail: Any = models.JSONField(default=dict, blank=True)
 
     class Meta:

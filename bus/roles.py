@@ -1,13 +1,15 @@
 """Who may do what: the roles, their verbs, and the principal that a request acts for.
 
 viewer    reads
-operator  reads; sends, replays, discards, undoes, pauses, cancels, drains, generates
+operator  reads, the audit trail as well; sends, replays, discards, undoes, pauses,
+          cancels, drains, generates
 admin     everything: users, tokens, limits, purge, delete, and what agents do
 agent     registry and lease protocol only
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +29,7 @@ PAUSE: Final = "pause"
 CANCEL: Final = "cancel"
 DRAIN: Final = "drain"
 GENERATE: Final = "generate"
+AUDIT: Final = "audit"  # read who did what
 SERVE: Final = "serve"  # register, heartbeat, claim, complete
 USERS: Final = "users"
 TOKENS: Final = "tokens"
@@ -35,7 +38,7 @@ PURGE: Final = "purge"
 DELETE: Final = "delete"
 
 _OPERATES: Final = frozenset(
-    {READ, ENQUEUE, REPLAY, DISCARD, UNDO, PAUSE, CANCEL, DRAIN, GENERATE}
+    {READ, ENQUEUE, REPLAY, DISCARD, UNDO, PAUSE, CANCEL, DRAIN, GENERATE, AUDIT}
 )
 VERBS: Final[dict[str, frozenset[str]]] = {
     VIEWER: frozenset({READ}),
@@ -65,3 +68,12 @@ class Principal:
     def may_topic(self, topic: str) -> bool:
         """Whether the topic is within the prefixes of this principal."""
         return not self.topics or topic.startswith(self.topics)
+
+    def covers(self, prefixes: Collection[str]) -> bool:
+        """Whether all topics of these prefixes (empty: all there are) are within ours.
+
+        Who is bound to topics makes, sees and revokes only tokens that are, too.
+        """
+        return not self.topics or (
+            bool(prefixes) and all(map(self.may_topic, prefixes))
+        )

@@ -94,7 +94,9 @@ INSTALLED_APPS = [
     "examples.stdlib_metrics",
 ]
 MIDDLEWARE = [
-    # First: it sees what all others answer below /api/.
+    # Outermost: its id of the request is on every answer, and on the audit trail.
+    "bus.whence.noted",
+    # Next: it sees what all others answer below /api/.
     "bus.api.middleware.problem_documents",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",

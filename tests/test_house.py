@@ -54,6 +54,7 @@ FLOORS: list[set[str]] = [
         "records",
         "replies",
         "roles",
+        "whence",
     },
     {
         "address",

@@ -74,8 +74,8 @@ def problem_of(exc: Exception) -> Problem | None:
 def database_away(exc: Exception, outcome: str) -> Problem:
     """The problem of a database that does not answer; why stands in the log.
 
-    `outcome` is `not_written` as long as nobody knew who asked. Later it is `unknown`:
-    what was asked for may be done, and only its entry in the audit trail missing.
+    `outcome` is `not_written` as long as nobody knew who asked; later it is `unknown`.
+    What is missing on the audit trail only is no error: the log has it (`bus.audit`).
     """
     log.error("the database cannot be used: %s", exc)
     said = "The mesh's database, where its accounts are, does not answer."

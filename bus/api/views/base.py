@@ -101,7 +101,7 @@ class MeshViewSet(viewsets.ViewSet):
         return found
 
     def record(self, verb: str, topic: str, target: str, **detail: Any) -> None:
-        """Write into the audit trail what was done."""
+        """Write into the audit trail what was done; `before`, `after`: what changed."""
         audit.record(self.who, verb, topic=topic, target=target, **detail)
 
 

@@ -132,7 +132,11 @@ class DeadViewSet(MeshViewSet):
         request_id = None if key is None else f"{self.who.key} {key}"
         by = self.who.name
         did = decisions.replayed(task.id, task.topic, payload, entry_id, by, request_id)
-        detail = {"edited": payload is not ..., **({} if did else {"repeat": True})}
+        detail: dict[str, Any] = {"edited": payload is not ...}
+        if not did:
+            detail["repeat"] = True
+        elif payload is not ...:
+            detail |= {"before": task.payload, "after": payload}
         # Also a repeat: the first request may have ended before it was written down.
         self.record(roles.REPLAY, task.topic, task.id, **detail)
         state = WAITING if did else bus.get_task(task.id, task.topic).state
