@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import errors, keys
+from . import errors, keys, records
 from .conf import conf
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -67,7 +67,8 @@ def handler(
 
     An async function runs on the agent's loop, a sync one in a thread, with `cpu=True`
     in a process. `max_attempts` counts executions (default 5), `timeout_s` bounds each
-    (60), `backoff_s` is the first retry's upper bound (1), doubling per retry.
+    (60; 1 ms to 7 days), `backoff_s` is the first retry's upper bound (1), doubling
+    per retry.
     """
 
     def register(function: F) -> F:
@@ -76,7 +77,7 @@ def handler(
                 keys.check_topic(topic),
                 function,
                 _positive("max_attempts", max_attempts, whole=True),
-                _positive("timeout_s", timeout_s),
+                _timeout(timeout_s),
                 _positive("backoff_s", backoff_s),
                 _positive("concurrency", concurrency, whole=True),
                 cpu,
@@ -96,6 +97,13 @@ def _positive(name: str, value: Any, *, whole: bool = False) -> Any:
     if whole and int(value) != value:
         raise errors.InvalidOption(f"{name}={value!r} is not a whole number")
     return int(value) if whole else value
+
+
+def _timeout(value: Any) -> Any:
+    seconds = _positive("timeout_s", value)
+    if seconds is not None and not records.may_take(seconds):
+        raise errors.InvalidOption(f"timeout_s={value!r} is not 0.001 s to 7 days")
+    return seconds
 
 
 def _add(new: Handler) -> None:

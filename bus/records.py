@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+# How long an attempt may be allowed, whoever says so; no attempt ends sooner.
+TIMEOUT_LEAST_S: Final = 0.001
+TIMEOUT_MOST_S: Final = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,11 @@ def parse_options(text: str) -> dict[str, str]:
     """`m=3,t=60` as a dict; unknown marks are kept for newer code to read."""
     pairs = (part.partition("=") for part in text.split(",") if part)
     return {name: value for name, _, value in pairs}
+
+
+def may_take(seconds: float) -> bool:
+    """Whether an attempt may be allowed that long; NaN may not."""
+    return TIMEOUT_LEAST_S <= seconds <= TIMEOUT_MOST_S
 
 
 def timeout_s(options: str) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, Final
 
-from . import connection, errors, keys, messages, refusals, scripts
+from . import connection, errors, keys, messages, records, refusals, scripts
 from .conf import conf
 
 _NAMED_MOST: Final = 10  # topics in a sentence
@@ -17,7 +17,7 @@ LIMITS: Final[dict[str, tuple[float, float]]] = {
     "results_keep": (0, 10_000_000),
     "dead_max": (1, 10_000_000),
     "max_attempts": (1, 1_000),
-    "timeout_s": (0.001, 7 * 86_400),
+    "timeout_s": (records.TIMEOUT_LEAST_S, records.TIMEOUT_MOST_S),
 }
 
 

@@ -16,9 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from . import errors, keys, messages
+from . import errors, keys, messages, records
 
-TIMEOUT_LEAST_S: Final = 0.001  # no attempt ends sooner
 ATTEMPTS_MOST: Final = 1_000
 AHEAD_MOST_S: Final = 10 * 366 * 86_400
 # Of a time that somebody names. Ten years from now would be by our own clock.
@@ -163,7 +162,7 @@ def options_of(max_attempts: int | None, timeout_s: float | None) -> str:
         parts.append(f"m={max_attempts}")
     if timeout_s is not None:
         ok = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
-        if not ok or not TIMEOUT_LEAST_S <= timeout_s <= 7 * 86_400:
+        if not ok or not records.may_take(timeout_s):
             raise errors.InvalidOption(
                 f"timeout_s {timeout_s!r} is not 0.001 s to 7 days"
             )

@@ -85,6 +85,7 @@ def test_limits_take_an_admin(test_topic: str) -> None:
         ({"paused": True, "backlog_max": 0}, "invalid_option"),
         ({"backlog_max": 10**15}, "invalid_option"),
         ({"timeout_s": 0}, "invalid_option"),
+        ({"timeout_s": 0.0009}, "invalid_option"),
         ({"timeout_s": -1e308}, "invalid_option"),
         ({"dead_max": 0}, "invalid_option"),
     ],

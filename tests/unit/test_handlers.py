@@ -121,6 +121,21 @@ def test_it_refuses_an_option_that_means_nothing(name: str, value: Any) -> None:
     assert handlers.registry == {}
 
 
+@pytest.mark.parametrize("value", [0.0009, 604_800.1, 1e300])
+def test_it_refuses_a_timeout_that_no_attempt_could_have(value: float) -> None:
+    with pytest.raises(errors.InvalidOption, match=r"is not 0\.001 s to 7 days"):
+        handler("demo", timeout_s=value)(work)
+
+    assert handlers.registry == {}
+
+
+@pytest.mark.parametrize("value", [0.001, 604_800])
+def test_it_takes_the_shortest_timeout_and_the_longest(value: float) -> None:
+    handler("demo", timeout_s=value)(work)
+
+    assert handlers.registry["demo"].timeout_s == value
+
+
 @pytest.mark.parametrize("name", ["max_attempts", "concurrency"])
 @pytest.mark.parametrize("value", [0.5, 1.5, float("inf")])
 def test_it_counts_attempts_and_slots_in_whole_numbers(name: str, value: float) -> None:

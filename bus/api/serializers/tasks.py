@@ -21,7 +21,7 @@ class Enqueue(s.Serializer):
     )
     run_at = s.DateTimeField(**OPTIONAL, help_text="When to start; not with delay_s.")
     max_attempts = s.IntegerField(**OPTIONAL, min_value=1, max_value=1000)
-    timeout_s = s.FloatField(**OPTIONAL, max_value=604800, help_text="Above 0.")
+    timeout_s = s.FloatField(**OPTIONAL, min_value=0.001, max_value=604800)
     durability = s.RegexField(
         DURABILITY, **OPTIONAL, help_text="To be reached before the answer."
     )
