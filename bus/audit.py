@@ -26,6 +26,11 @@ from .conf import conf
 
 log = logging.getLogger(__name__)
 
+# Of an export, in this order.
+COLUMNS: Final = (
+    *("id", "at", "who", "role", "verb", "topic", "target"),
+    *("door", "request_id", "address", "before", "after", "detail"),
+)
 _VALUE_MOST: Final = 4096  # bytes of a value before or after, as JSON; rest is cut
 _CUT: Final = 2000
 _PRUNE_EVERY_S: Final = 3600.0

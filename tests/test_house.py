@@ -46,6 +46,7 @@ FLOORS: list[set[str]] = [
         "home.child",
         "conf",
         "errors",
+        "exports",
         "home.heads",
         "lines",
         "mishaps",

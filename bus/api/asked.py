@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Final
 
 from django.http import QueryDict
@@ -12,6 +13,7 @@ from bus import agents
 from bus.conf import conf
 
 from .parsing import NO_TIME, invalid, parsed_time, unknown
+from .problems import Problem
 
 COUNT_DEFAULT: Final = 50
 COUNT_MOST: Final = 1_000
@@ -95,6 +97,12 @@ def wait_of(query: Mapping[str, str]) -> float:
 
 def time_of(query: Mapping[str, str], name: str) -> int | None:
     """A time in ms since 1970 from ISO 8601 text with an offset."""
+    when = moment_of(query, name)
+    return None if when is None else round(when.timestamp() * 1000)
+
+
+def moment_of(query: Mapping[str, str], name: str) -> datetime | None:
+    """A time from ISO 8601 text with an offset."""
     text = query.get(name)
     if text is None:
         return None
@@ -102,4 +110,15 @@ def time_of(query: Mapping[str, str], name: str) -> int | None:
     when = parsed_time(text.replace(" ", "+"))
     if when is None:
         raise invalid([(f"?{name}", f"{text[:40]!r} {NO_TIME}")])
-    return round(when.timestamp() * 1000)
+    return when
+
+
+def id_cursor_of(query: Mapping[str, str]) -> int | None:
+    """The cursor of a list in the order of whole ids; None at its beginning."""
+    text = query.get("cursor")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        said = f"cursor {text[:40]!r} is none of this list"
+        raise Problem("invalid_option", said)
+    return int(text)

@@ -35,6 +35,34 @@ ENQUEUE: Final = [
     _told("accepted", _ACCEPTED, 201),
     _told("accepted before", _ACCEPTED),
 ]
+_TOKEN: Final = {
+    "name": "resizer",
+    "role": "agent",
+    "topics": ["images:"],
+    "description": "The agents on host 7",
+}
+TOKEN: Final = [
+    _asked("for agents of some topics", _TOKEN),
+    _asked(
+        "until the end of the year",
+        {"name": "ci", "role": "operator", "expires_at": "2099-12-31T23:59:59Z"},
+    ),
+    _told(
+        "its text, this once",
+        {
+            "key": "9f2c41d0a7be563",
+            **_TOKEN,
+            "owner": "service:resizer",
+            "made_by": "admin",
+            "created_at": "2026-01-31T12:00:00.000Z",
+            "expires_at": None,
+            "last_used_at": None,
+            "ended": False,
+            "token": "9f2c41d0a7be563…",
+        },
+        201,
+    ),
+]
 BATCH: Final = [
     _asked(
         "two tasks",

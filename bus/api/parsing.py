@@ -39,6 +39,17 @@ class Registration:
     meta: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token somebody asks for; `topics` are prefixes, without any it reaches all."""
+
+    name: str
+    role: str
+    topics: tuple[str, ...] = ()
+    description: str = ""
+    expires_at: datetime | None = None
+
+
 def enqueue(value: Any, key: str | None = None, principal: str = "") -> Enqueue:
     """A task from a request body; `key` is its Idempotency-Key, of this principal.
 
@@ -123,6 +134,11 @@ def heartbeat(value: Any) -> float:
 TTL_DEFAULT_S: Final = 60.0
 
 
+def token(value: Any) -> NewToken:
+    """A token that is to be made."""
+    return NewToken(**_members(value, _TOKEN, ("name", "role")))
+
+
 def nothing(value: Any) -> None:
     """A body that must have no members: a call that takes no options."""
     _members(value, {})
@@ -166,6 +182,11 @@ def _list(value: Any) -> Any:
     return value if isinstance(value, list) else ...
 
 
+def _texts(value: Any) -> Any:
+    texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return tuple(value) if texts else ...
+
+
 def _table(value: Any) -> Any:
     return value if isinstance(value, dict) else ...
 
@@ -195,6 +216,7 @@ _WHAT: Final[dict[_Kind, str]] = {
     _whole_or_null: "is not a whole number, or null",
     _number_or_null: "is not a number, or null",
     _list: "is not a list",
+    _texts: "is not a list of texts",
     _table: "is not an object",
     _time: NO_TIME,
 }
@@ -216,6 +238,13 @@ _TOPIC: Final[dict[str, _Kind]] = {
     "dead_max": _whole_or_null,
     "max_attempts": _whole_or_null,
     "timeout_s": _number_or_null,
+}
+_TOKEN: Final[dict[str, _Kind]] = {
+    "name": _text,
+    "role": _text,
+    "topics": _texts,
+    "description": _text,
+    "expires_at": _time,
 }
 _AGENT: Final[dict[str, _Kind]] = {
     "agent_id": _text,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rest_framework import exceptions, permissions
@@ -40,6 +40,14 @@ def may_not(role: str, verbs: Iterable[str]) -> str:
     needed = " or ".join(map(repr, verbs))
     lack = f"the role {role!r} does not include" if role else "you have no role with"
     return f"{lack} {needed}; roles that do: {', '.join(able)}"
+
+
+def check_grant(who: roles.Principal, prefixes: Collection[str]) -> None:
+    """topic_not_allowed where a token would reach further than who makes it."""
+    if not who.covers(prefixes):
+        bound = ", ".join(f"{prefix}…" for prefix in who.topics)
+        said = f"this token is bound to topics {bound}, so are those it makes"
+        raise Problem("topic_not_allowed", said)
 
 
 def check_topic(who: roles.Principal, topic: str) -> str:

@@ -53,7 +53,7 @@ def closed(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
 
 _ASKED: Final = (
     *("Batch", "Enqueue", "Heartbeat", "PatchedTopicChange", "Purge"),
-    *("Registration", "Replay"),
+    *("NewToken", "Registration", "Replay"),
 )
 
 

@@ -6,12 +6,14 @@ from django.urls import URLPattern, URLResolver, path
 
 from . import gateway
 from .views.agents import AgentViewSet
+from .views.audit import AuditViewSet
 from .views.dead import DeadViewSet
 from .views.docs import SchemaViewSet, docs
 from .views.enqueue import EnqueueViewSet
 from .views.health import HealthViewSet
 from .views.metrics import MetricsViewSet
 from .views.tasks import TaskViewSet
+from .views.tokens import TokenViewSet
 from .views.topics import TopicViewSet
 
 _agents = AgentViewSet.as_view({"get": "list", "post": "create"})
@@ -20,6 +22,8 @@ _topic = TopicViewSet.as_view(
     {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
 )
 _letter = DeadViewSet.as_view({"get": "retrieve", "delete": "destroy"})
+_tokens = TokenViewSet.as_view({"get": "list", "post": "create"})
+_token = TokenViewSet.as_view({"get": "retrieve", "delete": "destroy"})
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("enqueue", EnqueueViewSet.as_view({"post": "create"})),
@@ -41,6 +45,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("dead/<str:task_id>", _letter),
     path("dead/<str:task_id>/replay", DeadViewSet.as_view({"post": "replay"})),
     path("dead/<str:task_id>/undo", DeadViewSet.as_view({"post": "undo"})),
+    path("tokens", _tokens),
+    path("tokens/<str:key>", _token),
+    path("audit", AuditViewSet.as_view({"get": "list"})),
     path("health", HealthViewSet.as_view({"get": "list"})),
     path("health/live", HealthViewSet.as_view({"get": "live"})),
     path("health/ready", HealthViewSet.as_view({"get": "ready"})),

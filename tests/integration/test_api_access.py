@@ -53,6 +53,11 @@ CALLS: list[tuple[str, str, set[str]]] = [
     ("DELETE", f"dead/{ID}", SENDERS),
     ("POST", f"dead/{ID}/replay", SENDERS),
     ("POST", f"dead/{ID}/undo", SENDERS),
+    ("GET", "tokens", ADMINS),
+    ("POST", "tokens", ADMINS),
+    ("GET", "tokens/abc", ADMINS),
+    ("DELETE", "tokens/abc", ADMINS),
+    ("GET", "audit", SENDERS),
     ("GET", "schema", ALL),
 ]
 # Metrics are open on this machine only; test_metrics.py has who else.
@@ -91,6 +96,7 @@ def test_the_table_above_names_every_call() -> None:
     def plain(path: str) -> str:
         path = path.partition("?")[0].replace(ID, "{task_id}")
         path = path.replace("agents/a", "agents/{agent_id}")
+        path = path.replace("tokens/abc", "tokens/{key}")
         return path.replace("topics/a", "topics/{topic}")
 
     described = {

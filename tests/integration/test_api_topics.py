@@ -58,7 +58,7 @@ def test_an_admin_sets_limits_and_returns_them_to_their_default(
     problem(full, 429, "topic_full")
     assert all(back[name] == usual[name] for name in limits)
     assert trail() == [("limit", test_topic, test_topic)] * 2
-    assert models.AuditEntry.objects.earliest("id").detail == limits
+    assert models.AuditEntry.objects.earliest("id").after == limits
 
 
 def test_limits_take_an_admin(test_topic: str) -> None:

@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from .accounts import (
+    AUDIT_REQUEST,
+    AUDIT_SINCE,
+    AUDIT_TARGET,
+    AUDIT_TOPIC,
+    AUDIT_UNTIL,
+    AUDIT_VERB,
+    AUDIT_WHO,
+    FILES,
+    FORMAT,
+    TOKEN_KEY,
+    AuditList,
+    MadeToken,
+    NewToken,
+    Token,
+    TokenList,
+)
 from .basics import Problem
 from .dead import DeadList, Group, GroupList, Letter, Replay
 from .fleet import (
@@ -60,6 +77,21 @@ from .tasks import (
 )
 
 __all__ = [
+    "AUDIT_REQUEST",
+    "AUDIT_SINCE",
+    "AUDIT_TARGET",
+    "AUDIT_TOPIC",
+    "AUDIT_UNTIL",
+    "AUDIT_VERB",
+    "AUDIT_WHO",
+    "FILES",
+    "FORMAT",
+    "TOKEN_KEY",
+    "AuditList",
+    "MadeToken",
+    "NewToken",
+    "Token",
+    "TokenList",
     "Problem",
     "DeadList",
     "Group",
