@@ -110,13 +110,18 @@ def _look(topic: str, found: Findings, verb: str, pace_ms: int) -> bool:
     found.mended += mended
     found.seen += seen
     found.drift = int(drift)
-    if mended:
-        log.warning("%s: repaired %s", topic, _summed(mended))
+    tell(topic, mended)
     if news and found.drift:
         log.error("%s: the ledger is off by %+d", topic, found.drift)
     elif news:
         log.warning("%s: the ledger balances again", topic)
     return bool(int(ended))
+
+
+def tell(topic: str, mended: Sequence[str]) -> None:
+    """Warn of wounds that were closed, each as `what id`."""
+    if mended:
+        log.warning("%s: repaired %s", topic, _summed(mended))
 
 
 def _summed(mended: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import (
+    auditor,
     connection,
     dead,
     deliveries,
@@ -39,18 +40,24 @@ def join_group(topic: str, default: str = "default") -> str:
     """The topic's working group, created as `default` if the topic has none."""
     keys.check_topic(topic)
     scripts.ensure_topic(topic, agent=True)
-    return str(scripts.run("ensure_group", topic, [default, "2"])[1])
+    return _ensured(topic, scripts.run("ensure_group", topic, [default, "2"]))[1]
 
 
 async def ajoin_group(topic: str, default: str = "default") -> str:
     """`join_group` for an agent's loop, where it can be cancelled."""
     await scripts.aensure_topic(keys.check_topic(topic), agent=True)
-    return str((await scripts.arun("ensure_group", topic, [default, "2"]))[1])
+    return _ensured(topic, await scripts.arun("ensure_group", topic, [default, "2"]))[1]
 
 
 def _ensure_group(topic: str, group: str, observe: bool) -> tuple[int, str]:
     args = [group, "1" if observe else "0"]
-    created, working = scripts.run("ensure_group", topic, args)
+    return _ensured(topic, scripts.run("ensure_group", topic, args))
+
+
+def _ensured(topic: str, reply: list[Any]) -> tuple[int, str]:
+    """Whether the group was created, and the topic's working group."""
+    created, working, mended = reply
+    auditor.tell(topic, mended)
     return int(created), str(working)
 
 

@@ -19,8 +19,8 @@ minutes       hash    ring of 180 packed counters and histograms
 hours         hash    ring of 720 of the same
 attempts      hash    id -> failed attempts and replays of a live task, a JSON line each
 errors        hash    fingerprint -> facts of its group
-counters      hash    lifetime counters, the ledger's left and right side
-settings      hash    working group, pause, limits
+counters      hash    lifetime counters, the ledger's sides; the working group again
+settings      hash    working group, pause, limits; what to give out under a new fence
 events        stream  what happened, for pages; lossy by contract
 audit         hash    where the audit of the topic is, and what it found
 log           stream  every transition, where tests ask the scripts for it; else absent

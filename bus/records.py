@@ -29,6 +29,14 @@ def parse_record(text: str) -> Record:
     return Record(sid, int(attempt), int(epoch), int(n), int(lost), flags, options)
 
 
+def is_upto(sid: str, last: str | None) -> bool:
+    """Whether an entry came no later than another; False where there is no other."""
+    if not last:
+        return False
+    (ms, _, seq), (last_ms, _, last_seq) = sid.partition("-"), last.partition("-")
+    return (int(ms), int(seq)) <= (int(last_ms), int(last_seq))
+
+
 def parse_options(text: str) -> dict[str, str]:
     """`m=3,t=60` as a dict; unknown marks are kept for newer code to read."""
     pairs = (part.partition("=") for part in text.split(",") if part)

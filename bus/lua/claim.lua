@@ -9,13 +9,15 @@
 -- not every agent that sees one has to stand still.
 -- An entry without its record (or with another sid in it) is acked and never run. A
 -- suspect, which lost its agents before, is given alone. NOGROUP is returned as error.
+-- What was sent before the working group was made once more may have run under its fence
+-- already, so it gets a new one.
 local group, me, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local alone, suspect_at, fresh_too = ARGV[4] == '1', tonumber(ARGV[5]), ARGV[6] == '1'
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters }
 local now = now_ms()
-local set = call('HMGET', settings, 'paused', 'timeout_s')
-local paused = set[1] == '1'
+local set = call('HMGET', settings, 'paused', 'timeout_s', 'renewed')
+local paused, renewed = set[1] == '1', set[3]
 local out, suspects, count = {}, 0, 0
 
 local function drop(sid)
@@ -33,7 +35,10 @@ end
 
 -- An entry that this consumer holds since a moment ago.
 local function receive(sid, e, text)
-  if text == sid .. '|0|0|0|0||' and not paused then return give(sid, e, text) end
+  local again = renewed and not is_after(sid, renewed)
+  if text == sid .. '|0|0|0|0||' and not paused and not again then
+    return give(sid, e, text)
+  end
   local r = text and read_record(text)
   if not r or r.sid ~= sid then
     r, text = record_of(k, sid, e)
@@ -45,6 +50,12 @@ local function receive(sid, e, text)
     r.n = r.n + 1
     call('HSET', tasks, e.id, write_record(r))
   else
+    if again then
+      r.n = r.n + 1
+      text = write_record(r)
+      call('HDEL', tasks, '')
+      call('HSET', tasks, e.id, text)
+    end
     give(sid, e, text)
   end
 end

@@ -5,9 +5,9 @@
 -- some that never came.
 local function missing(k)
   local c = call('HMGET', k.counters, 'accepted', 'adopted', 'done', 'discarded',
-    'cancelled')
+    'cancelled', 'settled')
   return (c[1] or 0) + (c[2] or 0) - call('HLEN', k.tasks) - call('XLEN', k.dead)
-    - (c[3] or 0) - (c[4] or 0) - (c[5] or 0)
+    - (c[3] or 0) - (c[4] or 0) - (c[5] or 0) - (c[6] or 0)
 end
 
 -- Whether the books owe this place to a task, which the caller puts there. They only
@@ -152,14 +152,27 @@ local function unlink_misfits(k, kinds)
   for i = 1, #gone do mended(k, 'type', gone[i]) end
 end
 
--- The working group; where the settings were deleted, the group that has agents of our
--- runtime (those by hand name theirs with every read).
+-- The working group is made or named once more. Who has what in hand stood in the pending
+-- list that is gone, so all that was sent up to here gets a new fence when it is next given
+-- (`renewed`, see claim): nobody else has the fence of its next run.
+local function regrouped(k, settings_key, what, name)
+  local last = call('XREVRANGE', k.stream, '+', '-', 'COUNT', 1)[1]
+  call('HSET', settings_key, 'group', name, 'renewed', last and last[1] or '0-0')
+  mended(k, what, name)
+end
+
+-- The working group; where the settings were deleted, the one the counters know, else the
+-- group that has agents of our runtime (those by hand name theirs with every read).
 local function working_group(k, settings_key)
   local name = call('HGET', settings_key, 'group')
   if name then return name end
+  local found = call('HGET', k.counters, 'group')
+  if found then
+    regrouped(k, settings_key, 'settings', found)
+    return found
+  end
   local groups = redis.pcall('XINFO', 'GROUPS', k.stream)
   if groups.err or #groups == 0 then return nil end
-  local found
   for _, flat in ipairs(groups) do
     local group_name = facts_of(flat).name
     local ours
@@ -171,8 +184,6 @@ local function working_group(k, settings_key)
       found = group_name
     end
   end
-  if not found then return nil end
-  call('HSETNX', settings_key, 'group', found)
-  mended(k, 'group', found)
+  if found then regrouped(k, settings_key, 'settings', found) end
   return found
 end

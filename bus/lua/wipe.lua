@@ -11,6 +11,9 @@ if live == 0 then
   call('UNLINK', tasks_stream, tasks, delayed, parked, attempts)
 else
   call('HSET', counters, 'accepted', live)
-  if group then call('HSET', settings, 'group', group) end
+  if group then
+    call('HSET', settings, 'group', group)
+    call('HSET', counters, 'group', group)
+  end
 end
 return { 1, live }

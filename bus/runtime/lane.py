@@ -72,7 +72,9 @@ class Lane:
 
     def knows(self, item: Delivery) -> bool:
         """Whether it is in hand, or has run: a server that took over may not know."""
-        return item.sid in self.held or self.reports.keeps(item.fence)
+        run = self.held.get(item.sid)
+        in_hand = run is not None and run.delivery.fence == item.fence
+        return in_hand or self.reports.keeps(item.fence)
 
     async def room(self) -> None:
         """Wait a little for something to be finished."""
@@ -81,8 +83,17 @@ class Lane:
             await asyncio.wait_for(self._room.wait(), 0.25)
 
     def take(self, item: Delivery) -> None:
-        """Have a delivery run as soon as a slot is free."""
-        if item.sid in self.held:
+        """Have a delivery run as soon as a slot is free.
+
+        Where somebody made its group anew, it may be what runs here already. Then that
+        run goes on under the new fence, which nobody else was given; one that is on its
+        way to the server is refused there, and the task runs again.
+        """
+        held = self.held.get(item.sid)
+        if held is not None:
+            held.again = held.over or bool(held.stopped)
+            if not held.again:
+                held.delivery = item
             return
         own_s = records.timeout_s(item.record.options)
         seconds = handlers.timeout_of(self.handler, own_s, self.intake.topic_timeout_s)
@@ -104,6 +115,8 @@ class Lane:
     def _forget(self, run: Run) -> None:
         self.held.pop(run.delivery.sid, None)
         self._room.set()
+        if run.again:
+            self.intake.look_for_ours()
 
     def _stop(self, run: Run, why: str) -> None:
         """End a run from outside, started or not."""

@@ -30,6 +30,7 @@ class Run:
     value: Any = None
     error: BaseException | None = None
     over: bool = field(default=False)
+    again: bool = False  # the task was given to us once more when this was over
 
     @property
     def deadline(self) -> float:
