@@ -36,10 +36,13 @@ class Host(Protocol):
         """How many tasks to take now."""
 
     def knows(self, item: Delivery) -> bool:
-        """Whether it is in hand, or has run: a server that took over may not know."""
+        """Whether it is in hand, or was: the server may not know that yet."""
 
     def take(self, item: Delivery) -> None:
         """Have it run."""
+
+    async def give_back(self, items: list[Delivery]) -> None:
+        """Return what is not to run here; BusError if the server may not know."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run beside; a bug in it breaks the lane."""
@@ -59,6 +62,7 @@ class Intake:
         self.topic_timeout_s: float | None = None
         self._seat, self._host, self._quiet = seat, host, quiet
         self._claiming = asyncio.Lock()
+        self._taking_over = False  # whether rows handed over are being claimed
         self._recover_due = True  # whether tasks of ours may have been lost on the way
         self._more = True  # whether a claim is likely to find something
         name = keys.client_name(seat.consumer)
@@ -160,7 +164,7 @@ class Intake:
     async def _keep(self, items: list[Delivery]) -> None:
         """Start what was claimed, unless something began meanwhile that forbids it."""
         if self._host.closing or self.paused or self._quiet.reserved:
-            await deliveries.release(self._seat, items)
+            await self._host.give_back(items)
             return
         for item in items:
             self._host.take(item)
@@ -216,14 +220,21 @@ class Intake:
 
     def handed_over(self) -> None:
         """Somebody's tasks wait to be taken over."""
-        if self._host.wanted() and not self._claiming.locked():
-            self._host.spawn(self._claim_handed_over())
+        if self._host.wanted() and not (self._taking_over or self._claiming.locked()):
+            self._taking_over = True
+            self._host.spawn(self._take_over())
 
-    async def _claim_handed_over(self) -> None:
-        """Rows handed over do not wake a reader that blocks in the server."""
-        want = self._host.wanted()
-        if want and not self._quiet.reserved:
-            try:
-                await self._claim(want)
-            except (errors.BusError, redis.RedisError, OSError):
-                self._recover_due = True
+    async def _take_over(self) -> None:
+        """Claim until nothing is left: rows handed over wake no reader that blocks in
+        the server, and the next beat is a second away.
+        """
+        try:
+            while not (self._host.closing or self._quiet.reserved):
+                want = self._host.wanted()
+                if want and await self._claim(want) < want:
+                    return
+                await self._host.room()
+        except (errors.BusError, redis.RedisError, OSError):
+            self._recover_due = True
+        finally:
+            self._taking_over = False

@@ -24,7 +24,7 @@ _UNSTARTED_S: Final = 0.05  # of work an agent may hold without having started i
 _UNSTARTED_MOST: Final = 300
 _UNSENT_MOST: Final = 500  # finished tasks that wait for the server
 _SWEEP_S: Final = 0.05
-_HOARD_S: Final = 0.25  # without a task ending before the unstarted go back
+_HOARD_S: Final = 0.25  # unstarted beside no task that ends: they go back
 _GIVE_BACK_S: Final = 0.7  # for each step of giving back when an agent ends
 _LEASE_GRACE_S: Final = 5.0  # a run this long past its deadline loses its lease
 
@@ -38,6 +38,7 @@ class Lane:
         self.topic, self.group = handler.topic, group
         self.handler, self.size = handler, size
         self.held: dict[str, Run] = {}  # by sid, from claim until the server knows
+        self._returning: set[str] = set()  # fences that are on their way back
         self.closing = False
         self._room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -71,10 +72,10 @@ class Lane:
         return max(0, min(free, deliveries.BATCH))
 
     def knows(self, item: Delivery) -> bool:
-        """Whether it is in hand, or has run: a server that took over may not know."""
-        run = self.held.get(item.sid)
-        in_hand = run is not None and run.delivery.fence == item.fence
-        return in_hand or self.reports.keeps(item.fence)
+        """Whether it is in hand, or was: the server may not know that yet."""
+        run, fence = self.held.get(item.sid), item.fence
+        in_hand = run is not None and run.delivery.fence == fence
+        return in_hand or fence in self._returning or self.reports.keeps(fence)
 
     async def room(self) -> None:
         """Wait a little for something to be finished."""
@@ -97,7 +98,8 @@ class Lane:
             return
         own_s = records.timeout_s(item.record.options)
         seconds = handlers.timeout_of(self.handler, own_s, self.intake.topic_timeout_s)
-        run = self.held[item.sid] = Run(item, self.handler, seconds)
+        now = time.monotonic()
+        run = self.held[item.sid] = Run(item, self.handler, seconds, now)
         self._slots.put(run)
 
     # --- the end of a run
@@ -141,12 +143,15 @@ class Lane:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
-            unstarted = 0
+            unstarted = []
             for run in list(self.held.values()):
-                unstarted += not run.started
+                if not run.started:
+                    unstarted.append(run.taken)
                 if not run.over and now > run.deadline:
                     self._slots.stop(run, TIMED_OUT)
-            if unstarted and (self._slots.stuck or now - self._last_end > _HOARD_S):
+            # One that has just come has not been waiting since the last one ended.
+            since = max(self._last_end, min(unstarted, default=now))
+            if unstarted and (self._slots.stuck or now - since > _HOARD_S):
                 # The tasks at hand take longer than the last ones did: what waits
                 # behind them belongs to whoever is free.
                 self._run_s = max(self._run_s, _HOARD_S)
@@ -219,8 +224,23 @@ class Lane:
         runs = self._slots.take_unstarted()
         for run in runs:
             self.held.pop(run.delivery.sid, None)
-        with contextlib.suppress(errors.BusError):
-            await deliveries.release(self._seat, [run.delivery for run in runs])
+        try:
+            await self.give_back([run.delivery for run in runs])
+        except errors.BusError:
+            self.intake.look_for_ours()
+
+    async def give_back(self, items: list[Delivery]) -> None:
+        """Return deliveries unstarted; BusError where the server may not know of it.
+
+        Until it answers they still stand as ours there: whoever looks for tasks of ours
+        must not take them up again, and run what goes to another agent at that moment.
+        """
+        fences = {item.fence for item in items}
+        self._returning |= fences
+        try:
+            await deliveries.release(self._seat, items)
+        finally:
+            self._returning -= fences
 
     async def drain(self, grace_s: float) -> None:
         """Take nothing more, give back the unstarted, let the rest finish.

@@ -23,6 +23,7 @@ class Run:
     delivery: Delivery
     handler: Handler
     timeout_s: float
+    taken: float  # when it came
     started: float = 0.0
     finished: float = 0.0
     stopped: str = ""

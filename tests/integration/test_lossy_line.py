@@ -211,7 +211,7 @@ def _held(topic: str, consumer: str, lost: int) -> str:
 @pytest.mark.parametrize(
     ("coroutine", "lost_before"),
     [
-        pytest.param("Intake._claim_handed_over", 0, id="after a beat"),
+        pytest.param("Intake._take_over", 0, id="after a beat"),
         pytest.param("Intake._run_suspects", 1, id="alone"),
     ],
 )
