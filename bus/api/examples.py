@@ -154,6 +154,18 @@ RESULTS: Final = [
         },
     )
 ]
+STREAM: Final = [
+    _told(
+        "a result, then a gap",
+        "retry: 1234\n\n"
+        "event: result\nid: 1769860800250-0/17\n"
+        'data: {"entry_id":"1769860800250-0","id":"'
+        + _ID
+        + '","topic":"resize","state":"done",…}\n\n'
+        "event: gap\nid: 1769860800990-2/40\n"
+        'data: {"topic":"resize","missed":23}\n\n',
+    )
+]
 REPLAY: Final = [
     _asked("as it was", {}),
     _asked("with another payload", {"task": {"image": "dog.png", "width": 640}}),

@@ -57,6 +57,7 @@ KINDS: Final[dict[str, Kind]] = {
     "too_many_topics": Kind(422, "The mesh has as many topics as it may", _NO),
     "topic_full": Kind(429, "The topic is full", "yes, after Retry-After"),
     "rate_limited": Kind(429, "Too many calls", "yes, after Retry-After"),
+    "too_many_streams": Kind(429, "Too many streams", "yes, after Retry-After"),
     "headers_too_large": Kind(431, "The headers are too large", _NO),
     "internal_error": Kind(500, "The mesh failed", "later; tell the operator the id"),
     "upstream_refused": Kind(400, "The model server does not accept this", _NO),

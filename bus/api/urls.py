@@ -12,6 +12,7 @@ from .views.docs import SchemaViewSet, docs
 from .views.enqueue import EnqueueViewSet
 from .views.health import HealthViewSet
 from .views.metrics import MetricsViewSet
+from .views.results import ResultViewSet
 from .views.tasks import TaskViewSet
 from .views.tokens import TokenViewSet
 from .views.topics import TopicViewSet
@@ -28,7 +29,8 @@ _token = TokenViewSet.as_view({"get": "retrieve", "delete": "destroy"})
 urlpatterns: list[URLPattern | URLResolver] = [
     path("enqueue", EnqueueViewSet.as_view({"post": "create"})),
     path("enqueue/batch", EnqueueViewSet.as_view({"post": "batch"})),
-    path("results", TaskViewSet.as_view({"get": "results"})),
+    path("results", ResultViewSet.as_view({"get": "list"})),
+    path("results/stream", ResultViewSet.as_view({"get": "stream"})),
     path("tasks", TaskViewSet.as_view({"get": "list"})),
     path("tasks/<str:task_id>", TaskViewSet.as_view({"get": "retrieve"})),
     path("tasks/<str:task_id>/cancel", TaskViewSet.as_view({"post": "cancel"})),

@@ -40,12 +40,12 @@ def patient(app: App) -> App:
         if not wait_s:
             await app(scope, receive, send)
             return
-        answer = await _asked(app, scope)
+        answer = await answer_of(app, scope)
         task = _unended(answer)
         if task is not None:
             if await _left(receive, _ended(*task, wait_s)):
                 return
-            answer = await _asked(app, {**scope, AGAIN: True})
+            answer = await answer_of(app, {**scope, AGAIN: True})
         for message in answer:
             await send(message)
 
@@ -66,7 +66,7 @@ def _wait_s(scope: Any) -> float:
         return 0.0
 
 
-async def _asked(app: App, scope: Any) -> list[Message]:
+async def answer_of(app: App, scope: Any) -> list[Message]:
     """What the app answers now."""
     answer: list[Message] = []
     given = False
@@ -111,7 +111,7 @@ async def _ended(topic: str, task_id: str, wait_s: float) -> None:
 async def _left(receive: Receive, work: Awaitable[None]) -> bool:
     """Whether the client went away while the work was done; it is then given up."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(receive))
+    leaving = asyncio.ensure_future(gone(receive))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -124,6 +124,6 @@ async def _left(receive: Receive, work: Awaitable[None]) -> bool:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -34,6 +34,7 @@ CALLS: list[tuple[str, str, set[str]]] = [
     ("POST", "enqueue", SENDERS),
     ("POST", "enqueue/batch", SENDERS),
     ("GET", "results?topic=a", READERS),
+    ("GET", "results/stream?topic=a", READERS),
     ("GET", "tasks?topic=a", READERS),
     ("GET", f"tasks/{ID}", READERS),
     ("POST", f"tasks/{ID}/cancel", SENDERS),

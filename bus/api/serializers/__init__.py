@@ -41,6 +41,7 @@ from .fleet import (
 )
 from .params import (
     AFTER,
+    AFTER_CURSOR,
     AGENT_ID,
     AGENT_STATE,
     BEFORE,
@@ -50,6 +51,7 @@ from .params import (
     FORCE,
     GROUP,
     IDEMPOTENCY_KEY,
+    LAST_EVENT_ID,
     REQUEST_KEY,
     SINCE,
     STATE,
@@ -115,6 +117,7 @@ __all__ = [
     "TopicChange",
     "TopicList",
     "AFTER",
+    "AFTER_CURSOR",
     "AGENT_ID",
     "AGENT_STATE",
     "BEFORE",
@@ -124,6 +127,7 @@ __all__ = [
     "FORCE",
     "GROUP",
     "IDEMPOTENCY_KEY",
+    "LAST_EVENT_ID",
     "REQUEST_KEY",
     "SINCE",
     "STATE",

@@ -23,6 +23,7 @@ def _shaped(pattern: str, **more: Any) -> dict[str, Any]:
 
 _TOPIC: Final = _shaped(r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$")
 _ENTRY: Final = _shaped("^[0-9]{1,19}-[0-9]{1,19}$")
+_CURSOR: Final = _shaped("^[0-9]{1,20}-[0-9]{1,20}(/[0-9]{1,19})?$")
 
 TOPIC: Final = _in_query("topic", "Which topic.", _TOPIC, required=True)
 TOPIC_OPTIONAL: Final = _in_query(
@@ -43,6 +44,17 @@ CURSOR: Final = _in_query(
 )
 AFTER: Final = _in_query(
     "after", "An entry id: only newer rows, the oldest first.", _ENTRY
+)
+AFTER_CURSOR: Final = _in_query(
+    "after",
+    "An event's id, or an entry id: only what is newer. `0-0` is all there is.",
+    _CURSOR,
+)
+LAST_EVENT_ID: Final = OpenApiParameter(
+    "Last-Event-ID",
+    _CURSOR,
+    "header",
+    description="The same, as browsers send it when they come back; it comes first.",
 )
 BEFORE: Final = _in_query("before", "An entry id: only older rows.", _ENTRY)
 WAIT: Final = _in_query(

@@ -1,4 +1,4 @@
-"""Tasks and results: lists, one task in full, cancel."""
+"""Tasks: lists, one task in full, cancel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import errors, messages, results, roles
+from bus import errors, messages, roles
 
 from .. import asked, examples, parsing, serializers, shapes
 from ..permissions import check_topic
@@ -16,19 +16,17 @@ from .base import MeshViewSet, by_id
 
 
 class TaskViewSet(MeshViewSet):
-    """`GET tasks`, `GET tasks/{id}`, `POST tasks/{id}/cancel`, `GET results`."""
+    """`GET tasks`, `GET tasks/{id}`, `POST tasks/{id}/cancel`."""
 
     verbs = {
         "list": (roles.READ,),
         "retrieve": (roles.READ,),
         "cancel": (roles.CANCEL,),
-        "results": (roles.READ,),
     }
     asks = {
         "list": ("topic", "state", "count", "cursor"),
         "retrieve": ("topic", "wait"),
         "cancel": ("topic",),
-        "results": ("topic", "count", "after", "before"),
     }
 
     @extend_schema(
@@ -95,34 +93,6 @@ class TaskViewSet(MeshViewSet):
         status = 200 if state == messages.CANCELLED else 202
         row = {"id": task.id, "topic": task.topic, "state": state}
         return Response(row, status)
-
-    @extend_schema(
-        operation_id="list_results",
-        summary="Results of a topic",
-        tags=["results"],
-        parameters=[
-            serializers.TOPIC,
-            serializers.COUNT,
-            serializers.AFTER,
-            serializers.BEFORE,
-        ],
-        responses=serializers.ResultList,
-        examples=examples.RESULTS,
-    )
-    def results(self, request: Any) -> Response:
-        """The newest first; with `after` those newer than it, the oldest first.
-
-        `next` is the id to continue from: as `before`, or as `after` where that was
-        given. Rows of cancelled and discarded tasks are told by their `state`.
-        """
-        query = request.query_params
-        topic = check_topic(self.who, asked.topic_of(query))
-        count = asked.count_of(query)
-        after, before = (asked.text_of(query, name) for name in ("after", "before"))
-        found = results.page(topic, count, after, before)
-        rows = [shapes.result_row(topic, *each) for each in found]
-        more = found[-1][0] if len(found) == count else None
-        return Response({"results": rows, "next": more})
 
     def _task(self, task_id: str) -> messages.Task:
         """The task a path names, as far as the token reaches."""
