@@ -182,6 +182,8 @@ def _fitting(
         "topic": sought.topic,
         "request_id": sought.request_id,
     }
+    if any(isinstance(value, str) and "\0" in value for value in wanted.values()):
+        return found.none()  # no entry has it, and databases end a text there
     found = found.filter(**{name: value for name, value in wanted.items() if value})
     if reader.topics:
         reached = Q()

@@ -18,7 +18,7 @@ MEDIA_TYPES: Final = {
 }
 # A cell that begins so is a formula to spreadsheets: whoever may write a name, a
 # payload or an error could have it run on the machine of who opens the file.
-_FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the wide ones as well
+_FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")  # the wide ones as well
 
 
 def lines(

@@ -21,7 +21,7 @@ from bus.api.problems import KINDS, MEDIA_TYPE
 from bus.api.problems import problem as document_of
 from bus.api.views import health as health_view
 from bus.server import EmbeddedServer
-from tests.support.api import ROOT, Api, api, keyspace, problem, send
+from tests.support.api import ROOT, Api, api, keyspace, problem
 from tests.support.nemesis import FailureSimulator
 
 pytestmark = [

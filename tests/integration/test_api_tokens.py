@@ -1,0 +1,233 @@
+"""Tokens over REST: made, listed, revoked, by admins within their own topics."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+
+from bus import accounts, models
+from tests.support.api import Api, api, problem, send
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("cleanup_test_data"),
+]
+ASKED = {
+    "name": "resizer",
+    "role": "agent",
+    "topics": ["images:"],
+    "description": "The agents on host 7",
+}
+
+
+def keys(client: Api) -> list[str]:
+    return [row["key"] for row in client.get("tokens").json()["tokens"]]
+
+
+def test_a_token_is_made_and_its_text_is_shown_this_once() -> None:
+    admin = api("admin")
+
+    made = admin.post("tokens", ASKED)
+
+    assert made.status_code == 201 and made["Cache-Control"] == "no-store"
+    row = made.json()
+    text, key = row.pop("token"), row["key"]
+    assert made["Location"] == f"/api/v1/mesh/tokens/{key}"
+    assert {name: row[name] for name in ASKED} == ASKED
+    assert (row["owner"], row["made_by"]) == ("service:resizer", "test admin")
+    assert (row["expires_at"], row["last_used_at"], row["ended"]) == (None, None, False)
+    again = admin.get(f"tokens/{key}")
+    assert again.json() == row and text not in again.content.decode()
+    assert text not in admin.get("tokens").content.decode()
+    found = models.Token.objects.get(token_key=key)
+    assert text not in str(vars(found)) and text[len(key) :] not in str(vars(found))
+
+
+def test_it_does_what_its_role_does_in_its_topics() -> None:
+    told = api("admin").post("tokens", {**ASKED, "role": "operator"}).json()
+    client = Api(told["token"])
+
+    send(client, "images:small")
+    problem(
+        client.post("enqueue", {"topic": "image", "task": 1}), 403, "topic_not_allowed"
+    )
+    problem(client.get("tokens"), 403, "permission_denied")
+    row = api("admin").get(f"tokens/{told['key']}").json()
+    assert row["last_used_at"] is not None
+
+
+def test_a_revoked_token_ends_at_once_and_its_service_account_with_it() -> None:
+    admin = api("admin")
+    first, second = (
+        admin.post("tokens", {**ASKED, "role": "viewer"}).json() for _ in range(2)
+    )
+    users = get_user_model().objects.filter(username="service:resizer")
+    assert users.count() == 1  # so that the next is given out before the last ends
+    assert Api(first["token"]).get("topics").status_code == 200
+
+    gone = admin.delete(f"tokens/{first['key']}")
+
+    assert gone.status_code == 204 and gone.content == b""
+    problem(Api(first["token"]).get("topics"), 401, "invalid_token")
+    assert Api(second["token"]).get("topics").status_code == 200
+    assert users.exists()
+    problem(admin.delete(f"tokens/{first['key']}"), 404, "not_found")
+    admin.delete(f"tokens/{second['key']}")
+    assert not users.exists()
+
+
+def test_only_a_whole_key_is_revoked() -> None:
+    admin = api("admin")
+    key = admin.post("tokens", ASKED).json()["key"]
+
+    problem(admin.delete(f"tokens/{key[:-1]}"), 404, "not_found")
+    problem(admin.get(f"tokens/{key[:-1]}"), 404, "not_found")
+
+    assert key in keys(admin)
+
+
+def test_a_token_ends_when_it_said() -> None:
+    admin = api("admin")
+    at = (timezone.now() + timedelta(hours=1)).replace(microsecond=0)
+    told = admin.post("tokens", {**ASKED, "role": "viewer", "expires_at": at}).json()
+    assert told["expires_at"] == f"{at:%Y-%m-%dT%H:%M:%S}.000Z"
+    assert Api(told["token"]).get("topics").status_code == 200
+
+    token = models.Token.objects.get(token_key=told["key"])
+    token.expiry = timezone.now()
+    token.save()
+
+    problem(Api(told["token"]).get("topics"), 401, "invalid_token")
+    assert admin.get(f"tokens/{told['key']}").json()["ended"] is True  # until revoked
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "says"),
+    [
+        ([], "invalid", "is not a JSON object"),
+        ({}, "invalid", "/name is missing"),
+        ({"name": "x"}, "invalid", "/role is missing"),
+        ({"name": "x", "role": "boss"}, "invalid_option", "no role 'boss'"),
+        ({"name": " ", "role": "viewer"}, "invalid_option", "not 1 to 100 letters"),
+        ({"name": "x" * 101, "role": "viewer"}, "invalid_option", "1 to 100"),
+        ({"name": "x\n", "role": "viewer"}, "invalid_option", "1 to 100"),
+        ({"name": 7, "role": "viewer"}, "invalid", "/name is not a text"),
+        (
+            {**ASKED, "topics": "images:"},
+            "invalid",
+            "/topics is not a list of texts",
+        ),
+        ({**ASKED, "topics": [1]}, "invalid", "/topics is not a list of texts"),
+        ({**ASKED, "topics": ["No"]}, "invalid_name", "topic"),
+        ({**ASKED, "topics": ["a"] + [f"t{n}" for n in range(50)]}, "invalid_option",
+         "more than 50"),
+        ({**ASKED, "description": "x" * 201}, "invalid_option", "0 to 200"),
+        ({**ASKED, "expires_at": "tomorrow"}, "invalid", "is not a time"),
+        ({**ASKED, "expires_at": "2020-01-01T00:00:00Z"}, "invalid_option", "is over"),
+        ({**ASKED, "owner": "admin"}, "invalid", "/owner is unknown"),
+    ],
+)  # fmt: skip
+def test_odd_wishes_are_422_and_make_nothing(value: Any, code: str, says: str) -> None:
+    admin = api("admin")
+
+    document = problem(admin.post("tokens", value), 422, code)
+
+    assert says in document["detail"]
+    assert models.Token.objects.count() == 1
+    assert models.AuditEntry.objects.count() == 0
+
+
+def test_a_repeat_makes_no_second_token() -> None:
+    admin, other = api("admin"), api("admin")
+
+    assert admin.post("tokens", ASKED, Idempotency_Key="k1").status_code == 201
+    problem(admin.post("tokens", ASKED, Idempotency_Key="k1"), 409, "conflict")
+    assert other.post("tokens", ASKED, Idempotency_Key="k1").status_code == 201
+    assert admin.post("tokens", ASKED).status_code == 201
+    assert models.Token.objects.filter(name="resizer").count() == 3
+
+
+def test_what_is_done_to_tokens_is_on_the_trail_without_their_text() -> None:
+    admin = api("admin")
+    told = admin.post("tokens", ASKED).json()
+    admin.delete(f"tokens/{told['key']}")
+
+    made, revoked = models.AuditEntry.objects.order_by("pk")
+
+    assert (made.verb, made.target, made.who) == (
+        "create token",
+        "resizer",
+        "test admin",
+    )
+    assert made.before is None and made.after["key"] == told["key"]
+    assert (revoked.verb, revoked.after) == ("revoke token", None)
+    assert revoked.before["role"] == "agent"
+    for entry in (made, revoked):
+        assert told["token"] not in str(vars(entry))
+
+
+def test_the_list_goes_page_by_page_the_newest_first(
+    redis_client: redis.Redis,
+) -> None:
+    admin = api("admin")
+    made = [
+        admin.post("tokens", {**ASKED, "name": f"t{n}"}).json()["key"] for n in range(4)
+    ]
+
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = admin.get("tokens", count=2, **cursor).json()
+        assert len(page["tokens"]) <= 2
+        found += [row["key"] for row in page["tokens"]]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+
+    assert found[:4] == made[::-1] and len(found) == 5  # and the admin's own
+    problem(admin.get("tokens", cursor="x"), 422, "invalid_option")
+    problem(admin.get("tokens", role="viewer"), 422, "invalid")
+
+
+# --- admins that are bound to topics
+
+
+def test_a_bound_admin_makes_only_tokens_within_its_own_topics() -> None:
+    bound = api("admin", ("a:", "b:"))
+
+    assert bound.post("tokens", {**ASKED, "topics": ["a:x", "b:"]}).status_code == 201
+    for topics in ([], ["a"], ["a:", "c:"]):
+        refused = bound.post("tokens", {**ASKED, "topics": topics})
+        problem(refused, 403, "topic_not_allowed")
+    without = {name: ASKED[name] for name in ("name", "role")}
+    problem(bound.post("tokens", without), 403, "topic_not_allowed")
+    assert models.Token.objects.count() == 2
+
+
+def test_a_bound_admin_neither_sees_nor_revokes_others() -> None:
+    bound, free = api("admin", ("a:",)), api("admin")
+    mine = bound.post("tokens", {**ASKED, "topics": ["a:x"]}).json()["key"]
+    theirs = free.post("tokens", {**ASKED, "topics": ["b:"]}).json()["key"]
+    whole = free.post("tokens", {"name": "all", "role": "viewer"}).json()["key"]
+
+    assert mine in keys(bound) and not {theirs, whole} & {*keys(bound)}
+    for key in (theirs, whole):
+        problem(bound.get(f"tokens/{key}"), 404, "not_found")
+        problem(bound.delete(f"tokens/{key}"), 404, "not_found")
+    assert {mine, theirs, whole} <= {*keys(free)}
+    assert bound.delete(f"tokens/{mine}").status_code == 204
+
+
+def test_a_conflict_leaves_the_database_usable() -> None:
+    accounts.create_token("a", "viewer", once="same")
+
+    for _ in range(2):
+        with pytest.raises(accounts.errors.Conflict, match="has made a token before"):
+            accounts.create_token("a", "viewer", once="same")
+
+    assert models.Token.objects.filter(name="a").count() == 1
