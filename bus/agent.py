@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import secrets
@@ -76,6 +77,8 @@ class Agent:
         self._concurrency = concurrency
         self._group = group
         self._grace_s = grace_s
+        self._retired = False  # by an operator, who lets tasks take their time
+        self._until = math.inf  # monotonic s until which running tasks may go on
         self._stop_asked = False
         self._signals: dict[int, float] = {}  # when each came first, monotonic s
         self._stopping: asyncio.Event | None = None
@@ -106,6 +109,19 @@ class Agent:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
+    def retire(self) -> None:
+        """Begin to drain as an operator wants it: what runs may run to its end."""
+        if not self._stop_asked:
+            self._retired = True
+            self.stop()
+
+    def _hurry(self) -> None:
+        """From now on tasks in hand have the time of a stop, and no more."""
+        self._until = min(self._until, time.monotonic() + self._grace_s)
+
+    def _out_of_time(self) -> bool:
+        return time.monotonic() > self._until
+
     async def main(self, *, signals: bool = False) -> None:
         """The whole life, on the running loop."""
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
@@ -128,7 +144,9 @@ class Agent:
         served = bool(self._threads)
         if served:
             log.info("agent %s drains", self.id)
-        await asyncio.gather(*(each.drain(self._grace_s) for each in self._lanes))
+        if not self._retired:
+            self._hurry()
+        await asyncio.gather(*(each.drain(self._out_of_time) for each in self._lanes))
         for thread in self._threads:
             thread.close()
         await asyncio.to_thread(self._leave)
@@ -170,7 +188,9 @@ class Agent:
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 loop.call_soon_threadsafe(_fail, broken, exc)
 
-        beats = Beats(self.id, self.consumer, self.record, self._lanes, breaks)
+        beats = Beats(
+            self.id, self.consumer, self.record, self._lanes, self.retire, breaks
+        )
         janitor = Janitor(self.consumer, lambda: beats.steady_s)
         self._threads = [beats, janitor]
         for thread in self._threads:
@@ -195,6 +215,7 @@ class Agent:
         if by_hand or now - first > _REPEAT_S:
             os._exit(130)  # the mesh hands our tasks over
         self._signals.setdefault(number, now)
+        self._hurry()
         self._stop_asked = True
         self._stopping.set()
 

@@ -14,6 +14,9 @@ from . import connection, errors, keys, messages, records, refusals, scripts
 
 STATES: Final = ("live", "idle", "late", "deaf", "draining", "gone")
 _TTL_MOST_S = 24 * 3600
+# What a beat comes to; 0 where there is no registration to keep.
+KEPT: Final = 1
+DRAIN: Final = 2  # kept, and the agent is to finish what it has in hand and end
 
 
 def register_agent(
@@ -27,14 +30,19 @@ def register_agent(
     `meta` is any JSON object, shown to operators. While the registration lives, tasks
     read under the agent's id stay its own.
     """
-    record = {
+    record = new_record(agent_id, agent_type, meta)
+    register(agent_id, agent_id, ttl_seconds, record)
+
+
+def new_record(agent_id: str, agent_type: str, meta: Any) -> dict[str, Any]:
+    """What an agent by hand or over HTTP tells of itself, checked."""
+    if meta is not None and not isinstance(meta, dict):
+        raise errors.InvalidPayload("meta is not a JSON object")
+    return {
         "agent_id": keys.check_agent(agent_id),
         "agent_type": _type(agent_type),
         "meta": {} if meta is None else meta,
     }
-    if not isinstance(record["meta"], dict):
-        raise errors.InvalidPayload("meta is not a JSON object")
-    register(agent_id, agent_id, ttl_seconds, record)
 
 
 def register(
@@ -54,7 +62,7 @@ def register(
 
 def heartbeat_agent(agent_id: str, ttl_seconds: float = 60) -> bool:
     """Keep a registration for `ttl_seconds` more; False if there is none to keep."""
-    return beat(agent_id, agent_id, ttl_seconds, None)
+    return beat(agent_id, agent_id, ttl_seconds, None) > 0
 
 
 def beat(
@@ -63,14 +71,31 @@ def beat(
     ttl_s: float,
     record: dict[str, Any] | None,
     client: redis.Redis | None = None,
-) -> bool:
-    """Renew a consumer's registration, with a new record if given; never creates."""
+) -> int:
+    """Renew a consumer's registration, with a new record if given; never creates.
+
+    KEPT or DRAIN; 0 if there is none.
+    """
     body = b"" if record is None else messages.dump(record)
     args = [agent_id, consumer, _ttl_ms(ttl_s), body]
     more = [keys.agent_key(agent_id)]
     # On a client of its own the caller decides about another try.
     retry_s = None if client is None else 0
-    return bool(scripts.run("beat", "", args, more, client=client, retry_s=retry_s))
+    return int(scripts.run("beat", "", args, more, client=client, retry_s=retry_s))
+
+
+def drain_agent(agent_id: str) -> None:
+    """Tell an agent to take nothing more, finish what it has in hand, and end.
+
+    It hears of that with its next beat. What drains is this process, or for agents by
+    hand and over HTTP this registration: the next one takes tasks again. AgentNotFound
+    if it is not registered (any more).
+    """
+    record = get_agent(agent_id)
+    args = [agent_id, record["consumer"] or agent_id]
+    more = [keys.agent_key(agent_id)]
+    if not scripts.run("drain", "", args, more):
+        raise errors.AgentNotFound(f"agent {agent_id!r} is not registered (any more)")
 
 
 def deregister_agent(agent_id: str) -> bool:
@@ -103,7 +128,7 @@ def overview() -> list[dict[str, Any]]:
 
     Beside what the agent told of itself (`agent_id, agent_type, meta`, and for our
     runtime `topics, slots, in_flight, done, failed, rss_bytes, cpu, version, host, pid,
-    started_at, last_read_at`; None where it told nothing):
+    started_at, last_read_at`, over HTTP `topics, lease_s`; None where it told nothing):
 
     expires_in_s  seconds its registration has left, 0 once it is gone
     last_beat_at  its last registration or heartbeat
@@ -117,9 +142,10 @@ def overview() -> list[dict[str, Any]]:
     with refusals.guard():
         pipe = connection.reader().pipeline(transaction=False)
         pipe.hgetall(keys.GONE)
+        pipe.hgetall(keys.DRAINING)
         pipe.time()
-        kept, now = pipe.execute()
-    found = [_seen(agent_id, text, _ms(now)) for agent_id, text in kept.items()]
+        kept, told, now = pipe.execute()
+    found = [_seen(each, kept[each], told.get(each), _ms(now)) for each in kept]
     rows = [row for row in found if row is not None]
     return sorted(rows, key=lambda row: (row["state"] == "gone", row["agent_id"]))
 
@@ -130,9 +156,10 @@ def get_agent(agent_id: str) -> dict[str, Any]:
     with refusals.guard():
         pipe = connection.reader().pipeline(transaction=False)
         pipe.hget(keys.GONE, agent_id)
+        pipe.hget(keys.DRAINING, agent_id)
         pipe.time()
-        text, now = pipe.execute()
-    row = _seen(agent_id, text or "", _ms(now))
+        text, told, now = pipe.execute()
+    row = _seen(agent_id, text or "", told, _ms(now))
     if row is None:
         raise errors.AgentNotFound(
             f"no agent {agent_id!r}: it never registered here, or left over a day ago"
@@ -143,14 +170,19 @@ def get_agent(agent_id: str) -> dict[str, Any]:
 # What an agent may tell of itself beside its name, type and meta.
 _TOLD: Final = (
     *("consumer", "slots", "in_flight", "done", "failed", "rss_bytes", "cpu"),
-    *("version", "host", "pid", "started_at", "last_read_at"),
+    *("version", "host", "pid", "started_at", "last_read_at", "lease_s"),
 )
 _LATE_SHARE: Final = 0.6  # of the ttl: 1.8 s of 3 s are two missed beats of 0.8 s
 _DEAF_S: Final = 6.0  # of reads that fail, or are overdue
 
 
-def _seen(agent_id: str, text: str, now_ms: int) -> dict[str, Any] | None:
-    """A kept record `last beat|ttl|json` as pages show it; None for something else."""
+def _seen(
+    agent_id: str, text: str, told: str | None, now_ms: int
+) -> dict[str, Any] | None:
+    """A kept record `last beat|ttl|json` as pages show it; None for something else.
+
+    `told` is the consumer of this agent that is to drain, if any.
+    """
     beat_text, _, rest = text.partition("|")
     ttl_text, _, json = rest.partition("|")
     beat_ms, ttl_ms = records.number(beat_text), records.number(ttl_text)
@@ -158,6 +190,8 @@ def _seen(agent_id: str, text: str, now_ms: int) -> dict[str, Any] | None:
     if beat_ms is None or ttl_ms is None or not record:
         return None
     meta, served = record.get("meta"), record.get("topics")
+    if told is not None and told == (record.get("consumer") or agent_id):
+        record["state"] = "draining"
     return {
         "agent_id": agent_id,
         "agent_type": record.get("agent_type"),

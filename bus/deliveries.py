@@ -199,7 +199,8 @@ async def release(
         args: list[Any] = [seat.group, seat.consumer, seat.topic, conf.RESULTS_KEEP]
         for item in held[at : at + BATCH]:
             args += (item.sid, item.record.n, item.id)
-        count += int(await seat.run("release", args))
+        outcomes = await seat.run("release", args)
+        count += sum(outcome != FENCED for outcome in outcomes)
     return count
 
 

@@ -33,6 +33,7 @@ POISON: Final[dict[str, Any]] = {
     "reason": "poison",
 }
 
+LEASE_LOST: Final = "LeaseLost"  # what `reclaim.lua` writes of an agent that was gone
 LOST: Final[dict[str, Any]] = {
     "type": "Lost",
     "message": "somebody deleted its payload from Redis, so it cannot be run",
@@ -69,6 +70,17 @@ def plain(kind: str, message: str, reason: str) -> dict[str, Any]:
         "type": kind,
         "message": _printable(message)[:MESSAGE_MOST],
         "reason": reason,
+    }
+
+
+def told(kind: str, message: str, trace: str, final: bool) -> dict[str, Any]:
+    """An error as an agent over HTTP tells it, cut to what attempts keep."""
+    return {
+        "type": _printable(kind)[:128],
+        "message": _printable(message)[:MESSAGE_MOST],
+        "reason": "gave_up" if final else "failed",
+        "frame": "",
+        "traceback": _tail(trace),
     }
 
 

@@ -36,7 +36,8 @@ class Judge:
 
     An owner is dead if its registration has expired and no connection carries its name,
     or if its tasks were idle for one lease. Agents written by hand are registered under
-    the consumer name itself and keep their tasks while the registration lives.
+    the consumer name itself and keep their tasks while the registration lives. Those
+    over HTTP have the lease they registered with, and nothing else counts for them.
     """
 
     def __init__(self, me: str) -> None:
@@ -75,6 +76,9 @@ class Judge:
 
     def _verdict(self, name: str, expiry: float | None, now_ms: int) -> int | None:
         """How idle rows must be to be taken; None if all of them stay."""
+        lent_s = keys.lease_of(name)
+        if lent_s is not None:
+            return lent_s * 1000  # over HTTP there is no connection to judge by
         lease_ms = int(conf.LEASE_S * 1000)
         by_hand = keys.agent_of(name) == name
         if expiry is None and by_hand:

@@ -26,6 +26,8 @@ audit         hash    where the audit of the topic is, and what it found
 log           stream  every transition, where tests ask the scripts for it; else absent
 agents        zset    consumer -> expiry of its registration (ms, server clock)
 gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
+draining      hash    agent id -> the consumer that was told to finish and end
+claim         string  fences one claim over HTTP was lent; for one lease
 bucket        string  when a token bucket is full again (us, server clock); until then
 """
 
@@ -49,6 +51,7 @@ TOPICS: Final = "mesh:topics"
 FORMAT: Final = "mesh:format"
 AGENTS: Final = "mesh:agents:{agents}"
 GONE: Final = "mesh:gone:{agents}"
+DRAINING: Final = "mesh:draining:{agents}"
 
 
 def check_topic(topic: str) -> str:
@@ -161,6 +164,12 @@ def group_key(topic: str, fingerprint: str) -> str:
     return f"mesh:{{{topic}}}:group:{fingerprint}"
 
 
+def claim_key(topic: str, agent_id: str, claim_id: str) -> str:
+    """Key of what one claim over HTTP was lent, for its repeats."""
+    digest = hashlib.sha256(f"{agent_id} {claim_id}".encode()).hexdigest()[:32]
+    return f"mesh:{{{topic}}}:claim:{digest}"
+
+
 def rate_key(name: str) -> str:
     """Key of one token bucket, in a slot of its own; any text may name it."""
     if not _BUCKET.fullmatch(name):
@@ -195,6 +204,7 @@ _GLOBAL: Final = {
     "format": FORMAT,
     "agents": AGENTS,
     "gone": GONE,
+    "draining": DRAINING,
 }
 NAMES: Final = frozenset(_OF_TOPIC) | frozenset(_GLOBAL)
 
@@ -216,6 +226,20 @@ def foreign_id(topic: str, entry_id: str) -> str:
 def consumer_of(agent_id: str, nonce: str) -> str:
     """The consumer of one process start: liveness belongs to it, not to the id."""
     return f"{check_agent(agent_id)}#{nonce}"
+
+
+_OVER_HTTP: Final = "#http:"
+
+
+def lender_of(agent_id: str, lease_s: int) -> str:
+    """The consumer of an agent over HTTP: no process of it is known, but its lease."""
+    return f"{check_agent(agent_id)}{_OVER_HTTP}{lease_s}"
+
+
+def lease_of(consumer: str) -> int | None:
+    """The lease, s, of a consumer over HTTP; None for all others."""
+    _, mark, lease = consumer.partition(_OVER_HTTP)
+    return int(lease) if mark and lease.isascii() and lease.isdigit() else None
 
 
 def agent_of(consumer: str) -> str:

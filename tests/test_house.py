@@ -109,6 +109,7 @@ FLOORS: list[set[str]] = [
         "auditor",
         "batches",
         "deliveries",
+        "fences",
         "lookup",
         "ratelimit",
         "live.frames",
@@ -134,6 +135,7 @@ FLOORS: list[set[str]] = [
         "timeline",
     },
     {
+        "leases",
         "live.following",
         "runtime.outbox",
         "runtime.receipts",

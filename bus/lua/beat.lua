@@ -1,7 +1,7 @@
 -- Renew an agent's registration; never creates one.
--- KEYS: <record> agents gone
+-- KEYS: <record> agents gone draining
 -- ARGV: agent id, consumer, ttl ms, record json ('' keeps the stored one)
--- Returns 1 renewed, 0 not registered (any more).
+-- Returns 1 renewed, 2 renewed and told to drain, 0 not registered (any more).
 call('HDEL', gone, '')
 local stored = call('GET', record)
 if not stored then return 0 end
@@ -9,4 +9,4 @@ local now, json = now_ms(), ARGV[4] == '' and stored or ARGV[4]
 call('SET', record, json, 'PX', ARGV[3])
 call('ZADD', agents, int(now + tonumber(ARGV[3])), ARGV[2])
 call('HSET', gone, ARGV[1], int(now) .. '|' .. ARGV[3] .. '|' .. json)
-return 1
+return call('HGET', draining, ARGV[1]) == ARGV[2] and 2 or 1

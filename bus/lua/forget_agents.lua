@@ -1,5 +1,5 @@
 -- Drop what is kept of agents that are gone for long, the oldest first.
--- KEYS: agents gone
+-- KEYS: agents gone draining
 -- ARGV: seconds kept, most kept
 -- Returns how many consumers and last records were dropped, up to 500 each.
 -- An agent that was started again has an older consumer in the index; its record says
@@ -15,7 +15,9 @@ end
 local dropped = 0
 local function forget(id, before)
   local beat, ttl = match(call('HGET', gone, id) or '', '^(%d+)|(%d+)|')
-  if not beat or beat + ttl <= before then dropped = dropped + call('HDEL', gone, id) end
+  if beat and beat + ttl > before then return end
+  dropped = dropped + call('HDEL', gone, id)
+  call('HDEL', draining, id)
 end
 for i = 1, #old do forget(match(old[i], '^[^#]*'), now) end
 if #old > 0 then call('ZREM', agents, unpack(old)) end

@@ -88,7 +88,8 @@ end
 -- Whether a row of XINFO CONSUMERS is an agent by hand with a sign of life within so many
 -- ms. Those of the runtime are known by their registration, which ends with them.
 local function reads_by_hand(facts, alive_ms)
-  return facts.name ~= HANDED and facts.idle < alive_ms and not find(facts.name, '#', 1, true)
+  local runtime = find(facts.name, '#', 1, true) and not find(facts.name, '#http:', 1, true)
+  return facts.name ~= HANDED and facts.idle < alive_ms and not runtime
 end
 
 -- The result row behind a score of the done index, and all fields of its entry; nil when

@@ -1,15 +1,16 @@
 -- Give back tasks in hand, unfinished: handed over inside the pending list, in place.
 -- KEYS: tasks_stream tasks attempts results done counters settings events
 -- ARGV: group, consumer, topic, results to keep, then per task: sid, n, id
--- Returns how many were given back; the others were not this consumer's any more.
--- A task whose cancel was asked for while it ran ends here.
-local group, me, topic, given = ARGV[1], ARGV[2], ARGV[3], 0
+-- Returns per task 'ok' | 'cancelled' (it was asked for while it ran: the task ends here)
+--   | 'fenced' (not this consumer's any more).
+local group, me, topic, out = ARGV[1], ARGV[2], ARGV[3], {}
 local k = { tasks = tasks, attempts = attempts, results = results, done = done,
             counters = counters, events = events }
 for i = 5, #ARGV, 3 do
   local sid, fence_n, id = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
   local text = call('HGET', tasks, id)
   local r = text and read_record(text)
+  local became = 'fenced'
   if r and r.sid == sid and r.n == fence_n and holds(tasks_stream, group, sid, me) then
     if match(r.flags, 'c') then
       local e = entry(tasks_stream, sid)
@@ -17,12 +18,14 @@ for i = 5, #ARGV, 3 do
       call('XDEL', tasks_stream, sid)
       cancelled(k, topic, id, r, e, call('HGET', settings, 'results_keep') or ARGV[4],
         now_ms())
+      became = 'cancelled'
     else
       call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')
       r.n = r.n + 1
       call('HSET', tasks, id, write_record(r))
+      became = 'ok'
     end
-    given = given + 1
   end
+  out[#out + 1] = became
 end
-return given
+return out

@@ -41,8 +41,9 @@ class Held(Protocol):
 class Beats(threading.Thread):
     """Beats every `BEAT_S` until closed; reconnects within half a second.
 
-    A lane reads from its first beat on, which is after the registration. `broken` hears
-    of a bug that ended the beats.
+    A lane reads from its first beat on, which is after the registration. `drain` is
+    called while an operator wants the agent to end, `broken` hears of a bug that ended
+    the beats.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Beats(threading.Thread):
         consumer: str,
         record: Callable[[], dict[str, Any]],
         topics: Sequence[Held],
+        drain: Callable[[], None],
         broken: Callable[[Exception], None],
     ) -> None:
         super().__init__(name="mesh-beats", daemon=True)
         self._id, self._consumer = agent_id, consumer
-        self._record, self._topics, self._broken = record, topics, broken
+        self._record, self._topics = record, topics
+        self._drain, self._broken = drain, broken
         self._client: redis.Redis | None = None
         self._closed = threading.Event()
         self._steady_since: float | None = None
@@ -102,8 +105,11 @@ class Beats(threading.Thread):
             name = keys.client_name(self._consumer)
             self._client = connection.dedicated(name=name)
         record, ttl = self._record(), conf.EXPIRY_S
-        if not agents.beat(self._id, self._consumer, ttl, record, self._client):
+        kept = agents.beat(self._id, self._consumer, ttl, record, self._client)
+        if not kept:
             agents.register(self._id, self._consumer, ttl, record, self._client)
+        elif kept == agents.DRAIN:
+            self._drain()
         for topic in self._topics:
             try:
                 self._renew(topic, self._client)

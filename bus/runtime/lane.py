@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import redis.asyncio
@@ -242,17 +242,16 @@ class Lane:
         finally:
             self._returning -= fences
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self, out_of_time: Callable[[], bool]) -> None:
         """Take nothing more, give back the unstarted, let the rest finish.
 
-        Ends soon after `grace_s` whatever handlers and server do: leases see to what
-        could not be given back.
+        Ends soon after it is `out_of_time` whatever handlers and server do: leases see
+        to what could not be given back.
         """
         self.closing = True
         self._room.set()
-        until = time.monotonic() + grace_s
         await _within(_GIVE_BACK_S, self.release_unstarted())
-        while (self.held or self.reports.busy) and time.monotonic() < until:
+        while (self.held or self.reports.busy) and not out_of_time():
             await asyncio.sleep(0.01)
         tasks = list(self._tasks)
         for task in tasks:

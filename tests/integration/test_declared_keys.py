@@ -16,11 +16,14 @@ import redis.asyncio
 from pytest_django import Settings
 
 import bus
+from bus import agents as agents_of_the_mesh
 from bus import (
     auditor,
     errors,
+    fences,
     janitor,
     keys,
+    leases,
     lines,
     ratelimit,
     scripts,
@@ -222,6 +225,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     bus.set_limits(test_topic, results_keep=1)
     janitor.trim(test_topic)
     bus.register_agent("hand", "t")
+    agents_of_the_mesh.drain_agent("hand")
     bus.heartbeat_agent("hand")
     bus.deregister_agent("hand")
     settings.MESH_GONE_AGENTS_KEEP_S = -1
@@ -232,6 +236,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     scripts.run("mark", test_topic)
     bus.stats(test_topic)
     ratelimit.take("fence", 1, 1)
+    lent_and_ended(f"{test_topic}:lent")
     for state in ("running", "waiting", "delayed", None):
         bus.list_tasks(test_topic, state)
     for task in bus.list_tasks(test_topic)[0]:
@@ -242,6 +247,30 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     assert fence.denied() == []
     assert bus.stats(test_topic)["ledger"]["drift"] == 0
     assert set(scripts.SCRIPTS) - fence.verbs <= OF_AGENTS
+
+
+def lent_and_ended(topic: str) -> None:
+    """Over HTTP: new tasks and handed-over ones, suspects, repeats, every end."""
+    scripts.run("arrived", topic)
+    bus.enqueue_many(topic, range(9))
+    leases.register("http", "t", 60, {}, None)
+    for count in (5, 3, 1):
+        lent = leases.claim(topic, "http", count, f"{count}").lent
+        leases.claim(topic, "http", count, f"{count}")
+        sids = [each.fence.rpartition(".") for each in lent]
+        held = [
+            fences.Fence(topic, each.id, sid, int(n))
+            for each, (sid, _, n) in zip(lent, sids, strict=True)
+        ]
+        for _ in range(2):
+            fences.extend(held)
+            fences.complete([(each, b"1") for each in held[:1]])
+            for final in (False, True):
+                how = fences.Failed("T", "m", final=final)
+                fences.fail([(each, how) for each in held[1:2]])
+            fences.release(held[2:4])
+        leases.leave("http")
+        leases.register("http", "t", 60, {}, None)
 
 
 def audited(topic: str, client: redis.Redis) -> None:

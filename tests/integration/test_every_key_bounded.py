@@ -60,7 +60,7 @@ AT_MOST = {
     "events": 10_100,
     "audit": 12,
 }
-NOT_OF_A_TOPIC = {"topics", "format", "agents", "gone", "log"}
+NOT_OF_A_TOPIC = {"topics", "format", "agents", "gone", "draining", "log"}
 
 
 def test_every_key_of_the_table_stays_within_its_bound(

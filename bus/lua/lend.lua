@@ -1,0 +1,131 @@
+-- Lend tasks to an agent over HTTP; the same claim again is lent what it still holds.
+-- KEYS: tasks_stream tasks settings counters done dead_index dead <claim>
+-- ARGV: consumer, how many, suspect bound, ms for which the claim is remembered
+-- Returns {now, 'lent' | 'again' | 'paused' | 'alone', timeout_s of the topic, deliveries};
+--   deliveries as in claim. Without a working group the error is NOGROUP.
+-- A suspect, which lost its agents before, is lent to an agent that holds nothing else
+-- here, and nothing beside it: until then the agent that is to have it gets no other task
+-- ('alone'), as for claim one at a time for five seconds.
+-- The delivery count of a row, which nobody else needs, says when it was lent (ms): a
+-- lease that is renewed keeps it.
+local me, want, suspect_at = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local now = now_ms()
+local set = call('HMGET', settings, 'group', 'paused', 'timeout_s', 'quiet', 'renewed')
+local group, timeout_s, renewed = set[1], set[3], set[5]
+if not group then return redis.error_reply('NOGROUP no working group yet') end
+local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
+            dead = dead, counters = counters }
+local out, sids, fences, bytes = {}, {}, {}, 0
+
+local function give(sid, e, record, n)
+  local at = #out
+  out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
+  out[at + 4], out[at + 5] = e.odd or e.meta, record
+  sids[#sids + 1] = sid
+  fences[#fences + 1] = sid .. '.' .. int(n)
+  bytes = bytes + #e.json
+end
+
+local function drop(sid)
+  call('XACK', tasks_stream, group, sid)
+  call('XDEL', tasks_stream, sid)
+  call('HINCRBY', counters, 'orphans', 1)
+end
+
+local before = call('GET', claim)
+if before then
+  for fence in gmatch(before, '%S+') do
+    local sid, n = match(fence, '^(.*)%.(%d+)$')
+    local e = entry(tasks_stream, sid)
+    local text = e and call('HGET', tasks, e.id)
+    local r = text and read_record(text)
+    local who = r and r.sid == sid and r.n == tonumber(n) and holder(tasks_stream, group, sid)
+    if who and who ~= HANDED then give(sid, e, text, n) end
+  end
+  return { now, 'again', timeout_s, out }
+end
+if set[2] == '1' then return { now, 'paused', timeout_s, out } end
+
+local mine = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 2, me)
+if mine.err then return mine end
+if #mine == 1 then
+  local e = entry(tasks_stream, mine[1][1])
+  local text = e and call('HGET', tasks, e.id)
+  local r = text and read_record(text)
+  if r and r.lost >= suspect_at then return { now, 'alone', timeout_s, out } end
+end
+local till, who = match(set[4] or '', '^(%d+)|(.*)$')
+local may_suspect = not who or who == me or tonumber(till) <= now
+
+-- Handed-over rows, oldest first. What is to be lent is claimed below, all at once.
+local from, looked = '-', 0
+while #sids < want and looked < 1000 and bytes < 4000000 do
+  local rows = call('XPENDING', tasks_stream, group, from, '+', 100, HANDED)
+  for i = 1, #rows do
+    if #sids >= want then break end
+    local sid = rows[i][1]
+    local e = entry(tasks_stream, sid)
+    local r, text
+    if e then r, text = record_of(k, sid, e) end
+    if not e then
+      call('XACK', tasks_stream, group, sid)
+    elseif not r then
+      drop(sid)
+    elseif r.lost < suspect_at then
+      give(sid, e, text, r.n)
+    elseif may_suspect then
+      call('HDEL', settings, '')
+      if #mine > 0 then
+        call('HSET', settings, 'quiet', int(now + 5000) .. '|' .. me)
+        return { now, 'alone', timeout_s, {} }
+      end
+      out, sids, fences = {}, {}, {}
+      give(sid, e, text, r.n)
+      call('HDEL', settings, 'quiet') -- the next suspect is anybody's
+      want = 1
+      break
+    end
+  end
+  looked = looked + #rows
+  if #rows < 100 then break end
+  from = '(' .. rows[#rows][1]
+end
+
+-- An entry that was delivered to this agent just now.
+local function receive(sid, e)
+  local r, text = record_of(k, sid, e)
+  if not r then return drop(sid) end
+  -- What was sent before the group was made once more may have run under its fence.
+  local again = renewed and not is_after(sid, renewed)
+  if r.lost >= suspect_at or again then
+    r.n = r.n + 1
+    text = write_record(r)
+    call('HSET', tasks, e.id, text)
+  end
+  if r.lost >= suspect_at then
+    call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')
+  else
+    give(sid, e, text, r.n)
+  end
+end
+
+while #sids < want and bytes < 4000000 do
+  local step = math.min(25, want - #sids)
+  local got = redis.pcall('XREADGROUP', 'GROUP', group, me, 'COUNT', step,
+    'STREAMS', tasks_stream, '>')
+  if got and got.err then return got end
+  local list = got and got[1] and got[1][2] or {}
+  for i = 1, #list do
+    receive(list[i][1], as_entry(tasks_stream, list[i][1], list[i][2]))
+  end
+  if #list < step then break end
+end
+if #sids > 0 then
+  fences = table.concat(fences, ' ')
+  sids[#sids + 1] = 'RETRYCOUNT'
+  sids[#sids + 1] = int(now)
+  sids[#sids + 1] = 'JUSTID'
+  call('XCLAIM', tasks_stream, group, me, 0, unpack(sids))
+  call('SET', claim, fences, 'PX', ARGV[4])
+end
+return { now, 'lent', timeout_s, out }
