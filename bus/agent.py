@@ -26,6 +26,7 @@ from . import (
     layout,
     messages,
 )
+from .bulk.driver import Foreman
 from .conf import conf
 from .handlers import Handler
 from .home import child
@@ -84,7 +85,7 @@ class Agent:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lanes: list[lane.Lane] = []
-        self._threads: list[Beats | Janitor] = []
+        self._threads: list[Beats | Janitor | Foreman] = []
         self._started = time.monotonic()
         self._state = "live"
         self._cpu = (time.monotonic(), _cpu_s())
@@ -192,7 +193,7 @@ class Agent:
             self.id, self.consumer, self.record, self._lanes, self.retire, breaks
         )
         janitor = Janitor(self.consumer, lambda: beats.steady_s)
-        self._threads = [beats, janitor]
+        self._threads = [beats, janitor, Foreman()]
         for thread in self._threads:
             thread.start()
         topics = ", ".join(

@@ -73,12 +73,12 @@ def replayed(
                 _check_repeat(task_id, reply[1], payload)
                 return False
             raise _not_dead(topic, task_id)
-        new = _body(letter) if given is None else given
+        new = body(letter) if given is None else given
         runs = letter.payload if given is None else payload
         edited = given is not None and not messages.same(payload, letter.payload)
         # Encoded anew: what others wrote may have line breaks, or be no JSON.
         original = messages.encode_kept(letter.payload) if edited else None
-        line = history.replay_line(letter.entry_id, by, _digest(runs), original)
+        line = history.replay_line(letter.entry_id, by, digest(runs), original)
         args = [task_id, letter.entry_id, new, letter.options, letter.epoch + 1]
         args += [mark, line]
         more = [keys.group_key(topic, letter.fingerprint)]
@@ -93,16 +93,16 @@ def replayed(
 
 def _check_repeat(task_id: str, line: str, payload: Any) -> None:
     """TaskConflict where a repeat means another payload than the replay had."""
-    edited, digest = history.replayed_as(line)
+    edited, ran = history.replayed_as(line)
     # A line that an older version wrote has no digest: then nobody can tell.
-    other = edited if payload is ... else digest not in ("", _digest(payload))
+    other = edited if payload is ... else ran not in ("", digest(payload))
     if other:
         raise errors.TaskConflict(
             f"this request has replayed task {task_id} with another payload"
         )
 
 
-def _digest(payload: Any) -> str:
+def digest(payload: Any) -> str:
     """What equal payloads share, however their keys are ordered."""
     try:
         plain = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
@@ -143,7 +143,7 @@ def _not_dead(topic: str, task_id: str) -> errors.BusError:
     return errors.NotDead(says, state=task.state)
 
 
-def _body(letter: DeadLetter) -> bytes:
+def body(letter: DeadLetter) -> bytes:
     """The payload as it was sent; our letters carry it word for word."""
     text = letter.raw.get("json", "")
     head = f'{{"id":"{letter.id}","payload":'

@@ -86,18 +86,25 @@ def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def replay_line(
-    letter: str, by: str | None, digest: str, original: bytes | None
+    letter: str,
+    by: str | None,
+    digest: str,
+    original: bytes | None,
+    job: str | None = None,
 ) -> bytes:
     """The end of a replay's line; the script puts epoch, mark and time in front.
 
     `letter` is the entry id of the letter that was replayed, `digest` that of the
     payload it runs with from now on, by which a repeat is told; `original` the payload
     that an edited one replaces: it stays readable, up to 64 KiB, beyond that its size.
+    `job` is the bulk replay it was part of.
     """
     # Lone surrogates become escapes; the letter must stay valid UTF-8.
     who = by and by[:_BY_MOST].encode("utf-8", "backslashreplace").decode()
     edited = original is not None
     told = {"by": who, "letter": letter, "edited": edited, "digest": digest}
+    if job is not None:
+        told["job"] = job
     tail = orjson.dumps(told)[1:-1]
     if original is None:
         return tail + b"}"

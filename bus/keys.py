@@ -25,6 +25,12 @@ events        stream  what happened, for pages; lossy by contract
 audit         hash    where the audit of the topic is, and what it found
 log           stream  every transition, where tests ask the scripts for it; else absent
 agents        zset    consumer -> expiry of its registration (ms, server clock)
+replays       zset    bulk replay -> when it was created (ms); the newest 100
+open_replays  zset    of these, those that are not ended
+job           hash    one bulk replay (one key each); 30 days after its last change
+todo          zset    `dead entry id task id` of its letters in a topic, in order
+out           zset    `id epoch ms` of those replayed -> when to look what came of it
+facts, told   hash, list  what came of all of them; of 1,000 that were not done, by name
 gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
 draining      hash    agent id -> the consumer that was told to finish and end
 claim         string  fences one claim over HTTP was lent; for one lease
@@ -51,6 +57,8 @@ TOPICS: Final = "mesh:topics"
 FORMAT: Final = "mesh:format"
 AGENTS: Final = "mesh:agents:{agents}"
 GONE: Final = "mesh:gone:{agents}"
+REPLAYS: Final = "mesh:replays:{replays}"
+OPEN_REPLAYS: Final = "mesh:replays:{replays}:open"
 DRAINING: Final = "mesh:draining:{agents}"
 
 
@@ -164,6 +172,16 @@ def group_key(topic: str, fingerprint: str) -> str:
     return f"mesh:{{{topic}}}:group:{fingerprint}"
 
 
+def job_key(job_id: str) -> str:
+    """Key of the record of one bulk replay."""
+    return f"mesh:replay:{{replays}}:{check_task_id(job_id)}"
+
+
+def job_part(topic: str, job_id: str, part: str) -> str:
+    """Key of what a bulk replay keeps of one topic: todo, out, facts or told."""
+    return f"mesh:{{{topic}}}:replay:{job_id}:{part}"
+
+
 def claim_key(topic: str, agent_id: str, claim_id: str) -> str:
     """Key of what one claim over HTTP was lent, for its repeats."""
     digest = hashlib.sha256(f"{agent_id} {claim_id}".encode()).hexdigest()[:32]
@@ -204,6 +222,8 @@ _GLOBAL: Final = {
     "format": FORMAT,
     "agents": AGENTS,
     "gone": GONE,
+    "replays": REPLAYS,
+    "open_replays": OPEN_REPLAYS,
     "draining": DRAINING,
 }
 NAMES: Final = frozenset(_OF_TOPIC) | frozenset(_GLOBAL)

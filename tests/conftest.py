@@ -46,6 +46,7 @@ PERMANENT = (
     "mesh:format",
     "mesh:agents:{agents}",
     "mesh:gone:{agents}",
+    "mesh:replays:{replays}",
     "mesh:draining:{agents}",
     "mesh:agent:{agents}:",
 )

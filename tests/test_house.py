@@ -60,6 +60,7 @@ FLOORS: list[set[str]] = [
     {
         "address",
         "announcement",
+        "bulk.pace",
         "gateway.answers",
         "home.binary",
         "home.claim",
@@ -102,7 +103,7 @@ FLOORS: list[set[str]] = [
         "supervisor",
         "live.window",
     },
-    {"fitness", "settled"},
+    {"bulk.record", "fitness", "sought", "settled"},
     {
         "agents",
         "alike",
@@ -120,6 +121,7 @@ FLOORS: list[set[str]] = [
     {"accepting", "browse", "dead", "judge", "ollama", "live.tailer", "whynot"},
     {
         "runtime.beats",
+        "bulk.selection",
         "decisions",
         "groups",
         "health",
@@ -136,6 +138,7 @@ FLOORS: list[set[str]] = [
     },
     {
         "leases",
+        "bulk.parts",
         "live.following",
         "runtime.outbox",
         "runtime.receipts",
@@ -143,8 +146,9 @@ FLOORS: list[set[str]] = [
         "testing",
         "twins",
     },
-    {"feed", "runtime.intake", "runtime.reports"},
-    {"runtime.lane", "waits", "home.web"},
+    {"feed", "replays", "runtime.intake", "runtime.reports"},
+    {"bulk.driver", "runtime.lane", "waits"},
+    {"home.web"},
     {"agent", "crash", "home.folder"},
     {"apps"},
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -13,7 +12,7 @@ import orjson
 import bus
 from bus import alike, topics
 from bus.letters import DeadLetter
-from bus.messages import iso_ms
+from bus.sought import Sought
 
 from .problems import Problem
 
@@ -57,32 +56,6 @@ def _opened(cursor: str) -> list[Any]:
 
 def _odd(cursor: str | None) -> Problem:
     return Problem("invalid_option", f"cursor {cursor!r:.80} is none of this list")
-
-
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """Which dead letters: of which topics, alike, whose error says, died when (ms)."""
-
-    topics: tuple[str, ...]
-    group: str | None = None
-    error: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-
-    def fits(self, letter: DeadLetter) -> bool:
-        """Whether the letter is one of them, its topic and group apart."""
-        died = iso_ms(letter.died_at) or 0
-        if self.until_ms is not None and died >= self.until_ms:
-            return False
-        if self.error is None:
-            return True
-        said = f"{letter.error.get('type')}: {letter.error.get('message')}"
-        return self.error.lower() in said.lower()
-
-    def passed(self, letter: DeadLetter) -> bool:
-        """Whether this letter, and so all older ones, died too early."""
-        died = iso_ms(letter.died_at) or 0
-        return self.since_ms is not None and died < self.since_ms
 
 
 def dead_letters(

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from .. import conf, errors, feed
+from ..bulk.driver import Foreman
 from . import heads
 
 log = logging.getLogger("bus.web")
@@ -148,11 +149,15 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # A mesh whose agents are all written by hand has nobody else to drive these.
+        self._foreman = Foreman()
+        self._foreman.start()
         for each in sockets or ():
             log.info("web server answers at %s", url_of(each))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("web server stops")
+        self._foreman.close()
         # Calls that wait for the end of a task answer now, with how it stands, instead
         # of being cut off when the grace is over.
         feed.shared().close()

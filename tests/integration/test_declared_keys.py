@@ -26,11 +26,14 @@ from bus import (
     leases,
     lines,
     ratelimit,
+    replays,
     scripts,
     timeline,
     wire,
 )
-from tests.support import agents, work
+from bus.bulk.driver import Foreman
+from tests.support import agents, bulk, work
+from tests.support.desk import Desk
 from tests.support.town import SABOTAGE, build_town
 from tests.support.waiting import wait_until
 
@@ -231,6 +234,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     settings.MESH_GONE_AGENTS_KEEP_S = -1
     janitor.forget_agents()
     audited(test_topic, redis_client)
+    replayed_in_bulk(f"{test_topic}:bulk", redis_client)
     scripts.run("drop_consumer", test_topic, [GROUP, "me", 3_600_000])
     scripts.run("ends", test_topic, ["0-0", 10])
     scripts.run("mark", test_topic)
@@ -282,9 +286,31 @@ def audited(topic: str, client: redis.Redis) -> None:
     client.xgroup_delconsumer(town.key("tasks_stream"), GROUP, "desk#1")
     client.set(town.key("hours"), 1)
     assert auditor.audit(town.topic).mended
+    client.hincrby(keys.named("counters", topic), "accepted", 3)
+    bus.settle_ledger(topic)
     auditor.audit_registry()
     bus.purge_topic(town.topic, "all")
     bus.delete_topic(town.topic, force=True)
+
+
+def replayed_in_bulk(topic: str, client: redis.Redis) -> None:
+    """A bulk replay with every outcome, cancelled; one that nobody starts."""
+    ids = bulk.dead(topic, 4)
+    client.xadd(bus.dead_stream(topic), {"id": "by hand", "json": "1"})
+    job = bulk.created(topic)
+    bus.discard(ids[3], topic)
+    foreman, desk = Foreman(), Desk(topic)
+    foreman.round()
+    desk.fail(desk.one(), final=True)
+    bus.cancel(ids[1], topic)
+    desk.complete(desk.one())
+    bulk.driven(foreman, job)
+    frozen = bulk.created(topic, canary=True)
+    foreman.round()
+    replays.pause(frozen.id)
+    replays.resume(frozen.id)
+    replays.cancel(frozen.id)
+    replays.drop(frozen.id, frozen)
 
 
 # These need the runtime; the life among agents has them.

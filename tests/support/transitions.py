@@ -43,6 +43,7 @@ EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "ack": {(STREAM, ENDED), (ABSENT, ENDED)},
     "move_to_dead": {(STREAM, DEAD), (ABSENT, DEAD)},
     "replay": {(DEAD, STREAM)},
+    "replay_batch": {(DEAD, STREAM)},
     "discard": {(DEAD, ENDED)},
     "undo": {(ENDED, DEAD)},
     "purge": {(STREAM, ENDED), (DELAYED, ENDED), (STREAM, STREAM)},
@@ -73,7 +74,7 @@ COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
         for verb in ("cancel", "fail", "release", "reclaim", "purge")
         for before in (STREAM, DELAYED)
     },
-    "replayed": {("replay", DEAD, STREAM)},
+    "replayed": {(verb, DEAD, STREAM) for verb in ("replay", "replay_batch")},
     "discarded": {(verb, DEAD, ENDED) for verb in ("discard", "purge_dead")},
     "lost": {
         ("reclaim", before, after)
@@ -215,7 +216,7 @@ class _Story:
             "epoch": record.epoch - old.epoch,
             "lost": record.lost - old.lost,
         }
-        if step.verb == "replay":
+        if step.verb in ("replay", "replay_batch"):
             if grown["epoch"] != 1 or record.attempt or record.lost:
                 self._say(step, task_id, f"made {record} of {old}")
             return
@@ -254,7 +255,7 @@ def _aliases(step: Step) -> set[str]:
     ]
     if step.verb == "move_to_dead" and len(named) == 2:
         return named[1] - named[0]
-    if step.verb in ("replay", "discard", "purge_dead"):
+    if step.verb in ("replay", "replay_batch", "discard", "purge_dead"):
         # HDEL id alias: the task is the one that goes somewhere.
         gone = [set(_ids(w)) for w in step.writes if w[1] == "dead_index"]
         kept = [set(_ids(w)) for w in step.writes if w[1] in ("tasks", "done")]

@@ -80,7 +80,15 @@ BAD_TOPICS = (
     "agents",
 )
 NOT_TEXT = (None, 5, b"demo", ["demo"], {"a": 1})
-GLOBAL_NAMES = {"topics", "format", "agents", "gone", "draining"}  # of no topic
+GLOBAL_NAMES = {
+    "topics",
+    "format",
+    "agents",
+    "gone",
+    "draining",
+    "replays",
+    "open_replays",
+}  # of no topic
 
 
 def short(value: object) -> str:

@@ -11,6 +11,7 @@ import bus
 from bus import decisions, errors, roles
 from bus.letters import DeadLetter
 from bus.messages import WAITING
+from bus.sought import Sought
 
 from .. import asked, examples, lists, parsing, serializers, shapes
 from .base import MeshViewSet, by_id
@@ -55,7 +56,7 @@ class DeadViewSet(MeshViewSet):
         is null.
         """
         query = request.query_params
-        sought = lists.Sought(
+        sought = Sought(
             self._topics(),
             asked.group_of(query),
             asked.text_of(query, "error"),

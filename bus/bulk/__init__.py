@@ -1,0 +1,1 @@
+"""Bulk replay behind `bus.replays`: its letters, its record, its pace, its driver."""

@@ -1,0 +1,46 @@
+-- Put dead letters of a bulk replay back to work, and take them off its list: one step.
+-- KEYS: tasks_stream tasks attempts dead dead_index errors counters events <todo> <out> <facts> ...
+-- ARGV: fence, ms until their outcome is looked for, mark, then per letter: its entry id,
+--       task id, payload json, options, epoch after, end of the line that tells of it, the
+--       place of its failure group among the keys that are not named here
+-- Returns {'ok' or 'fenced', task ids of letters that are none any more}: these stay on
+--   the list, for whoever asks what became of them.
+-- A letter is on the list until it is replayed, so no crash, repeat or second driver
+-- replays it twice. `replay` does the same for one.
+local stands = call('HGET', facts, 'fence')
+if stands ~= ARGV[1] then return { 'fenced', {} } end
+of_their_types({ tasks, attempts, errors, counters }, { tasks_stream, events }, more)
+of_their_types({ facts }, {}, { todo, out })
+local k = { dead = dead, dead_index = dead_index, errors = errors }
+local now, gone, count = now_ms(), {}, 0
+for i = 4, #ARGV, 7 do
+  local dead_id, id, epoch = ARGV[i], ARGV[i + 1], ARGV[i + 4]
+  local member = dead_id .. ' ' .. id
+  if call('ZSCORE', todo, member) then
+    local letter = call('HGET', dead_index, id) == dead_id and letter_of(dead, dead_id)
+    if letter then
+      k.group = more[tonumber(ARGV[i + 6])]
+      call('ZREM', todo, member)
+      unbury(k, letter, dead_id)
+      local from = match(letter.meta or '', 'e=%d+') or ''
+      local sid = call('XADD', tasks_stream, '*', 'id', id, 'json', ARGV[i + 2],
+        'meta', from)
+      call('HSET', tasks, id, sid .. '|0|' .. epoch .. '|0|0||' .. ARGV[i + 3])
+      if (letter.attempts or '') ~= '' then call('HSET', attempts, id, letter.attempts) end
+      remember(attempts, id, '{"replay":' .. epoch .. ',"mark":"' .. ARGV[3]
+        .. '","at":"' .. iso(now) .. '",' .. ARGV[i + 5])
+      call('ZADD', out, int(now + ARGV[2]), id .. ' ' .. epoch .. ' ' .. int(now))
+      note(events, 'replayed', id)
+      count = count + 1
+    else
+      gone[#gone + 1] = id
+    end
+  end
+end
+if count > 0 then
+  call('HINCRBY', counters, 'replayed', count)
+  call('HINCRBY', facts, 'replayed', count)
+  -- The list of outcomes is new with its first letter.
+  call('EXPIRE', out, math.max(call('TTL', facts), 1))
+end
+return { 'ok', gone }

@@ -1,0 +1,200 @@
+"""Bulk replay: many dead letters put back to work as one job that survives crashes.
+
+Its letters are frozen when it is created; agents and web servers drive it, see
+`bulk.driver`. Each letter leaves the list in the step that replays it, so none is
+replayed twice, whoever dies meanwhile; what others replay or discard first is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from . import errors, keys, wanted
+from .bulk import pace as paces
+from .bulk import parts, record, selection
+from .bulk.pace import Counts, Pace
+from .bulk.parts import Told
+from .bulk.record import Job, ReplayNotFound
+from .bulk.selection import Found, Selection
+
+__all__ = [
+    "Counts",
+    "Found",
+    "Job",
+    "Pace",
+    "ReplayNotFound",
+    "Selection",
+    "Told",
+    "cancel",
+    "create",
+    "drop",
+    "get",
+    "letters",
+    "list_jobs",
+    "paced",
+    "pause",
+    "preview",
+    "resume",
+    "select",
+]
+
+UNSTARTED_S = 3_600  # a frozen one that nobody started is dropped
+_TOLD_MOST = 1_000
+
+select = selection.checked
+paced = paces.checked
+
+
+def preview(chosen: Selection, by: str | None = None) -> dict[str, Any]:
+    """What a bulk replay of these letters would be of; nothing is written.
+
+    `total`, `topics`, the largest `groups`, a `sample`, `oldest_at`, `newest_at`, and
+    how many ids are no dead letters (`missing`).
+    """
+    found = selection.find(chosen)
+    told = found.plan(chosen, by)
+    told["topics"] = [{"topic": t, "count": n} for t, n in told["topics"].items()]
+    del told["by"]
+    return {**told, "total": found.total, "missing": found.missing}
+
+
+def create(
+    chosen: Selection,
+    pace: Pace | None = None,
+    by: str | None = None,
+    *,
+    start: bool = True,
+) -> Job:
+    """Freeze the letters and, unless told otherwise, start.
+
+    `by` whom it is goes into the history of each task. DeadLetterNotFound where nothing
+    is selected; InvalidOption beyond 100,000 letters; Conflict while ten are open. One
+    that is not started within the hour is dropped.
+    """
+    found = selection.find(chosen)
+    if not found.total:
+        raise errors.DeadLetterNotFound("no dead letter is selected")
+    job_id = wanted.new_id()
+    try:
+        for topic, members in found.members.items():
+            parts.freeze(topic, job_id, members)
+        written = record.write(job_id, found.plan(chosen, by), pace or Pace())
+    except errors.BusError:
+        _tidy(job_id, found.members)
+        raise
+    if not written:
+        _tidy(job_id, found.members)
+        raise errors.Conflict(
+            f"{record.OPEN_MOST} bulk replays are open: let one end, or cancel one"
+        )
+    _prune()
+    return resume(job_id) if start else get(job_id)
+
+
+def _tidy(job_id: str, topics: Any) -> None:
+    """Drop what was frozen in vain; where that fails too, it goes within a day."""
+    try:
+        for topic in topics:
+            parts.forget(topic, job_id)
+    except errors.BusUnavailable:
+        return
+
+
+def _prune() -> None:
+    """Forget the oldest, beyond those that are kept."""
+    old = record.ids()[record.KEEP :]
+    still_open = set(record.ids(only_open=True))
+    old = [job_id for job_id in old if job_id not in still_open]
+    for job_id, job in zip(old, record.read(old), strict=True):
+        drop(job_id, job)
+
+
+def drop(job_id: str, job: Job | None) -> None:
+    """Forget a bulk replay that ended, or was never started, with all it keeps."""
+    for topic in job.topics if job else ():
+        parts.forget(topic, job_id)
+    record.forget(job_id)
+
+
+def get(job_id: str) -> Job:
+    """One bulk replay, or ReplayNotFound."""
+    [job] = record.read([_checked(job_id)])
+    if job is None:
+        raise ReplayNotFound(f"no bulk replay {job_id}")
+    return job
+
+
+def list_jobs() -> list[Job]:
+    """The newest first: all that are open, and the newest 100 of the last 30 days."""
+    return [job for job in record.read(record.ids()) if job is not None]
+
+
+def letters(job: Job, most: int = _TOLD_MOST) -> list[Told]:
+    """Its letters that were not done, with what came of them and why."""
+    found: list[Told] = []
+    for topic in job.topics:
+        found += parts.told(topic, job.id)
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+def resume(
+    job_id: str,
+    pace: Pace | None = None,
+) -> Job:
+    """Start a frozen one, or let a paused or stopped one go on; with another pace.
+
+    A canary begins anew, and what failed before does not count any more. Conflict in
+    any other state, ReplayNotFound.
+    """
+    before = (record.FROZEN, record.PAUSED, record.STOPPED)
+    fields = {"gauge": b""}
+    if pace is not None:
+        fields["pace"] = orjson.dumps(pace)
+    return _turned(job_id, record.RUNNING, before, "", fields)
+
+
+def pause(job_id: str, by: str | None = None) -> Job:
+    """No letter is replayed after this returns, until somebody resumes it.
+
+    Conflict where it does not run, ReplayNotFound.
+    """
+    why = f"by {by or 'somebody'}"
+    return _turned(job_id, record.PAUSED, (record.RUNNING,), why)
+
+
+def cancel(job_id: str, by: str | None = None) -> Job:
+    """End it: no letter is replayed after this returns; those not replayed stay dead.
+
+    What was replayed goes on, and its outcomes are still counted. Conflict where it has
+    ended, ReplayNotFound.
+    """
+    before = (record.FROZEN, record.RUNNING, record.PAUSED, record.STOPPED)
+    return _turned(job_id, record.CANCELLED, before, f"by {by or 'somebody'}")
+
+
+def _turned(
+    job_id: str,
+    state: str,
+    before: Sequence[str],
+    why: str,
+    fields: dict[str, bytes] | None = None,
+) -> Job:
+    job_id = _checked(job_id)
+    fence = record.turn(job_id, state, tuple(before), why, **(fields or {}))
+    job = get(job_id)
+    for topic in job.topics:
+        # A driver may be about to replay some: from here on its fence is too old.
+        parts.halt(topic, job_id, fence, drop=state == record.CANCELLED)
+    return job
+
+
+def _checked(job_id: str) -> str:
+    try:
+        return keys.check_task_id(job_id)
+    except errors.InvalidName:
+        raise ReplayNotFound(f"no bulk replay {job_id!r:.60}") from None
