@@ -6,7 +6,6 @@ the bus: each wrong field is named by a JSON pointer, nothing unknown is let thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +14,23 @@ from bus import messages, purges
 from bus.conf import conf
 from bus.tasks import Wanted
 
+from .members import NO_TIME as NO_TIME
+from .members import Kind as _Kind
+from .members import anything as _any
+from .members import flag as _flag
+from .members import invalid as invalid
+from .members import listed as _list
+from .members import members as _members
+from .members import number as _number
+from .members import number_or_null as _number_or_null
+from .members import parsed_time as parsed_time
+from .members import table as _table
+from .members import text as _text
+from .members import texts as _texts
+from .members import time as _time
+from .members import unknown as unknown
+from .members import whole as _whole
+from .members import whole_or_null as _whole_or_null
 from .problems import Problem
 
 KEY_IN_BATCH_MOST: Final = 240  # characters: the place of a task is added to it
@@ -144,82 +160,6 @@ def nothing(value: Any) -> None:
     _members(value, {})
 
 
-# The types of JSON members; each gives back the value, or ... for a wrong one.
-
-
-def _any(value: Any) -> Any:
-    return value
-
-
-def _text(value: Any) -> Any:
-    return value if isinstance(value, str) else ...
-
-
-def _number(value: Any) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if number else ...
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # JSON knows one kind of number: 2.0 is 2
-    return value if isinstance(value, int) and not isinstance(value, bool) else ...
-
-
-def _flag(value: Any) -> Any:
-    return value if isinstance(value, bool) else ...
-
-
-def _whole_or_null(value: Any) -> Any:
-    return None if value is None else _whole(value)
-
-
-def _number_or_null(value: Any) -> Any:
-    return None if value is None else _number(value)
-
-
-def _list(value: Any) -> Any:
-    return value if isinstance(value, list) else ...
-
-
-def _texts(value: Any) -> Any:
-    texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
-    return tuple(value) if texts else ...
-
-
-def _table(value: Any) -> Any:
-    return value if isinstance(value, dict) else ...
-
-
-def _time(value: Any) -> Any:
-    when = parsed_time(value) if isinstance(value, str) else None
-    return ... if when is None else when
-
-
-def parsed_time(text: str) -> datetime | None:
-    """A time from ISO 8601 text with an offset; None if it is none."""
-    try:
-        when = datetime.fromisoformat(text)
-        when.timestamp()  # the edges of the calendar are outside of it
-    except (ValueError, OverflowError):
-        return None
-    return when if when.tzinfo else None
-
-
-NO_TIME: Final = "is not a time with an offset, such as 2026-01-31T12:00:00Z"
-_Kind = Callable[[Any], Any]
-_WHAT: Final[dict[_Kind, str]] = {
-    _text: "is not a text",
-    _number: "is not a number",
-    _whole: "is not a whole number",
-    _flag: "is not true or false",
-    _whole_or_null: "is not a whole number, or null",
-    _number_or_null: "is not a number, or null",
-    _list: "is not a list",
-    _texts: "is not a list of texts",
-    _table: "is not an object",
-    _time: NO_TIME,
-}
 _ENQUEUE: Final[dict[str, _Kind]] = {
     "topic": _text,
     "task": _any,
@@ -252,43 +192,3 @@ _AGENT: Final[dict[str, _Kind]] = {
     "ttl_seconds": _number,
     "meta": _table,
 }
-
-
-def _members(
-    value: Any, shape: Mapping[str, _Kind], required: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """The members of an object, each of its type; all that is wrong at once."""
-    if not isinstance(value, dict):
-        raise invalid([("", "is not a JSON object")])
-    wrong = [(f"/{name}", "is missing") for name in required if name not in value]
-    taken = {}
-    for name, member in value.items():
-        kind = shape.get(name)
-        if kind is None:
-            wrong.append((f"/{_escaped(name)}", unknown(shape)))
-        elif (read := kind(member)) is ...:
-            wrong.append((f"/{name}", _WHAT[kind]))
-        else:
-            taken[name] = read
-    if wrong:
-        raise invalid(wrong)
-    return taken
-
-
-def unknown(shape: Collection[str]) -> str:
-    """What is wrong with a name that is none of these."""
-    known = ", ".join(shape)
-    return f"is unknown; there are {known}" if known else "is unknown"
-
-
-def _escaped(name: str) -> str:
-    """A member's name as a step of a JSON pointer (RFC 6901), cut short."""
-    return name[:80].replace("~", "~0").replace("/", "~1")
-
-
-def invalid(wrong: list[tuple[str, str]]) -> Problem:
-    """The problem of wrong fields: the first few in a sentence, all by pointer."""
-    said = "; ".join(f"{at or 'the body'} {what}" for at, what in wrong[:3])
-    more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-    rows = [{"pointer": at, "detail": what} for at, what in wrong[:50]]
-    return Problem("invalid", said + more, errors=rows)
