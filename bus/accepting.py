@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from . import errors, keys, levels, lookup, scripts, settled
 from .batches import BATCH, WAY, Accepted, Batch, wrote
@@ -147,15 +147,20 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
     return _judged(batches, looked, level, short)
 
 
-async def asend(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
-    """`send` for asyncio."""
+async def asend(
+    batches: Sequence[Batch], level: Level, *, client: Any = None
+) -> list[list[Accepted]]:
+    """`send` for asyncio; over `client` what waits for no level."""
     raws: list[settled.Reply] = []
     short = None
     for batch in batches:
         try:
             await scripts.aensure_topic(batch.topic)
-            waits = level.waits
-            raws.append(None if waits else await scripts.arun("enqueue", *batch.call))
+            raws.append(
+                None
+                if level.waits
+                else await scripts.arun("enqueue", *batch.call, client=client)
+            )
         except _REFUSALS as exc:
             raws.append(exc)
     if level.waits and None in raws:

@@ -51,6 +51,8 @@ class _Defaults:
     BATCH_MAX_TASKS: int = 1_000
     BODIES_MAX_BYTES: int = 256 * 1024 * 1024  # of all requests in a process at once
     BODY_TIMEOUT_S: float = 30.0  # for a body to arrive
+    EXPRESS_LANE: bool = True  # hot calls are answered in front of Django
+    TOGETHER_MAX: int = 10_000  # calls of a process that wait to be sent together
     WAIT_MAX_S: float = 60.0  # of `GET tasks/{id}?wait=`
     # Calls per token or user; hot are enqueue and heartbeat. Wrong tokens per address.
     API_HOT_CALLS_PER_MINUTE: int = 100_000

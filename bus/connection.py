@@ -36,6 +36,9 @@ _sync: dict[tuple[Any, ...], redis.Redis] = {}
 _async: weakref.WeakKeyDictionary[
     asyncio.AbstractEventLoop, dict[tuple[Any, ...], redis.asyncio.Redis]
 ] = weakref.WeakKeyDictionary()
+_wires: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, dict[tuple[Any, ...], Any]
+] = weakref.WeakKeyDictionary()
 
 
 def _options(**over: Any) -> dict[str, Any]:
@@ -170,6 +173,16 @@ def _blocks_s(profile: str) -> float:
 def awriter() -> redis.asyncio.Redis:
     """`writer` of the running loop."""
     return _shared_async("write", retry=AsyncRetry(NoBackoff(), 0))
+
+
+def awire() -> Any:
+    """The shared `wire.Wire` of the running loop, for scripts that many wait for."""
+    loop = asyncio.get_running_loop()
+    key = (address.redis_url(), conf.SOCKET_TIMEOUT_S)
+    wires = _wires.setdefault(loop, {})
+    if key not in wires:
+        wires[key] = adedicated()
+    return wires[key]
 
 
 def asettler() -> redis.asyncio.Redis:

@@ -26,18 +26,32 @@ def take(key: str, capacity: float, refill_per_s: float, cost: float = 1) -> flo
     Raises BusUnavailable if Redis is away, InvalidOption for numbers without sense
     (not above 0, or a cost that the full bucket could not pay).
     """
-    args = _args(capacity, refill_per_s, cost)
+    args = [*_args(capacity, refill_per_s, cost), 1]
     more = [keys.rate_key(key)]
-    return _seconds(scripts.run("take", "", args, more, retry_s=_RETRY_S))
+    return _waits(scripts.run("take", "", args, more, retry_s=_RETRY_S), 1)[0]
 
 
 async def atake(
     key: str, capacity: float, refill_per_s: float, cost: float = 1
 ) -> float:
     """`take` for asyncio."""
-    args = _args(capacity, refill_per_s, cost)
+    return (await atake_each(key, capacity, refill_per_s, 1, cost))[0]
+
+
+async def atake_each(
+    key: str,
+    capacity: float,
+    refill_per_s: float,
+    count: int,
+    cost: float = 1,
+    *,
+    client: Any = None,
+) -> list[float]:
+    """As many takes as `count` in one call: for each what `take` would have said."""
+    args = [*_args(capacity, refill_per_s, cost), count]
     more = [keys.rate_key(key)]
-    return _seconds(await scripts.arun("take", "", args, more, retry_s=_RETRY_S))
+    reply = await scripts.arun("take", "", args, more, client=client, retry_s=_RETRY_S)
+    return _waits(reply, count)
 
 
 def _args(capacity: float, refill_per_s: float, cost: float) -> list[Any]:
@@ -61,5 +75,6 @@ def _args(capacity: float, refill_per_s: float, cost: float) -> list[Any]:
     return [round(capacity / cost * cost_us), cost_us]
 
 
-def _seconds(wait_us: Any) -> float:
-    return int(wait_us) / 1e6
+def _waits(reply: Any, count: int) -> list[float]:
+    given, wait_us = map(int, reply)
+    return [0.0] * given + [wait_us / 1e6] * (count - given)

@@ -59,7 +59,9 @@ def collect() -> Iterator[list[Sent]]:
     def take_all(batches: Sequence[Batch], level: Level) -> Outcomes:
         return [take(batch) for batch in batches]
 
-    async def atake_all(batches: Sequence[Batch], level: Level) -> Outcomes:
+    async def atake_all(
+        batches: Sequence[Batch], level: Level, *, client: Any = None
+    ) -> Outcomes:
         return [take(batch) for batch in batches]
 
     def granted(wanted: str | None = None) -> Level:

@@ -135,6 +135,7 @@ FLOORS: list[set[str]] = [
         "runtime.runs",
         "tasks",
         "timeline",
+        "together",
     },
     {
         "leases",

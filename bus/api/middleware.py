@@ -53,14 +53,10 @@ def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
         return response
     status = response.status_code
     if status >= 500:
-        code, said = "internal_error", "The mesh failed; the log has more under the id."
-        mark = mishaps.id_of(request)
-        problem = Problem(code, said, id=mark)
+        problem = mistake(request)
     else:
         problem = Problem(*_SAYS.get(status, _SAYS[400]))
-    headers = dict(response.items())
-    if status >= 500:
-        headers[mishaps.HEADER] = mark
+    headers = {**dict(response.items()), **problem.headers}
     for name in ("Content-Type", "Content-Length"):
         headers.pop(name, None)
     if request.path.startswith(_GATEWAY):
@@ -69,3 +65,10 @@ def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
         body, kind = orjson.dumps(problem.document()), MEDIA_TYPE
     headers["Content-Length"] = str(len(body))
     return HttpResponse(body, kind, problem.status, headers=headers)
+
+
+def mistake(request: Any) -> Problem:
+    """The problem of a bug of ours, which is in the log under the id it names."""
+    mark = mishaps.id_of(request)
+    said = "The mesh failed; the log has more under the id."
+    return Problem("internal_error", said, {mishaps.HEADER: mark}, id=mark)

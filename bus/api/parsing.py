@@ -33,6 +33,7 @@ from .members import whole as _whole
 from .members import whole_or_null as _whole_or_null
 from .problems import Problem
 
+NO_BODY: Final = "a JSON body is needed, there is none"
 KEY_IN_BATCH_MOST: Final = 240  # characters: the place of a task is added to it
 
 

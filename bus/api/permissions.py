@@ -28,9 +28,14 @@ class MayVerb(permissions.BasePermission):
         who: roles.Principal | None = view.principal
         if who is None:
             raise exceptions.NotAuthenticated()
-        if not any(map(who.may, verbs)):
-            raise exceptions.PermissionDenied(may_not(who.role, verbs))
+        check_verbs(who, verbs)
         return True
+
+
+def check_verbs(who: roles.Principal, verbs: Iterable[str]) -> None:
+    """PermissionDenied unless the role has one of these verbs."""
+    if not any(map(who.may, verbs)):
+        raise exceptions.PermissionDenied(may_not(who.role, verbs))
 
 
 def may_not(role: str, verbs: Iterable[str]) -> str:

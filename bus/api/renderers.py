@@ -18,10 +18,13 @@ class FastJSONRenderer(BaseRenderer):
 
     def render(self, data: Any, *_: Any, **__: Any) -> bytes:
         """The body; empty where there is none."""
-        if data is None:
-            return b""
-        try:
-            return orjson.dumps(data)
-        except TypeError:
-            # Depth or integers that somebody's own entry brought.
-            return json.dumps(data, ensure_ascii=False).encode()
+        return b"" if data is None else written(data)
+
+
+def written(data: Any) -> bytes:
+    """A body."""
+    try:
+        return orjson.dumps(data)
+    except TypeError:
+        # Depth or integers that somebody's own entry brought.
+        return json.dumps(data, ensure_ascii=False).encode()

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework.throttling import BaseThrottle
 
-from bus import errors, ratelimit
+from bus import errors, ratelimit, roles
 from bus.conf import conf
 
 from .waiting import AGAIN
@@ -26,12 +26,9 @@ class CallThrottle(BaseThrottle):
         scope = getattr(request._request, "scope", {})
         if view.principal is None or scope.get(AGAIN):
             return True  # open calls; the second look of a call that waits
-        kind, most = "calls", conf.API_CALLS_PER_MINUTE
-        if view.action in view.hot:
-            kind, most = "hot-calls", conf.API_HOT_CALLS_PER_MINUTE
-        key = f"{kind}:{view.principal.key}"
+        bucket = bucket_of(view.principal, view.action in view.hot)
         try:
-            self._wait_s = ratelimit.take(key, most, most / 60)
+            self._wait_s = ratelimit.take(*bucket)
         except errors.OutcomeUnknown as exc:
             # Perhaps a token is gone; of the call itself nothing was written yet.
             raise errors.BusUnavailable(str(exc)) from exc
@@ -40,3 +37,11 @@ class CallThrottle(BaseThrottle):
     def wait(self) -> float:
         """Seconds until the next call is allowed."""
         return self._wait_s
+
+
+def bucket_of(who: roles.Principal, hot: bool) -> tuple[str, float, float]:
+    """Key, capacity and refill per second of the bucket that a call takes from."""
+    kind, most = "calls", conf.API_CALLS_PER_MINUTE
+    if hot:
+        kind, most = "hot-calls", conf.API_HOT_CALLS_PER_MINUTE
+    return f"{kind}:{who.key}", most, most / 60

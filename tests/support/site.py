@@ -59,3 +59,4 @@ class LiveSite:
         await serving
         await ollama.aclose()
         await connection.awriter().aclose()
+        await connection.awire().aclose()

@@ -12,8 +12,9 @@ from rest_framework.response import Response
 
 from bus import audit, errors, roles
 
-from .. import asked, exceptions, jsontext
+from .. import asked, exceptions, jsontext, parsing
 from ..auth import principal
+from ..calls import Answer
 from ..permissions import check_topic, may_not
 from ..problems import Problem
 from ..schema import PREFIX
@@ -77,12 +78,16 @@ class MeshViewSet(viewsets.ViewSet):
         meta = self.request.META
         if meta.get("CONTENT_LENGTH") in (None, "", "0"):
             if needed:
-                raise Problem("unreadable", "a JSON body is needed, there is none")
+                raise Problem("unreadable", parsing.NO_BODY)
             return {}
         # Before it is read: looking for a CSRF token, Django may have eaten a form.
         encoding = meta.get("HTTP_CONTENT_ENCODING", "")
         jsontext.check_type(meta.get("CONTENT_TYPE", ""), encoding)
         return self.request.data
+
+    def answered(self, answer: Answer) -> Response:
+        """An answer that both doors share, through this one."""
+        return Response(answer.body, answer.status, headers=answer.headers)
 
     def needs(self, verb: str) -> None:
         """PermissionDenied where what a body asks for takes one verb more."""

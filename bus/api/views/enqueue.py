@@ -8,11 +8,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from bus import errors, levels, roles, tasks
-from bus.tasks import Accepted
 
-from .. import examples, exceptions, parsing, permissions, serializers
-from ..problems import Problem
-from .base import MeshViewSet, location
+from .. import calls, examples, serializers
+from .base import MeshViewSet
 
 
 class EnqueueViewSet(MeshViewSet):
@@ -39,13 +37,10 @@ class EnqueueViewSet(MeshViewSet):
         send it again with the `id` in the problem. A success is as durable as its
         `durability` says: the one asked for, else the mesh's own.
         """
-        sent = self._checked(self.body(), self._key())
-        outcome = tasks.accept(sent.topic, [sent.wanted], sent.durability)[0]
-        if outcome.error is not None:
-            raise _refused(outcome)
-        row = _row(sent.topic, outcome)
-        status = 201 if outcome.new else 200
-        return Response(row, status, headers=_location(sent.topic, outcome.id))
+        sent = calls.enqueue(self.who, self.body(), self._key())
+        level = _level(sent.durability)
+        outcomes = tasks.accept(sent.topic, [sent.wanted], sent.durability)
+        return self.answered(calls.enqueued(sent.topic, outcomes[0], level))
 
     @extend_schema(
         operation_id="enqueue_batch",
@@ -62,81 +57,22 @@ class EnqueueViewSet(MeshViewSet):
         The statuses are those of sending one task. An `Idempotency-Key` stands for
         each task together with its place, unless the task has an `id`.
         """
-        found: dict[int, dict[str, Any]] = {}
-        by_level: dict[str | None, list[tuple[int, parsing.Enqueue]]] = {}
-        key = parsing.batch_key(self._key())
-        for index, value in enumerate(parsing.batch(self.body())):
-            own = isinstance(value, dict) and "id" in value
+        batch = calls.Batch(self.who, self.body(), self._key())
+        for wanted, sent in batch.levels():
             try:
-                place = None if key is None or own else f"{key}/{index}"
-                sent = self._checked(value, place)
-            except (Problem, errors.BusError) as exc:
-                found[index] = _failure(exc)
+                level = _level(wanted)
+                outcomes = tasks.accept_each(sent, wanted)
+            except errors.BusError as exc:
+                batch.refuse(wanted, exc)
             else:
-                by_level.setdefault(sent.durability, []).append((index, sent))
-        for level, placed in by_level.items():
-            rows = _accepted([sent for _, sent in placed], level)
-            found |= zip([index for index, _ in placed], rows, strict=True)
-        results = [{"index": index, **found[index]} for index in sorted(found)]
-        return Response({"results": results})
-
-    def _checked(self, value: Any, key: str | None) -> parsing.Enqueue:
-        """A task, read and allowed."""
-        sent = parsing.enqueue(value, key, self.who.key)
-        permissions.check_topic(self.who, sent.topic)
-        levels.granted(sent.durability)
-        return sent
+                batch.settle(wanted, outcomes, level)
+        return self.answered(batch.answer())
 
     def _key(self) -> str | None:
         key: str | None = self.request.headers.get("Idempotency-Key")
         return key
 
 
-def _row(topic: str, outcome: Accepted) -> dict[str, Any]:
-    """What a success means: which task, where, how it stands, how safe it is."""
-    return {
-        "id": outcome.id,
-        "topic": topic,
-        "state": outcome.state,
-        "durability": outcome.durability or tasks.durability(),
-    }
-
-
-def _accepted(sent: list[parsing.Enqueue], level: str | None) -> list[dict[str, Any]]:
-    """Send tasks that want the same durability; a result of the batch for each."""
-    try:
-        wanted = [(each.topic, each.wanted) for each in sent]
-        outcomes = tasks.accept_each(wanted, level)
-    except errors.BusError as exc:  # of the level, and so of each
-        return [_failure(exc) for _ in sent]
-    rows = []
-    for each, outcome in zip(sent, outcomes, strict=True):
-        if outcome.error is None:
-            status = 201 if outcome.new else 200
-            rows.append({"status": status, **_row(each.topic, outcome)})
-        else:
-            rows.append(_failure(_refused(outcome)))
-    return rows
-
-
-def _refused(outcome: Accepted) -> Exception:
-    """The error of a refused task, with the id to send it again where that helps."""
-    assert outcome.error is not None
-    problem = exceptions.problem_of(outcome.error)
-    if problem is None:
-        return outcome.error
-    if isinstance(outcome.error, errors.OutcomeUnknown):
-        problem.extra["id"] = outcome.id
-    return problem
-
-
-def _failure(exc: Exception) -> dict[str, Any]:
-    """A refused task as a result of the batch."""
-    problem = exceptions.problem_of(exc)
-    if problem is None:
-        raise exc
-    return {"status": problem.status, "error": problem.document()}
-
-
-def _location(topic: str, task_id: str) -> dict[str, str]:
-    return location(f"tasks/{task_id}?topic={topic}")
+def _level(wanted: str | None) -> str:
+    """What a success will mean, known before anything is sent."""
+    return str(levels.granted(wanted)) or tasks.durability()

@@ -1,0 +1,115 @@
+"""Heads of requests as the express lane reads them, heads of answers as it writes them.
+
+Both are Django's: what the lane does not read the way Django does it leaves to Django,
+and what middleware writes into every answer is written by that middleware, once.
+"""
+
+from __future__ import annotations
+
+import functools
+from io import BytesIO
+from typing import Final, NamedTuple
+
+from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse
+from django.http.request import split_domain_port, validate_host
+from django.utils.module_loading import import_string
+
+# Beyond this a body costs more to read than the lane saves, and holds up all others:
+# Django reads it in a thread.
+BODY_MOST: Final = 64 * 1024
+_READ: Final = frozenset(
+    (
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"x-request-id",
+    )
+)
+_WRITERS: Final = (
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+)
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Head(NamedTuple):
+    """What the lane has to know of a request before its body is there."""
+
+    token: bytes
+    length: int
+    content_type: str
+    content_encoding: str
+    key: str | None  # Idempotency-Key
+    request_id: str | None
+
+
+def read(headers: list[tuple[bytes, bytes]]) -> Head | None:
+    """The head of a usual request with a token; None for what Django is to judge.
+
+    Sessions, other schemes, headers given twice, hosts that are not ours, large bodies.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _READ:
+            if name in found:
+                return None
+            found[name] = value
+        elif name == b"cookie":
+            return None
+    scheme, _, token = found.get(b"authorization", b"").partition(b" ")
+    length = found.get(b"content-length", b"0")
+    plain = (
+        scheme.lower() == b"bearer"
+        and token.isalnum()
+        and length.isdigit()
+        and (length == b"0" or not length.startswith(b"0"))
+        and int(length) <= BODY_MOST
+        and _is_ours(found.get(b"host", b""))
+    )
+    if not plain:
+        return None
+    return Head(
+        token,
+        int(length),
+        found.get(b"content-type", b"").decode("latin-1"),
+        found.get(b"content-encoding", b"").decode("latin-1"),
+        _text(found.get(b"idempotency-key")),
+        _text(found.get(b"x-request-id")),
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _is_ours(host: bytes) -> bool:
+    return _allowed(host, tuple(settings.ALLOWED_HOSTS))
+
+
+@functools.lru_cache(maxsize=256)
+def _allowed(host: bytes, names: tuple[str, ...]) -> bool:
+    """Whether a request may be for this host; where in doubt, Django decides."""
+    domain, _ = split_domain_port(host.decode("latin-1"))
+    return bool(domain) and validate_host(domain, names)
+
+
+@functools.lru_cache(maxsize=8)
+def of_site(scheme: str) -> Headers:
+    """What the site's middleware writes into every answer that comes over `scheme`."""
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    request: HttpRequest = ASGIRequest({**scope, "scheme": scheme}, BytesIO())
+    answer = HttpResponse()
+    del answer["Content-Type"]
+    for name in _WRITERS:
+        if name in settings.MIDDLEWARE:
+            import_string(name)(lambda _: answer)(request)
+    return tuple(
+        (name.lower().encode("ascii"), text.encode("latin-1"))
+        for name, text in answer.items()
+    )
