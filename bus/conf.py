@@ -161,6 +161,16 @@ def names() -> list[str]:
     return sorted(name for name in vars(_Defaults) if name.isupper())
 
 
+def default(name: str) -> Any:
+    """What a setting is where nobody says anything."""
+    return getattr(_Defaults, name)
+
+
+def in_environment(variable: str) -> bool:
+    """Whether the environment says something under this name."""
+    return bool(os.environ.get(variable, "").strip())
+
+
 def var_dir() -> Path:
     """Where all state of this folder lives."""
     return Path(conf.VAR_DIR)

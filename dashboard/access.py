@@ -21,7 +21,12 @@ View = Callable[..., HttpResponse]
 
 def page(view: View) -> View:
     """A page to read: signed in, with a role that reads."""
-    return require_safe(_guarded(view, roles.READ))
+    return reading(roles.READ)(view)
+
+
+def reading(verb: str) -> Callable[[View], View]:
+    """A page to read, for roles that have the verb."""
+    return lambda view: require_safe(_guarded(view, verb))
 
 
 def action(verb: str) -> Callable[[View], View]:

@@ -139,7 +139,10 @@ def _set_paused(request: Any, topic: str, paused: bool) -> HttpResponse:
         return _back(request, url)  # the second click
     (bus.pause if paused else bus.resume)(topic)
     verb = "pause" if paused else "resume"
-    audit.record(request.principal, verb, topic=topic, target=topic)
+    before, after = {"paused": not paused}, {"paused": paused}
+    audit.record(
+        request.principal, verb, topic=topic, target=topic, before=before, after=after
+    )
     says = (
         "{} is paused: running tasks end, no other starts."
         if paused

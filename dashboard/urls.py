@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from dashboard import actions, sign_in, views
+from dashboard import actions, audit_page, settings_page, sign_in, views
 
 app_name = "dashboard"
 urlpatterns = [
@@ -26,6 +26,14 @@ urlpatterns = [
     path("dead/<str:task_id>/replay", actions.replay, name="replay"),
     path("dead/<str:task_id>/discard", actions.discard, name="discard"),
     path("dead/<str:task_id>/undo", actions.undo, name="undo"),
+    path("audit/", audit_page.trail, name="audit"),
+    path("settings/", settings_page.settings, name="settings"),
+    path("settings/tokens", settings_page.make_token, name="make-token"),
+    path(
+        "settings/tokens/<str:key>/revoke",
+        settings_page.revoke_token,
+        name="revoke-token",
+    ),
     path("login/", sign_in.login, name="login"),
     path("logout", sign_in.logout, name="logout"),
     path("theme", sign_in.theme, name="theme"),

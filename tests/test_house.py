@@ -83,6 +83,7 @@ FLOORS: list[set[str]] = [
         "cache",
         "committed",
         "connection",
+        "effective",
         "endings",
         "failures",
         "gateway.flights",

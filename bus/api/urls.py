@@ -49,7 +49,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("dead/<str:task_id>/undo", DeadViewSet.as_view({"post": "undo"})),
     path("tokens", _tokens),
     path("tokens/<str:key>", _token),
-    path("audit", AuditViewSet.as_view({"get": "list"})),
+    path("audit", AuditViewSet.as_view({"get": "list"}), name="api-audit"),
     path("health", HealthViewSet.as_view({"get": "list"})),
     path("health/live", HealthViewSet.as_view({"get": "live"})),
     path("health/ready", HealthViewSet.as_view({"get": "ready"})),

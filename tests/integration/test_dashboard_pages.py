@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parent.parent.parent
 UNKNOWN = "0198c0de-0000-7000-8000-000000000000"
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
-LISTS = ["/", "/topics/", "/tasks/", "/results/", "/agents/", "/dead/"]
+LISTS = ["/", "/topics/", "/tasks/", "/results/", "/agents/", "/dead/", "/settings/"]
 
 
 @pytest.fixture(autouse=True)
