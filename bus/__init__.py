@@ -44,6 +44,7 @@ from .errors import (
 from .groups import ack, create_consumer_group, read_group
 from .handlers import handler
 from .keys import agent_key, dead_stream, result_stream, task_stream
+from .ledgers import settle_ledger
 from .letters import DeadLetter
 from .lookup import get_task
 from .many import aenqueue_many, enqueue_many
@@ -77,6 +78,7 @@ from .twins import (
     areplay,
     aresume,
     aset_limits,
+    asettle_ledger,
     astats,
     atail_results,
     aundo,
@@ -120,6 +122,7 @@ __all__ = [
     "purge_topic",
     "resume",
     "set_limits",
+    "settle_ledger",
     "stats",
     # Agents.
     "GiveUp",
@@ -160,6 +163,7 @@ __all__ = [
     "aresume",
     "atail_results",
     "aset_limits",
+    "asettle_ledger",
     "astats",
     "aundo",
     "await_result",

@@ -163,9 +163,11 @@ def _mesh() -> Iterator[Check]:
             f"{facts['ledger']['came']:,} came = {facts['ledger']['live']:,} live + "
             f"{facts['ledger']['ended']:,} ended"
         )
+        if facts["settled"]:
+            ledger += f" {facts['settled']:+,} settled"
         if drift:
             text = f"the ledger is off by {drift:+,}: {ledger}"
-            hint = "keys were changed by hand?"
+            hint = f"manage.py topics {name} --settle, once it is known why"
             yield Check(f"topic {name}", BAD, text, hint, "drift", name)
         elif facts["unmended"]:
             text = (

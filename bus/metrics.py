@@ -57,6 +57,9 @@ def _metrics(
     yield "mesh_tasks_total", "counter", "What happened to tasks, ever.", events
     drift = of(lambda row: row["ledger"]["drift"])
     yield "mesh_ledger_drift", "gauge", "Tasks the ledger misses; 0.", drift
+    settled = of(lambda row: row["settled"])
+    says = "Tasks a person entered where the ledger was off; 0."
+    yield "mesh_ledger_settled", "gauge", says, settled
     unmended = of(lambda row: row["unmended"])
     yield "mesh_unmended", "gauge", "Tasks in two states at once; 0.", unmended
     oldest = of(lambda row: row["oldest_s"] or 0)

@@ -3,7 +3,7 @@
 viewer    reads
 operator  reads, the audit trail as well; sends, replays, discards, undoes, pauses,
           cancels, drains, generates
-admin     everything: users, tokens, limits, purge, delete, and what agents do
+admin     everything: users, tokens, limits, purge, settle, delete, what agents do
 agent     registry and lease protocol only
 """
 
@@ -35,6 +35,7 @@ USERS: Final = "users"
 TOKENS: Final = "tokens"
 LIMIT: Final = "limit"
 PURGE: Final = "purge"
+SETTLE: Final = "settle"
 DELETE: Final = "delete"
 
 _OPERATES: Final = frozenset(
@@ -43,7 +44,7 @@ _OPERATES: Final = frozenset(
 VERBS: Final[dict[str, frozenset[str]]] = {
     VIEWER: frozenset({READ}),
     OPERATOR: _OPERATES,
-    ADMIN: _OPERATES | {SERVE, USERS, TOKENS, LIMIT, PURGE, DELETE},
+    ADMIN: _OPERATES | {SERVE, USERS, TOKENS, LIMIT, PURGE, SETTLE, DELETE},
     AGENT: frozenset({SERVE}),
 }
 

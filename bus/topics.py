@@ -40,8 +40,9 @@ def stats(topic: str) -> dict[str, Any]:
 
     `oldest_s` is the age of the oldest waiting task, None if none waits; `readers` are
     agents by hand, unregistered too, with a recent sign of life. The ledger balances
-    when `drift` is 0: accepted + adopted = live + done + dead + discarded + cancelled.
-    The audit counts what it `repaired` and the wounds it saw that it left `unmended`.
+    when `drift` is 0: accepted + adopted = live + done + dead + discarded + cancelled
+    + settled. The audit counts what it `repaired` and the wounds it saw that it left
+    `unmended`; `settled` is what a person entered of a drift (`settle_ledger`).
     """
     keys.check_topic(topic)
     return _standing(topic, scripts.run("stats", topic, [READER_MS]))
@@ -72,7 +73,6 @@ def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
     live, dead = int(raw["live"]), int(raw["dead"])
     oldest = raw["oldest"]
     now = int(raw["now"])
-    repaired_at = raw.get("counter.repaired_at")
     came = count["accepted"] + count["adopted"]
     went = count["done"] + dead + count["discarded"] + count["cancelled"]
     return {
@@ -89,14 +89,16 @@ def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
         "oldest_s": (now - messages.entry_ms(oldest)) / 1000 if oldest else None,
         "backlog": live,
         **count,
-        "repaired_at": messages.iso(int(repaired_at)) if repaired_at else None,
+        "repaired_at": _time(raw, "repaired_at"),
+        "settled_at": _time(raw, "settled_at"),
         "unmended": int(raw["unmended"]),
         "limits": {name: _limit(raw, name) for name in LIMITS},
         "ledger": {
             "came": came,
             "live": live,
             "ended": went,
-            "drift": came - live - went,
+            "settled": count["settled"],
+            "drift": came - live - went - count["settled"],
         },
     }
 
@@ -114,7 +116,13 @@ _COUNTERS: Final = [
     "cancelled",
     "orphans",
     "repaired",
+    "settled",
 ]
+
+
+def _time(raw: dict[str, Any], name: str) -> str | None:
+    stored = raw.get(f"counter.{name}")
+    return messages.iso(int(stored)) if stored else None
 
 
 def _limit(raw: dict[str, Any], name: str) -> float:

@@ -20,6 +20,7 @@ from . import (
     dead,
     decisions,
     groups,
+    ledgers,
     lookup,
     purges,
     results,
@@ -89,6 +90,7 @@ alist_topics = _twin(topics.list_topics)
 amove_to_dead = _twin(dead.move_to_dead)
 apause = _twin(topics.pause)
 apurge_topic = _twin(purges.purge_topic)
+asettle_ledger = _twin(ledgers.settle_ledger)
 aset_limits = _twin(topics.set_limits)
 astats = _twin(topics.stats)
 aregister_agent = _twin(agents.register_agent)

@@ -127,6 +127,7 @@ FLOORS: list[set[str]] = [
         "groups",
         "health",
         "janitor",
+        "ledgers",
         "many",
         "metrics",
         "live.past",

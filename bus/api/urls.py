@@ -42,6 +42,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("topics", TopicViewSet.as_view({"get": "list"})),
     path("topics/<str:topic>", _topic),
     path("topics/<str:topic>/purge", TopicViewSet.as_view({"post": "purge"})),
+    path("topics/<str:topic>/settle", TopicViewSet.as_view({"post": "settle"})),
     path("dead", DeadViewSet.as_view({"get": "list"})),
     path("dead/groups", DeadViewSet.as_view({"get": "groups"})),
     path("dead/<str:task_id>", _letter),

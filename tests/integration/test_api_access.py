@@ -48,6 +48,7 @@ CALLS: list[tuple[str, str, set[str]]] = [
     ("PATCH", "topics/a", SENDERS),
     ("DELETE", "topics/a", ADMINS),
     ("POST", "topics/a/purge", ADMINS),
+    ("POST", "topics/a/settle", ADMINS),
     ("GET", "dead", READERS),
     ("GET", "dead/groups", READERS),
     ("GET", f"dead/{ID}", READERS),

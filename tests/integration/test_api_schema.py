@@ -105,6 +105,8 @@ def test_answers_are_what_it_says(test_topic: str, redis_client: redis.Redis) ->
     conforms(changed, "topics/{topic}", "patch")
     purged = admin.post(f"topics/{test_topic}/purge")
     conforms(purged, "topics/{topic}/purge", "post")
+    settled = admin.post(f"topics/{test_topic}/settle")
+    conforms(settled, "topics/{topic}/settle", "post")
     gone = admin.delete(f"topics/{test_topic}")
     conforms(gone, "topics/{topic}", "delete")
     conforms(client.get("health"), "health")

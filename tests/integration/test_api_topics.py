@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import bus
-from bus import models
+from bus import keys, models
 from bus.gateway import prompts
 from tests.support.api import Api, a_dead_one, api, keyspace, problem, send
 from tests.support.desk import Desk
@@ -149,6 +149,56 @@ def test_a_purge_of_nothing_known_empties_nothing(
     assert client.get(f"tasks/{task_id}").json()["state"] == "waiting"
 
 
+def test_an_admin_settles_a_ledger_and_all_see_it(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    client = api("admin")
+    send(client, test_topic)
+    redis_client.hincrby(keys.named("counters", test_topic), "accepted", 3)
+
+    answer = client.post(f"topics/{test_topic}/settle")
+
+    assert answer.json() == {"topic": test_topic, "settled": 3}
+    row = api("viewer").get(f"topics/{test_topic}").json()
+    assert (row["settled"], row["ledger"]["drift"]) == (3, 0)
+    assert row["ledger"]["settled"] == 3
+    assert row["settled_at"] is not None
+    assert trail() == [("settle", test_topic, test_topic)]
+    assert models.AuditEntry.objects.get().detail == {"settled": 3}
+
+
+def test_a_ledger_is_settled_by_no_operator_and_takes_no_fields(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    send(api(), test_topic)
+    redis_client.hincrby(keys.named("counters", test_topic), "accepted", 3)
+
+    refused = api("operator").post(f"topics/{test_topic}/settle")
+    problem(refused, 403, "permission_denied")
+    odd = api("admin").post(f"topics/{test_topic}/settle", {"settled": 3})
+    problem(odd, 422, "invalid")
+    other = api("admin", ("shop-",)).post(f"topics/{test_topic}/settle")
+    problem(other, 403, "topic_not_allowed")
+
+    assert bus.stats(test_topic)["ledger"]["drift"] == 3
+    assert trail() == []
+
+
+def test_a_ledger_is_not_settled_over_a_task_in_two_states(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    client = api("admin")
+    task_id = send(client, test_topic)
+    row = {"id": task_id, "json": "{}"}
+    ms = str(redis_client.xadd(bus.result_stream(test_topic), row, id="5-0"))[0]
+    score = int(ms) * 4096
+    redis_client.zadd(keys.named("done", test_topic), {task_id: score})
+
+    refused = client.post(f"topics/{test_topic}/settle")
+
+    assert task_id in problem(refused, 409, "conflict")["detail"]
+
+
 def test_delete_waits_for_agents_unless_it_is_forced(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
@@ -180,6 +230,7 @@ def test_a_topic_that_is_not_there_is_404_and_not_made(
         client.get(f"topics/{topic}"),
         change(client, topic, {"paused": True, "backlog_max": 5}),
         client.post(f"topics/{topic}/purge"),
+        client.post(f"topics/{topic}/settle"),
         client.delete(f"topics/{topic}"),
     ):
         problem(answer, 404, "topic_not_found")

@@ -372,6 +372,7 @@ WITHOUT_MEMORY: dict[str, Callable[[str, dict[str, str]], Any]] = {
     "trim": lambda topic, given: janitor.trim(topic) is None,
     "purge": lambda topic, given: bus.purge_topic(topic, "all")["discarded"] == 1,
     "delete": lambda topic, given: bus.delete_topic(topic, force=True)["cancelled"],
+    "settle": lambda topic, given: settled(topic) < 0,
     "audit": lambda topic, given: audited(topic, given["waiting"]) == ["record"],
     "register": lambda topic, given: bus.register_agent("new", "t") is None,
     "heartbeat": lambda topic, given: bus.heartbeat_agent("known"),
@@ -391,6 +392,11 @@ def audited(topic: str, task_id: str) -> list[str]:
     """What the audit mends where the record of this task is torn out."""
     connection.reader().hdel(keys.named("tasks", topic), task_id)
     return [what.partition(" ")[0] for what in auditor.audit(topic).mended]
+
+
+def settled(topic: str) -> int:
+    connection.reader().hdel(keys.named("counters", topic), "accepted")
+    return bus.settle_ledger(topic)
 
 
 @pytest.mark.parametrize("name", WITHOUT_MEMORY)

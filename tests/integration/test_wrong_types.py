@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import bus
-from bus import keys
+from bus import keys, scripts
 from tests.support.desk import GROUP, Desk
 from tests.support.town import Town, build_town
 
@@ -35,6 +35,8 @@ VERBS: dict[str, Callable[[Town, Desk], Any]] = {
     "discard": lambda t, d: bus.discard(t.dead, t.topic),
     "replay": lambda t, d: bus.replay(t.dead, t.topic),
     "ack": lambda t, d: bus.ack(t.topic, GROUP, t.sid),
+    "settle": lambda t, d: scripts.run("settle", t.topic, ["0", "mark"]),
+    "make the group": lambda t, d: bus.create_consumer_group(t.topic, GROUP),
     "move to dead": lambda t, d: bus.move_to_dead(t.topic, t.sid, 1),
 }
 

@@ -75,6 +75,7 @@ class Ledger(s.Serializer):
     came = s.IntegerField()
     live = s.IntegerField()
     ended = s.IntegerField()
+    settled = s.IntegerField(help_text="Entered by a person where it was off.")
     drift = s.IntegerField()
 
 
@@ -116,6 +117,8 @@ class Topic(s.Serializer):
         help_text="Mended by the audit; 0 unless keys were changed by hand."
     )
     repaired_at = s.CharField(**NULL, help_text="When the audit last mended something.")
+    settled = s.IntegerField()
+    settled_at = s.CharField(**NULL, help_text="When its ledger was last settled.")
     unmended = s.IntegerField(
         help_text="Wounds the audit saw and could not close, such as a task that is "
         "live and done."
@@ -168,6 +171,13 @@ class Purged(s.Serializer):
     cancelled = s.IntegerField()
     asked = s.IntegerField()
     discarded = s.IntegerField()
+
+
+class Settled(s.Serializer):
+    """What the ledger was off by and is settled with; 0 if it balances."""
+
+    topic = s.CharField()
+    settled = s.IntegerField()
 
 
 class Deleted(s.Serializer):

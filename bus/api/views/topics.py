@@ -1,4 +1,4 @@
-"""Topics: how they stand; pause, limits; emptied, deleted."""
+"""Topics: how they stand; pause, limits; emptied, settled, deleted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ _MINUTES: Final = 15  # of which times are told; rates are those of the last 60 
 
 
 class TopicViewSet(MeshViewSet):
-    """`GET topics`, `GET/PATCH/DELETE topics/{topic}`, `POST topics/{topic}/purge`."""
+    """`GET topics`, `GET/PATCH/DELETE topics/{topic}`, `POST topics/{topic}/purge`,
+    `/settle`."""
 
     verbs = {
         "list": (roles.READ,),
         "retrieve": (roles.READ,),
         "partial_update": (roles.PAUSE, roles.LIMIT),
         "purge": (roles.PURGE,),
+        "settle": (roles.SETTLE,),
         "destroy": (roles.DELETE,),
     }
     asks = {"list": ("count", "cursor"), "destroy": ("force",)}
@@ -112,6 +114,25 @@ class TopicViewSet(MeshViewSet):
         counts = bus.purge_topic(self._known(topic), what)
         self.record(roles.PURGE, topic, topic, what=what, **counts)
         return Response({"topic": topic, **counts})
+
+    @extend_schema(
+        operation_id="settle_topic",
+        summary="Settle a ledger that is off",
+        tags=["topics"],
+        parameters=[serializers.TOPIC_IN_PATH],
+        request=None,
+        responses={200: serializers.Settled},
+    )
+    def settle(self, request: Any, topic: str) -> Response:
+        """Enter what the ledger is off by, so that it balances from here on.
+
+        The whole topic is audited before, for what can still be found is not settled.
+        409 while a task is in two states: that has to be decided first.
+        """
+        parsing.nothing(self.body(needed=False))
+        settled = bus.settle_ledger(self._known(topic))
+        self.record(roles.SETTLE, topic, topic, settled=settled)
+        return Response({"topic": topic, "settled": settled})
 
     @extend_schema(
         operation_id="delete_topic",

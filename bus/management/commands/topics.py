@@ -1,4 +1,4 @@
-"""`manage.py topics`: how all topics stand; pause, limits, purge, deletion of one."""
+"""`manage.py topics`: how all topics stand; what an operator does to one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from bus import auditor, keys, purges, topics
+from bus import auditor, keys, ledgers, purges, topics
 from bus.management import output
 from bus.management.command import MeshCommand
 
@@ -17,7 +17,8 @@ _NUMBERS = ("waiting", "delayed", "running", "done", "dead", "oldest", "ledger")
 
 class Command(MeshCommand):
     help = (
-        "Lists the topics with their counts and ledger; pauses, empties, deletes one."
+        "Lists the topics with their counts and ledger; pauses, empties, deletes, "
+        "audits, settles one."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -42,6 +43,11 @@ class Command(MeshCommand):
         action.add_argument(
             "--audit", action="store_true", help="look through one now, and mend it"
         )
+        action.add_argument(
+            "--settle",
+            action="store_true",
+            help="enter what its ledger is off by, so that it balances",
+        )
         action.add_argument("--delete", action="store_true", help="with all it has")
         parser.add_argument(
             "--force", action="store_true", help="delete it while agents run its tasks"
@@ -52,7 +58,7 @@ class Command(MeshCommand):
         topic = options["topic"]
         purge, delete = options["purge"], options["delete"]
         acts = options["pause"] or options["resume"] or options["limit"]
-        acts = acts or purge or delete or options["audit"]
+        acts = acts or purge or delete or options["audit"] or options["settle"]
         if acts and not topic:
             raise CommandError("say which topic", returncode=2)
         with output.bus_errors():
@@ -64,6 +70,9 @@ class Command(MeshCommand):
                 self._confirm(topic, purge, options)
                 self._empty(topic, purge, options["force"])
                 return
+            if options["settle"]:
+                self._settle(topic, options)
+                return
             if options["audit"]:
                 self._audit(topic)
             if options["resume"]:
@@ -71,12 +80,13 @@ class Command(MeshCommand):
             if options["limit"]:
                 topics.set_limits(topic, **_limits(options["limit"]))
             names = [keys.check_topic(topic)] if topic else topics.list_topics()
-            self._print([topics.stats(name) for name in names], options["json"])
+            rows = [topics.stats(name) for name in names]
+            self._print(rows, options["json"])
+            if options["audit"]:
+                _alarm(rows[0])
 
     def _confirm(self, topic: str, purge: str | None, options: dict[str, Any]) -> None:
-        """What cannot be taken back is asked for twice."""
-        if options["yes"]:
-            return
+        """What there is of the topic that goes."""
         standing = topics.stats(topic)
         counts = {
             "waiting": f"{standing['waiting'] + standing['delayed']:,} that wait",
@@ -84,6 +94,12 @@ class Command(MeshCommand):
         }
         of = counts[purge] if purge in counts else " and ".join(counts.values())
         what = f"purge {topic} of {of}" if purge else f"delete {topic} with {of}"
+        self._ask(topic, what, options)
+
+    def _ask(self, topic: str, what: str, options: dict[str, Any]) -> None:
+        """What cannot be taken back is asked for twice."""
+        if options["yes"]:
+            return
         if not sys.stdin.isatty():
             raise CommandError(f"to {what}, add --yes", returncode=2)
         if input(f"Type the topic's name to {what}: ") != topic:
@@ -100,6 +116,20 @@ class Command(MeshCommand):
             f"{topic} is {done}: {said.replace('asked', 'asked to stop')}"
         )
 
+    def _settle(self, topic: str, options: dict[str, Any]) -> None:
+        drift = topics.stats(topic)["ledger"]["drift"]
+        if drift:
+            self._ask(
+                topic, f"settle the ledger of {topic}, off by {drift:+,}", options
+            )
+        settled = ledgers.settle_ledger(topic)
+        said = (
+            f"settled: it was off by {settled:+,}"
+            if settled
+            else "not off: it balances"
+        )
+        self.stdout.write(f"the ledger of {topic} is {said}")
+
     def _audit(self, topic: str) -> None:
         """What the audit mended, and what it leaves to whoever reads this."""
         found = auditor.audit(topic)
@@ -107,7 +137,7 @@ class Command(MeshCommand):
             self.stdout.write(f"mended: {what}")
         for what in found.seen:
             self.stdout.write(f"not mended: {what}")
-        if not found.mended and not found.seen:
+        if not found.mended and not found.seen and not found.drift:
             self.stdout.write("every task is where its record says")
 
     def _print(self, rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -132,10 +162,23 @@ class Command(MeshCommand):
         output.console(self.stdout).print(shown)
 
 
+def _alarm(row: dict[str, Any]) -> None:
+    """CommandError for what the audit had to leave to a person."""
+    topic, drift, seen = row["topic"], row["ledger"]["drift"], row["unmended"]
+    if seen:
+        noun = "task is" if seen == 1 else "tasks are"
+        text = f"{seen:,} {noun} in two states at once: decide which is true"
+        raise CommandError(text, returncode=1)
+    if drift:
+        text = f"the ledger of {topic} is off by {drift:+,}; once it is known why: "
+        raise CommandError(f"{text}manage.py topics {topic} --settle", returncode=1)
+
+
 def _notes(row: dict[str, Any]) -> str:
     """What an even ledger does not tell: pauses, and what the audit met."""
     notes = ["paused"] if row["paused"] else []
     notes += [f"{row[name]:,} {name}" for name in ("repaired", "unmended") if row[name]]
+    notes += [f"{row['settled']:+,} settled"] if row["settled"] else []
     return ", ".join(notes)
 
 
