@@ -252,6 +252,7 @@ class Agent:
             "topics": [each.topic for each in self._lanes],
             "slots": sum(each.size for each in self._lanes),
             "in_flight": sum(len(each.held) for each in self._lanes),
+            "per_topic": {each.topic: each.told() for each in self._lanes},
             "done": sum(each.reports.done for each in self._lanes),
             "failed": sum(each.reports.failed for each in self._lanes),
             "rss_bytes": _rss_bytes(),

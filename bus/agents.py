@@ -128,7 +128,8 @@ def overview() -> list[dict[str, Any]]:
 
     Beside what the agent told of itself (`agent_id, agent_type, meta`, and for our
     runtime `topics, slots, in_flight, done, failed, rss_bytes, cpu, version, host, pid,
-    started_at, last_read_at`, over HTTP `topics, lease_s`; None where it told nothing):
+    started_at, last_read_at`, over HTTP `topics, lease_s`; None where it told nothing)
+    and `per_topic`, of each topic `slots, in_flight, run_s` (mean seconds of a run):
 
     expires_in_s  seconds its registration has left, 0 once it is gone
     last_beat_at  its last registration or heartbeat
@@ -190,6 +191,7 @@ def _seen(
     if beat_ms is None or ttl_ms is None or not record:
         return None
     meta, served = record.get("meta"), record.get("topics")
+    shares = record.get("per_topic")
     if told is not None and told == (record.get("consumer") or agent_id):
         record["state"] = "draining"
     return {
@@ -200,6 +202,7 @@ def _seen(
         "expires_in_s": max(0, beat_ms + ttl_ms - now_ms) / 1000,
         "last_beat_at": messages.iso(beat_ms),
         "topics": served if isinstance(served, list) else [],
+        "per_topic": shares if isinstance(shares, dict) else {},
         **{name: record.get(name) for name in _TOLD},
     }
 

@@ -117,3 +117,22 @@ def replayed_as(line: str) -> tuple[bool, str]:
     """Whether the replay of a line edited the payload; the digest of what then ran."""
     row = orjson.loads(line)
     return bool(row.get("edited")), str(row.get("digest", ""))
+
+
+def error_text(attempt: dict[str, Any]) -> str:
+    """`Type: message` of an attempt on one line, cut short."""
+    error = _error(attempt)
+    kind, said = error.get("type") or "an error", str(error.get("message") or "")
+    line = f"{kind}: {said}" if said else str(kind)
+    line = " ".join(line.split())
+    return line if len(line) <= 160 else line[:159] + "…"
+
+
+def is_lost(attempt: dict[str, Any]) -> bool:
+    """Whether an attempt ended with its agent."""
+    return _error(attempt).get("type") == "LeaseLost"
+
+
+def _error(attempt: dict[str, Any]) -> dict[str, Any]:
+    error = attempt.get("error")
+    return error if isinstance(error, dict) else {}

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import AsyncIterable, Iterable, Iterator, Sized
 from typing import Any
 
-from . import accepting, errors, keys, levels, messages, wanted
+from . import accepting, errors, keys, levels, messages, wanted, words
 from .batches import BATCH, Batch
 from .levels import Level
 from .wanted import new_id
@@ -169,7 +169,8 @@ class _Sending:
             yield
         except errors.TopicFull as full:
             more = len(self.accepted) > len(full.accepted)
-            told = f" ({len(self.accepted):,} of this call were accepted)"
+            count = len(self.accepted)
+            told = f" ({count:,} of this call {words.were(count)} accepted)"
             raise errors.TopicFull(
                 f"{full}{told if more else ''}",
                 retry_after_s=full.retry_after_s,
@@ -209,6 +210,8 @@ def _tell_accepted(exc: BaseException, accepted: list[str]) -> None:
     if isinstance(exc, errors.BusError):
         exc.facts["accepted"] = accepted
     elif accepted:
-        exc.add_note(f"{len(accepted):,} tasks of this call were accepted before")
+        count = len(accepted)
+        said = f"{words.count(count, 'task')} of this call {words.were(count)}"
+        exc.add_note(f"{said} accepted before")
     with contextlib.suppress(AttributeError):  # a class with slots of its own
         exc.accepted = accepted  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from . import keys, messages, scripts, whynot
+from . import history, keys, messages, scripts
 from .messages import Task
 
 _LOOK: Final = 1_000  # newest events of the topic that are searched
@@ -70,8 +70,8 @@ def _attempt(attempt: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     if attempt.get("started_at"):
         rows.append(_row(attempt["started_at"], "started", agent, detail))
-    what = "lost" if whynot.is_lost(attempt) else "failed"
-    why = whynot.error_text(attempt)
+    what = "lost" if history.is_lost(attempt) else "failed"
+    why = history.error_text(attempt)
     rows.append(_row(attempt.get("finished_at"), what, agent, why))
     return rows
 
@@ -88,7 +88,7 @@ def _now(task: Task) -> list[dict[str, Any]]:
     if task.started_at:
         detail = f"attempt {task.attempt}"
         rows.append(_row(task.started_at, "started", task.agent, detail))
-    why = whynot.error_text({"error": task.error}) if task.error else None
+    why = history.error_text({"error": task.error}) if task.error else None
     return [*rows, _row(task.ended_at, task.state, task.agent, why)]
 
 

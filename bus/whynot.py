@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import agents, handlers, keys, lookup, messages, scripts
+from . import agents, handlers, history, keys, lookup, messages, pace, scripts, words
 from .conf import conf
 from .messages import Task
 from .topics import READER_MS
 
-_COUNT_MOST: Final = 1_000  # tasks ahead that are counted
+_COUNT_MOST: Final = 1_000  # tasks ahead, or behind, that are counted
+_LATE_S: Final = 3.0  # a due task has waited so long that nobody sees to it
+_AT_WORK: Final = ("live", "idle")
+# Why agents in another state take nothing: one of them, several.
+_AWAY: Final = {
+    "late": ("it missed its last beats", "they missed their last beats"),
+    "deaf": ("it cannot read", "they cannot read"),
+    "draining": ("it takes nothing new", "they take nothing new"),
+}
 
 
 def explain_by_id(task_id: str, topic: str | None = None) -> str:
@@ -41,35 +50,66 @@ class _Facts:
     paused: bool
     max_attempts: int | None
     readers: int  # agents by hand with a recent sign of life
-    per_s: float  # attempts that ended lately
-    holder: str
+    holder: str  # consumer that holds the task, or ''
+    owner: dict[str, Any] | None  # its row, where it is registered
     idle_s: float
     ahead: int
     more: bool  # whether more are ahead than were counted
-    serving: list[dict[str, Any]]  # registered agents that take tasks of the topic
+    agents: list[dict[str, Any]]  # registered agents of the topic
+    crew: pace.Crew
+    per_s: float | None  # at which tasks start while some wait
 
 
 def _look(task: Task) -> _Facts:
     args = [task.id, _COUNT_MOST, READER_MS]
     raw = scripts.run("whynot", task.topic, args)
-    now, paused, most, readers, ends, span, who, idle, ahead, more = raw
+    now, paused, most, who, idle, ahead, more, mean_ms, since, *seen, flat = raw
+    held, hands = _held(flat)
+    rows = agents.overview()
     serving = [
-        row
-        for row in agents.overview()
-        if row["state"] not in ("gone", "draining") and task.topic in row["topics"]
+        row for row in rows if row["state"] != "gone" and task.topic in row["topics"]
     ]
+    crew = pace.crew(
+        task.topic,
+        [row for row in serving if row["state"] in _AT_WORK],
+        held,
+        sum(
+            not held[name]
+            for name in hands
+            if all(row["agent_id"] != keys.agent_of(name) for row in serving)
+        ),
+        float(mean_ms) / 1000 if mean_ms else None,
+    )
+    ends = pace.Ends(int(now), int(since), *map(int, seen)) if since else None
+    owners = [row for row in rows if row["agent_id"] == keys.agent_of(who)]
     return _Facts(
         now_ms=int(now),
         paused=bool(paused),
         max_attempts=_most(task, most),
-        readers=int(readers),
-        per_s=1000 * int(ends) / int(span),
-        holder=keys.agent_of(who),
+        readers=len(hands),
+        holder="" if who == keys.HANDED_OVER else who,
+        owner=owners[0] if owners else None,
         idle_s=int(idle) / 1000,
         ahead=int(ahead),
         more=bool(more),
-        serving=serving,
+        agents=serving,
+        crew=crew,
+        per_s=pace.per_s(crew, ends),
     )
+
+
+def _held(flat: list[Any]) -> tuple[Counter[str], list[str]]:
+    """How many tasks each consumer holds; those that are agents by hand.
+
+    What an agent over HTTP holds stands under its id too.
+    """
+    held: Counter[str] = Counter()
+    for name, count in zip(flat[::3], flat[1::3], strict=True):
+        held[name] += int(count)
+        if keys.lease_of(name) is not None:
+            held[keys.agent_of(name)] += int(count)
+    by_hand = zip(flat[::3], flat[2::3], strict=True)
+    return held, [name for name, yes in by_hand if yes]
 
 
 def _most(task: Task, of_topic: str) -> int | None:
@@ -95,36 +135,60 @@ def _nth(number: int, facts: _Facts) -> str:
 
 def _after(task: Task) -> str:
     last = _before(task)
-    return f", after {error_text(last)}" if last else ""
+    return f", after {history.error_text(last)}" if last else ""
 
 
 def _running(task: Task, facts: _Facts) -> str:
-    who = task.agent or facts.holder or "an agent"
+    who = task.agent or keys.agent_of(facts.holder) or "an agent"
     said = f"agent {who} runs it, {_nth(task.attempt, facts)}{_after(task)}"
     if task.cancel_requested:
         said += ", and is told to stop it"
-    if facts.holder != who:
+    if keys.agent_of(facts.holder) != who:
         return _sentence(said)  # it ended or changed hands since we looked
-    said += f"; the last sign of life for it came {span(facts.idle_s)} ago"
-    if facts.idle_s > conf.LEASE_S / 2:
-        said += f", after {span(conf.LEASE_S)} of silence another agent takes it over"
+    said += _of_owner(facts)
+    said += f"; the last sign of life for it came {words.span(facts.idle_s)} ago"
+    lease_s = keys.lease_of(facts.holder) or conf.LEASE_S
+    if facts.idle_s > lease_s / 2:
+        lease = words.span(lease_s)
+        said += f", after {lease} of silence another agent takes it over"
     return _sentence(said)
+
+
+def _of_owner(facts: _Facts) -> str:
+    """What the registry knows of the agent that holds the task, if it matters."""
+    row = facts.owner
+    if row is None or row["consumer"] is None:
+        return ""  # of an agent by hand only the reads tell
+    if row["consumer"] != facts.holder:
+        return "; it has started anew since, so the task is handed over soon"
+    if row["state"] == "gone":
+        return "; it is gone, so the task is handed over soon"
+    if row["state"] == "draining":
+        return "; it is draining: it ends the task or gives it back"
+    return ""
 
 
 def _delayed(task: Task, facts: _Facts) -> str:
     left_s = ((messages.iso_ms(task.due_at) or 0) - facts.now_ms) / 1000
-    when = f"in {span(left_s)}, at {task.due_at}" if left_s > 0 else "now"
+    late, is_ = left_s < -_LATE_S, "is"
+    when = f"in {words.span(left_s)}, at {task.due_at}" if left_s > 0 else "now"
+    if late:
+        when, is_ = f"{words.span(-left_s)} ago, at {task.due_at}", "was"
     if task.attempt:
-        said = f"{_nth(task.attempt + 1, facts)} is due {when}"
+        said = f"{_nth(task.attempt + 1, facts)} {is_} due {when}"
         last = _before(task)
         if last:
-            said += f"; the last one ended with {error_text(last)}"
+            said += f"; the last one ended with {history.error_text(last)}"
     else:
-        said = f"it was sent to start later: it is due {when}"
+        said = f"it was sent to start later: it {is_} due {when}"
+    if late:
+        said += "; any agent moves it into the queue then, and none did"
     return _sentence(said + _hindered(task, facts, "; then "))
 
 
 def _waiting(task: Task, facts: _Facts) -> str:
+    if facts.holder:  # it was waiting a moment ago
+        return _sentence(f"agent {keys.agent_of(facts.holder)} has just taken it")
     hindered = _hindered(task, facts, "")
     ahead = _ahead(facts)
     if task.attempt:
@@ -132,71 +196,73 @@ def _waiting(task: Task, facts: _Facts) -> str:
     if hindered:
         return _sentence(f"{hindered}; {ahead}")
     lost = sum(
-        each.get("epoch") == task.epoch and is_lost(each) for each in task.attempts
+        each.get("epoch") == task.epoch and history.is_lost(each)
+        for each in task.attempts
     )
     if lost >= conf.SUSPECT_AFTER:
         return _sentence(
-            f"it lost {lost} agents while they ran it, so the next one runs it alone, "
-            "once that has nothing else in hand"
+            f"it lost {words.count(lost, 'agent')} that ran it, so the next one runs "
+            "it alone, once that has nothing else in hand"
         )
-    slots = sum(_number(row["slots"]) for row in facts.serving)
-    busy = sum(_number(row["in_flight"]) for row in facts.serving)
-    if facts.ahead and facts.per_s:
-        wait_s = facts.ahead / facts.per_s
-        least = "more than " if facts.more else "about "
-        takes = f"{least}{span(wait_s)}"
-        return _sentence(f"{ahead}; at {_pace(facts.per_s)} that takes {takes}")
-    if slots and busy >= slots:
-        all_ = "the one slot of" if slots == 1 else f"all {slots:,} slots of"
-        verb = "is" if slots == 1 else "are"
-        said = f"{all_} {_agents(len(facts.serving))} {verb} busy"
-        return _sentence(f"{said}; {ahead}")
-    if facts.ahead:
-        return _sentence(f"{ahead}, and nothing ended lately that would tell a pace")
-    return _sentence(f"{ahead}; {_agents(_served(facts))} will take it at once")
+    return _sentence(_when(ahead, facts))
+
+
+def _when(ahead: str, facts: _Facts) -> str:
+    """How soon a task starts that nothing but others keeps from it."""
+    crew = facts.crew
+    if facts.ahead < crew.free and not facts.more:
+        room = f", and {words.count(crew.free, 'slot')} {words.are(crew.free)} free"
+        return f"{ahead}{room if facts.ahead else ''}; an agent will take it at once"
+    full = crew.slots and not crew.free
+    busy = f"{_all_slots(facts)} {words.are(crew.slots)} busy; " if full else ""
+    if facts.per_s is None:
+        told = "" if busy else ", and nothing ended lately that would tell a pace"
+        return f"{busy}{ahead}{told if facts.ahead else ''}"
+    # The first of its turn comes once one of those that run now has ended.
+    wait_s = (facts.ahead + 1 - crew.free) / facts.per_s
+    takes = words.estimate(wait_s, facts.more)
+    if not facts.ahead:
+        return f"{busy}{ahead}, in {takes}"
+    return f"{ahead}; at {words.pace(facts.per_s)} that takes {takes}"
+
+
+def _all_slots(facts: _Facts) -> str:
+    slots = facts.crew.slots
+    rows = [row for row in facts.agents if row["state"] in _AT_WORK]
+    number = "the one slot" if slots == 1 else f"all {slots:,} slots"
+    whose = "an agent" if len(rows) == 1 else words.count(len(rows), "agent")
+    return f"{number} of {whose}"
 
 
 def _hindered(task: Task, facts: _Facts, link: str) -> str:
     """What keeps every task of the topic from starting; empty if nothing does."""
     if facts.paused:
         return f"{link}topic {task.topic!r} is paused: nothing starts until it resumes"
-    if not _served(facts):
-        return (
-            f"{link}no live agent serves topic {task.topic!r}: start one with "
-            f"{handlers.way_to_serve(task.topic)}"
+    states = Counter(row["state"] for row in facts.agents)
+    if facts.readers or any(states[state] for state in _AT_WORK):
+        return ""
+    start = f"start one with {handlers.way_to_serve(task.topic)}"
+    if not states:
+        return f"{link}no live agent serves topic {task.topic!r}: {start}"
+    if len(states) > 1:
+        each = ", ".join(
+            f"{states[s]:,} {words.are(states[s])} {s}" for s in sorted(states)
         )
-    if facts.serving and all(row["state"] == "deaf" for row in facts.serving):
-        return f"{link}the agents of topic {task.topic!r} cannot read from it"
-    return ""
-
-
-def _served(facts: _Facts) -> int:
-    """Agents at work: an agent by hand may have readers and no registration."""
-    return max(len(facts.serving), facts.readers)
+        return f"{link}no agent of topic {task.topic!r} takes tasks now: {each}"
+    [(state, count)] = states.items()
+    who = "the only agent" if count == 1 else f"all {count:,} agents"
+    one, many = _AWAY[state]
+    said = f"{link}{who} of topic {task.topic!r} {words.are(count)} {state}: "
+    said += one if count == 1 else many
+    return f"{said}; {start}" if state == "draining" else said
 
 
 def _ahead(facts: _Facts) -> str:
-    if facts.more:
-        return f"more than {facts.ahead:,} tasks are ahead of it"
-    if facts.ahead == 0:
+    if facts.ahead == 0 and not facts.more:
         return "it is next"
-    return (
-        "1 task is ahead of it"
-        if facts.ahead == 1
-        else (f"about {facts.ahead:,} tasks are ahead of it")
-    )
-
-
-def _pace(per_s: float) -> str:
-    if per_s >= 10:
-        return f"{per_s:,.0f} per second"
-    if per_s >= 1:
-        return f"{per_s:.1f} per second"
-    return f"{per_s * 60:.{0 if per_s * 60 >= 10 else 1}f} per minute"
-
-
-def _agents(count: int) -> str:
-    return "an agent" if count == 1 else f"{count:,} agents"
+    about = "" if facts.ahead == 1 else "about "
+    said = f"{words.count(facts.ahead, 'task')} {words.are(facts.ahead)} ahead of it"
+    return f"more than {said}" if facts.more else f"{about}{said}"
 
 
 def _ended(task: Task) -> str:
@@ -206,7 +272,7 @@ def _ended(task: Task) -> str:
         return _sentence(f"it was done{who}{when}{_lives(task)}")
     if task.state == messages.CANCELLED:
         return _sentence(f"it was cancelled{when}")
-    why = error_text({"error": task.error})
+    why = history.error_text({"error": task.error})
     if task.state == messages.DISCARDED:
         return _sentence(f"it died{when} of {why}, and its letter was discarded")
     after = _lives(task) or " after 1 attempt"
@@ -222,44 +288,5 @@ def _lives(task: Task) -> str:
     return f" after {' and '.join(said)}" if said else ""
 
 
-def error_text(attempt: dict[str, Any]) -> str:
-    """`Type: message` of an attempt on one line, cut short."""
-    error = _error(attempt)
-    kind, said = error.get("type") or "an error", str(error.get("message") or "")
-    line = f"{kind}: {said}" if said else str(kind)
-    line = " ".join(line.split())
-    return line if len(line) <= 160 else line[:159] + "…"
-
-
-def is_lost(attempt: dict[str, Any]) -> bool:
-    """Whether an attempt ended with its agent."""
-    return _error(attempt).get("type") == "LeaseLost"
-
-
-def _error(attempt: dict[str, Any]) -> dict[str, Any]:
-    error = attempt.get("error")
-    return error if isinstance(error, dict) else {}
-
-
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
-
-
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
-
-
-def span(seconds: float) -> str:
-    """A duration as people say it: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, rest = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {rest} min"
-    return f"{hours // 24} d {hours % 24} h"

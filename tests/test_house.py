@@ -56,6 +56,7 @@ FLOORS: list[set[str]] = [
         "replies",
         "roles",
         "whence",
+        "words",
     },
     {
         "address",
@@ -69,6 +70,7 @@ FLOORS: list[set[str]] = [
         "keys",
         "messages",
         "models",
+        "pace",
         "live.polls",
         "home.production",
         "gateway.prompts",

@@ -9,6 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import DatabaseError
 
+from .. import words
 from ..health import BAD, OK, WARN, Check
 from . import credentials, web
 
@@ -32,7 +33,8 @@ def _database() -> Check:
         return Check(
             "database",
             BAD,
-            f"{len(missing)} migrations are not applied, {missing[0][0]} first",
+            f"{words.count(len(missing), 'migration')} {words.are(len(missing))} "
+            f"not applied, {missing[0][0]} first",
             f"manage.py migrate, or {_RUN}",
         )
     return Check("database", OK, f"{connection.vendor}, all migrations applied")

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from .. import deliveries, errors, levels, settled
+from .. import deliveries, errors, levels, settled, words
 from ..deliveries import Completion
 
 log = logging.getLogger("bus.agent")
@@ -82,11 +82,15 @@ class Receipts:
                 except errors.BusUnavailable as exc:
                     late = isinstance(exc, errors.LevelNotReached)
                     why = "it takes its time" if late else exc
-                    said = "%s: %d results are not known to be %s: %s"
-                    log.warning(said, self._topic, len(self._kept), level, why)
+                    said = "%s: %s not known to be %s: %s"
+                    log.warning(said, self._topic, self._counted(), level, why)
                     await asyncio.sleep(_AGAIN_S)
         finally:
             self._waiting = False
+
+    def _counted(self) -> str:
+        kept = len(self._kept)
+        return f"{words.count(kept, 'result')} {words.are(kept)}"
 
     async def _confirm(self, level: levels.Level) -> None:
         """Wait for all that is kept now; a BusUnavailable leaves it kept."""

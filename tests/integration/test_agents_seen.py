@@ -93,6 +93,36 @@ def test_two_missed_beats_are_late_and_the_end_of_the_ttl_is_gone(
     assert states() == {"one": state}
 
 
+def test_an_agent_tells_of_each_of_its_topics(test_topic: str) -> None:
+    other = f"{test_topic}-other"
+    found = [Handler(test_topic, work.nap, concurrency=3), Handler(other, work.echo)]
+    with runtime.serving(Agent(found, agent_id="two")):
+        bus.wait_result(bus.enqueue_task(test_topic, 1), test_topic)
+
+        row = wait_until(
+            lambda: (
+                (seen := bus.get_agent("two"))["per_topic"][test_topic]["run_s"]
+                and seen
+            ),
+            10,
+        )
+
+        mine, others = row["per_topic"][test_topic], row["per_topic"][other]
+        assert (mine["slots"], mine["in_flight"]) == (3, 0)
+        assert 0.01 <= mine["run_s"] < 5
+        assert others == {"slots": 100, "in_flight": 0, "run_s": None}
+        assert row["slots"] == 103
+
+
+@pytest.mark.parametrize("broken", [None, 7, "x", ["t"]])
+def test_what_is_no_table_of_topics_is_shown_as_none(
+    test_topic: str, broken: Any
+) -> None:
+    told("one", per_topic=broken)
+
+    assert bus.get_agent("one")["per_topic"] == {}
+
+
 def test_an_agent_by_hand_is_late_after_most_of_its_own_ttl(
     test_topic: str, redis_client: redis.Redis
 ) -> None:

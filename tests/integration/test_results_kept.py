@@ -54,6 +54,22 @@ def test_a_missing_replica_does_not_stop_the_work(
     assert replica.client.hget("mesh:{demo}:counters", "done") == "1500"
 
 
+def test_one_result_that_is_kept_is_told_of_as_one(
+    pair: tuple[EmbeddedServer, Replica],
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, replica = pair
+    settings.MESH_DURABILITY = "replicated:1"
+    with agents.running("demo", work.echo):
+        with replica.stopped():
+            bus.enqueue_task("demo", 1, durability="aof")
+            wait_until(lambda: "not known" in caplog.text, 20)
+        told = "demo: 1 result is not known to be replicated:1: "
+
+    assert told in caplog.text
+
+
 def test_without_the_setting_nothing_is_kept(own_server: EmbeddedServer) -> None:
     with agents.running("demo", work.echo) as agent:
         bus.enqueue_many("demo", range(200))

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 import bus
-from bus import errors, handlers, janitor, topics
+from bus import errors, handlers, janitor, many, topics
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -121,6 +121,26 @@ def test_a_conflict_by_id_names_the_id(test_topic: str) -> None:
 def test_half_a_surrogate_pair_is_called_so(test_topic: str, payload: Any) -> None:
     with pytest.raises(errors.InvalidPayload, match="half of a surrogate pair"):
         bus.enqueue_task(test_topic, payload)
+
+
+# --- numbers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "note"),
+    [
+        (["a"], "1 task of this call was accepted before"),
+        (["a", "b"], "2 tasks of this call were accepted before"),
+    ],
+)
+def test_what_was_accepted_is_counted_in_english(
+    accepted: list[str], note: str
+) -> None:
+    torn = ValueError("row 2 is torn")
+
+    many._tell_accepted(torn, accepted)
+
+    assert torn.__notes__ == [note]
 
 
 # --- handlers

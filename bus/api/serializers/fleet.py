@@ -37,6 +37,16 @@ class Beat(s.Serializer):
     drain = s.BooleanField(help_text="Whether to finish what is in hand, and stop.")
 
 
+class Share(s.Serializer):
+    """What an agent tells of one of its topics."""
+
+    slots = s.IntegerField(**NULL, help_text="Tasks it runs at once.")
+    in_flight = s.IntegerField(**NULL)
+    run_s = s.FloatField(
+        **NULL, help_text="Mean run time of a task; null before one has ended."
+    )
+
+
 class Agent(s.Serializer):
     """An agent as it was last seen; null where it told nothing."""
 
@@ -47,6 +57,9 @@ class Agent(s.Serializer):
     expires_in_s = s.FloatField()
     last_beat_at = s.DateTimeField()
     topics = s.ListField(child=s.CharField())
+    per_topic = s.DictField(
+        child=Share(), help_text="By topic; empty where the agent does not tell."
+    )
     consumer = s.CharField(**NULL)
     slots = s.IntegerField(**NULL)
     in_flight = s.IntegerField(**NULL)
