@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
 import pytest
 import redis
 from django.test import Client
-from django.utils import timezone
 
 import bus
 from bus import audit, models, roles, whence
@@ -90,7 +90,7 @@ def test_it_is_filtered_by_the_address_bar(operator: Client) -> None:
 
 
 def test_days_are_whole_and_in_utc(operator: Client) -> None:
-    at = timezone.datetime(2026, 3, 2, 23, 59, 59, tzinfo=timezone.UTC)
+    at = datetime(2026, 3, 2, 23, 59, 59, tzinfo=UTC)
     audit.record(ANN, "late")
     models.AuditEntry.objects.update(at=at)
 
@@ -155,14 +155,14 @@ def test_whatever_somebody_wrote_is_shown_as_text(operator: Client) -> None:
     response = operator.get("/audit/", {"who": "<script>", "target": NASTY})
 
     assert len(response.context["entries"]) == 1
-    assert looked_at(response).wrong == []
-    assert "<script>alert" not in text_of(response) and "49" not in text_of(response)
+    assert "{{ 7*7 }}" in looked_at(response).text
+    assert "<script>alert" not in text_of(response)
 
 
 def test_without_redis_the_trail_is_still_there(failure_simulator: Any) -> None:
     audit.record(ANN, "limit", topic="a", target="a")
     client = signed_in("admin")
-    failure_simulator.redis_down()
+    failure_simulator.unreachable()
 
     assert shown(client) == ["limit"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 
 from bus import conf, effective
 
@@ -63,8 +64,9 @@ def test_no_password_is_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("REDIS_URL", "redis://me:hunter2@cache.example:6379/0")
     settings.MESH_OLLAMA_BASE_URL = "http://me:hunter2@model.example"
     settings.SECRET_KEY = "hunter2-secret"
-    database = {**settings.DATABASES["default"], "PASSWORD": "hunter2"}
-    settings.DATABASES = {"default": {**database, "HOST": "db.example", "PORT": 5}}
+    where = {"PASSWORD": "hunter2", "HOST": "db.example", "PORT": 5}
+    database = {**django_settings.DATABASES["default"], **where}
+    monkeypatch.setitem(django_settings.DATABASES, "default", database)
 
     told = effective.everything()
 
