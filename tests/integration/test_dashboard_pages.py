@@ -154,6 +154,25 @@ def test_a_finished_task_shows_what_it_took_to_get_it_done(
     assert "with an edited payload by ann" in seen
 
 
+def test_one_slot_and_one_retry_are_no_plurals(test_topic: str, viewer: Client) -> None:
+    desk = Desk(test_topic)
+    bus.enqueue_many(test_topic, range(2))
+    record = {"agent_id": "a", "agent_type": "mesh", "meta": {}, "in_flight": 1}
+
+    said = []
+    for slots in (1, 2):
+        desk.fail(desk.one())
+        agents_room.register("a", "a#1", 60, {**record, "slots": slots})
+        pages = ("/agents/a/", f"/topics/{test_topic}/")
+        said.append([looked_at(viewer.get(path)).text for path in pages])
+
+    (agent, topic), (agent_of_two, topic_of_two) = said
+    assert "1 of 1 slot" in agent and "1 of 1 slots" not in agent
+    assert "1 of 2 slots" in agent_of_two
+    assert "1 retry so far" in topic
+    assert "2 retries so far" in topic_of_two
+
+
 def test_a_letter_shows_the_attempts_of_all_its_lives(
     test_topic: str, viewer: Client
 ) -> None:
