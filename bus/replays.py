@@ -7,7 +7,7 @@ replayed twice, whoever dies meanwhile; what others replay or discard first is s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -48,14 +48,20 @@ select = selection.checked
 paced = paces.checked
 
 
-def preview(chosen: Selection, by: str | None = None) -> dict[str, Any]:
+def _any(topic: str) -> bool:
+    return True
+
+
+def preview(chosen: Selection, may: Callable[[str], bool] = _any) -> dict[str, Any]:
     """What a bulk replay of these letters would be of; nothing is written.
+
+    Only of topics that whoever asks `may` reach, as for `create`.
 
     `total`, `topics`, the largest `groups`, a `sample`, `oldest_at`, `newest_at`, and
     how many ids are no dead letters (`missing`).
     """
-    found = selection.find(chosen)
-    told = found.plan(chosen, by)
+    found = selection.find(chosen, may)
+    told = found.plan(chosen, None)
     told["topics"] = [{"topic": t, "count": n} for t, n in told["topics"].items()]
     del told["by"]
     return {**told, "total": found.total, "missing": found.missing}
@@ -67,6 +73,7 @@ def create(
     by: str | None = None,
     *,
     start: bool = True,
+    may: Callable[[str], bool] = _any,
 ) -> Job:
     """Freeze the letters and, unless told otherwise, start.
 
@@ -74,7 +81,7 @@ def create(
     is selected; InvalidOption beyond 100,000 letters; Conflict while ten are open. One
     that is not started within the hour is dropped.
     """
-    found = selection.find(chosen)
+    found = selection.find(chosen, may)
     if not found.total:
         raise errors.DeadLetterNotFound("no dead letter is selected")
     job_id = wanted.new_id()

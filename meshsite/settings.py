@@ -195,6 +195,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "TaskState": "bus.messages.STATES",
         "AgentState": "bus.api.serializers.AGENT_STATES",
+        "ReplayState": "bus.bulk.record.STATES",
+        "AnyState": "bus.api.serializers.basics.ANY_STATES",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -82,6 +82,7 @@ FLOORS: list[set[str]] = [
         "accounts",
         "admin",
         "audit",
+        "blame",
         "cache",
         "committed",
         "connection",

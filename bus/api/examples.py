@@ -171,6 +171,21 @@ REPLAY: Final = [
     _asked("with another payload", {"task": {"image": "dog.png", "width": 640}}),
     _told("replayed", {"id": _ID, "topic": "resize", "state": "waiting"}),
 ]
+BULK_REPLAY: Final = [
+    _asked("what it would be of", {"topics": ["resize"], "dry_run": True}),
+    _asked(
+        "carefully",
+        {
+            "topics": ["resize"],
+            "error": "timed out",
+            "since": "2026-01-31T12:00:00Z",
+            "canary": True,
+            "max_failure_rate": 0.05,
+            "rate": 20,
+        },
+    ),
+    _asked("these two", {"ids": [_ID, "0198c0de-0000-7000-8000-000000000002"]}),
+]
 REGISTRATION: Final = [
     _asked(
         "an agent",

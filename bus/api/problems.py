@@ -37,6 +37,7 @@ KINDS: Final[dict[str, Kind]] = {
     "not_found": Kind(404, "There is no such thing", _NO),
     "task_not_found": Kind(404, "There is no such task", _NO),
     "dead_letter_not_found": Kind(404, "There is no such dead letter", _NO),
+    "replay_not_found": Kind(404, "There is no such bulk replay", _NO),
     "agent_not_found": Kind(404, "There is no such agent", "after registering it"),
     "topic_not_found": Kind(404, "There is no such topic", _NO),
     "method_not_allowed": Kind(405, "The method is not allowed here", _NO),

@@ -52,7 +52,8 @@ def closed(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
 
 
 _ASKED: Final = (
-    *("Batch", "Enqueue", "Heartbeat", "PatchedTopicChange", "Purge"),
+    *("Batch", "BulkPace", "NewBulkReplay"),
+    *("Enqueue", "Heartbeat", "PatchedTopicChange", "Purge"),
     *("NewToken", "Registration", "Replay"),
 )
 

@@ -12,6 +12,7 @@ from .views.docs import SchemaViewSet, docs
 from .views.enqueue import EnqueueViewSet
 from .views.health import HealthViewSet
 from .views.metrics import MetricsViewSet
+from .views.replays import ReplayViewSet
 from .views.results import ResultViewSet
 from .views.tasks import TaskViewSet
 from .views.tokens import TokenViewSet
@@ -23,6 +24,8 @@ _topic = TopicViewSet.as_view(
     {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
 )
 _letter = DeadViewSet.as_view({"get": "retrieve", "delete": "destroy"})
+_replays = ReplayViewSet.as_view({"get": "list", "post": "create"})
+_replay = ReplayViewSet.as_view({"get": "retrieve", "delete": "destroy"})
 _tokens = TokenViewSet.as_view({"get": "list", "post": "create"})
 _token = TokenViewSet.as_view({"get": "retrieve", "delete": "destroy"})
 
@@ -48,6 +51,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("dead/<str:task_id>", _letter),
     path("dead/<str:task_id>/replay", DeadViewSet.as_view({"post": "replay"})),
     path("dead/<str:task_id>/undo", DeadViewSet.as_view({"post": "undo"})),
+    path("replays", _replays),
+    path("replays/<str:job_id>", _replay),
+    path("replays/<str:job_id>/pause", ReplayViewSet.as_view({"post": "pause"})),
+    path("replays/<str:job_id>/resume", ReplayViewSet.as_view({"post": "resume"})),
     path("tokens", _tokens),
     path("tokens/<str:key>", _token),
     path("audit", AuditViewSet.as_view({"get": "list"}), name="api-audit"),

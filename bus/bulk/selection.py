@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ LETTERS_MOST: Final = 100_000  # of one bulk replay, as many as a topic may have
 GROUPS_MOST: Final = 50  # told of a selection, the largest
 SAMPLE: Final = 5
 _PAGE: Final = 200
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")  # it becomes part of a key's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ def checked(
     if len(ids) > LETTERS_MOST:
         raise too_many()
     wanted = tuple(dict.fromkeys(map(keys.check_task_id, ids)))
+    if group is not None and not _FINGERPRINT.fullmatch(group):
+        raise errors.InvalidOption(f"group {group!r:.40} is not a fingerprint")
     filters = (group, error, since_ms, until_ms)
     if wanted and any(each is not None for each in filters):
         raise errors.InvalidOption("ids and a filter: name letters in one way only")
@@ -123,11 +127,11 @@ class Found:
         }
 
 
-def find(selection: Selection) -> Found:
-    """All letters of a selection as they are now; InvalidOption if they are too many.
+def find(selection: Selection, may: Callable[[str], bool]) -> Found:
+    """All letters of a selection as they are now, of topics that one `may` reach.
 
-    Letters that die from now on are none of them. Reads every letter it looks at, some
-    10,000 a second.
+    Letters that die from now on are none of them. InvalidOption if they are too many,
+    TopicNotFound. Reads every letter it looks at, some 10,000 a second.
     """
     named = selection.topics
     if named:
@@ -136,7 +140,7 @@ def find(selection: Selection) -> Found:
             if topic not in known:
                 topics.check_known(topic)
     found = Found()
-    for topic in named or topics.list_topics():
+    for topic in filter(may, named or topics.list_topics()):
         walk = _named(topic, selection) if selection.ids else _fitting(topic, selection)
         for letter in walk:
             found.add(letter)

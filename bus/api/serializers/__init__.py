@@ -20,6 +20,14 @@ from .accounts import (
     TokenList,
 )
 from .basics import Problem
+from .bulk import (
+    REPLAY_ID,
+    BulkPace,
+    BulkReplay,
+    BulkReplayList,
+    NewBulkReplay,
+    ReplayPreview,
+)
 from .dead import DeadList, Group, GroupList, Letter, Replay
 from .fleet import (
     AGENT_STATES,
@@ -96,6 +104,12 @@ __all__ = [
     "Token",
     "TokenList",
     "Problem",
+    "REPLAY_ID",
+    "BulkPace",
+    "BulkReplay",
+    "BulkReplayList",
+    "NewBulkReplay",
+    "ReplayPreview",
     "DeadList",
     "Group",
     "GroupList",

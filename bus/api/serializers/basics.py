@@ -7,8 +7,10 @@ from typing import Any, Final
 from rest_framework import serializers as s
 
 from bus import messages
+from bus.bulk import record
 
 STATES: Final = list(messages.STATES)
+ANY_STATES: Final = [*STATES, *(x for x in record.STATES if x not in STATES)]
 
 
 class AnyJSON(s.JSONField):
@@ -41,7 +43,9 @@ class Problem(s.Serializer):
     retry_after_ms = s.IntegerField(**OPTIONAL)
     outcome = s.ChoiceField(["not_written", "unknown"], **OPTIONAL)
     state = s.ChoiceField(
-        STATES, **OPTIONAL, help_text="409 of a replay or discard: how the task stands."
+        ANY_STATES,
+        **OPTIONAL,
+        help_text="409 of a replay or discard: how the task, or bulk replay, stands.",
     )
     id = s.CharField(
         **OPTIONAL, help_text="503: the task to send again; 500: what to look for."
