@@ -61,11 +61,14 @@ def _of_mesh() -> Iterator[Setting]:
             continue
         value, default = getattr(conf, name), given.default(name)
         variable = VARIABLES.get(name, "")
-        if variable and given.in_environment(variable):
-            source = ENVIRONMENT
+        if _alike(value, default):
+            # Also where `up` says so to its children: nobody has chosen it.
+            source = DEFAULT
         else:
-            source = DEFAULT if _alike(value, default) else SETTINGS
-        yield Setting(f"MESH_{name}", _text(value), source, variable)
+            told = variable and given.in_environment(variable)
+            source = ENVIRONMENT if told else SETTINGS
+        text = str(value) if name.endswith("PORT") else _text(value)
+        yield Setting(f"MESH_{name}", text, source, variable)
 
 
 def _of_site() -> Iterator[Setting]:
@@ -78,16 +81,22 @@ def _of_site() -> Iterator[Setting]:
 
 
 def _of_redis() -> Setting:
-    if given.in_environment("REDIS_URL"):
+    url = address.redis_url()
+    if url == _announced():
+        source = EMBEDDED  # `up` hands it to its children by their environment
+    elif given.in_environment("REDIS_URL"):
         source = ENVIRONMENT
-    elif given.redis_url_given():
-        source = SETTINGS
     else:
-        announced = address.redis_url() != address.DEFAULT_URL
-        source = EMBEDDED if announced else DEFAULT
-    return Setting(
-        "REDIS_URL", address.shown_url(address.redis_url()), source, "REDIS_URL"
-    )
+        source = SETTINGS if given.redis_url_given() else DEFAULT
+    return Setting("REDIS_URL", address.shown_url(url), source, "REDIS_URL")
+
+
+def _announced() -> str:
+    """Where the embedded server of this folder is; empty if none runs."""
+    try:
+        return given.announcement().read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _from(variable: str) -> str:

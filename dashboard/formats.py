@@ -116,6 +116,26 @@ def error_line(error: Any) -> str:
     return ": ".join(str(part) for part in (kind, message) if part) or NOTHING
 
 
+def change(entry: Any) -> str:
+    """What an entry of the audit trail changed, member by member, or its facts."""
+    before, after = entry["before"], entry["after"]
+    if before is not None and after is not None:
+        if not (isinstance(before, dict) and isinstance(after, dict)):
+            return f"{_dumped(before, None)} → {_dumped(after, None)}"
+        steps = [
+            f"{name} {_word(before.get(name))} → {_word(value)}"
+            for name, value in after.items()
+            if before.get(name) != value
+        ]
+        return ", ".join(steps) or "no change"
+    facts = [f"{name} {_word(value)}" for name, value in entry["detail"].items()]
+    return ", ".join(facts) or "details"
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else _dumped(value, None)
+
+
 def curl(origin: str, topic: str, payload: Any = _EXAMPLE) -> str:
     """The call that sends this payload, to be pasted into a shell."""
     body = _dumped({"topic": topic, "task": payload}, None)

@@ -22,7 +22,7 @@ register = template.Library()
 for _each in (
     *(formats.duration, formats.ms, formats.number, formats.compact, formats.rate),
     *(formats.size, formats.short, formats.preview, formats.pretty),
-    formats.error_line,
+    *(formats.error_line, formats.change),
 ):
     register.filter(_each.__name__, _each)
 register.simple_tag(formats.curl)

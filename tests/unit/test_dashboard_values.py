@@ -161,3 +161,23 @@ def test_a_place_that_is_none_is_refused(place: str) -> None:
         paging.read(["a"], look, 5, before=place)
     with pytest.raises(errors.InvalidOption):
         paging.read(["a"], look, 5, after=place)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "detail", "text"),
+    [
+        ({"a": 1, "b": 2}, {"a": 5, "b": 2}, {}, "a 1 → 5"),
+        ({"a": 1}, {"a": None, "c": "x"}, {}, "a 1 → null, c null → x"),
+        ({"a": 1}, {"a": 1}, {}, "no change"),
+        ({"a": 1}, [2], {}, '{"a": 1} → [2]'),
+        (0, False, {}, "0 → false"),
+        (None, {"a": 1}, {"state": "cancelled", "n": 2}, "state cancelled, n 2"),
+        ({"a": 1}, None, {}, "details"),
+    ],
+)
+def test_a_change_reads_member_by_member(
+    before: Any, after: Any, detail: dict[str, Any], text: str
+) -> None:
+    entry = {"before": before, "after": after, "detail": detail}
+
+    assert formats.change(entry) == text

@@ -54,6 +54,21 @@ def test_the_environment_is_told_from_settings(
     assert found.variable == "OLLAMA_MODELS"
 
 
+def test_what_says_the_same_as_the_default_is_no_choice(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setenv("HOST", "127.0.0.1")
+    settings.MESH_HOST = "127.0.0.1"
+
+    assert of("MESH_HOST").source == "default"
+
+
+def test_a_port_is_a_name_and_no_count(settings: Any) -> None:
+    settings.MESH_REDIS_PORT = 63_900
+
+    assert of("MESH_REDIS_PORT").value == "63900"
+
+
 def test_an_empty_list_is_the_default_whatever_its_type(settings: Any) -> None:
     settings.MESH_OLLAMA_MODELS = []
 
@@ -87,6 +102,12 @@ def test_where_redis_comes_from_is_told(
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "url").write_text("redis://127.0.0.1:6390/0\n")
     assert of("REDIS_URL").source == "embedded server"
+    # So it is in the children of `up`, which hands it on.
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:6390/0")
+    assert of("REDIS_URL").source == "embedded server"
+    monkeypatch.setenv("REDIS_URL", "redis://other/0")
+    assert of("REDIS_URL").source == "environment"
+    monkeypatch.delenv("REDIS_URL")
     settings.REDIS_URL = "redis://elsewhere/0"
     assert of("REDIS_URL").source == "settings"
 
