@@ -195,6 +195,34 @@ def _mesh() -> Iterator[Check]:
             yield Check(f"topic {name}", OK, ledger, topic=name)
 
 
+def unlisted() -> Iterator[Check]:
+    """Topics that fell off the list: a look at all keys, for whoever asks by hand.
+
+    Nothing where Redis does not answer, which `checks` tells.
+    """
+    cursor, told = 0, set[str]()
+    try:
+        for _ in range(_STRETCHES_MOST):
+            cursor, lost = topics.unlisted(cursor)
+            for name in lost:
+                if name not in told:
+                    text = "it is not on the list of topics: nobody looks after it"
+                    hint = f"manage.py topics {name}, which puts it there again"
+                    yield Check(f"topic {name}", BAD, text, hint, "unlisted", name)
+                told.add(name)
+            if not cursor:
+                return
+    except errors.BusUnavailable:
+        return
+    except errors.BusError as exc:
+        hint = "allow it to the user in REDIS_URL: ACL SETUSER … +scan"
+        text = f"SCAN is not allowed ({exc.__cause__}): topics off the list stay unseen"
+        yield Check("topics", WARN, text, hint, "unseen")
+        return
+    text = "more than a million keys: not all were looked at for topics off the list"
+    yield Check("topics", WARN, text, "give the mesh a server of its own", "unseen")
+
+
 def _noun(count: int, one: str, many: str) -> str:
     return one if count == 1 else many
 
@@ -213,5 +241,6 @@ def _told(live: list[dict[str, Any]]) -> Iterator[str]:
             yield from (name for name in names if isinstance(name, str))
 
 
+_STRETCHES_MOST: Final = 1_000  # of some thousand keys each
 _DAY_MS: Final = 86_400_000
 _NO_AGENT: Final = "manage.py agent, for topics with a @handler"

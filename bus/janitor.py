@@ -1,6 +1,7 @@
 """The duties every agent and server shares, without leader or lock.
 
-Promote what is due, take tasks of dead owners, trim, audit, forget agents long gone.
+Promote what is due, take tasks of dead owners, trim, audit, find topics that fell off
+the list, forget agents long gone.
 Every duty is a script that finds nothing to do when somebody else was first.
 """
 
@@ -52,6 +53,7 @@ class Janitor(threading.Thread):
         self._steady_s = steady_s
         self._closed = threading.Event()
         self._known: set[str] = set()
+        self._cursor = 0  # of the walk through all keys
         self._said: dict[str, float] = {}
 
     def run(self) -> None:
@@ -82,8 +84,7 @@ class Janitor(threading.Thread):
         found = topics.list_topics()
         for topic in self._known.difference(found):
             if topics.is_there(topic):
-                scripts.forget_topics(topic)
-                scripts.ensure_topic(topic, agent=True)
+                topics.bring_back(topic)
                 found.append(topic)
         self._known = set(found)
         return sorted(found)
@@ -117,8 +118,21 @@ class Janitor(threading.Thread):
         auditor.tick(names, self._say)
         if tick % _REGISTRY_EVERY == 0:
             auditor.audit_registry()
+            self._look_for_topics()
         if tick % 60 == 0:
             forget_agents()
+
+    def _look_for_topics(self) -> None:
+        """A stretch of all keys, for topics that fell off the list unseen.
+
+        Nobody may have known them since: no janitor was there, nobody sends to them.
+        """
+        try:
+            self._cursor, lost = topics.unlisted(self._cursor)
+            for topic in lost:
+                topics.bring_back(topic)
+        except errors.BusError as exc:
+            self._say("", exc)
 
     def _promoted(self, topic: str) -> float:
         """Seconds until the next task of the topic is due."""

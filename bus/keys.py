@@ -235,6 +235,21 @@ def named(name: str, topic: str) -> str:
     return _GLOBAL[name] if pattern is None else pattern % topic
 
 
+# One of these is there as long as there is anything of a topic.
+WITNESSES: Final = ("tasks", "tasks_stream", "dead", "counters", "settings")
+
+
+def topic_of(key: str) -> str | None:
+    """The topic that one of `WITNESSES` belongs to; None of any other key."""
+    for name in WITNESSES:
+        head, _, tail = _OF_TOPIC[name].partition("%s")
+        if key.startswith(head) and key.endswith(tail):
+            topic = key[len(head) : -len(tail)]
+            if _TOPIC.fullmatch(topic) and topic not in _RESERVED:
+                return topic
+    return None
+
+
 def foreign_id(topic: str, entry_id: str) -> str:
     """The task id of an entry somebody else wrote; `prelude.lua` derives the same."""
     digest = hashlib.sha1(f"{task_stream(topic)} {entry_id}".encode()).hexdigest()

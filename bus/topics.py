@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from typing import Any, Final
 
 from . import connection, errors, keys, messages, records, refusals, scripts
 from .conf import conf
 
+log = logging.getLogger("bus.topics")
+
 _NAMED_MOST: Final = 10  # topics in a sentence
+_KEYS_A_LOOK: Final = 1_000  # 0.3 ms of the server
 READER_MS: Final = 15_000  # a reader silent for longer is no agent at work
 
 # Settings of a topic that anybody may set, with what each must look like.
@@ -29,10 +33,31 @@ def list_topics() -> list[str]:
 
 def is_there(topic: str) -> bool:
     """Whether the server has anything of a topic, listed or not."""
-    kinds = ("tasks", "tasks_stream", "dead", "counters", "settings")
-    names = [keys.named(name, keys.check_topic(topic)) for name in kinds]
+    keys.check_topic(topic)
+    names = [keys.named(name, topic) for name in keys.WITNESSES]
     with refusals.guard():
         return bool(connection.reader().exists(*names))
+
+
+def unlisted(cursor: int) -> tuple[int, list[str]]:
+    """Topics in a stretch of all keys that are there, and not on the list.
+
+    Begins with 0; returns where to go on as well, 0 after the last key.
+    """
+    # In this order: a topic that is being deleted goes off the list after its keys.
+    with refusals.guard():
+        client = connection.reader()
+        cursor, names = client.scan(cursor, match="*{*}*", count=_KEYS_A_LOOK)
+        found = {topic for name in names if (topic := keys.topic_of(name))}
+        lost = found - set(client.smembers(keys.TOPICS)) if found else set()
+    return cursor, [topic for topic in sorted(lost) if is_there(topic)]
+
+
+def bring_back(topic: str) -> None:
+    """Put a topic on the list again that somebody took off it; TooManyTopics."""
+    scripts.forget_topics(topic)
+    scripts.ensure_topic(topic, agent=True)
+    log.warning("%s: it was on the list of topics no more, and is again", topic)
 
 
 def stats(topic: str) -> dict[str, Any]:
@@ -134,10 +159,14 @@ def _limit(raw: dict[str, Any], name: str) -> float:
 def check_known(topic: str) -> str:
     """The topic itself; TopicNotFound, which names those there are, or InvalidName.
 
-    A topic is known once something was sent to it, a group made, or a limit set.
+    A topic is known once something was sent to it, a group made, or a limit set; one
+    that somebody took off the list comes back when it is named.
     """
     known = list_topics()
     if keys.check_topic(topic) in known:
+        return topic
+    if is_there(topic):
+        bring_back(topic)
         return topic
     alike = difflib.get_close_matches(topic, known, n=_NAMED_MOST, cutoff=0.5)
     rest = [name for name in known if name not in alike]

@@ -22,7 +22,7 @@ class Command(MeshCommand):
         parser.add_argument("--json", action="store_true", help="one object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        found = [*health.checks(), *folder.checks(), _handlers()]
+        found = [*health.checks(), *health.unlisted(), *folder.checks(), _handlers()]
         if options["json"]:
             for check in found:
                 row = {"name": check.name, "status": check.status, "says": check.says}
