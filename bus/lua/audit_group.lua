@@ -24,7 +24,8 @@ end
 -- A stretch of its members, a longer one where it is all there is to look at, another one
 -- each round; more while there is something to put right.
 local stretch = #ARGV > 2 and 50 or 500
-local from = tonumber(ARGV[2]) * stretch % math.max(1, call('ZCARD', group))
+local pages = math.max(1, math.ceil(call('ZCARD', group) / stretch))
+local from = tonumber(ARGV[2]) % pages * stretch
 for _ = 1, 20 do
   local members, before = call('ZRANGE', group, from, from + stretch - 1), #k.told
   for i = 1, #members do

@@ -202,3 +202,23 @@ def test_a_copy_by_hand_of_a_live_tasks_letter_is_for_a_person(story: Story) -> 
 
     assert found.seen == [f"live and dead {story.id}"]
     assert (story.state(), story.letters()) == ("waiting", 1)
+
+
+def test_a_group_is_rid_of_a_letter_that_is_gone_within_a_round_or_two(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Whatever the number of its members: a small group is looked at whole."""
+    desk = Desk(test_topic)
+    bus.enqueue_many(test_topic, range(7))
+    desk.fail_all(*[desk.failure(item, final=True) for item in desk.claim(7)])
+    [fp] = [group["fingerprint"] for group in bus.dead_groups(test_topic)]
+    [first] = redis_client.zrange(keys.group_key(test_topic, fp), 0, 0)
+    [(_, fields)] = redis_client.xrange(bus.dead_stream(test_topic), first, first)
+    redis_client.xdel(bus.dead_stream(test_topic), first)
+    redis_client.hdel(keys.named("dead_index", test_topic), fields["id"])
+
+    found = auditor.audit(test_topic)
+
+    assert f"group {first}" in found.mended
+    left = wounds(redis_client, test_topic)
+    assert all(wound.startswith("the ledger") for wound in left), left
