@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 OUTPUT_WAIT_S: Final = 0.2
-_SERVING_FD: Final = "MESH_SERVING_FD"  # the end of a pipe; see `tell_serving`
+SERVING_FD: Final = "MESHSERVING_FD"  # the end of a pipe; see `tell_serving`
 
 # Prints what comes through the pipe under the name, in a thread of its own.
 Follow = Callable[[str, IO[bytes]], threading.Thread]
@@ -69,6 +69,18 @@ def start(
     )
 
 
+class Process(Protocol):
+    """What is kept of a started process; subprocess.Popen is one."""
+
+    pid: int
+    stdout: IO[bytes] | None
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def send_signal(self, sig: int, /) -> None: ...
+
+
 @dataclass(frozen=True)
 class Spec:
     """A child to keep running. The lowest `stop_rank` stops first, equals together."""
@@ -81,6 +93,8 @@ class Spec:
     stop_timeout_s: float = 5.0
     essential: bool = False  # giving it up ends everything
     keep_fds: Sequence[int] = ()  # open files of ours that it gets, by number
+    # Starts it sooner than `argv`, told where to tell that it serves; None: not now.
+    fork: Callable[[int], Process | None] | None = None
     # Told the pid once it ended, on a thread of its own.
     on_end: Callable[[int], object] | None = None
 
@@ -92,7 +106,7 @@ class Child:
         self.spec = spec
         self.name = spec.name
         self._follow = follow
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._group_id = 0
         self._output: threading.Thread | None = None
         self._told = -1  # where it says that it serves
@@ -119,20 +133,24 @@ class Child:
         self._served = False
         self._told, tell = os.pipe()
         os.set_blocking(self._told, False)
-        # Unbuffered: through a pipe Python would hold lines back for minutes.
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", _SERVING_FD: str(tell)}
         try:
-            self._process = start(
-                self.spec.argv,
-                env=env | dict(self.spec.env),
-                stdout=subprocess.PIPE,
-                keep_fds=[*self.spec.keep_fds, tell],
-            )
+            forked = self.spec.fork(tell) if self.spec.fork is not None else None
+            self._process = forked or self._started(tell)
         finally:
             os.close(tell)
         self._group_id = self._process.pid
         assert self._process.stdout is not None
         self._output = self._follow(self.name, self._process.stdout)
+
+    def _started(self, tell: int) -> Process:
+        # Unbuffered: through a pipe Python would hold lines back for minutes.
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", SERVING_FD: str(tell)}
+        return start(
+            self.spec.argv,
+            env=env | dict(self.spec.env),
+            stdout=subprocess.PIPE,
+            keep_fds=[*self.spec.keep_fds, tell],
+        )
 
     def poll(self) -> int | None:
         """The exit code once it ended; whatever it left in its group ends as well."""
@@ -172,7 +190,7 @@ def tell_serving() -> None:
 
     What dies after that is restarted sooner than what never came so far.
     """
-    fd = os.environ.pop(_SERVING_FD, "")  # not for what we start ourselves
+    fd = os.environ.pop(SERVING_FD, "")  # not for what we start ourselves
     if not fd.isdecimal():
         return
     with contextlib.suppress(OSError):  # not ours after all, or nobody listens

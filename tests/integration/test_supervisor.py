@@ -185,7 +185,7 @@ def test_it_restarts_what_had_served_without_holding_it_back(mesh: MakeMesh) -> 
     def deaths() -> list[str]:
         return [line for line in running.lines if "exit code 137" in line]
 
-    wait_until(lambda: len(deaths()) >= 5)
+    wait_until(lambda: len(deaths()) >= 5, 30)
     assert all(line.endswith("starts again in 0.2 s") for line in deaths())
 
 

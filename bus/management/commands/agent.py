@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from bus import agent, errors, handlers, janitor, keys, supervisor
-from bus.home import child
+from bus.home import child, cradle
 from bus.management import options as kinds
 from bus.management import output
 from bus.management.command import MeshCommand
@@ -58,6 +58,7 @@ class Command(MeshCommand):
             if options["processes"] > 1:
                 self._many(options)
                 return
+            cradle.fork_on_request()
             runtime = agent.Agent(
                 found,
                 agent_id=options["agent_id"],
@@ -72,23 +73,32 @@ class Command(MeshCommand):
         os._exit(0)
 
     def _many(self, options: dict[str, Any]) -> None:
-        """P children of this command, restarted when they die."""
+        """P children of this command, restarted when they die.
+
+        They come from one cradle: P starts cost one, and so do a hundred restarts.
+        """
         argv = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "agent"]
         for name in ("topic", "handler", "concurrency", "group"):
             if options[name] is not None:
                 argv += [f"--{name}", str(options[name])]
+        argv.append("--skip-checks")  # ours have just passed
+        nest = cradle.Cradle(argv)
         specs = [
             child.Spec(
                 name=f"agent-{number}",
                 argv=argv,
                 stop_timeout_s=STOP_S,
                 on_end=janitor.take_from_child,
+                fork=nest.fork,
             )
             for number in range(1, options["processes"] + 1)
         ]
         mesh = supervisor.Supervisor(specs, name="agents")
-        mesh.start()
-        code = mesh.run_until_signal()
+        try:
+            mesh.start()
+            code = mesh.run_until_signal()
+        finally:
+            nest.close()
         if code:
             raise CommandError("the agents could not be kept up", returncode=code)
 
