@@ -11,7 +11,8 @@ tasks         hash    id -> record `sid|attempt|epoch|n|lost|flags|options`, liv
 delayed       zset    id -> due time (ms, server clock)
 parked        hash    id -> meta and payload of a task that is in no stream
 done          zset    id -> result entry id as ms * 4096 + seq
-dead_index    hash    id -> dead entry id; `alias:` + the id of an entry -> the same
+dead_index    hash    id -> dead entry id; of a letter moved by hand `alias:` + the id
+                      derived from its entry -> the same
 group         zset    dead entry ids of one failure fingerprint (one key each)
 bin           stream  discarded letters, for undo
 seen0, seen1  hash    idempotent ids -> payload digest, two generations
