@@ -16,6 +16,8 @@ from bus import auditor, errors, health, keys, messages, metrics, scripts
 from tests.support.keyspace import wounds
 from tests.support.town import Town, build_town
 
+pytestmark = pytest.mark.django_db  # what the command does is on the audit trail
+
 
 @pytest.fixture
 def town(redis_client: redis.Redis, test_topic: str) -> Town:

@@ -18,6 +18,8 @@ from tests.support.keyspace import wounds
 from tests.support.town import Town, build_town
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.django_db  # what the command does is on the audit trail
+
 
 @pytest.fixture
 def town(redis_client: redis.Redis, test_topic: str) -> Town:

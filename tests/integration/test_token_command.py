@@ -78,6 +78,23 @@ def test_what_is_done_to_tokens_is_on_the_trail() -> None:
     assert entries[0].who.startswith("manage.py by ")
 
 
+def test_a_token_lasts_as_long_as_it_was_given() -> None:
+    text, _ = token(
+        "create", "ci", "--role", "viewer", "--days", "30", "--description", "for CI"
+    )
+
+    made = models.Token.objects.get()
+    assert made.expiry is not None and (made.expiry - made.created).days in (29, 30)
+    assert made.made_by.startswith("manage.py by ")
+    row = json.loads(token("list", "--json")[0])
+    assert row["description"] == "for CI" and row["expires"]
+    assert f"{made.expiry:%Y-%m-%d}" in token("list")[0]
+    made.expiry = made.created
+    made.save()
+    assert "ended" in token("list")[0]
+    assert text.strip() not in token("list", "--json")[0]
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -86,6 +103,7 @@ def test_what_is_done_to_tokens_is_on_the_trail() -> None:
         (["create", "", "--role", "viewer"], "is not 1 to 100 letters"),
         (["create", "x\n", "--role", "viewer"], "is not 1 to 100 letters"),
         (["create", "x", "--role", "viewer", "--topic", "No Topic"], "topic"),
+        (["create", "x", "--role", "viewer", "--days", "0"], "is no number 1 to 3650"),
         (["revoke", "nosuch"], "no token begins with 'nosuch'"),
         (["revoke", ""], "no token begins with ''"),
         ([], "verb"),

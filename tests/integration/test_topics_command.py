@@ -10,6 +10,8 @@ from django.core.management import CommandError, call_command
 
 import bus
 
+pytestmark = pytest.mark.django_db  # what it does is on the audit trail
+
 
 def topics(*args: str) -> str:
     """What the command writes."""

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from bus import dead, decisions, errors, keys, letters, topics
 from bus.management import options as kinds
-from bus.management import output
+from bus.management import output, trail
 from bus.management.command import MeshCommand
 
 
@@ -125,6 +125,7 @@ class Command(MeshCommand):
             options,
             lambda *task: decisions.replay(*task, payload=payload, by="manage.py"),
             "replayed",
+            {} if payload is ... else {"after": payload},
         )
 
     def _discard(self, options: dict[str, Any]) -> None:
@@ -133,19 +134,32 @@ class Command(MeshCommand):
     def _undo(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
             decisions.undo(task_id, options["topic"])
+            trail.record("undo", topic=options["topic"] or "", target=task_id)
             self.stdout.write(f"{task_id} is dead again")
 
-    def _each(self, options: dict[str, Any], act: Any, done: str) -> None:
+    def _each(
+        self,
+        options: dict[str, Any],
+        act: Any,
+        done: str,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
         """Act on every letter named; one that fails does not stop the others."""
         pairs = list(_chosen(options))
-        failed = 0
+        verb, failed = options["verb"], 0
         for task_id, topic in pairs:
             try:
                 act(task_id, topic)
+                if not options["all"]:
+                    trail.record(verb, topic=topic, target=task_id, **(facts or {}))
                 self.stdout.write(f"{task_id} {done}")
             except (errors.NotFound, errors.Conflict) as exc:
                 failed += 1
                 self.stderr.write(f"{task_id} not {done}: {exc}")
+        if options["all"]:
+            # One entry for however many: each task's own history says it as well.
+            count = len(pairs) - failed
+            trail.record(verb, topic=options["topic"], all=True, count=count)
         if failed:
             raise CommandError(f"{failed} of {len(pairs)} not {done}", returncode=1)
 

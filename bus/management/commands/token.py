@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 from argparse import ArgumentParser
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.db import OperationalError
+from django.utils import timezone
 
-from bus import accounts, audit, models, roles
-from bus.management import output
+from bus import accounts, models, roles
+from bus.management import output, trail
 from bus.management.command import MeshCommand
+from bus.management.options import number
 
 
 class Command(MeshCommand):
@@ -34,6 +36,15 @@ class Command(MeshCommand):
             metavar="PREFIX",
             help="only topics that begin so; may be repeated (default: all)",
         )
+        create.add_argument(
+            "--days",
+            type=number(1, 3650),
+            metavar="N",
+            help="how long it lasts (default: until it is revoked)",
+        )
+        create.add_argument(
+            "--description", default="", metavar="TEXT", help="what for, where it lies"
+        )
         listed = verbs.add_parser("list", help="show all, newest first")
         listed.add_argument("--json", action="store_true", help="one object a line")
         revoke = verbs.add_parser("revoke", help="end one, at once")
@@ -52,10 +63,16 @@ class Command(MeshCommand):
             ) from exc
 
     def _create(self, options: dict[str, Any]) -> None:
+        days = options["days"]
         made, text = accounts.create_token(
-            options["name"], options["role"], options["topic"]
+            options["name"],
+            options["role"],
+            options["topic"],
+            description=options["description"],
+            expires_at=timezone.now() + timedelta(days=days) if days else None,
+            by=trail.who().name,
         )
-        _record("create token", made)
+        trail.record("create token", target=made.name, after=accounts.facts(made))
         # Alone on stdout, for TOKEN=$(manage.py token create …).
         self.stdout.write(text)
         self.stderr.write(
@@ -69,7 +86,10 @@ class Command(MeshCommand):
             for each in found:
                 self.stdout.write(output.json_line(_row(each)))
             return
-        shown = output.table("key", "name", "role", "topics", "made", "last used")
+        shown = output.table(
+            "key", "name", "role", "topics", "made", "last used", "ends"
+        )
+        now = timezone.now()
         for each in found:
             row = _row(each)
             shown.add_row(
@@ -79,12 +99,14 @@ class Command(MeshCommand):
                 _topics(each),
                 f"{each.created:%Y-%m-%d %H:%M}",
                 f"{each.last_used:%Y-%m-%d %H:%M}" if each.last_used else "–",
+                _end(each, now),
             )
         output.console(self.stdout).print(shown)
 
     def _revoke(self, options: dict[str, Any]) -> None:
         ended = accounts.revoke_token(options["key"])
-        _record("revoke token", ended)
+        before = _row(ended)
+        trail.record("revoke token", target=ended.name, before=before)
         self.stdout.write(f"Token of {output.plain(ended.name)} ended.")
 
 
@@ -92,23 +114,21 @@ def _row(token: models.Token) -> dict[str, Any]:
     return {
         "key": token.token_key,
         "name": token.name,
+        "description": token.description,
         "role": token.role,
         "topics": token.topics,
+        "made_by": token.made_by,
         "created": token.created,
         "last_used": token.last_used,
+        "expires": token.expiry,
     }
+
+
+def _end(token: models.Token, now: datetime) -> str:
+    if token.has_ended(now):
+        return "ended"
+    return f"{token.expiry:%Y-%m-%d %H:%M}" if token.expiry else "–"
 
 
 def _topics(token: models.Token) -> str:
     return ", ".join(f"{prefix}…" for prefix in token.topics) or "all"
-
-
-def _record(verb: str, token: models.Token) -> None:
-    try:
-        who = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        who = "somebody"
-    principal = roles.Principal("command", f"manage.py by {who}", roles.ADMIN)
-    audit.record(
-        principal, verb, target=token.name, key=token.token_key, role=token.role
-    )

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from bus import auditor, keys, ledgers, purges, topics
-from bus.management import output
+from bus.management import output, trail
 from bus.management.command import MeshCommand
 
 _NUMBERS = ("waiting", "delayed", "running", "done", "dead", "oldest", "ledger")
@@ -65,7 +65,7 @@ class Command(MeshCommand):
             if topic and not options["limit"]:
                 topics.check_known(topic)
             if options["pause"]:
-                topics.pause(topic)
+                _switch(topic, True)
             if purge or delete:
                 self._confirm(topic, purge, options)
                 self._empty(topic, purge, options["force"])
@@ -76,9 +76,9 @@ class Command(MeshCommand):
             if options["audit"]:
                 self._audit(topic)
             if options["resume"]:
-                topics.resume(topic)
+                _switch(topic, False)
             if options["limit"]:
-                topics.set_limits(topic, **_limits(options["limit"]))
+                _bound(topic, _limits(options["limit"]))
             names = [keys.check_topic(topic)] if topic else topics.list_topics()
             rows = [topics.stats(name) for name in names]
             self._print(rows, options["json"])
@@ -108,8 +108,10 @@ class Command(MeshCommand):
     def _empty(self, topic: str, purge: str | None, force: bool) -> None:
         if purge:
             counts = purges.purge_topic(topic, purge)
+            trail.record("purge", topic=topic, target=topic, what=purge, **counts)
         else:
             counts = purges.delete_topic(topic, force=force)
+            trail.record("delete", topic=topic, target=topic, force=force, **counts)
         said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
         done = "purged" if purge else "deleted"
         self.stdout.write(
@@ -123,6 +125,8 @@ class Command(MeshCommand):
                 topic, f"settle the ledger of {topic}, off by {drift:+,}", options
             )
         settled = ledgers.settle_ledger(topic)
+        if settled:
+            trail.record("settle", topic=topic, target=topic, settled=settled)
         said = (
             f"settled: it was off by {settled:+,}"
             if settled
@@ -160,6 +164,21 @@ class Command(MeshCommand):
                 _notes(row),
             )
         output.console(self.stdout).print(shown)
+
+
+def _switch(topic: str, paused: bool) -> None:
+    before = {"paused": topics.stats(topic)["paused"]}
+    (topics.pause if paused else topics.resume)(topic)
+    verb, after = "pause" if paused else "resume", {"paused": paused}
+    trail.record(verb, topic=topic, target=topic, before=before, after=after)
+
+
+def _bound(topic: str, limits: dict[str, Any]) -> None:
+    old = topics.stats(topic)["limits"]
+    topics.set_limits(topic, **limits)
+    new = topics.stats(topic)["limits"]
+    before, after = ({name: row[name] for name in limits} for row in (old, new))
+    trail.record("limit", topic=topic, target=topic, before=before, after=after)
 
 
 def _alarm(row: dict[str, Any]) -> None:
