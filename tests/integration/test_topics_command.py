@@ -9,6 +9,7 @@ import redis
 from django.core.management import CommandError, call_command
 
 import bus
+from tests.support.desk import Desk
 
 pytestmark = pytest.mark.django_db  # what it does is on the audit trail
 
@@ -52,6 +53,30 @@ def test_what_the_audit_met_is_shown_beside_an_even_ledger(
     said = topics(test_topic)
 
     assert "balanced" in said and "1 repaired" in said
+
+
+@pytest.mark.parametrize(
+    ("tasks", "of"),
+    [(1, "1 that waits and 0 dead letters"), (2, "2 that wait and 0 dead letters")],
+)
+def test_what_goes_is_counted_before_it_is_asked_for(
+    test_topic: str, tasks: int, of: str
+) -> None:
+    bus.enqueue_many(test_topic, range(tasks))
+
+    with pytest.raises(CommandError, match=f"delete {test_topic} with {of}, add --yes"):
+        topics(test_topic, "--delete")
+
+    assert bus.stats(test_topic)["waiting"] == tasks
+
+
+def test_one_dead_letter_is_no_plural(test_topic: str) -> None:
+    desk = Desk(test_topic)
+    bus.enqueue_task(test_topic, 1)
+    desk.fail(desk.one(), final=True)
+
+    with pytest.raises(CommandError, match=f"purge {test_topic} of 1 dead letter, add"):
+        topics(test_topic, "--purge", "dead")
 
 
 def test_limits_may_be_set_before_the_first_task(test_topic: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from bus import auditor, keys, ledgers, purges, topics
+from bus import auditor, keys, ledgers, purges, topics, words
 from bus.management import output, trail
 from bus.management.command import MeshCommand
 
@@ -88,9 +88,10 @@ class Command(MeshCommand):
     def _confirm(self, topic: str, purge: str | None, options: dict[str, Any]) -> None:
         """What there is of the topic that goes."""
         standing = topics.stats(topic)
+        waiting = standing["waiting"] + standing["delayed"]
         counts = {
-            "waiting": f"{standing['waiting'] + standing['delayed']:,} that wait",
-            "dead": f"{standing['dead']:,} dead letters",
+            "waiting": f"{waiting:,} that {'waits' if waiting == 1 else 'wait'}",
+            "dead": words.count(standing["dead"], "dead letter"),
         }
         of = counts[purge] if purge in counts else " and ".join(counts.values())
         what = f"purge {topic} of {of}" if purge else f"delete {topic} with {of}"
