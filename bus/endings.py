@@ -5,11 +5,12 @@ For the agent runtime and for the leases that agents hold over HTTP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import keys, messages, records
+from . import errors, keys, messages, records
 from .conf import conf
 
 BATCH: Final = 100
@@ -44,6 +45,37 @@ class Delivery:
             if came is not None:
                 return came
         return messages.entry_ms(self.sid)
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A delivery as its agent names it."""
+
+    topic: str
+    id: str
+    sid: str
+    n: int
+
+    @property
+    def text(self) -> str:
+        """As the delivery had it."""
+        return f"{self.sid}.{self.n}"
+
+
+def fence_of(topic: str, task_id: str, text: str) -> Fence:
+    """A delivery from what its agent says; InvalidName where that cannot be one."""
+    found = _FENCE.fullmatch(text)
+    if found is None:
+        raise errors.InvalidName(
+            f"fence {text[:80]!r} is none, such as 1732287600000-0.0"
+        )
+    sid = keys.check_entry(found.group(1))
+    return Fence(
+        keys.check_topic(topic), keys.check_task_id(task_id), sid, int(found.group(2))
+    )
+
+
+_FENCE: Final = re.compile(r"([0-9]{1,20}-[0-9]{1,20})\.([0-9]{1,9})")
 
 
 def parse_deliveries(topic: str, now: int, flat: list[str]) -> list[Delivery]:

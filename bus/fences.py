@@ -12,7 +12,16 @@ from typing import Any, Final
 
 from . import endings, failures, keys, messages, records, scripts
 from .conf import conf
-from .endings import DUPLICATE, FENCED, GONE, OK, Completion, Delivery, Failure
+from .endings import (
+    DUPLICATE,
+    FENCED,
+    GONE,
+    OK,
+    Completion,
+    Delivery,
+    Failure,
+    Fence,
+)
 
 CANCELLED: Final = "cancelled"
 TIMEOUT: Final = "timeout"
@@ -21,21 +30,6 @@ _GRACE_MS: Final = 5_000  # an attempt this long past its time is not renewed an
 _SINCE_MS: Final = (
     1_000_000_000_000  # no row was lent before; counts of others are less
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """A delivery as its agent names it."""
-
-    topic: str
-    id: str
-    sid: str
-    n: int
-
-    @property
-    def text(self) -> str:
-        """As the delivery had it."""
-        return f"{self.sid}.{self.n}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,10 @@ class Lent:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim came to; `final` where waiting for more is not meant."""
+    """What a claim came to; `drain` tells the agent to take nothing more, and end."""
 
     lent: list[Lent]
     drain: bool
-    final: bool
 
 
 def register(
@@ -104,15 +103,15 @@ def claim(topic: str, agent_id: str, count: int, claim_id: str | None = None) ->
             f"agent {agent_id!r} is one of the agent runtime, which takes tasks itself"
         )
     if _is_told_to_drain(agent_id):
-        return Claim([], True, True)
+        return Claim([], True)
     _remember_topic(agent_id, record, topic)
     lease_s = _lease_of(record)
     key = keys.claim_key(topic, agent_id, claim_id or str(uuid.uuid4()))
     args = [keys.lender_of(agent_id, lease_s), count, conf.SUSPECT_AFTER]
-    now, how, timeout, flat = _lend(topic, [*args, lease_s * 1000], key)
+    now, _, timeout, flat = _lend(topic, [*args, lease_s * 1000], key)
     items = endings.parse_deliveries(topic, now, flat)
     lent = [_lent(item, timeout, lease_s) for item in items]
-    return Claim([each for each in lent if each is not None], False, how == "again")
+    return Claim([each for each in lent if each is not None], False)
 
 
 def _lend(topic: str, args: list[Any], claim_key: str) -> Any:

@@ -120,6 +120,7 @@ FLOORS: list[set[str]] = [
         "ratelimit",
         "live.frames",
         "rates",
+        "live.arrivals",
         "live.reading",
         "topics",
     },

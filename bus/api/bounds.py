@@ -31,7 +31,7 @@ _HEAD_MOST: Final = 32 * 1024
 _AGAIN_S: Final = 1.0
 _LINGER_S: Final = 1.0
 _LINGER_BYTES: Final = 32 * 2**20
-_BATCH: Final = f"{PREFIX}/enqueue/batch"
+_LARGE: Final = (f"{PREFIX}/enqueue/batch", f"{PREFIX}/deliveries/complete")
 _GATEWAY: Final = f"{PREFIX}/ollama/"
 
 
@@ -49,7 +49,7 @@ def bounded(app: App) -> App:
                 if length == 0:
                     await app(scope, receive, send)
                     return
-                limit = body_limit(scope["path"] == _BATCH)
+                limit = body_limit(scope["path"] in _LARGE)
                 if length is not None and length > limit:
                     raise jsontext.too_large(limit)
                 async with asyncio.timeout(conf.BODY_TIMEOUT_S):

@@ -40,13 +40,6 @@ def enqueued(topic: str, outcome: Accepted, level: str) -> Answer:
     return Answer(201 if outcome.new else 200, _row(topic, outcome, level), place)
 
 
-def beat(agent_id: str, ttl_s: float, kept: bool) -> Answer:
-    """What an agent hears that beat; AgentNotFound where it is to register again."""
-    if not kept:
-        raise errors.AgentNotFound(f"agent {agent_id!r} is not registered (any more)")
-    return Answer(200, {"agent_id": agent_id, "expires_in_s": ttl_s, "drain": False})
-
-
 class Batch:
     """Tasks of one call, each right or wrong by itself: read first, then settled."""
 

@@ -186,6 +186,50 @@ BULK_REPLAY: Final = [
     ),
     _asked("these two", {"ids": [_ID, "0198c0de-0000-7000-8000-000000000002"]}),
 ]
+_HELD: Final = {"topic": "resize", "id": _ID, "fence": "1769860800000-0.0"}
+CLAIM: Final = [
+    _asked(
+        "up to ten tasks",
+        {"agent_id": "agent-1", "count": 10, "wait_s": 20, "claim_id": "7f3a"},
+    ),
+    _told(
+        "one came",
+        {
+            "deliveries": [
+                {
+                    **_HELD,
+                    "task": _PAYLOAD,
+                    "attempt": 1,
+                    "epoch": 0,
+                    "timeout_s": None,
+                    "lease_s": 15,
+                }
+            ],
+            "drain": False,
+        },
+    ),
+]
+COMPLETIONS: Final = [
+    _asked("one", {"deliveries": [{**_HELD, "result": {"bytes": 12345}}]}),
+    _told("it counted", {"deliveries": [{**_HELD, "outcome": "ok"}]}),
+]
+FAILURES: Final = [
+    _asked(
+        "try again in a minute",
+        {
+            "deliveries": [
+                {
+                    **_HELD,
+                    "error": {"type": "IOError", "message": "disk full"},
+                    "delay_s": 60,
+                }
+            ]
+        },
+    ),
+    _told(
+        "it will be", {"deliveries": [{**_HELD, "outcome": "ok", "state": "delayed"}]}
+    ),
+]
 REGISTRATION: Final = [
     _asked(
         "an agent",
@@ -194,6 +238,7 @@ REGISTRATION: Final = [
             "agent_type": "resizer",
             "ttl_seconds": 60,
             "meta": {"version": "1.2"},
+            "lease_s": 30,
         },
     )
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 from rest_framework.exceptions import Throttled
 
-import bus
 from bus import errors, levels, roles, tasks, together
 
-from . import calls, jsontext, parsing, throttles
+from . import calls, jsontext, lending, parsing, throttles
 from .calls import Answer
 from .head import Head
 from .parsers import body_limit
@@ -72,9 +72,6 @@ async def batch(asked: Asked) -> Answer:
 
 async def beat(asked: Asked) -> Answer:
     """`POST agents/{id}/heartbeat`."""
-    ttl_s = parsing.heartbeat(asked.value(needed=False))
-    try:
-        kept = await bus.aheartbeat_agent(asked.name, ttl_s)
-    except errors.InvalidName as exc:
-        raise errors.AgentNotFound(str(exc)) from None
-    return calls.beat(asked.name, ttl_s, kept)
+    value = asked.value(needed=False)
+    told = await asyncio.to_thread(lending.beat, asked.who, asked.name, value)
+    return Answer(200, told)

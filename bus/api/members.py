@@ -99,19 +99,25 @@ _WHAT: Final[dict[Kind, str]] = {
 
 
 def members(
-    value: Any, shape: Mapping[str, Kind], required: tuple[str, ...] = ()
+    value: Any,
+    shape: Mapping[str, Kind],
+    required: tuple[str, ...] = (),
+    at: str = "",
 ) -> dict[str, Any]:
-    """The members of an object, each of its type; all that is wrong at once."""
+    """The members of an object, each of its type; all that is wrong at once.
+
+    `at` is the pointer of the object, where it is not the body.
+    """
     if not isinstance(value, dict):
-        raise invalid([("", "is not a JSON object")])
-    wrong = [(f"/{name}", "is missing") for name in required if name not in value]
+        raise invalid([(at, "is not a JSON object")])
+    wrong = [(f"{at}/{name}", "is missing") for name in required if name not in value]
     taken = {}
     for name, member in value.items():
         kind = shape.get(name)
         if kind is None:
-            wrong.append((f"/{_escaped(name)}", unknown(shape)))
+            wrong.append((f"{at}/{_escaped(name)}", unknown(shape)))
         elif (read := kind(member)) is ...:
-            wrong.append((f"/{name}", _WHAT[kind]))
+            wrong.append((f"{at}/{name}", _WHAT[kind]))
         else:
             taken[name] = read
     if wrong:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -13,7 +13,7 @@ from . import jsontext
 
 
 class StrictJSONParser(BaseParser):
-    """JSON in plain UTF-8; `batch` of a view has a larger limit."""
+    """JSON in plain UTF-8; what a view does with many large ones has another limit."""
 
     media_type = "application/json"
 
@@ -22,7 +22,7 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         """The value of the body, or Problem."""
         context = parser_context or {}
-        limit = body_limit(getattr(context.get("view"), "action", "") == "batch")
+        limit = body_limit(getattr(context.get("view"), "action", "") in _LARGE)
         meta = context["request"].META
         encoding = meta.get("HTTP_CONTENT_ENCODING", "")
         jsontext.check_type(media_type or "", encoding)
@@ -31,9 +31,12 @@ class StrictJSONParser(BaseParser):
         return jsontext.document(raw, media_type or "", encoding, limit=limit)
 
 
-def body_limit(batch: bool) -> int:
+_LARGE: Final = frozenset({"batch", "complete"})
+
+
+def body_limit(large: bool) -> int:
     """How many bytes a body may have."""
-    return conf.BATCH_MAX_BYTES if batch else conf.BODY_MAX_BYTES
+    return conf.BATCH_MAX_BYTES if large else conf.BODY_MAX_BYTES
 
 
 class OnlyJSON(DefaultContentNegotiation):

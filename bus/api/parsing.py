@@ -54,6 +54,7 @@ class Registration:
     agent_type: str
     ttl_seconds: float
     meta: dict[str, Any]
+    lease_s: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +140,8 @@ def registration(value: Any) -> Registration:
         given["agent_type"],
         given.get("ttl_seconds", TTL_DEFAULT_S),
         given.get("meta", {}),
+        given.get("lease_s"),
     )
-
-
-def heartbeat(value: Any) -> float:
-    """For how many seconds an agent wants to stay registered."""
-    given = _members(value, {"ttl_seconds": _number})
-    return float(given.get("ttl_seconds", TTL_DEFAULT_S))
 
 
 TTL_DEFAULT_S: Final = 60.0
@@ -192,4 +188,5 @@ _AGENT: Final[dict[str, _Kind]] = {
     "agent_type": _text,
     "ttl_seconds": _number,
     "meta": _table,
+    "lease_s": _whole,
 }

@@ -54,6 +54,8 @@ def closed(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
 _ASKED: Final = (
     *("Batch", "BulkPace", "NewBulkReplay"),
     *("Enqueue", "Heartbeat", "PatchedTopicChange", "Purge"),
+    *("Claim", "Completions", "Completion", "Deliveries", "Delivery", "Error"),
+    *("Failures", "Failure"),
     *("NewToken", "Registration", "Replay"),
 )
 

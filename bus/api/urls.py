@@ -11,6 +11,7 @@ from .views.dead import DeadViewSet
 from .views.docs import SchemaViewSet, docs
 from .views.enqueue import EnqueueViewSet
 from .views.health import HealthViewSet
+from .views.leases import LeaseViewSet
 from .views.metrics import MetricsViewSet
 from .views.replays import ReplayViewSet
 from .views.results import ResultViewSet
@@ -42,6 +43,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(
         "agents/<str:agent_id>/heartbeat", AgentViewSet.as_view({"post": "heartbeat"})
     ),
+    path("agents/<str:agent_id>/drain", AgentViewSet.as_view({"post": "drain"})),
+    path("topics/<str:topic>/claim", LeaseViewSet.as_view({"post": "claim"})),
+    path("deliveries/complete", LeaseViewSet.as_view({"post": "complete"})),
+    path("deliveries/fail", LeaseViewSet.as_view({"post": "fail"})),
+    path("deliveries/extend", LeaseViewSet.as_view({"post": "extend"})),
+    path("deliveries/release", LeaseViewSet.as_view({"post": "release"})),
     path("topics", TopicViewSet.as_view({"get": "list"})),
     path("topics/<str:topic>", _topic),
     path("topics/<str:topic>/purge", TopicViewSet.as_view({"post": "purge"})),

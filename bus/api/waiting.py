@@ -1,8 +1,9 @@
-"""Waiting for the end of a task without holding a thread or a connection to Redis.
+"""Waiting for the end of a task, or for a task, without a thread or a connection.
 
 `GET tasks/{id}?wait=` answers once the task has ended. Django keeps a thread for every
 request it has begun, so the wait is in front of it: it is asked, and asked again when
-the feed, which all waiters of this process share, tells of the end.
+the feed, which all waiters of this process share, tells of the end. Likewise `POST
+topics/{topic}/claim` with `wait_s`, which is asked again when tasks arrive.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
 
 import bus
 from bus import errors, feed, messages
+from bus.live import arrivals
 
-from . import asked
+from . import asked, lending
 from .problems import Problem
 from .schema import PREFIX
 
@@ -30,12 +32,19 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 AGAIN: Final = "mesh.again"  # in the scope of a second look, which costs no rate limit
 _TASKS: Final = f"{PREFIX}/tasks/"
+_TOPICS: Final = f"{PREFIX}/topics/"
+_CLAIM: Final = "/claim"
+T = TypeVar("T")
 
 
 def patient(app: App) -> App:
-    """The ASGI app, asked for a task again once it has ended."""
+    """The ASGI app, asked for a task again once it has ended, or once one came."""
 
     async def outer(scope: Any, receive: Receive, send: Send) -> None:
+        topic = _claimed(scope)
+        if topic:
+            await _claim(app, scope, receive, send, topic)
+            return
         wait_s = _wait_s(scope)
         if not wait_s:
             await app(scope, receive, send)
@@ -66,7 +75,96 @@ def _wait_s(scope: Any) -> float:
         return 0.0
 
 
-async def answer_of(app: App, scope: Any) -> list[Message]:
+def _claimed(scope: Any) -> str:
+    """The topic that tasks are claimed of; empty for other calls."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return ""
+    path: str = scope["path"]
+    if not path.startswith(_TOPICS) or not path.endswith(_CLAIM):
+        return ""
+    name = path[len(_TOPICS) : -len(_CLAIM)]
+    return "" if "/" in name else name
+
+
+async def _claim(
+    app: App, scope: Any, receive: Receive, send: Send, topic: str
+) -> None:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    again = False
+
+    async def look() -> list[Message]:
+        nonlocal again
+        asked_again, again = again, True
+        return await answer_of(app, {**scope, AGAIN: asked_again}, body)
+
+    answer = await patiently(topic, _claim_wait_s(body), look, _came_empty, receive)
+    for message in answer or ():
+        await send(message)
+
+
+def _claim_wait_s(body: bytes) -> float:
+    """For how long to wait; 0 for what the view is to refuse."""
+    try:
+        return lending.wait_of(orjson.loads(body))
+    except (ValueError, Problem):
+        return 0.0
+
+
+def _came_empty(answer: list[Message]) -> bool:
+    if not answer or answer[0].get("status") != 200:
+        return False
+    body = b"".join(part.get("body", b"") for part in answer[1:])
+    return lending.is_empty(orjson.loads(body))
+
+
+async def patiently(
+    topic: str,
+    wait_s: float,
+    look: Callable[[], Awaitable[T]],
+    is_empty: Callable[[T], bool],
+    receive: Receive,
+) -> T | None:
+    """What the first look finds that finds something, else after `wait_s` the last.
+
+    None where the client has gone: what is found then would be held by nobody.
+    """
+    until = time.monotonic() + wait_s
+    found = await look()
+    if not wait_s or not is_empty(found):
+        return found
+    leaving = asyncio.ensure_future(gone(receive))
+    try:
+        async with arrivals.shared().waiting(topic) as turn:
+            while True:
+                # Registered: what comes from here on is told. This look has the rest.
+                if leaving.done():
+                    return None
+                found = await look()
+                if not is_empty(found):
+                    return found
+                coming = asyncio.ensure_future(turn.comes(until - time.monotonic()))
+                await asyncio.wait(
+                    (coming, leaving), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+                    return None
+                if not coming.result():
+                    return found
+    finally:
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+
+
+async def answer_of(app: App, scope: Any, body: bytes = b"") -> list[Message]:
     """What the app answers now."""
     answer: list[Message] = []
     given = False
@@ -76,7 +174,7 @@ async def answer_of(app: App, scope: Any) -> list[Message]:
         if given:  # whether the client is still there is watched by us
             await asyncio.get_running_loop().create_future()
         given = True
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         answer.append(message)

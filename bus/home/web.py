@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 
 from .. import conf, errors, feed
 from ..bulk.driver import Foreman
+from ..live import arrivals
 from . import heads
 
 log = logging.getLogger("bus.web")
@@ -161,6 +162,7 @@ class _Server(uvicorn.Server):
         # Calls that wait for the end of a task answer now, with how it stands, instead
         # of being cut off when the grace is over.
         feed.shared().close()
+        arrivals.shared().close()
         await super().shutdown(sockets)
 
 

@@ -97,6 +97,25 @@ def test_answers_are_what_it_says(test_topic: str, redis_client: redis.Redis) ->
     conforms(admin.post("agents", agent), "agents", "post")
     beat = admin.post("agents/a/heartbeat", {})
     conforms(beat, "agents/{agent_id}/heartbeat", "post")
+    leased = bus.enqueue_many(test_topic, range(2))
+    claimed = admin.post(f"topics/{test_topic}/claim", {"agent_id": "a", "count": 9})
+    conforms(claimed, "topics/{topic}/claim", "post")
+    names = ("topic", "id", "fence")
+    held = [
+        {name: each[name] for name in names} for each in claimed.json()["deliveries"]
+    ]
+    assert {each["id"] for each in held} >= set(leased)
+    done = {"deliveries": [{**held[0], "result": [1]}]}
+    failed = {"deliveries": [{**held[1], "error": {"type": "T", "message": "m"}}]}
+    for verb, body in (
+        ("extend", {"deliveries": held}),
+        ("complete", done),
+        ("fail", failed),
+        ("release", {"deliveries": held}),
+    ):
+        told = admin.post(f"deliveries/{verb}", body)
+        conforms(told, f"deliveries/{verb}", "post")
+    conforms(client.post("agents/a/drain"), "agents/{agent_id}/drain", "post")
     conforms(client.get("agents"), "agents")
     conforms(client.get("agents/a"), "agents/{agent_id}")
     conforms(client.get("topics"), "topics")

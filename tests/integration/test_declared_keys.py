@@ -19,6 +19,7 @@ import bus
 from bus import agents as agents_of_the_mesh
 from bus import (
     auditor,
+    endings,
     errors,
     fences,
     janitor,
@@ -261,11 +262,7 @@ def lent_and_ended(topic: str) -> None:
     for count in (5, 3, 1):
         lent = leases.claim(topic, "http", count, f"{count}").lent
         leases.claim(topic, "http", count, f"{count}")
-        sids = [each.fence.rpartition(".") for each in lent]
-        held = [
-            fences.Fence(topic, each.id, sid, int(n))
-            for each, (sid, _, n) in zip(lent, sids, strict=True)
-        ]
+        held = [endings.fence_of(topic, each.id, each.fence) for each in lent]
         for _ in range(2):
             fences.extend(held)
             fences.complete([(each, b"1") for each in held[:1]])

@@ -48,6 +48,14 @@ from .fleet import (
     TopicChange,
     TopicList,
 )
+from .leases import (
+    Claim,
+    Claimed,
+    Completions,
+    Deliveries,
+    Failures,
+    Outcomes,
+)
 from .params import (
     AFTER,
     AFTER_CURSOR,
@@ -115,6 +123,12 @@ __all__ = [
     "GroupList",
     "Letter",
     "Replay",
+    "Claim",
+    "Claimed",
+    "Completions",
+    "Deliveries",
+    "Failures",
+    "Outcomes",
     "AGENT_STATES",
     "Agent",
     "AgentList",

@@ -7,9 +7,11 @@ from typing import Final
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
-from bus import agents, purges, topics
+from bus import agents, leases, purges, topics
 
+from .. import lending
 from .basics import NULL, OPTIONAL
+from .leases import Delivery, Outcome
 
 AGENT_STATES: Final = list(agents.STATES)
 
@@ -21,18 +23,29 @@ class Registration(s.Serializer):
     agent_type = s.CharField(max_length=64)
     ttl_seconds = s.FloatField(**OPTIONAL, default=60, min_value=0, max_value=86400)
     meta = s.DictField(**OPTIONAL, help_text="Anything, shown to operators.")
+    lease_s = s.IntegerField(
+        **OPTIONAL,
+        default=15,
+        min_value=15,
+        max_value=leases.LEASE_MOST_S,
+        help_text="Of claims over HTTP: how long it may be silent about a task.",
+    )
 
 
 class Heartbeat(s.Serializer):
-    """For how long to stay registered."""
+    """For how long to stay registered, and which tasks to keep."""
 
     ttl_seconds = s.FloatField(**OPTIONAL, default=60, min_value=0, max_value=86400)
+    deliveries = s.ListField(
+        child=Delivery(), **OPTIONAL, max_length=lending.DELIVERIES_MOST
+    )
 
 
 class Beat(s.Serializer):
-    """A registration that was kept."""
+    """A registration that was kept, and how its deliveries stand."""
 
     agent_id = s.CharField()
+    deliveries = Outcome(many=True)
     expires_in_s = s.FloatField()
     drain = s.BooleanField(help_text="Whether to finish what is in hand, and stop.")
 
@@ -72,6 +85,7 @@ class Agent(s.Serializer):
     pid = s.IntegerField(**NULL)
     started_at = s.DateTimeField(**NULL)
     last_read_at = s.DateTimeField(**NULL)
+    lease_s = s.IntegerField(**NULL, help_text="Of agents over HTTP.")
 
 
 @extend_schema_serializer(many=False)

@@ -1,4 +1,4 @@
-"""The registry of agents: list, register, heartbeat, deregister."""
+"""The registry of agents: list, register, heartbeat, drain, deregister."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Any
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
-import bus
-from bus import agents, errors, roles
+from bus import agents, errors, leases, roles
 
-from .. import asked, examples, lists, parsing, serializers
+from .. import asked, examples, lending, lists, parsing, serializers
 from .base import MeshViewSet, by_id, location
 
 
 class AgentViewSet(MeshViewSet):
-    """`GET/POST agents`, `GET/DELETE agents/{id}`, `POST agents/{id}/heartbeat`."""
+    """`GET/POST agents`, `GET/DELETE agents/{id}`, `POST …/heartbeat`, `…/drain`."""
 
     verbs = {
         "list": (roles.READ,),
@@ -23,6 +22,7 @@ class AgentViewSet(MeshViewSet):
         "retrieve": (roles.READ, roles.SERVE),
         "destroy": (roles.DELETE, roles.SERVE),
         "heartbeat": (roles.SERVE,),
+        "drain": (roles.DRAIN,),
     }
     hot = frozenset({"heartbeat"})
     asks = {"list": ("state", "count", "cursor")}
@@ -62,12 +62,17 @@ class AgentViewSet(MeshViewSet):
     def create(self, request: Any) -> Response:
         """Register an agent for `ttl_seconds`: 201, or 200 where it was there already.
 
-        A registration that lives is renewed whole. Keep it with heartbeats.
+        A registration that lives is renewed whole. Keep it with heartbeats. A task that
+        the agent neither ends nor renews for `lease_s` is given to others.
         """
         given = parsing.registration(self.body())
         known = _is_there(given.agent_id)
-        bus.register_agent(
-            given.agent_id, given.agent_type, given.ttl_seconds, given.meta
+        leases.register(
+            given.agent_id,
+            given.agent_type,
+            given.ttl_seconds,
+            given.meta,
+            given.lease_s,
         )
         row = agents.get_agent(given.agent_id)
         status = 200 if known else 201
@@ -92,9 +97,9 @@ class AgentViewSet(MeshViewSet):
         responses={204: None},
     )
     def destroy(self, request: Any, agent_id: str) -> Response:
-        """End its registration: what it has in hand is given to others."""
+        """End its registration: what it has in hand is given to others at once."""
         parsing.nothing(self.body(needed=False))
-        if not by_id(bus.deregister_agent, errors.AgentNotFound, agent_id):
+        if not by_id(leases.leave, errors.AgentNotFound, agent_id):
             raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
         if self.who.role != roles.AGENT:  # agents that end are no news
             self.record(roles.DELETE, "", agent_id)
@@ -109,12 +114,33 @@ class AgentViewSet(MeshViewSet):
         responses=serializers.Beat,
     )
     def heartbeat(self, request: Any, agent_id: str) -> Response:
-        """Stay registered for `ttl_seconds` more; 404 says to register again."""
-        ttl_s = parsing.heartbeat(self.body(needed=False))
-        missing = errors.AgentNotFound
-        if not by_id(bus.heartbeat_agent, missing, agent_id, ttl_s):
-            raise missing(f"agent {agent_id!r} is not registered (any more)")
-        return Response({"agent_id": agent_id, "expires_in_s": ttl_s, "drain": False})
+        """Stay registered for `ttl_seconds` more; 404 says to register again.
+
+        The leases of the `deliveries` it names begin anew, with the outcomes of
+        `deliveries/extend`; those it does not name go on to their end. `drain` tells
+        the agent to take nothing more, finish what it has in hand, and end.
+        """
+        return Response(lending.beat(self.who, agent_id, self.body(needed=False)))
+
+    @extend_schema(
+        operation_id="drain_agent",
+        summary="Have an agent finish and end",
+        tags=["agents"],
+        parameters=[serializers.AGENT_ID],
+        request=None,
+        responses=serializers.Agent,
+    )
+    def drain(self, request: Any, agent_id: str) -> Response:
+        """Tell an agent to take nothing more; it is `draining` from now on.
+
+        It hears of that with its next heartbeat or claim, finishes what it has in hand,
+        and one of ours ends then (what keeps it running starts another). The next
+        registration under this id takes tasks again.
+        """
+        parsing.nothing(self.body(needed=False))
+        by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
+        self.record(roles.DRAIN, "", agent_id)
+        return Response(agents.get_agent(agent_id))
 
 
 def _is_there(agent_id: str) -> bool:
