@@ -61,7 +61,7 @@ def _best(tasks: list[Task], states: Container[str]) -> Task | None:
 def unknown(task_id: str) -> errors.TaskNotFound:
     """The error for an id nobody knows."""
     return errors.TaskNotFound(
-        f"no task {task_id}: never sent, or its result was trimmed"
+        f"no task {task_id}: never sent, its result was trimmed, or its topic deleted"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import bus
-from bus import agents, keys, leases
+from bus import agents, errors, keys, leases, purges, whynot
 from tests.support import work
 from tests.support.desk import GROUP, Desk
 from tests.support.promises import Crowd, kept
@@ -326,14 +326,26 @@ def test_a_holder_that_is_gone_is_told_of(test_topic: str) -> None:
 
 
 def test_an_agent_that_took_it_meanwhile_is_named(test_topic: str) -> None:
-    from bus import whynot
-
     serve(test_topic)
     task_id = bus.enqueue_task(test_topic, 1)
     looked_up = bus.get_task(task_id)
     Desk(test_topic).claim()
 
     assert whynot.explain(looked_up) == "Agent desk has just taken it."
+
+
+def test_a_task_that_was_purged_ended_and_one_of_a_deleted_topic_is_unknown(
+    test_topic: str,
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    purges.purge_topic(test_topic, "waiting")
+    purged = bus.explain(task_id)
+    purges.delete_topic(test_topic)
+
+    with pytest.raises(errors.TaskNotFound, match="or its topic deleted"):
+        bus.explain(task_id)
+
+    assert purged.startswith("It was cancelled at 2")
 
 
 # --- agents over HTTP
