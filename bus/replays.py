@@ -88,7 +88,10 @@ def create(
     try:
         for topic, members in found.members.items():
             parts.freeze(topic, job_id, members)
-        written = record.write(job_id, found.plan(chosen, by), pace or Pace())
+        plan = found.plan(chosen, by)
+        written = record.write(job_id, plan, pace or Pace())
+        if not written and _closed_cancelled():
+            written = record.write(job_id, plan, pace or Pace())
     except errors.BusError:
         _tidy(job_id, found.members)
         raise
@@ -99,6 +102,15 @@ def create(
         )
     _prune()
     return resume(job_id) if start else get(job_id)
+
+
+def _closed_cancelled() -> bool:
+    """Follow cancelled ones no longer, where there is need of room; whether any was."""
+    ids = record.ids(only_open=True)
+    over = [job for job in record.read(ids) if job and job.state == record.CANCELLED]
+    for job in over:
+        record.close(job.id)
+    return bool(over)
 
 
 def _tidy(job_id: str, topics: Any) -> None:

@@ -68,6 +68,13 @@ def rate(value: object) -> str:
     return f"{value:.1f}" if 0 < value < 9.95 else f"{value:,.0f}"
 
 
+def percent(value: object) -> str:
+    """A share of one as `10 %`, `0.5 %`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NOTHING
+    return f"{value * 100:.3g} %"
+
+
 def size(value: object) -> str:
     """Bytes in binary units."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -37,6 +37,16 @@ AGENTS: Final = {
     "draining": Status("draining", "log-out", "warn", "finishes what it has in hand"),
     "gone": Status("gone", "unplug", "off", "stopped, or silent for too long"),
 }
+REPLAYS: Final = {
+    "frozen": Status("frozen", "hourglass", "quiet", "chosen, not started"),
+    "running": Status("running", "loader", "busy", "replays, or waits for outcomes"),
+    "paused": Status("paused", "pause", "warn", "somebody paused it"),
+    "stopped": Status("stopped", "triangle-alert", "bad", "it stopped itself"),
+    "done": Status("done", "circle-check", "good", "every letter had its turn"),
+    "cancelled": Status("cancelled", "ban", "off", "somebody cancelled it"),
+}
+# What came of a letter that was replayed in bulk, or not.
+OUTCOMES: Final = {"dead": "bad", "failed": "bad", "unknown": "warn"}
 # Events of a task's life that are no state of it.
 EVENTS: Final = {
     "enqueued": "quiet",
@@ -53,6 +63,11 @@ EVENTS: Final = {
 def of_task(state: object) -> Status:
     """The status of a task's state; a word nobody knows is shown as it is."""
     return _of(TASKS, state)
+
+
+def of_replay(state: object) -> Status:
+    """The status of a bulk replay's state."""
+    return _of(REPLAYS, state)
 
 
 def of_agent(state: object) -> Status:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from dashboard import actions, audit_page, settings_page, sign_in, views
+from dashboard import actions, audit_page, bulk, settings_page, sign_in, views
 
 app_name = "dashboard"
 urlpatterns = [
@@ -34,6 +34,12 @@ urlpatterns = [
         settings_page.revoke_token,
         name="revoke-token",
     ),
+    path("replays/", bulk.index, name="bulks"),
+    path("replays/new", bulk.new, name="bulk-new"),
+    path("replays/<str:job_id>/", bulk.job, name="bulk"),
+    path("replays/<str:job_id>/start", bulk.start, name="bulk-start"),
+    path("replays/<str:job_id>/pause", bulk.pause, name="bulk-pause"),
+    path("replays/<str:job_id>/cancel", bulk.cancel, name="bulk-cancel"),
     path("login/", sign_in.login, name="login"),
     path("logout", sign_in.logout, name="logout"),
     path("theme", sign_in.theme, name="theme"),

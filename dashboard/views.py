@@ -182,6 +182,7 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
         "section": "dead",
         "groups": found,
         "error": found[0]["error"],
+        "fingerprint": fingerprint,
         "count": sum(row["count"] for row in found),
         "page": lists.group_page(names, fingerprint, request.GET.get("before")),
         "topic": topic,

@@ -200,6 +200,12 @@ def turn(
     return int(reply[1])
 
 
+def close(job_id: str) -> None:
+    """Let nobody drive or follow it any more."""
+    with refusals.guard():
+        connection.reader().zrem(keys.OPEN_REPLAYS, job_id)
+
+
 def forget(job_id: str) -> None:
     """Take it off the lists."""
     scripts.run("replays_forget", "", [job_id], [keys.job_key(job_id)])

@@ -21,7 +21,7 @@ register = template.Library()
 
 for _each in (
     *(formats.duration, formats.ms, formats.number, formats.compact, formats.rate),
-    *(formats.size, formats.short, formats.preview, formats.pretty),
+    *(formats.size, formats.short, formats.preview, formats.pretty, formats.percent),
     *(formats.error_line, formats.change),
 ):
     register.filter(_each.__name__, _each)
@@ -49,6 +49,30 @@ def task_state(state: object) -> SafeString:
 def agent_state(state: object) -> SafeString:
     """An agent's state as icon and word."""
     return _pill(status.of_agent(state))
+
+
+@register.simple_tag
+def replay_state(state: object) -> SafeString:
+    """A bulk replay's state as icon and word."""
+    return _pill(status.of_replay(state))
+
+
+@register.filter
+def replay_icon(state: object) -> str:
+    """The icon's name of a bulk replay's state."""
+    return status.of_replay(state).icon
+
+
+@register.filter
+def replay_tone(state: object) -> str:
+    """The tone of a bulk replay's state."""
+    return status.of_replay(state).tone
+
+
+@register.filter
+def outcome_tone(what: object) -> str:
+    """The tone of what came of a letter."""
+    return status.OUTCOMES.get(str(what), "off")
 
 
 @register.filter

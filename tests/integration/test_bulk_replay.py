@@ -421,6 +421,20 @@ class TestBounds:
 
         assert set(redis_client.scan_iter("*replay*")) == names
 
+    def test_one_that_was_cancelled_makes_room(
+        self, test_topic: str, redis_client: redis.Redis
+    ) -> None:
+        """It would be followed until the tasks it replayed have ended."""
+        dead(test_topic, 12)
+        job = created(test_topic, canary=True)
+        Foreman().round()
+        chosen = replays.select(topics=[test_topic])
+        for _ in range(record.OPEN_MOST - 1):
+            replays.create(chosen, start=False)
+        replays.cancel(job.id)
+
+        assert created(test_topic).state == "running"
+
     def test_the_newest_are_kept(
         self,
         test_topic: str,

@@ -44,6 +44,24 @@
   document.addEventListener("change", (event) => {
     if (event.target.matches("[data-autosubmit]")) event.target.form.requestSubmit();
   });
+
+  // Ticks of the rows of a list: one for all of them, and with shift for all between.
+  const ticks = () => [...document.querySelectorAll('td.tick input[type="checkbox"]')];
+  const tickAll = document.querySelector("[data-tick-all]");
+  let lastTick = null;
+  if (tickAll) tickAll.closest("label").hidden = false;
+  document.addEventListener("click", (event) => {
+    const box = event.target;
+    if (box === tickAll) for (const each of ticks()) each.checked = box.checked;
+    if (!box.matches('td.tick input[type="checkbox"]')) return;
+    const all = ticks(), from = all.indexOf(lastTick), to = all.indexOf(box);
+    if (event.shiftKey && from >= 0) {
+      for (const each of all.slice(Math.min(from, to), Math.max(from, to) + 1)) each.checked = box.checked;
+    }
+    lastTick = box;
+    if (tickAll) tickAll.checked = all.every((each) => each.checked);
+  });
+
   // A second click on a form that is on its way would only be told that it is done.
   document.addEventListener("submit", (event) => {
     if (event.target.dataset.sent !== undefined) event.preventDefault();

@@ -1,0 +1,266 @@
+"""Bulk replays: chosen, looked at before they start, followed, paused, cancelled."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib import messages as toasts
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+
+from bus import audit, blame, errors, replays, roles
+from bus.replays import Job, Pace, Selection
+from dashboard import queries
+from dashboard.access import action, confirmed, page
+from dashboard.frame import shown
+
+_LETTERS = 100  # that were not done, on the page of a bulk replay
+_GROUPS = 10
+
+
+def url_of(job_id: str) -> str:
+    """The page of a bulk replay."""
+    return reverse("dashboard:bulk", args=[job_id])
+
+
+def _to(url: str) -> HttpResponse:
+    return HttpResponse(status=303, headers={"Location": url})
+
+
+@page
+def index(request: Any) -> HttpResponse:
+    """Every bulk replay that is kept."""
+    jobs = [(job, words(job.selection)) for job in replays.list_jobs()]
+    context = {"section": "replays", "jobs": jobs, "moves": any(map(_moves, jobs))}
+    template = "_bulk_rows.html" if request.htmx else "bulk_list.html"
+    return shown(request, template, context)
+
+
+def _moves(row: tuple[Job, str]) -> bool:
+    return row[0].state == "running"
+
+
+@page
+def job(request: Any, job_id: str) -> HttpResponse:
+    """One bulk replay: what it is of, how far it is, what came of its letters."""
+    template = "_bulk_now.html" if request.htmx else "bulk.html"
+    return shown(request, template, _context(replays.get(job_id)))
+
+
+def _context(found: Job, wrong: str = "", draft: Any = None) -> dict[str, Any]:
+    told = replays.letters(found, _LETTERS)
+    gone = [(each.topic, each.id) for each in told if each.why == "discarded"]
+    by = blame.discarded_by(gone) if gone else {}
+    rows = []
+    for each in told:
+        who = by.get((each.topic, each.id)) if each.why == "discarded" else None
+        rows.append((each, f"{each.why} by {who}" if who else each.why))
+    frozen = found.state == "frozen"
+    return {
+        "section": "replays",
+        "job": found,
+        "words": words(found.selection),
+        "letters": rows,
+        "groups": found.groups[:_GROUPS],
+        "warnings": _warnings(found) if frozen else [],
+        "follows": found.state in ("running", "cancelled") and _goes_on(found),
+        "settled": found.counts.replayed - found.counts.open,
+        "draft": draft or {"rate": "", "canary": frozen, "percent": "10"},
+        "wrong": wrong,
+    }
+
+
+def _goes_on(found: Job) -> bool:
+    return found.state == "running" or found.counts.open > 0
+
+
+def _warnings(found: Job) -> list[str]:
+    """What will keep its tasks from being run."""
+    told = []
+    for row in queries.standing().topics:
+        if row["topic"] in found.topics and row["paused"]:
+            told.append(f"{row['topic']} is paused: its tasks will wait.")
+        elif row["topic"] in found.topics and not row["agents"]:
+            told.append(f"No live agent serves {row['topic']}: its tasks will wait.")
+    return told
+
+
+def words(selection: dict[str, Any]) -> str:
+    """A selection as half a sentence."""
+    told = []
+    if "ids" in selection:
+        count = selection["ids"]
+        told.append("1 chosen letter" if count == 1 else f"{count:,} chosen letters")
+    if "topics" in selection:
+        told.append(f"in {', '.join(selection['topics'])}")
+    if "group" in selection:
+        told.append("of one failure")
+    if "error" in selection:
+        told.append(f"whose error says “{selection['error']}”")
+    for name in ("since", "until"):
+        if name in selection:
+            told.append(f"that died {name} {selection[name][:19].replace('T', ' ')}")
+    return ", ".join(told)
+
+
+@confirmed(roles.REPLAY)
+def new(request: Any) -> HttpResponse:
+    """Choose letters, and freeze them: nothing is replayed before somebody starts."""
+    if request.method != "POST":
+        return _form(request, request.GET)
+    try:
+        found = replays.create(
+            _selection(request.POST), by=request.principal.name, start=False
+        )
+    except errors.DeadLetterNotFound:
+        return _form(request, request.POST, "No dead letter matches.")
+    except (errors.InvalidOption, errors.InvalidName, errors.Conflict) as exc:
+        return _form(request, request.POST, _sentence(exc))
+    return _to(url_of(found.id))
+
+
+def _form(request: Any, draft: Any, wrong: str = "") -> HttpResponse:
+    context = {
+        "section": "replays",
+        "draft": draft,
+        "wrong": wrong,
+        "names": [row["topic"] for row in queries.standing().topics if row["dead"]],
+    }
+    return shown(request, "bulk_new.html", context, status=422 if wrong else 200)
+
+
+def _selection(form: Any) -> Selection:
+    """What a form asks for: ticked letters, or a filter."""
+    if form.get("ticked"):
+        # Each as `topic id`; ids are unique but for those that somebody chose.
+        ticked = [each.partition(" ") for each in form.getlist("letter")]
+        if not ticked:
+            raise errors.InvalidOption("tick the letters to replay first")
+        return replays.select(
+            topics=sorted({topic for topic, _, _ in ticked}),
+            ids=[task_id for _, _, task_id in ticked],
+        )
+    return replays.select(
+        topics=[form["topic"]] if form.get("topic") else (),
+        group=form.get("group") or None,
+        # Every error says "", so a form that names nothing means all letters.
+        error=form.get("error", "").strip() or _every(form),
+        since_ms=_utc_ms(form.get("since")),
+        until_ms=_utc_ms(form.get("until")),
+    )
+
+
+def _every(form: Any) -> str | None:
+    named = any(form.get(name) for name in ("topic", "group", "since", "until"))
+    return None if named else ""
+
+
+def _utc_ms(text: str | None) -> int | None:
+    """The ms of a time as browsers send it, taken for UTC."""
+    if not text:
+        return None
+    try:
+        when = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        return round(when.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise errors.InvalidOption(f"{text!r:.40} is not a time") from None
+
+
+@action(roles.REPLAY)
+def start(request: Any, job_id: str) -> HttpResponse:
+    """Start one that is frozen, or let one that was paused or stopped go on."""
+    found = replays.get(job_id)
+    try:
+        pace = _pace(request.POST) if "rate" in request.POST else None
+    except errors.InvalidOption as exc:
+        context = _context(found, _sentence(exc), _draft(request.POST))
+        return shown(request, "bulk.html", context, status=422)
+    verb = "bulk replay" if found.state == "frozen" else "resume bulk replay"
+    try:
+        found = replays.resume(found.id, pace)
+    except errors.Conflict as exc:
+        return _refused(request, found.id, "running", exc)
+    _note(request, verb, found, selection=found.selection, **found.pace.as_dict())
+    return _to(url_of(found.id))
+
+
+def _draft(form: Any) -> dict[str, Any]:
+    names = ("rate", "percent")
+    return {**{name: form.get(name, "") for name in names}, "canary": "canary" in form}
+
+
+def _pace(form: Any) -> Pace:
+    rate, percent = _number(form.get("rate")), _number(form.get("percent"))
+    most = None if percent is None else percent / 100
+    return replays.paced(rate, "canary" in form, most)
+
+
+def _number(text: str | None) -> float | None:
+    if not text or not text.strip():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise errors.InvalidOption(f"{text!r:.40} is not a number") from None
+
+
+@action(roles.REPLAY)
+def pause(request: Any, job_id: str) -> HttpResponse:
+    """Replay no more until somebody resumes it."""
+    try:
+        found = replays.pause(job_id, request.principal.name)
+    except errors.Conflict as exc:
+        return _refused(request, job_id, "paused", exc)
+    _note(request, "pause bulk replay", found)
+    return _to(url_of(found.id))
+
+
+@action(roles.REPLAY)
+def cancel(request: Any, job_id: str) -> HttpResponse:
+    """Replay no more for good; one that never started is forgotten."""
+    frozen = replays.get(job_id).state == "frozen"
+    try:
+        found = replays.cancel(job_id, request.principal.name)
+    except errors.Conflict as exc:
+        return _refused(request, job_id, "cancelled", exc)
+    if frozen:
+        replays.drop(found.id, found)
+        toasts.success(request, "Put away: nothing was replayed.")
+        return _to(reverse("dashboard:dead"))
+    _note(request, "cancel bulk replay", found)
+    says = "Cancelled: {} left dead. What was replayed goes on."
+    toasts.success(request, format_html(says, _letters(found.counts.todo)))
+    return _to(url_of(found.id))
+
+
+def _letters(count: int) -> str:
+    return "1 letter is" if count == 1 else f"{count:,} letters are"
+
+
+def _refused(
+    request: HttpRequest, job_id: str, wanted: str, exc: errors.Conflict
+) -> HttpResponse:
+    """Back to its page, with a word about it unless a first click was just this."""
+    if exc.facts.get("state") != wanted:
+        toasts.warning(request, _sentence(exc))
+    return _to(url_of(job_id))
+
+
+def _note(request: Any, verb: str, found: Job, **detail: Any) -> None:
+    topics = [*found.topics]
+    audit.record(
+        request.principal,
+        verb,
+        topic=topics[0] if len(topics) == 1 else "",
+        target=found.id,
+        letters=found.total,
+        topics=topics,
+        **detail,
+    )
+
+
+def _sentence(exc: Exception) -> str:
+    text = str(exc)
+    return f"{text[:1].upper()}{text[1:]}."
