@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from . import accepting, connection, errors, keys, ratelimit
+from . import accepting, connection, errors, keys, ratelimit, tasks
 from .batches import BATCH, Accepted, Batch
 from .conf import conf
 from .levels import Level
@@ -111,17 +111,20 @@ def overloaded() -> errors.BusUnavailable:
     return refusal
 
 
-async def aaccept_one(topic: str, wanted: Wanted, level: Level) -> Accepted:
+async def aaccept_one(
+    topic: str, wanted: Wanted, level: Level
+) -> tuple[Accepted, str]:
     """Accept one task, in one script call with others of its topic and level.
 
-    The outcomes are those of `tasks.accept`; InvalidName, InvalidOption and
-    InvalidPayload are raised. `level` is one that `levels.agranted` gave.
+    The outcome is one of `tasks.accept`, and beside it the level that a success means;
+    InvalidName, InvalidOption and InvalidPayload are raised. `level` is one that
+    `levels.agranted` gave.
     """
     item = item_of(keys.check_topic(topic), wanted)
     try:
         return await _here()[0].put((topic, level), item, len(item.json))
     except errors.BusUnavailable as exc:
-        return Accepted(item.id, "", False, exc)
+        return Accepted(item.id, "", False, exc), ""
 
 
 async def atake_one(key: str, capacity: float, refill_per_s: float) -> float:
@@ -129,8 +132,12 @@ async def atake_one(key: str, capacity: float, refill_per_s: float) -> float:
     return await _here()[1].put((key, capacity, refill_per_s), None)
 
 
-async def _accept(kind: tuple[str, Level], items: list[Item]) -> list[Accepted]:
+async def _accept(
+    kind: tuple[str, Level], items: list[Item]
+) -> list[tuple[Accepted, str]]:
     topic, level = kind
+    # Asked before anything is sent: no error may follow what is written.
+    means = str(level) or await tasks.adurability()
     client = connection.awire()
     [outcomes] = await accepting.asend([Batch(topic, items)], level, client=client)
     error = outcomes[0].error
@@ -139,7 +146,7 @@ async def _accept(kind: tuple[str, Level], items: list[Item]) -> list[Accepted]:
         error, errors.LevelNotReached
     ):
         raise error
-    return outcomes
+    return [(outcome, means) for outcome in outcomes]
 
 
 async def _take(kind: tuple[str, float, float], takes: list[None]) -> list[float]:
@@ -147,7 +154,7 @@ async def _take(kind: tuple[str, float, float], takes: list[None]) -> list[float
     return await ratelimit.atake_each(*kind, len(takes), client=client)
 
 
-_Accepting = Together[tuple[str, Level], Item, Accepted]
+_Accepting = Together[tuple[str, Level], Item, tuple[Accepted, str]]
 _Taking = Together[tuple[str, float, float], None, float]
 # Keyed weakly by loop: futures belong to one.
 _all: weakref.WeakKeyDictionary[

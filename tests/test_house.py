@@ -142,7 +142,6 @@ FLOORS: list[set[str]] = [
         "runtime.runs",
         "tasks",
         "timeline",
-        "together",
     },
     {
         "leases",
@@ -152,6 +151,7 @@ FLOORS: list[set[str]] = [
         "runtime.receipts",
         "runtime.slots",
         "testing",
+        "together",
         "twins",
     },
     {"feed", "replays", "runtime.intake", "runtime.reports"},

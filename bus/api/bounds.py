@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -44,8 +44,7 @@ def bounded(app: App) -> App:
             return
         with _Share() as share:
             try:
-                _check_head(scope)
-                length = _length(scope["headers"])
+                length = _checked_head(scope)
                 if length == 0:
                     await app(scope, receive, send)
                     return
@@ -63,33 +62,32 @@ def bounded(app: App) -> App:
                 await _refuse(scope, receive, send, late)
                 return
             if body is not None:  # else the client is gone
-                await app(_with_length(scope, len(body)), _replay(body, receive), send)
+                whole = scope if length is not None else _with_length(scope, len(body))
+                await app(whole, _replay(body, receive), send)
 
     return outer
 
 
-def _check_head(scope: Any) -> None:
+def _checked_head(scope: Any) -> int | None:
+    """The length of the body; 0 where there is none, None where it is chunked."""
     if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _URL_MOST:
         raise Problem("uri_too_long", f"the URL has more than {_URL_MOST:,} bytes")
     headers = scope["headers"]
-    size = sum(len(name) + len(value) for name, value in headers)
+    length: int | None = 0
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        if name == b"transfer-encoding":
+            length = None
+        elif name == b"content-length" and length is not None:
+            if not value.isdigit() or len(value) > 18:
+                raise Problem("unreadable", "Content-Length is no number")
+            length = None if length else int(value)  # said twice: count
     if size > _HEAD_MOST or len(headers) > _HEADERS_MOST:
         raise Problem(
             "headers_too_large",
             f"more than {_HEADERS_MOST} headers, or {_HEAD_MOST:,} bytes of them",
         )
-
-
-def _length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """The length of the body; 0 where there is none, None where it is chunked."""
-    length = 0
-    for name, value in headers:
-        if name == b"transfer-encoding":
-            return None
-        if name == b"content-length":
-            if not value.isdigit() or len(value) > 18:
-                raise Problem("unreadable", "Content-Length is no number")
-            length = int(value)
     return length
 
 

@@ -51,8 +51,7 @@ async def enqueue(asked: Asked) -> Answer:
     """`POST enqueue`."""
     sent = calls.enqueue(asked.who, asked.value(), asked.head.key)
     level = await levels.agranted(sent.durability)
-    means = str(level) or await tasks.adurability()
-    outcome = await together.aaccept_one(sent.topic, sent.wanted, level)
+    outcome, means = await together.aaccept_one(sent.topic, sent.wanted, level)
     return calls.enqueued(sent.topic, outcome, means)
 
 

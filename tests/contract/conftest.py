@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,28 +17,24 @@ Enter = Callable[[str], Door]
 
 @pytest.fixture(scope="module")
 def site(
-    mesh_server: Any, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+    mesh_server: Any,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LiveSite]:
-    """The site behind a real web server, with accounts that last as long as it does."""
-    from django.contrib.auth import get_user_model
+    """The site behind a real web server, with a database of its own beside it."""
     from django.core.management import call_command
+    from django.db import connection
 
-    before = os.environ.get("REDIS_URL")
-    os.environ["REDIS_URL"] = mesh_server.url
-    with django_db_blocker.unblock():
-        # Tables are made only where a test is marked for them, and then emptied by it.
+    place = connection.settings_dict
+    with pytest.MonkeyPatch.context() as patch, django_db_blocker.unblock():
+        patch.setenv("REDIS_URL", mesh_server.url)
+        connection.close()
+        folder = tmp_path_factory.mktemp("contract")
+        patch.setitem(place, "NAME", str(folder / "db.sqlite3"))
         call_command("migrate", verbosity=0)
-        known = set(get_user_model().objects.values_list("pk", flat=True))
-        try:
-            with LiveSite() as live:
-                yield live
-        finally:
-            # Their tokens go with them: nothing is left for other tests.
-            get_user_model().objects.exclude(pk__in=known).delete()
-    if before is None:
-        os.environ.pop("REDIS_URL")
-    else:
-        os.environ["REDIS_URL"] = before
+        with LiveSite() as live:
+            yield live
+        connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,12 @@ class LiveSite:
         assert self._up.wait(10), "the web server did not start"
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Take no more, answer what is in flight, end: what SIGTERM does."""
         self._server.should_exit = True
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self._thread.join(15)
         assert not self._thread.is_alive(), "the web server did not end"
         self._socket.close()
@@ -44,11 +48,16 @@ class LiveSite:
 
     async def _serve(self) -> None:
         from bus import connection, ollama
+        from bus.home import heads
         from meshsite.asgi import application
 
         self._loop = asyncio.get_running_loop()
         config = uvicorn.Config(
-            application, log_config=None, access_log=False, lifespan="off"
+            application,
+            http=heads.BoundedHeads,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
         )
         config.timeout_graceful_shutdown = 3
         self._server = uvicorn.Server(config)

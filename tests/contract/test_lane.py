@@ -1,0 +1,231 @@
+"""The express lane under way: many at once, who hangs up, outages, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus import models
+from bus.home import heads
+from bus.server import EmbeddedServer
+from tests.contract.conftest import Enter
+from tests.support.api import ROOT
+from tests.support.doors import Door, Reply
+from tests.support.site import LiveSite
+from tests.support.waiting import wait_until
+
+TOPIC = "lane"
+
+
+def task(number: int = 0, **more: Any) -> bytes:
+    return json.dumps({"topic": TOPIC, "task": number, **more}).encode()
+
+
+def calls_of(client: redis.Redis) -> int:
+    """How many scripts the server has run."""
+    rows: dict[str, Any] = client.info("commandstats")
+    return sum(
+        row["calls"]
+        for name, row in rows.items()
+        if name in ("cmdstat_evalsha", "cmdstat_eval")
+    )
+
+
+def at_once(door: Door, count: int) -> list[Reply]:
+    gate = threading.Barrier(count)
+
+    def one(number: int) -> Reply:
+        gate.wait()
+        return door.ask("enqueue", task(number))
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_many_at_once_share_their_script_calls(
+    enter: Enter, redis_client: redis.Redis
+) -> None:
+    door = enter("express")
+    door.ask("enqueue", task())
+    redis_client.config_resetstat()
+    redis_client.client_pause(500, all=True)  # all come while the first is in flight
+
+    replies = at_once(door, 40)
+
+    assert Counter(each.status for each in replies) == {201: 40}
+    assert len({each.json()["id"] for each in replies}) == 40
+    assert bus.stats(TOPIC)["accepted"] == 41
+    assert calls_of(redis_client) < 40, "two scripts for each would be 80"
+    assert door.in_the_lane == 41
+
+
+def test_one_that_hangs_up_harms_no_other(
+    enter: Enter, redis_client: redis.Redis, site: LiveSite
+) -> None:
+    door = enter("express")
+    door.ask("enqueue", task())
+    redis_client.client_pause(500, all=True)
+    host, port = site.url.removeprefix("http://").split(":")
+    head = (
+        f"POST {ROOT}/enqueue HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer "
+        f"{door.tokens['operator']}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(task())}\r\n\r\n"
+    )
+    for _ in range(20):
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(head.encode() + task())
+
+    replies = at_once(door, 20)
+
+    assert Counter(each.status for each in replies) == {201: 20}
+    # Sent and never asked after: each is a task or was never read, nothing between.
+    wait_until(lambda: bus.stats(TOPIC)["waiting"] == bus.stats(TOPIC)["accepted"])
+    assert bus.stats(TOPIC)["accepted"] >= 21
+
+
+def test_of_the_same_id_at_once_one_is_new(enter: Enter) -> None:
+    door, own = enter("express"), bus.tasks.new_id()
+    gate = threading.Barrier(16)
+
+    def one(number: int) -> Reply:
+        gate.wait()
+        return door.ask("enqueue", task(number % 2, id=own))
+
+    with ThreadPoolExecutor(16) as pool:
+        found = Counter(each.status for each in pool.map(one, range(16)))
+
+    assert found == {201: 1, 200: 7, 409: 8}
+    assert bus.stats(TOPIC)["accepted"] == 1
+
+
+def test_a_token_revoked_elsewhere_is_out_within_5_s(enter: Enter) -> None:
+    from bus import accounts
+
+    door = enter("express")
+    token, text = accounts.create_token("contract short", "operator")
+    door.tokens["short"] = text
+    assert door.ask("enqueue", task(), token="short").status == 201
+
+    rows: Any = models.Token.objects.filter(pk=token.pk)
+    rows._raw_delete("default")  # as another process would: nobody here is told
+
+    began = time.monotonic()
+    wait_until(lambda: door.ask("enqueue", task(), token="short").status == 401, 5)
+    assert time.monotonic() - began < 5
+
+
+def test_it_says_503_while_redis_is_away_and_goes_on_after(
+    enter: Enter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    door = enter("express")
+    settings.MESH_SEND_RETRY_S = 0.3
+    folder = tmp_path / "redis"
+    with EmbeddedServer(folder, port=0) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        port = int(server.url.rpartition(":")[2].split("/")[0])
+        assert door.ask("enqueue", task()).status == 201
+    door.in_the_lane = 0
+
+    away = at_once(door, 8)
+
+    for each in away:
+        assert each.status == 503, each.body
+        assert each.json()["code"] in ("bus_unavailable", "outcome_unknown")
+        assert each.header("retry-after") == "1"
+    assert door.in_the_lane == 8
+    with EmbeddedServer(folder, port=port) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        wait_until(lambda: door.ask("enqueue", task()).status == 201, 15)
+
+
+def test_calls_in_flight_are_answered_when_the_server_stops(
+    enter: Enter, redis_client: redis.Redis
+) -> None:
+    door = enter("express")
+    with LiveSite() as own:
+        here = Door(own.url, door.tokens)
+        assert here.ask("enqueue", task()).status == 201
+        redis_client.client_pause(800, all=True)
+        with ThreadPoolExecutor(8) as pool:
+            sent = [pool.submit(here.ask, "enqueue", task(n)) for n in range(8)]
+            time.sleep(0.3)  # not for correctness: so that they are likely in flight
+            own.stop()
+            replies = [each.result() for each in sent]
+
+    assert Counter(each.status for each in replies) == {201: 8}
+    assert bus.stats(TOPIC)["accepted"] == 9
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads have a moment only."""
+    monkeypatch.setattr(heads, "HEAD_TIMEOUT_S", 0.3)
+
+
+def said_to(site: LiveSite, *parts: bytes, pause_s: float = 0.0) -> bytes:
+    """What the server says until it hangs up."""
+    host, port = site.url.removeprefix("http://").split(":")
+    said = b""
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                line.sendall(part)
+                time.sleep(pause_s)
+        with contextlib.suppress(ConnectionError):
+            while part := line.recv(65_536):
+                said += part
+    return said
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_head_that_does_not_end_is_given_up(site: LiveSite) -> None:
+    assert said_to(site, b"POST /api HTTP/1.1\r\nHost: a\r\nX: ").startswith(
+        b"HTTP/1.1 408 "
+    )
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_head_that_drips_is_given_up(site: LiveSite) -> None:
+    began = time.monotonic()
+
+    said = said_to(site, *[b"G", b"E", b"T", b" ", b"/"] * 4, pause_s=0.1)
+
+    assert said == b"" or b" 408 " in said or b" 400 " in said
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.usefixtures("hurried")
+def test_who_says_nothing_is_hung_up_on(site: LiveSite) -> None:
+    assert said_to(site) == b""
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_second_head_has_its_deadline_too(site: LiveSite) -> None:
+    whole = f"GET {ROOT}/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    said = said_to(site, whole, b"GET / HT", pause_s=0.2)
+
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in said
+
+
+@pytest.mark.usefixtures("hurried")
+def test_between_two_calls_a_connection_may_rest(site: LiveSite) -> None:
+    whole = f"GET {ROOT}/health/live HTTP/1.1\r\nHost: localhost\r\n".encode()
+
+    said = said_to(
+        site, whole + b"\r\n", whole + b"Connection: close\r\n\r\n", pause_s=0.8
+    )
+
+    assert said.count(b"HTTP/1.1 200 ") == 2
