@@ -9,13 +9,15 @@ from typing import Any, Final
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from bus import errors, ratelimit
+from bus import accounts, audit, errors, ratelimit, whence
 from dashboard import failures, frame
 from dashboard.access import back_of
 
@@ -97,6 +99,19 @@ def theme(request: HttpRequest) -> HttpResponse:
             frame.THEME_COOKIE, chosen, _THEME_KEEP_S, httponly=True, **options
         )
     return response
+
+
+@receiver(user_logged_in)
+def _came(sender: Any, user: Any, **_: Any) -> None:
+    """Whoever signs in is on the trail, by the form of Django's admin as well."""
+    if whence.now().door:
+        audit.record(accounts.of_user(user), "sign in", target=user.get_username())
+
+
+@receiver(user_logged_out)
+def _left(sender: Any, user: Any, **_: Any) -> None:
+    if whence.now().door and user is not None and user.is_authenticated:
+        audit.record(accounts.of_user(user), "sign out", target=user.get_username())
 
 
 def _see_other(url: str) -> HttpResponse:
