@@ -27,6 +27,7 @@ DEAD, ENDED = "dead", "ended"
 EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "enqueue": {(ABSENT, STREAM), (ABSENT, DELAYED)},
     "claim": {(STREAM, STREAM), (ABSENT, STREAM)},
+    "lend": {(STREAM, STREAM), (ABSENT, STREAM)},
     "recover": {(ABSENT, STREAM)},
     "complete": {(STREAM, ENDED)},
     "fail": {(STREAM, DELAYED), (STREAM, DEAD), (STREAM, ENDED)},
