@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .address import redis_url as _redis_url
+from .again import NotRunnable, run_now
 from .agents import (
     deregister_agent,
     get_agent,
@@ -77,6 +78,7 @@ from .twins import (
     aregister_agent,
     areplay,
     aresume,
+    arun_now,
     aset_limits,
     asettle_ledger,
     astats,
@@ -104,6 +106,7 @@ __all__ = [
     "explain",
     "get_task",
     "list_tasks",
+    "run_now",
     "tail_results",
     "wait_result",
     # Dead letters.
@@ -161,6 +164,7 @@ __all__ = [
     "aregister_agent",
     "areplay",
     "aresume",
+    "arun_now",
     "atail_results",
     "aset_limits",
     "asettle_ledger",
@@ -181,6 +185,7 @@ __all__ = [
     "NotCancellable",
     "NotDead",
     "NotFound",
+    "NotRunnable",
     "LevelNotReached",
     "OutcomeUnknown",
     "PayloadTooLarge",

@@ -236,16 +236,14 @@ def _completion(look: _Look, consumer: str, held: _Held, result: bytes) -> Compl
     item = held.delivery()
     enqueued_ms = item.enqueued_ms
     row = messages.result_row(
-        item.id,
-        item.topic,
-        item.json,
-        result,
+        *(item.id, item.topic, item.json, result),
         agent=keys.agent_of(consumer),
         attempt=item.record.attempt + 1,
         fence=item.fence,
         enqueued_ms=enqueued_ms,
         started_ms=held.lent_ms,
         finished_ms=look.now_ms,
+        again_of=records.again_of(item.record.options),
     )
     return Completion(
         item,

@@ -130,6 +130,7 @@ def dead_task(letter: letters.DeadLetter) -> Task:
         error=letter.error,
         ended_at=letter.died_at,
         replays=letter.replays,
+        again_of=records.again_of(letter.options),
     )
 
 
@@ -154,6 +155,7 @@ def done_task(
         error=row.get("error"),
         ended_at=row.get("finished_at") or messages.iso(messages.entry_ms(entry_id)),
         replays=past.replays,
+        again_of=row.get("again_of"),
     )
 
 
@@ -178,7 +180,9 @@ def live_task(
     else:
         state = messages.WAITING
     past = history.parse(log, record.epoch)
-    enqueued = int(marks["e"]) if "e" in marks else messages.entry_ms(record.sid)
+    # A delayed task whose payload is gone has neither, until the audit ends it.
+    clock = record.sid.partition("-")[0]
+    enqueued = records.number(marks.get("e", clock))
     return Task(
         id=task_id,
         topic=topic,
@@ -189,10 +193,11 @@ def live_task(
         fence=f"{record.sid}.{record.n}" if record.sid else "",
         max_attempts=int(options["m"]) if "m" in options else None,
         timeout_s=float(options["t"]) if "t" in options else None,
-        enqueued_at=messages.iso(enqueued),
+        enqueued_at=None if enqueued is None else messages.iso(enqueued),
         due_at=messages.iso(int(float(due))) if due else None,
         agent=keys.agent_of(who) if state == messages.RUNNING else None,
         attempts=past.attempts,
         cancel_requested="c" in record.flags,
         replays=past.replays,
+        again_of=options.get("of"),
     )

@@ -49,7 +49,8 @@ class Task:
     `fence` is the server's token of this delivery and grows with every one. When the
     last attempt began (`started_at`) is known once the task is done. `attempts` are
     those that failed, `replays` says who put it back to work, with which letter, and
-    what an edited payload replaced; of both together the newest 50 are kept.
+    what an edited payload replaced; of both together the newest 50 are kept. `again_of`
+    is the ended task that `run_now` sent this one for.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Task:
     cancel_requested: bool = False
     started_at: str | None = None
     replays: tuple[dict[str, Any], ...] = ()
+    again_of: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -257,16 +259,18 @@ def result_row(
     enqueued_ms: int,
     started_ms: int,
     finished_ms: int,
+    again_of: str | None = None,
 ) -> bytes:
     """A finished task's row, joined from texts that are JSON already.
 
     Ids, topics, consumers and fences are checked names: none needs escaping.
     """
+    tail = "" if again_of is None else f',"again_of":"{again_of}"'
     return (
         f'{{"id":"{task_id}","topic":"{topic}","state":"done","task":{payload_json},'
         f'"result":{result_json.decode()},"agent":"{agent}","attempt":{attempt},'
         f'"fence":"{fence}","enqueued_at":"{iso(enqueued_ms)}",'
-        f'"started_at":"{iso(started_ms)}","finished_at":"{iso(finished_ms)}"}}'
+        f'"started_at":"{iso(started_ms)}","finished_at":"{iso(finished_ms)}"{tail}}}'
     ).encode()
 
 

@@ -54,6 +54,11 @@ def timeout_s(options: str) -> float | None:
     return float(text) if text else None
 
 
+def again_of(options: str) -> str | None:
+    """The ended task that a task was sent again for, if it was."""
+    return parse_options(options).get("of") if options else None
+
+
 def number(text: str) -> int | None:
     """A plain decimal number, or None for whatever else somebody wrote."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -2,7 +2,7 @@
 
 viewer    reads
 operator  reads, the audit trail as well; sends, replays, discards, undoes, pauses,
-          cancels, drains, generates
+          cancels, runs now, drains, generates
 admin     everything: users, tokens, limits, purge, settle, delete, what agents do
 agent     registry and lease protocol only
 """
@@ -27,6 +27,7 @@ DISCARD: Final = "discard"
 UNDO: Final = "undo"
 PAUSE: Final = "pause"
 CANCEL: Final = "cancel"
+RUN: Final = "run"  # now, or once more
 DRAIN: Final = "drain"
 GENERATE: Final = "generate"
 AUDIT: Final = "audit"  # read who did what
@@ -39,7 +40,10 @@ SETTLE: Final = "settle"
 DELETE: Final = "delete"
 
 _OPERATES: Final = frozenset(
-    {READ, ENQUEUE, REPLAY, DISCARD, UNDO, PAUSE, CANCEL, DRAIN, GENERATE, AUDIT}
+    {
+        *(READ, ENQUEUE, REPLAY, DISCARD, UNDO, PAUSE, CANCEL, RUN, DRAIN, GENERATE),
+        AUDIT,
+    }
 )
 VERBS: Final[dict[str, frozenset[str]]] = {
     VIEWER: frozenset({READ}),

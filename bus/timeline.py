@@ -17,6 +17,7 @@ _LATEST: Final = "~"  # behind every time
 # itself, but for those of tasks that somebody acknowledged by hand.
 _FROM_EVENTS: Final = {
     "cancel_asked": "cancel asked for",
+    "hurried": "run now",
     "discarded": "discarded",
     "restored": "restored",
 }
@@ -25,12 +26,13 @@ _FROM_EVENTS: Final = {
 def timeline(task: Task) -> list[dict[str, Any]]:
     """What happened to a task, the oldest first: rows of `at, what, agent, detail`.
 
-    `what` is enqueued, started, failed, lost, cancel asked for, replayed, discarded,
-    restored, running, due (the next start, in the future), or the state it ended in.
-    `at` is ISO text, None where nobody wrote the time down; `agent` and `detail` are
-    None where there is none. Discards, restores and wishes to cancel come from the
-    topic's event log, which is searched to a bound. A replay of which neither the task
-    nor the log knows any more stands without its time where it must have been.
+    `what` is enqueued, started, failed, lost, cancel asked for, run now, replayed,
+    discarded, restored, running, due (the next start, in the future), or the state it
+    ended in. `at` is ISO text, None where nobody wrote the time down; `agent` and
+    `detail` are None where there is none. Discards, restores and what was asked for
+    come from the topic's event log, which is searched to a bound. A replay of which
+    neither the task nor the log knows any more stands without its time where it must
+    have been.
     """
     rows: list[dict[str, Any]] = [_row(task.enqueued_at, "enqueued")]
     epoch = 0

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from . import (
+    again,
     agents,
     browse,
     dead,
@@ -96,5 +97,6 @@ astats = _twin(topics.stats)
 aregister_agent = _twin(agents.register_agent)
 areplay = _twin(decisions.replay)
 aresume = _twin(topics.resume)
+arun_now = _twin(again.run_now)
 atail_results = _twin(results.tail_results)
 aundo = _twin(decisions.undo)

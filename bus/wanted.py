@@ -70,6 +70,7 @@ class Wanted:
     already. Without `task_id` and `idempotency_key` it gets an id of its own. It starts
     at once, after `delay_s`, or at `run_at_ms` (server time, ms since 1970). `maxlen`
     bounds the backlog for this task. `principal` is whose idempotency key it is.
+    `again_of` is the ended task that this one repeats.
     """
 
     payload: Any
@@ -81,6 +82,7 @@ class Wanted:
     max_attempts: int | None = None
     timeout_s: float | None = None
     maxlen: int | None = None
+    again_of: str | None = None
 
 
 class Item(NamedTuple):
@@ -118,6 +120,9 @@ def item_of(topic: str, wanted: Wanted) -> Item:
     else:
         raise errors.InvalidOption("give delay_s or run_at, not both")
     options = options_of(wanted.max_attempts, wanted.timeout_s)
+    if wanted.again_of is not None:
+        of = f"of={keys.check_task_id(wanted.again_of)}"
+        options = f"{options},{of}" if options else of
     maxlen = "" if wanted.maxlen is None else check_maxlen(wanted.maxlen)
     key = wanted.idempotency_key or ""
     return Item(task_id, due, options, text, digest, maxlen, key)

@@ -146,15 +146,19 @@ FLOORS: list[set[str]] = [
     {
         "leases",
         "bulk.parts",
+        "again",
         "live.following",
         "runtime.outbox",
         "runtime.receipts",
         "runtime.slots",
         "testing",
+<<<<<<< HEAD
         "together",
         "twins",
+=======
+>>>>>>> e548c54 (wip)
     },
-    {"feed", "replays", "runtime.intake", "runtime.reports"},
+    {"feed", "replays", "runtime.intake", "runtime.reports", "twins"},
     {"bulk.driver", "runtime.lane", "waits"},
     {"home.web"},
     {"agent", "crash", "home.folder"},

@@ -114,6 +114,7 @@ TASK: Final = [
             "cancel_requested": False,
             "attempts": [],
             "replays": [],
+            "again_of": None,
             "result": {"bytes": 12345},
             "timeline": [
                 {
@@ -148,6 +149,7 @@ RESULTS: Final = [
                     "epoch": 0,
                     "attempts": [],
                     "replays": [],
+                    "again_of": None,
                 }
             ],
             "next": None,
@@ -228,6 +230,15 @@ FAILURES: Final = [
     ),
     _told(
         "it will be", {"deliveries": [{**_HELD, "outcome": "ok", "state": "delayed"}]}
+    ),
+]
+_MOVED: Final = {"id": _ID, "topic": "resize", "state": "waiting"}
+RUN: Final = [
+    _told("started, or replayed", {**_MOVED, "again_of": None}),
+    _told(
+        "once more",
+        {**_MOVED, "id": _ID[:-1] + "2", "again_of": _ID},
+        201,
     ),
 ]
 REGISTRATION: Final = [

@@ -30,6 +30,7 @@ def task_row(task: Task) -> dict[str, Any]:
         "cancel_requested": task.cancel_requested,
         "attempts": list(task.attempts),
         "replays": list(task.replays),
+        "again_of": task.again_of,
     }
     if task.state == "done":
         row["result"] = task.result
@@ -65,7 +66,7 @@ def letter(found: DeadLetter) -> dict[str, Any]:
 def result_row(topic: str, entry_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """A result; rows by hand lack what their writer left out, and may say more."""
     head = {"entry_id": entry_id, "id": None, "topic": topic, "state": "done"}
-    past = {"epoch": 0, "attempts": [], "replays": []}
+    past = {"epoch": 0, "attempts": [], "replays": [], "again_of": None}
     return {**head, **dict.fromkeys(_OF_RESULT), **past, **row, "entry_id": entry_id}
 
 

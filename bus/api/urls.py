@@ -38,6 +38,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("tasks", TaskViewSet.as_view({"get": "list"})),
     path("tasks/<str:task_id>", TaskViewSet.as_view({"get": "retrieve"})),
     path("tasks/<str:task_id>/cancel", TaskViewSet.as_view({"post": "cancel"})),
+    path("tasks/<str:task_id>/run", TaskViewSet.as_view({"post": "run"})),
     path("agents", _agents),
     path("agents/<str:agent_id>", _agent),
     path(

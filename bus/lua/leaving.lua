@@ -29,11 +29,13 @@ local function cancelled(k, topic, id, r, e, keep, now)
   call('HDEL', k.tasks, id)
   call('HDEL', k.attempts, id)
   local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
+  local of = match(option(r.options, 'of') or '', '^[%x-]+$')
   local row = '{"id":"' .. id .. '","topic":"' .. topic
     .. '","state":"cancelled","task":' .. json_of(e)
     .. ',"result":null,"agent":null,"attempt":' .. int(r.attempt) .. ',"fence":"' .. fence
     .. '","enqueued_at":"' .. iso(enqueued_ms(e and e.meta or '', r.sid))
-    .. '","started_at":null,"finished_at":"' .. iso(now) .. '"}'
+    .. '","started_at":null,"finished_at":"' .. iso(now) .. '"'
+    .. (of and ',"again_of":"' .. of .. '"}' or '}')
   publish(k, id, row, keep, past_of(r.epoch, lines))
   call('HINCRBY', k.counters, 'cancelled', 1)
   note(k.events, 'cancelled', id)

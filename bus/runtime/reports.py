@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from .. import dead, deliveries, errors, failures, keys, messages
+from .. import dead, deliveries, errors, failures, keys, messages, records
 from ..conf import conf
 from ..deliveries import Completion, Failure, Seat
 from ..handlers import Handler
@@ -120,6 +120,7 @@ class Reports:
             enqueued_ms=enqueued_ms,
             started_ms=started_ms,
             finished_ms=finished_ms,
+            again_of=records.again_of(held.record.options),
         )
         return Completion(
             held,

@@ -38,6 +38,7 @@ CALLS: list[tuple[str, str, set[str]]] = [
     ("GET", "tasks?topic=a", READERS),
     ("GET", f"tasks/{ID}", READERS),
     ("POST", f"tasks/{ID}/cancel", SENDERS),
+    ("POST", f"tasks/{ID}/run", SENDERS),
     ("GET", "agents", READERS),
     ("POST", "agents", SERVERS),
     ("GET", "agents/a", ALL),

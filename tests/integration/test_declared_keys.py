@@ -201,6 +201,13 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     bus.ack(test_topic, "observers", second)
     for entry_id in (second, third, sixth, second, "1-0", "1-0"):
         bus.move_to_dead(test_topic, entry_id, {"error": entry_id})
+    # Run now: delayed, waiting, dead, cancelled.
+    for delay_s in (60, None):
+        task_id = bus.enqueue_task(test_topic, 1, delay_s=delay_s)
+        if delay_s:
+            bus.run_now(task_id, test_topic, request_id="x")
+        bus.cancel(task_id, test_topic)
+        bus.run_now(task_id, test_topic, request_id="x")
     # Letters: replayed, discarded, undone, refused.
     for letter in bus.list_dead(test_topic):
         bus.enqueue_task(test_topic, letter.payload, task_id=letter.id)

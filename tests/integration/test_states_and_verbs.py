@@ -125,6 +125,9 @@ SENDERS: dict[str, Callable[[Case], Any]] = {
     "replay": REPLAY,
     "discard": DISCARD,
     "undo": UNDO,
+    "run now": lambda case: (
+        "same" if bus.run_now(case.task_id, case.topic) == case.task_id else "again"
+    ),
 }
 AGENTS: dict[str, Callable[[Case], Any]] = {
     "is claimed": lambda case: "given" if case.desk.claim() else "not given",

@@ -34,6 +34,7 @@ VERBS: dict[str, Callable[[Town, Desk], Any]] = {
     "take from the dead": lambda t, d: d.lose(),
     "discard": lambda t, d: bus.discard(t.dead, t.topic),
     "replay": lambda t, d: bus.replay(t.dead, t.topic),
+    "run now": lambda t, d: bus.run_now(t.delayed, t.topic),
     "ack": lambda t, d: bus.ack(t.topic, GROUP, t.sid),
     "settle": lambda t, d: scripts.run("settle", t.topic, ["0", "mark"]),
     "make the group": lambda t, d: bus.create_consumer_group(t.topic, GROUP),

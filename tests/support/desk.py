@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import bus
-from bus import connection, deliveries, failures, janitor, messages
+from bus import connection, deliveries, failures, janitor, messages, records
 from bus.deliveries import Completion, Delivery, Failure, Seat
 
 T = TypeVar("T")
@@ -103,6 +103,7 @@ class Desk:
             enqueued_ms=item.enqueued_ms,
             started_ms=item.received_ms,
             finished_ms=item.received_ms + 5,
+            again_of=records.again_of(item.record.options),
         )
 
     def _ask(self, call: Callable[[Seat], Awaitable[T]]) -> T:

@@ -44,6 +44,7 @@ EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "ack": {(STREAM, ENDED), (ABSENT, ENDED)},
     "move_to_dead": {(STREAM, DEAD), (ABSENT, DEAD)},
     "replay": {(DEAD, STREAM)},
+    "run_now": {(DELAYED, STREAM)},
     "replay_batch": {(DEAD, STREAM)},
     "discard": {(DEAD, ENDED)},
     "undo": {(ENDED, DEAD)},

@@ -7,6 +7,7 @@ from rest_framework import serializers as s
 
 from .basics import NULL, OPTIONAL, REPLAYS, STATES, AnyJSON, Problem
 
+AGAIN = "The ended task that this one was sent again for."
 DURABILITY = r"^(memory|aof|fsync|replicated:[1-9])$"
 
 
@@ -82,6 +83,7 @@ class TaskRow(s.Serializer):
     cancel_requested = s.BooleanField()
     attempts = s.ListField(child=s.DictField(), help_text="Failed ones, oldest first.")
     replays = s.ListField(child=s.DictField(), help_text=REPLAYS)
+    again_of = s.CharField(**NULL, help_text=AGAIN)
     result = AnyJSON(**OPTIONAL, help_text="Once it is done.")
     error = s.DictField(**OPTIONAL, help_text="Of which it died.")
 
@@ -118,6 +120,12 @@ class Moved(s.Serializer):
     state = s.ChoiceField(STATES)
 
 
+class Ran(Moved):
+    """The task that runs now: the same one, or a new one for one that has ended."""
+
+    again_of = s.UUIDField(**NULL, help_text=AGAIN)
+
+
 class Cancelled(Moved):
     """A task that is cancelled, or runs and is told to stop."""
 
@@ -140,6 +148,7 @@ class ResultRow(s.Serializer):
     epoch = s.IntegerField(help_text="Replays so far.")
     attempts = s.ListField(child=s.DictField(), help_text="Failed ones, oldest first.")
     replays = s.ListField(child=s.DictField(), help_text=REPLAYS)
+    again_of = s.CharField(**NULL, help_text=AGAIN)
 
 
 @extend_schema_serializer(many=False)

@@ -1,4 +1,4 @@
-"""Tasks: lists, one task in full, cancel."""
+"""Tasks: lists, one task in full; cancel it, run it now."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import errors, messages, roles
+from bus import again, errors, messages, roles
 
 from .. import asked, examples, parsing, serializers, shapes
 from ..permissions import check_topic
-from .base import MeshViewSet, by_id
+from .base import MeshViewSet, by_id, location
 
 
 class TaskViewSet(MeshViewSet):
-    """`GET tasks`, `GET tasks/{id}`, `POST tasks/{id}/cancel`."""
+    """`GET tasks`, `GET tasks/{id}`, `POST tasks/{id}/cancel`, `tasks/{id}/run`."""
 
     verbs = {
         "list": (roles.READ,),
         "retrieve": (roles.READ,),
         "cancel": (roles.CANCEL,),
+        "run": (roles.RUN,),
     }
     asks = {
         "list": ("topic", "state", "count", "cursor"),
         "retrieve": ("topic", "wait"),
         "cancel": ("topic",),
+        "run": ("topic",),
     }
 
     @extend_schema(
@@ -93,6 +95,42 @@ class TaskViewSet(MeshViewSet):
         status = 200 if state == messages.CANCELLED else 202
         row = {"id": task.id, "topic": task.topic, "state": state}
         return Response(row, status)
+
+    @extend_schema(
+        operation_id="run_task",
+        summary="Run a task now, or once more",
+        tags=["tasks"],
+        parameters=[
+            serializers.TASK_ID,
+            serializers.TOPIC_OPTIONAL,
+            serializers.REQUEST_KEY,
+        ],
+        request=None,
+        responses={200: serializers.Ran, 201: serializers.Ran},
+        examples=examples.RUN,
+    )
+    def run(self, request: Any, task_id: str) -> Response:
+        """Start a delayed task, replay a dead one, send an ended one again.
+
+        200 with the same id, or 201 with that of a new task, whose `again_of` names the
+        old one. 409 `not_runnable` while it waits or runs. A repeat with the same
+        `Idempotency-Key` is the same run, 200 with the state its task is in by then.
+        """
+        parsing.nothing(self.body(needed=False))
+        key, who = request.headers.get("Idempotency-Key"), self.who
+        task = self._task(task_id)
+        ran, did = again.ran(task.id, task.topic, who.name, who.key, key)
+        once_more = ran != task.id
+        detail = {"state": task.state, **({"again": ran} if once_more else {})}
+        # Also a repeat: the first request may have ended before it was written down.
+        told = detail if did else {**detail, "repeat": True}
+        self.record(roles.RUN, task.topic, task.id, **told)
+        state = messages.WAITING if did else bus.get_task(ran, task.topic).state
+        row: dict[str, Any] = {"id": ran, "topic": task.topic, "state": state}
+        row["again_of"] = task.id if once_more else None
+        if not (did and once_more):
+            return Response(row)
+        return Response(row, 201, headers=location(f"tasks/{ran}?topic={task.topic}"))
 
     def _task(self, task_id: str) -> messages.Task:
         """The task a path names, as far as the token reaches."""

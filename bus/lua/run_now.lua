@@ -1,0 +1,28 @@
+-- Start one delayed task now instead of when it is due.
+-- KEYS: tasks_stream tasks delayed parked events
+-- ARGV: id, mark of the request
+-- Returns 'started' | 'repeat' | 'live' (it waits or runs already) | 'torn' (its payload
+--   is being sought) | 'none'.
+-- A repeat of the same request is told by its mark in the event log, wherever the task is
+-- by then: its answer was lost, and what it started may have failed and be delayed again.
+local id, mark = ARGV[1], ARGV[2]
+local log = redis.pcall('XREVRANGE', events, '+', '-', 'COUNT', 1000)
+for i = 1, #log do
+  local flat = log[i][2]
+  if flat[2] == 'hurried' and flat[4] == id and flat[6] == mark then return 'repeat' end
+end
+local text = call('HGET', tasks, id)
+local r = text and read_record(text)
+if not r then return 'none' end
+if r.sid ~= '' then return 'live' end
+local meta, json = match(call('HGET', parked, id) or '', '^([^\n]*)\n(.*)$')
+if not json then return 'torn' end
+of_their_types({}, { tasks_stream, events }, {})
+-- ZREM is the first write, so this passes at maxmemory, as promotion does.
+call('ZREM', delayed, id)
+call('HDEL', parked, id)
+r.sid = call('XADD', tasks_stream, '*', 'id', id, 'json', json, 'meta', meta)
+r.n = 0
+call('HSET', tasks, id, write_record(r))
+note(events, 'hurried', id, mark)
+return 'started'
