@@ -26,8 +26,11 @@ from . import child
 _FD: Final = "MESH_CRADLE_FD"  # the socket of a process that is to be a cradle
 _READY: Final = b"ready"
 _FORK: Final = b"fork"
+_NONE: Final = 0  # instead of a pid: the system has no room for another process
 _LOAD_S: Final = 60.0  # for a cradle to load everything on a busy machine
-_ANSWER_S: Final = 5.0  # for a fork, or for the exit code of one that ended
+# For a fork, or the exit code of one that ended. To give a cradle up ends its forks,
+# so that it has to be stuck, not slow.
+_ANSWER_S: Final = 30.0
 _PDEATHSIG: Final = 1  # of prctl
 
 
@@ -43,7 +46,9 @@ class Forked:
 
     def poll(self) -> int | None:
         """Its exit code once it ended, negative for a signal."""
-        if self.returncode is None and select.select([self._watch], [], [], 0)[0]:
+        watcher = select.poll()  # unlike select(), for any number of open files
+        watcher.register(self._watch, select.POLLIN)
+        if self.returncode is None and watcher.poll(0):
             self.returncode = self._cradle.code_of(self.pid)
         return self.returncode
 
@@ -79,17 +84,18 @@ class Cradle:
                 return None
             assert self._line is not None
             out, into = os.pipe()
+            pid, watches = -1, list[int]()
             try:
                 socket.send_fds(self._line, [_FORK], [into, tell])
-                watches: list[int] = []
-                while not watches:
+                while not watches and pid != _NONE:
                     pid, watches = self._hear()
             except (OSError, EOFError):
-                os.close(out)
                 self._lose()
-                return None
             finally:
                 os.close(into)
+            if not watches:
+                os.close(out)
+                return None
             return Forked(self, pid, watches[0], open(out, "rb"))
 
     def code_of(self, pid: int) -> int:
@@ -186,18 +192,26 @@ def fork_on_request() -> None:
     line.send(_READY)
     parent = os.getpid()
     alive: dict[int, int] = {}  # pidfd -> pid
+    watcher = select.poll()
+    watcher.register(line.fileno(), select.POLLIN)
     while True:
-        for fd_ready in select.select([line.fileno(), *alive], [], [])[0]:
+        for fd_ready, _ in watcher.poll():
             if fd_ready in alive:
                 pid = alive.pop(fd_ready)
+                watcher.unregister(fd_ready)
                 os.close(fd_ready)
                 _, status = os.waitpid(pid, 0)
-                line.send(f"{pid} {os.waitstatus_to_exitcode(status)}".encode())
+                with contextlib.suppress(BrokenPipeError):  # see below
+                    line.send(f"{pid} {os.waitstatus_to_exitcode(status)}".encode())
                 continue
             _, given, _, _ = socket.recv_fds(line, 16, 2, socket.MSG_CMSG_CLOEXEC)
             if not given:
                 os._exit(0)  # the parent is gone, or needs us no more
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:
+                pid = -1
+                line.send(str(_NONE).encode())
             if not pid:
                 for watch in alive:
                     os.close(watch)
@@ -205,7 +219,10 @@ def fork_on_request() -> None:
                 return
             for each in given:
                 os.close(each)
-            alive[os.pidfd_open(pid)] = pid
+            if pid > 0:
+                watch = os.pidfd_open(pid)
+                alive[watch] = pid
+                watcher.register(watch, select.POLLIN)
 
 
 def _may_fork(own_fd: int) -> bool:

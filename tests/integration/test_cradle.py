@@ -115,6 +115,20 @@ def test_a_program_that_cannot_be_loaded_forks_nothing() -> None:
         assert one.fork(1) is None
 
 
+def test_where_the_system_has_no_room_nothing_is_forked_for_now() -> None:
+    once = """
+fork = os.fork
+def full():
+    os.fork = fork
+    raise OSError(11, "no room")
+os.fork = full
+"""
+    with nest(before=once, after="os._exit(3)") as one:
+        assert one.fork(1) is None
+        with forked(one) as (process, _):
+            assert ends(process) == 3
+
+
 def test_a_lost_cradle_is_replaced_for_later_forks() -> None:
     with nest(after="time.sleep(60)") as one:
         with forked(one) as (process, _):
