@@ -152,11 +152,7 @@ FLOORS: list[set[str]] = [
         "runtime.receipts",
         "runtime.slots",
         "testing",
-<<<<<<< HEAD
         "together",
-        "twins",
-=======
->>>>>>> e548c54 (wip)
     },
     {"feed", "replays", "runtime.intake", "runtime.reports", "twins"},
     {"bulk.driver", "runtime.lane", "waits"},
