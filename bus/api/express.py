@@ -34,15 +34,22 @@ class _Call(NamedTuple):
     """A call of the lane: what a role needs for it, and who does it."""
 
     verbs: tuple[str, ...]
-    work: Callable[[hot.Asked], Awaitable[Answer]]
+    work: Callable[[hot.Asked], Awaitable[Answer | None]]
 
 
 _CALLS: Final = {
     f"{PREFIX}/enqueue": _Call((roles.ENQUEUE,), hot.enqueue),
     f"{PREFIX}/enqueue/batch": _Call((roles.ENQUEUE,), hot.batch),
+    f"{PREFIX}/deliveries/complete": _Call((roles.SERVE,), hot.complete),
+    f"{PREFIX}/deliveries/fail": _Call((roles.SERVE,), hot.fail),
+    f"{PREFIX}/deliveries/extend": _Call((roles.SERVE,), hot.extend),
+    f"{PREFIX}/deliveries/release": _Call((roles.SERVE,), hot.release),
 }
 # Of calls with a name in their path: what stands before it, and behind it.
-_NAMED: Final = ((f"{PREFIX}/agents/", "/heartbeat", _Call((roles.SERVE,), hot.beat)),)
+_NAMED: Final = (
+    (f"{PREFIX}/agents/", "/heartbeat", _Call((roles.SERVE,), hot.beat)),
+    (f"{PREFIX}/topics/", "/claim", _Call((roles.SERVE,), hot.claim)),
+)
 
 _ALWAYS: Final = ((b"allow", b"POST, OPTIONS"), (b"cache-control", b"no-store"))
 _JSON: Final = (b"content-type", b"application/json")
@@ -67,8 +74,11 @@ def express(app: App) -> App:
             if message["type"] == "http.disconnect":
                 return
             body = message["body"]
-        asked = hot.Asked(who, read, body, name)
-        status, headers, text = await _answered(scope, call, asked)
+        asked = hot.Asked(who, read, body, name, receive)
+        answer = await _answered(scope, call, asked)
+        if answer is None:
+            return
+        status, headers, text = answer
         start = {"type": "http.response.start", "status": status, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": text})
@@ -109,13 +119,19 @@ def _named(path: str) -> tuple[_Call | None, str]:
 
 async def _answered(
     scope: Any, call: _Call, asked: hot.Asked
-) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of what the call says, also where it fails."""
+) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+    """Status, headers and body of what the call says, also where it fails.
+
+    None where the client went away and nobody is left to answer.
+    """
     try:
         # In the order of a view: whether they may, how often, then what is meant.
         permissions.check_verbs(asked.who, call.verbs)
         await hot.throttle(asked.who)
-        status, body, more = await call.work(asked)
+        answer = await call.work(asked)
+        if answer is None:
+            return None
+        status, body, more = answer
         kind = _JSON
     except Exception as exc:
         problem = exceptions.problem_of(exc) or _filed(scope)

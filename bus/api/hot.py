@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, TypeVar
 
 from rest_framework.exceptions import Throttled
 
-from bus import errors, levels, roles, tasks, together
+from bus import accounts, errors, levels, roles, tasks, together
 
-from . import calls, jsontext, lending, parsing, throttles
+from . import calls, jsontext, lending, parsing, throttles, waiting
 from .calls import Answer
-from .head import Head
-from .parsers import body_limit
+from .head import BODY_MOST, Head
 from .problems import Problem
+
+T = TypeVar("T")
+
+_THREADS: Final = 32  # each holds a connection to Redis for the time of a script
+_CALLS_MOST: Final = 1_000  # that have a thread, or wait for one
 
 
 class Asked(NamedTuple):
@@ -23,8 +29,9 @@ class Asked(NamedTuple):
     head: Head
     body: bytes
     name: str
+    receive: Callable[[], Awaitable[dict[str, Any]]]
 
-    def value(self, *, needed: bool = True, batch: bool = False) -> Any:
+    def value(self, *, needed: bool = True) -> Any:
         """The JSON body; without one `{}`, or a problem where it is needed."""
         if not self.body:
             if needed:
@@ -32,7 +39,7 @@ class Asked(NamedTuple):
             return {}
         head = self.head
         return jsontext.document(
-            self.body, head.content_type, head.content_encoding, limit=body_limit(batch)
+            self.body, head.content_type, head.content_encoding, limit=BODY_MOST
         )
 
 
@@ -57,7 +64,7 @@ async def enqueue(asked: Asked) -> Answer:
 
 async def batch(asked: Asked) -> Answer:
     """`POST enqueue/batch`."""
-    sent = calls.Batch(asked.who, asked.value(batch=True), asked.head.key)
+    sent = calls.Batch(asked.who, asked.value(), asked.head.key)
     for wanted, each in sent.levels():
         try:
             means = str(await levels.agranted(wanted)) or await tasks.adurability()
@@ -72,5 +79,70 @@ async def batch(asked: Asked) -> Answer:
 async def beat(asked: Asked) -> Answer:
     """`POST agents/{id}/heartbeat`."""
     value = asked.value(needed=False)
-    told = await asyncio.to_thread(lending.beat, asked.who, asked.name, value)
-    return Answer(200, told)
+    return Answer(200, await _threads.run(lending.beat, asked.who, asked.name, value))
+
+
+async def complete(asked: Asked) -> Answer:
+    """`POST deliveries/complete`."""
+    return await _ended(lending.complete, asked)
+
+
+async def fail(asked: Asked) -> Answer:
+    """`POST deliveries/fail`."""
+    return await _ended(lending.fail, asked)
+
+
+async def extend(asked: Asked) -> Answer:
+    """`POST deliveries/extend`."""
+    return await _ended(lending.extend, asked)
+
+
+async def release(asked: Asked) -> Answer:
+    """`POST deliveries/release`."""
+    return await _ended(lending.release, asked)
+
+
+async def _ended(
+    verb: Callable[[roles.Principal, Any], dict[str, Any]], asked: Asked
+) -> Answer:
+    return Answer(200, await _threads.run(verb, asked.who, asked.value()))
+
+
+async def claim(asked: Asked) -> Answer | None:
+    """`POST topics/{topic}/claim`; None where the client went while it waited."""
+    value = asked.value()
+    wait_s = lending.wait_of(value)
+
+    async def look() -> dict[str, Any]:
+        # A wait may be longer than a token lasts.
+        if await accounts.aprincipal_of(asked.head.token) != asked.who:
+            said, bearer = "Invalid token.", {"WWW-Authenticate": "Bearer"}
+            raise Problem("invalid_token", said, bearer)
+        return await _threads.run(lending.claim, asked.who, asked.name, value)
+
+    told = await waiting.patiently(
+        asked.name, wait_s, look, lending.is_empty, asked.receive
+    )
+    return None if told is None else Answer(200, told)
+
+
+class _Threads:
+    """Threads for calls that hold one while Redis answers; so many and no more wait."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, "mesh-lane")
+        self._calls = 0
+
+    async def run(self, call: Callable[..., T], *args: Any) -> T:
+        """What the call says; BusUnavailable if too many are under way."""
+        if self._calls >= _CALLS_MOST:
+            raise together.overloaded()
+        self._calls += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, call, *args)
+        finally:
+            self._calls -= 1
+
+
+_threads: Final = _Threads()

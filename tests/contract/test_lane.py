@@ -167,6 +167,69 @@ def test_calls_in_flight_are_answered_when_the_server_stops(
     assert bus.stats(TOPIC)["accepted"] == 9
 
 
+CLAIM = f"topics/{TOPIC}/claim"
+
+
+def claim_of(door: Door, token: str = "agent", **more: Any) -> Reply:
+    body = json.dumps({"agent_id": "a", **more}).encode()
+    return door.ask(CLAIM, body, token=token)
+
+
+def test_a_task_goes_its_whole_way_through_the_lane(enter: Enter) -> None:
+    door = enter("express")
+    bus.register_agent("a", "http")
+    task_id = door.ask("enqueue", task(7)).json()["id"]
+
+    [taken] = claim_of(door).json()["deliveries"]
+    fence = {name: taken[name] for name in ("topic", "id", "fence")}
+    body = json.dumps({"deliveries": [{**fence, "result": "ok"}]}).encode()
+    told = [door.ask("deliveries/complete", body, token="agent") for _ in range(2)]
+
+    assert (taken["id"], taken["task"]) == (task_id, 7)
+    outcomes = [each.json()["deliveries"][0]["outcome"] for each in told]
+    assert outcomes == ["ok", "duplicate"]
+    assert bus.get_task(task_id).result == "ok"
+    assert door.in_the_lane == 4
+
+
+def test_a_claim_that_waits_gets_what_comes(enter: Enter) -> None:
+    door = enter("express")
+    bus.register_agent("a", "http")
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        reply = pool.submit(claim_of, door, wait_s=20)
+        time.sleep(0.3)  # not for correctness: so that it is likely to be waiting
+        task_id = door.ask("enqueue", task()).json()["id"]
+
+        deliveries = reply.result().json()["deliveries"]
+
+    assert [each["id"] for each in deliveries] == [task_id]
+    assert time.monotonic() - began < 15
+
+
+def test_a_claim_that_waits_takes_nothing_once_its_token_is_revoked(
+    enter: Enter,
+) -> None:
+    from bus import accounts
+
+    door = enter("express")
+    bus.register_agent("a", "http")
+    token, door.tokens["brief"] = accounts.create_token("contract brief", "agent")
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(claim_of, door, "brief", wait_s=20)
+        wait_until(lambda: accounts.remembered(door.tokens["brief"]))
+        rows: Any = models.Token.objects.filter(pk=token.pk)
+        rows._raw_delete("default")
+        wait_until(lambda: not accounts.remembered(door.tokens["brief"]), 10)
+        task_id = door.ask("enqueue", task()).json()["id"]
+
+        refused = reply.result()
+
+    assert (refused.status, refused.json()["code"]) == (401, "invalid_token")
+    assert refused.header("www-authenticate") == "Bearer"
+    assert bus.get_task(task_id).state == "waiting"
+
+
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads have a moment only."""

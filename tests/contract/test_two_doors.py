@@ -350,7 +350,94 @@ OTHERS = [
         token="agent", content_type="text/plain"),
     Row("a beat of half a body", 400, b"{", "unreadable", path=BEAT, token="agent"),
 ]  # fmt: skip
-ROWS = [*GOOD, *BAD, *REFUSED, *WHO, *METHODS, *OTHERS]
+CLAIM = f"topics/{TOPIC}/claim"
+FENCE = "1700000000000-0.0"
+
+
+def claimed(**more: Any) -> bytes:
+    return json.dumps({"agent_id": AGENT, **more}).encode()
+
+
+def ends(*more: dict[str, Any], fence: str = FENCE) -> bytes:
+    """Deliveries that nobody holds, or so it seems."""
+    head = {"topic": TOPIC, "id": OWN, "fence": fence}
+    return json.dumps({"deliveries": [{**head, **each} for each in more]}).encode()
+
+
+def waiting(door: Door) -> None:
+    registered(door)
+    bus.enqueue_task(TOPIC, {"n": 1}, task_id=OWN)
+
+
+def lent(door: Door) -> None:
+    """The agent took the task under this claim before."""
+    waiting(door)
+    reply = door.ask(CLAIM, claimed(claim_id="c-1"), token="agent")
+    assert reply.status == 200, reply.body
+
+
+def paused(door: Door) -> None:
+    waiting(door)
+    bus.pause(TOPIC)
+
+
+def lease(name: str, status: int, body: bytes, code: str = "", **more: Any) -> Row:
+    """A row of an agent that takes tasks or ends them."""
+    return Row(name, status, body, code, token=more.pop("token", "agent"), **more)
+
+
+NO_ERROR = {"error": {"type": "E", "message": "no"}}
+LEASES = [
+    lease("a claim", 200, claimed(), path=CLAIM, before=waiting),
+    lease("a claim again", 200, claimed(claim_id="c-1"), path=CLAIM, before=lent),
+    lease("a claim of nothing", 200, claimed(), path=CLAIM, before=registered,
+        says={"deliveries": [], "drain": False}),
+    lease("a claim that waits", 200, claimed(wait_s=0.2), path=CLAIM,
+        before=registered, says={"deliveries": []}),
+    lease("a claim while paused", 200, claimed(), path=CLAIM, before=paused,
+        says={"deliveries": []}),
+    lease("a claim of one unknown", 404, claimed(), "agent_not_found", path=CLAIM),
+    lease("a claim of too many", 422, claimed(count=101), "invalid", path=CLAIM),
+    lease("a claim too long", 422, claimed(wait_s=31), "invalid", path=CLAIM),
+    lease("a claim of no agent", 422, b"{}", "invalid", path=CLAIM),
+    lease("a claim without a body", 400, b"", "unreadable", path=CLAIM),
+    lease("a claim in half", 400, b"{", "unreadable", path=CLAIM),
+    lease("a claim of an odd topic", 422, claimed(), "invalid_name",
+        path="topics/a%7D%7Bb/claim", before=registered),
+    lease("a claim of an operator", 403, claimed(), "permission_denied", path=CLAIM,
+        token="operator"),
+    lease("a claim of nobody", 401, claimed(), "not_authenticated", path=CLAIM,
+        token=None, lane=False),
+    *(
+        lease(f"{verb} of one unknown", 200, ends(more), path=f"deliveries/{verb}")
+        for verb, more in (
+            ("complete", {"result": 1}),
+            ("fail", NO_ERROR),
+            ("extend", {}),
+            ("release", {}),
+        )
+    ),
+    lease("complete what another holds", 200, ends({"result": 1}), before=lent,
+        path="deliveries/complete"),
+    lease("complete without a result", 422, ends({}), "invalid",
+        path="deliveries/complete"),
+    lease("complete the same twice", 422, ends({"result": 1}, {"result": 2}), "invalid",
+        path="deliveries/complete"),
+    lease("complete none", 422, ends(), "invalid", path="deliveries/complete"),
+    lease("a fence that is none", 422, ends({"result": 1}, fence="1-1-1"),
+        "invalid_name", path="deliveries/complete"),
+    lease("fail without a type", 422, ends({"error": {"message": "no"}}), "invalid",
+        path="deliveries/fail"),
+    lease("101 to extend", 422, ends(*[{}] * 101), "invalid", path="deliveries/extend"),
+    lease("release as text", 415, ends({}), "unsupported_media_type",
+        path="deliveries/release", content_type="text/plain"),
+    lease("release of a viewer", 403, ends({}), "permission_denied",
+        path="deliveries/release", token="viewer"),
+    lease("a beat with deliveries", 200, ends({}), path=BEAT, before=lent),
+    lease("GET of a claim", 405, b"", "method_not_allowed", path=CLAIM, method="GET",
+        lane=False),
+]  # fmt: skip
+ROWS = [*GOOD, *BAD, *REFUSED, *WHO, *METHODS, *OTHERS, *LEASES]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
