@@ -9,7 +9,7 @@ agent     registry and lease protocol only
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,6 +73,12 @@ class Principal:
     def may_topic(self, topic: str) -> bool:
         """Whether the topic is within the prefixes of this principal."""
         return not self.topics or topic.startswith(self.topics)
+
+    def within(self, topics: Iterable[object]) -> list[object]:
+        """Those of the topics that are in reach; a record by hand may name anything."""
+        if not self.topics:
+            return list(topics)
+        return [name for name in topics if isinstance(name, str) and self.may_topic(name)]
 
     def covers(self, prefixes: Collection[str]) -> bool:
         """Whether all topics of these prefixes (empty: all there are) are within ours.

@@ -241,5 +241,5 @@ class _Teller:
 
     def _within(self, agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Agents, with those of their topics that this reader may see."""
-        may = self._principal.may_topic
-        return [{**row, "topics": list(filter(may, row["topics"]))} for row in agents]
+        within = self._principal.within
+        return [{**row, "topics": within(row["topics"])} for row in agents]

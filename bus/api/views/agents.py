@@ -39,7 +39,10 @@ class AgentViewSet(MeshViewSet):
         responses=serializers.AgentList,
     )
     def list(self, request: Any) -> Response:
-        """Live agents by id, then those that are gone."""
+        """Live agents by id, then those that are gone.
+
+        A token bound to topics sees all of them, and of their topics those it reaches.
+        """
         query = request.query_params
         state = asked.agent_state_of(query)
         rows = [row for row in agents.overview() if state in (None, row["state"])]
@@ -49,7 +52,7 @@ class AgentViewSet(MeshViewSet):
             asked.count_of(query),
             asked.text_of(query, "cursor"),
         )
-        return Response({"agents": found, "next": after})
+        return Response({"agents": [*map(self._told, found)], "next": after})
 
     @extend_schema(
         operation_id="register_agent",
@@ -87,7 +90,8 @@ class AgentViewSet(MeshViewSet):
     )
     def retrieve(self, request: Any, agent_id: str) -> Response:
         """An agent, also for 24 h after it has gone."""
-        return Response(by_id(agents.get_agent, errors.AgentNotFound, agent_id))
+        row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
+        return Response(self._told(row))
 
     @extend_schema(
         operation_id="deregister_agent",
@@ -141,6 +145,10 @@ class AgentViewSet(MeshViewSet):
         by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
         self.record(roles.DRAIN, "", agent_id)
         return Response(agents.get_agent(agent_id))
+
+    def _told(self, row: dict[str, Any]) -> dict[str, Any]:
+        """An agent, with those of its topics that the token reaches."""
+        return {**row, "topics": self.who.within(row["topics"])}
 
 
 def _is_there(agent_id: str) -> bool:
