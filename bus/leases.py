@@ -95,20 +95,25 @@ def claim(topic: str, agent_id: str, count: int, claim_id: str | None = None) ->
     """
     keys.check_topic(topic)
     keys.check_count(count, endings.BATCH)
-    record = _record(keys.check_agent(agent_id))
+    with refusals.guard():
+        pipe = connection.reader().pipeline(transaction=False)
+        pipe.get(keys.agent_key(agent_id))
+        pipe.hget(keys.DRAINING, agent_id)
+        text, told = pipe.execute()
+    record = messages.parse_row(text) if text else None
     if record is None:
         raise errors.AgentNotFound(f"agent {agent_id!r} is not registered (any more)")
     if _is_runtime(record):
         raise errors.Conflict(
             f"agent {agent_id!r} is one of the agent runtime, which takes tasks itself"
         )
-    if _is_told_to_drain(agent_id):
+    if told == agent_id:
         return Claim([], True)
     _remember_topic(agent_id, record, topic)
     lease_s = _lease_of(record)
     key = keys.claim_key(topic, agent_id, claim_id or str(uuid.uuid4()))
     args = [keys.lender_of(agent_id, lease_s), count, conf.SUSPECT_AFTER]
-    now, _, timeout, flat = _lend(topic, [*args, lease_s * 1000], key)
+    now, timeout, flat = _lend(topic, [*args, lease_s * 1000], key)
     items = endings.parse_deliveries(topic, now, flat)
     lent = [_lent(item, timeout, lease_s) for item in items]
     return Claim([each for each in lent if each is not None], False)
@@ -158,12 +163,6 @@ def _record(agent_id: str) -> dict[str, Any] | None:
     with refusals.guard():
         text = connection.reader().get(keys.agent_key(agent_id))
     return messages.parse_row(text) if text else None
-
-
-def _is_told_to_drain(agent_id: str) -> bool:
-    with refusals.guard():
-        told = connection.reader().hget(keys.DRAINING, agent_id)
-    return bool(told == agent_id)
 
 
 def _remember_topic(agent_id: str, record: dict[str, Any], topic: str) -> None:

@@ -1,17 +1,17 @@
 -- Lend tasks to an agent over HTTP; the same claim again is lent what it still holds.
 -- KEYS: tasks_stream tasks settings counters done dead_index dead <claim>
 -- ARGV: consumer, how many, suspect bound, ms for which the claim is remembered
--- Returns {now, 'lent' | 'again' | 'paused' | 'alone', timeout_s of the topic, deliveries};
---   deliveries as in claim. Without a working group the error is NOGROUP.
+-- Returns {now, timeout_s of the topic or '', deliveries}; deliveries as in claim. Without
+--   a working group the error is NOGROUP.
 -- A suspect, which lost its agents before, is lent to an agent that holds nothing else
--- here, and nothing beside it: until then the agent that is to have it gets no other task
--- ('alone'), as for claim one at a time for five seconds.
+-- here, and nothing beside it: until then the agent that is to have it gets no other task.
+-- As for claim, that is one agent at a time, for five seconds.
 -- The delivery count of a row, which nobody else needs, says when it was lent (ms): a
 -- lease that is renewed keeps it.
 local me, want, suspect_at = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local set = call('HMGET', settings, 'group', 'paused', 'timeout_s', 'quiet', 'renewed')
-local group, timeout_s, renewed = set[1], set[3], set[5]
+local group, timeout_s, renewed = set[1], set[3] or '', set[5]
 if not group then return redis.error_reply('NOGROUP no working group yet') end
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters }
@@ -42,9 +42,9 @@ if before then
     local who = r and r.sid == sid and r.n == tonumber(n) and holder(tasks_stream, group, sid)
     if who and who ~= HANDED then give(sid, e, text, n) end
   end
-  return { now, 'again', timeout_s, out }
+  return { now, timeout_s, out }
 end
-if set[2] == '1' then return { now, 'paused', timeout_s, out } end
+if set[2] == '1' then return { now, timeout_s, out } end
 
 local mine = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 2, me)
 if mine.err then return mine end
@@ -52,7 +52,7 @@ if #mine == 1 then
   local e = entry(tasks_stream, mine[1][1])
   local text = e and call('HGET', tasks, e.id)
   local r = text and read_record(text)
-  if r and r.lost >= suspect_at then return { now, 'alone', timeout_s, out } end
+  if r and r.lost >= suspect_at then return { now, timeout_s, out } end
 end
 local till, who = match(set[4] or '', '^(%d+)|(.*)$')
 local may_suspect = not who or who == me or tonumber(till) <= now
@@ -77,7 +77,7 @@ while #sids < want and looked < 1000 and bytes < 4000000 do
       call('HDEL', settings, '')
       if #mine > 0 then
         call('HSET', settings, 'quiet', int(now + 5000) .. '|' .. me)
-        return { now, 'alone', timeout_s, {} }
+        return { now, timeout_s, {} }
       end
       out, sids, fences = {}, {}, {}
       give(sid, e, text, r.n)
@@ -128,4 +128,4 @@ if #sids > 0 then
   call('XCLAIM', tasks_stream, group, me, 0, unpack(sids))
   call('SET', claim, fences, 'PX', ARGV[4])
 end
-return { now, 'lent', timeout_s, out }
+return { now, timeout_s, out }

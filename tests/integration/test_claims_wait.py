@@ -144,6 +144,40 @@ def test_many_wait_and_each_task_goes_to_one(
     assert sorted(got) == sorted(sent)
 
 
+def test_a_reader_that_lost_its_connection_comes_back(
+    live_site: LiveSite,
+    claim: Claims,
+    test_topic: str,
+    redis_client: redis.Redis,
+) -> None:
+    waiting = claim(test_topic, 30)
+    wait_until(lambda: guests(live_site, test_topic) == 1, 10)
+
+    for row in redis_client.client_list():
+        if row["name"] == "mesh-arrivals":
+            redis_client.client_kill_filter(_id=row["id"])
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert ids(waiting.result(20)) == [task_id]
+
+
+def test_a_topic_whose_stream_is_no_stream_fails_no_other(
+    live_site: LiveSite,
+    claim: Claims,
+    test_topic: str,
+    redis_client: redis.Redis,
+) -> None:
+    waiting = claim(test_topic, 30)
+    wait_until(lambda: guests(live_site, test_topic) == 1, 10)
+    redis_client.set(bus.task_stream(f"{test_topic}:odd"), "x", px=60_000)
+
+    odd = claim(f"{test_topic}:odd", 1)
+    assert odd.result(20).status_code == 500
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert ids(waiting.result(20)) == [task_id]
+
+
 def test_waits_hold_no_thread_and_two_connections(
     live_site: LiveSite,
     claim: Claims,
