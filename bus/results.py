@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import redis
@@ -22,6 +23,7 @@ from . import (
 from .messages import Task
 
 _RETRY_S: Final = 0.1
+_STEP: Final = 200  # rows of a file that are read at once
 
 
 def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]]:
@@ -73,6 +75,24 @@ def page(
         (entry_id, _row((entry_id, fields))[1] | history.of_row(fields))
         for entry_id, fields in rows
     ]
+
+
+def each(
+    topic: str, after: str | None = None, before: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All rows of `page`, read step by step, without those that come meanwhile."""
+    if after is not None and before is None:
+        ms, _, seq = last_result_id(topic).partition("-")
+        before = f"{ms}-{int(seq) + 1}"
+    while True:
+        found = page(topic, _STEP, after, before)
+        yield from found
+        if len(found) < _STEP:
+            return
+        if after is None:
+            before = found[-1][0]
+        else:
+            after = found[-1][0]
 
 
 def _row(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:

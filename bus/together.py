@@ -111,9 +111,7 @@ def overloaded() -> errors.BusUnavailable:
     return refusal
 
 
-async def aaccept_one(
-    topic: str, wanted: Wanted, level: Level
-) -> tuple[Accepted, str]:
+async def aaccept_one(topic: str, wanted: Wanted, level: Level) -> tuple[Accepted, str]:
     """Accept one task, in one script call with others of its topic and level.
 
     The outcome is one of `tasks.accept`, and beside it the level that a success means;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -33,11 +33,14 @@ def response(
     name: str,
     columns: Sequence[str],
 ) -> StreamingHttpResponse:
-    """The file as an answer; rows are read as the client takes them.
+    """The file as an answer; rows are read as the client takes them, the first at once:
+    what cannot be read at all is a problem, not a file that breaks off.
 
     `request` is a DRF request, `kind` of `exports.FORMATS`, `columns` are those of CSV.
     """
     lines = exports.lines(rows, kind, columns)
+    first = b"".join(islice(lines, _TOGETHER))
+    lines = chain([first], lines)
     serving_async = hasattr(request._request, "scope")
     content = _asynchronous(lines) if serving_async else lines
     answer = StreamingHttpResponse(content, content_type=exports.MEDIA_TYPES[kind])

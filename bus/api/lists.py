@@ -84,6 +84,16 @@ def dead_letters(
     return found, None if floor is None else _closed(list(floor))
 
 
+def every_letter(sought: Sought) -> Iterator[DeadLetter]:
+    """All sought letters, the newest first, read step by step: for files."""
+    cursor: str | None = None
+    while True:
+        found, cursor = dead_letters(sought, _STEP, cursor)
+        yield from found
+        if cursor is None:
+            return
+
+
 def with_letters() -> tuple[str, ...]:
     """Topics that have dead letters, asked in a few round trips."""
     return tuple(row["topic"] for row in topics.all_stats() if row["dead"])

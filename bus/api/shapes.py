@@ -63,6 +63,24 @@ def letter(found: DeadLetter) -> dict[str, Any]:
     }
 
 
+LETTER_COLUMNS: Final = (
+    *("topic", "id", "entry_id", "died_at", "enqueued_at", "error_type", "error"),
+    *("fingerprint", "attempts", "epoch", "task"),
+)
+
+
+def letter_line(found: DeadLetter) -> dict[str, Any]:
+    """A dead letter as a line of a spreadsheet: its last error in words."""
+    error = {"error_type": found.error.get("type"), "error": found.error.get("message")}
+    return {**letter(found), **error, "attempts": len(found.attempts)}
+
+
+RESULT_COLUMNS: Final = (
+    *("topic", "id", "entry_id", "state", "agent", "attempt", "epoch"),
+    *("enqueued_at", "started_at", "finished_at", "task", "result"),
+)
+
+
 def result_row(topic: str, entry_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """A result; rows by hand lack what their writer left out, and may say more."""
     head = {"entry_id": entry_id, "id": None, "topic": topic, "state": "done"}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
 from bus import decisions, errors, roles
+from bus.exports import CSV
 from bus.letters import DeadLetter
 from bus.messages import WAITING
 from bus.sought import Sought
 
-from .. import asked, examples, lists, parsing, serializers, shapes
+from .. import asked, examples, exports, lists, parsing, serializers, shapes
 from .base import MeshViewSet, by_id
 
 
@@ -30,7 +32,10 @@ class DeadViewSet(MeshViewSet):
     }
     asks = {
         **dict.fromkeys(("retrieve", "replay", "destroy", "undo"), ("topic",)),
-        "list": ("topic", "group", "error", "since", "until", "count", "cursor"),
+        "list": (
+            *("topic", "group", "error", "since", "until"),
+            *("count", "cursor", "format"),
+        ),
         "groups": ("topic", "count", "cursor"),
     }
 
@@ -46,14 +51,19 @@ class DeadViewSet(MeshViewSet):
             serializers.UNTIL,
             serializers.COUNT,
             serializers.CURSOR,
+            serializers.FORMAT,
         ],
-        responses=serializers.DeadList,
+        responses={
+            (200, "application/json"): serializers.DeadList,
+            **serializers.FILES,
+        },
     )
-    def list(self, request: Any) -> Response:
+    def list(self, request: Any) -> Response | HttpResponseBase:
         """The newest first, of one topic or of all this token reaches.
 
         Pages may be short where few of many letters fit; the list ends where `next`
-        is null.
+        is null. As `jsonl` or `csv` all of them, as a file; `count` and `cursor` are of
+        pages only.
         """
         query = request.query_params
         sought = Sought(
@@ -63,6 +73,12 @@ class DeadViewSet(MeshViewSet):
             asked.time_of(query, "since"),
             asked.time_of(query, "until"),
         )
+        kind = exports.format_of(query)
+        if kind is not None:
+            shape = shapes.letter_line if kind == CSV else shapes.letter
+            rows = map(shape, lists.every_letter(sought))
+            name, columns = "dead-letters", shapes.LETTER_COLUMNS
+            return exports.response(request, rows, kind, name, columns)
         count, cursor = asked.count_of(query), asked.text_of(query, "cursor")
         found, after = lists.dead_letters(sought, count, cursor)
         return Response({"dead": [*map(shapes.letter, found)], "next": after})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
@@ -13,7 +13,7 @@ import bus
 from bus import results, roles
 from bus.live import window
 
-from .. import asked, examples, serializers, shapes, stream
+from .. import asked, examples, exports, serializers, shapes, stream
 from ..permissions import check_topic
 from .base import MeshViewSet
 
@@ -22,7 +22,10 @@ class ResultViewSet(MeshViewSet):
     """`GET results`, `GET results/stream`."""
 
     verbs = {"list": (roles.READ,), "stream": (roles.READ,)}
-    asks = {"list": ("topic", "count", "after", "before"), "stream": ("topic", "after")}
+    asks = {
+        "list": ("topic", "count", "after", "before", "format"),
+        "stream": ("topic", "after"),
+    }
 
     @extend_schema(
         operation_id="list_results",
@@ -33,20 +36,31 @@ class ResultViewSet(MeshViewSet):
             serializers.COUNT,
             serializers.AFTER,
             serializers.BEFORE,
+            serializers.FORMAT,
         ],
-        responses=serializers.ResultList,
+        responses={
+            (200, "application/json"): serializers.ResultList,
+            **serializers.FILES,
+        },
         examples=examples.RESULTS,
     )
-    def list(self, request: Any) -> Response:
+    def list(self, request: Any) -> Response | HttpResponseBase:
         """The newest first; with `after` those newer than it, the oldest first.
 
         `next` is the id to continue from: as `before`, or as `after` where that was
-        given. Rows of cancelled and discarded tasks are told by their `state`.
+        given. Rows of cancelled and discarded tasks are told by their `state`. As
+        `jsonl` or `csv` all there are now, as a file; `count` is of pages only.
         """
         query = request.query_params
         topic = check_topic(self.who, asked.topic_of(query))
         count = asked.count_of(query)
         after, before = (asked.text_of(query, name) for name in ("after", "before"))
+        kind = exports.format_of(query)
+        if kind is not None:
+            all_rows = results.each(topic, after, before)
+            told = (shapes.result_row(topic, *each) for each in all_rows)
+            columns = shapes.RESULT_COLUMNS
+            return exports.response(request, told, kind, "results", columns)
         found = results.page(topic, count, after, before)
         rows = [shapes.result_row(topic, *each) for each in found]
         more = found[-1][0] if len(found) == count else None
