@@ -78,7 +78,9 @@ class Principal:
         """Those of the topics that are in reach; a record by hand may name anything."""
         if not self.topics:
             return list(topics)
-        return [name for name in topics if isinstance(name, str) and self.may_topic(name)]
+        return [
+            name for name in topics if isinstance(name, str) and self.may_topic(name)
+        ]
 
     def covers(self, prefixes: Collection[str]) -> bool:
         """Whether all topics of these prefixes (empty: all there are) are within ours.

@@ -144,7 +144,7 @@ class AgentViewSet(MeshViewSet):
         parsing.nothing(self.body(needed=False))
         by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
         self.record(roles.DRAIN, "", agent_id)
-        return Response(agents.get_agent(agent_id))
+        return Response(self._told(agents.get_agent(agent_id)))
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         """An agent, with those of its topics that the token reaches."""
