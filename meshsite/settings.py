@@ -28,6 +28,7 @@ except ValueError as exc:
     raise ImproperlyConfigured("MESH_REDIS_PORT is not a whole number") from exc
 MESH_REDIS_MAXMEMORY = env.str("MESH_REDIS_MAXMEMORY", default="0")
 MESH_DURABILITY = env.str("MESH_DURABILITY", default="")
+MESH_EXPRESS_LANE = env.bool("MESH_EXPRESS_LANE", default=True)
 # The web server: an empty PORT is 8000 or the next free one.
 MESH_HOST = env.str("HOST", default="") or "127.0.0.1"
 MESH_PORT = env.str("PORT", default="")

@@ -25,6 +25,7 @@ _DATABASE_BACK_S: Final = 5.0
 
 _AWAY: Final = "The mesh's Redis does not answer or refuses work for now."
 _SAID: Final = {
+    "overloaded": "Too many calls wait for Redis in this process, please try again.",
     "memory_full": "The mesh's Redis has no memory left for new tasks.",
     "disk_failing": "The mesh's Redis cannot write to its disk.",
     "replicas_missing": "The mesh's Redis has too few replicas to take anything.",
