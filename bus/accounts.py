@@ -42,6 +42,11 @@ def remembered(text: bytes | str) -> roles.Principal | None:
     return found[0] if found and time.monotonic() < found[1] else None
 
 
+def is_familiar(text: bytes | str) -> bool:
+    """Whether this process has let the text in before, be that long ago."""
+    return _mark(text) in _known
+
+
 def principal_of(text: bytes | str) -> roles.Principal | None:
     """Whom the text of a bearer token stands for; None if it is wrong or has ended.
 

@@ -79,6 +79,8 @@ def enter(
         redis_client.flushall()
         scripts.forget_topics()
         doors.append(Door(site.url, tokens))
+        for role in tokens:  # the first look at a token is Django's
+            doors[-1].ask("enqueue", method="GET", token=role)
         return doors[-1]
 
     return entered

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import OperationalError
 
 import bus
 from bus import models
@@ -109,12 +110,44 @@ def test_of_the_same_id_at_once_one_is_new(enter: Enter) -> None:
     assert bus.stats(TOPIC)["accepted"] == 1
 
 
+def test_the_first_look_at_a_token_is_the_views(enter: Enter) -> None:
+    from bus import accounts
+
+    door = enter("express")
+    door.tokens["new"] = accounts.create_token("contract new", "operator")[1]
+    found = []
+    for _ in range(3):
+        assert door.ask("enqueue", task(), token="new").status == 201
+        found.append(door.in_the_lane)
+
+    assert found == [0, 1, 2]
+
+
+def test_without_the_database_the_views_say_so(
+    enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bus import accounts
+
+    def away(text: Any) -> Any:
+        raise OperationalError("no such file")
+
+    door = enter("express")
+    monkeypatch.setattr(accounts, "remembered", lambda text: None)
+    monkeypatch.setattr(accounts, "principal_of", away)
+
+    reply = door.ask("enqueue", task())
+
+    assert (reply.status, reply.json()["code"]) == (503, "database_unavailable")
+    assert door.in_the_lane == 0
+
+
 def test_a_token_revoked_elsewhere_is_out_within_5_s(enter: Enter) -> None:
     from bus import accounts
 
     door = enter("express")
     token, text = accounts.create_token("contract short", "operator")
     door.tokens["short"] = text
+    assert door.ask("enqueue", task(), token="short").status == 201
     assert door.ask("enqueue", task(), token="short").status == 201
 
     rows: Any = models.Token.objects.filter(pk=token.pk)
@@ -215,6 +248,7 @@ def test_a_claim_that_waits_takes_nothing_once_its_token_is_revoked(
     door = enter("express")
     bus.register_agent("a", "http")
     token, door.tokens["brief"] = accounts.create_token("contract brief", "agent")
+    assert claim_of(door, "brief").status == 200
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(claim_of, door, "brief", wait_s=20)
         wait_until(lambda: accounts.remembered(door.tokens["brief"]))
