@@ -28,16 +28,16 @@ def text(shown: Callable[[str], bool] = lambda topic: True) -> str:
     """
     rows = [row for row in topics.all_stats() if shown(row["topic"])]
     spans = rates.of_topics([row["topic"] for row in rows], _MINUTES)
-    states = Counter(row["state"] for row in agents.overview())
+    seen = agents.overview()
     lines: list[str] = []
-    for name, kind, says, found in _metrics(rows, spans, states):
+    for name, kind, says, found in [*_metrics(rows, spans), *_of_agents(seen)]:
         lines += [f"# HELP {name} {says}", f"# TYPE {name} {kind}"]
         lines += [f"{name}{_labels(labels)} {value:.15g}" for labels, value in found]
     return "\n".join(lines) + "\n"
 
 
 def _metrics(
-    rows: list[dict[str, Any]], spans: dict[str, rates.Rates], states: Counter[str]
+    rows: list[dict[str, Any]], spans: dict[str, rates.Rates]
 ) -> Iterator[tuple[str, str, str, _Rows]]:
     """Name, kind, sentence and values of each metric."""
 
@@ -80,8 +80,30 @@ def _metrics(
         "How long attempts ran, those ended in 15 minutes, up to a doubling.",
         _quantiles(spans, rates.Rates.run_ms),
     )
+
+
+def _of_agents(seen: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, _Rows]]:
+    """How many agents there are, and what each of them tells of itself.
+
+    A series of an agent ends with it: a dashboard that still drew it would show tasks
+    in flight where nobody is. Who told nothing (agents over HTTP) has none.
+    """
+    states = Counter(row["state"] for row in seen)
     found = [({"state": state}, float(states[state])) for state in agents.STATES]
     yield "mesh_agents", "gauge", "Agents of the last 24 h by state.", found
+    there = [row for row in seen if row["state"] != "gone"]
+
+    def of(name: str, **labels: str) -> _Rows:
+        told = [(row["agent_id"], row[name]) for row in there]
+        numbers = [(who, what) for who, what in told if type(what) in (int, float)]
+        return [({"agent": who, **labels}, what) for who, what in numbers]
+
+    yield "mesh_agent_slots", "gauge", "Tasks it runs at once, at most.", of("slots")
+    yield "mesh_agent_in_flight", "gauge", "Tasks it has in hand.", of("in_flight")
+    ends = [*of("done", outcome="done"), *of("failed", outcome="failed")]
+    yield "mesh_agent_attempts_total", "counter", "Attempts since it began.", ends
+    memory = "Memory it has taken."
+    yield "mesh_agent_resident_bytes", "gauge", memory, of("rss_bytes")
 
 
 def _quantiles(

@@ -298,11 +298,25 @@ def test_every_error_of_the_bus_that_a_call_can_raise_has_a_status() -> None:
             )
 
 
-def test_the_guide_names_every_code() -> None:
-    text = GUIDE.read_text()
+def test_the_guide_names_every_code_and_no_other() -> None:
+    """Its table of errors says of each whether to retry, as the code does."""
+    table = GUIDE.read_text().partition("| code | status | may I retry? |")[2]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
 
+    told = {row[1].strip(" `"): (row[2].strip(), row[3].strip()) for row in rows}
+
+    assert len(told) == len(rows), "each stands there once"
+    assert told == {
+        code: (str(kind.status), kind.retry) for code, kind in KINDS.items()
+    }
+    assert all(row[4].strip() for row in rows), "and says when it comes"
+
+
+def test_what_may_be_repeated_later_says_when() -> None:
+    """Whoever is told to come back is told when: by `later`, with Retry-After."""
     for code, kind in KINDS.items():
-        assert f"| `{code}` | {kind.status} | {kind.retry} |" in text, code
+        waits = kind.retry == "yes, after Retry-After"
+        assert not waits or kind.status in (429, 503), code
 
 
 def test_a_problem_keeps_its_standard_members() -> None:

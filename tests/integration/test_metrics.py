@@ -9,10 +9,11 @@ import pytest
 import redis
 
 import bus
-from bus import auditor, metrics
+from bus import agents, auditor, metrics
 from tests.support.api import ROOT, api, problem
 from tests.support.desk import Desk
 from tests.support.town import SABOTAGE, build_town
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -62,6 +63,56 @@ def test_an_alarm_of_the_audit_is_among_them(
     topic = f'topic="{test_topic}"'
     assert found["mesh_ledger_drift", topic] == 1
     assert found["mesh_tasks_total", f'{topic},event="repaired"'] == 1
+
+
+def test_the_series_of_an_agent_end_with_it(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    told = {"slots": 4, "in_flight": 2, "done": 7, "failed": 1, "rss_bytes": 5_000}
+
+    def register(name: str, ttl_s: float) -> None:
+        record = {"agent_id": name, "agent_type": "t", "meta": {}, **told}
+        agents.register(name, f"{name}#1", ttl_s, record)
+
+    for name in ("stays", "leaves", "expires"):
+        register(name, 60)
+    bus.register_agent("by-hand", "shell")
+    before = values(metrics.text())
+
+    bus.deregister_agent("leaves")
+    register("expires", 0.001)
+    wait_until(lambda: bus.get_agent("expires")["state"] == "gone")
+    after = values(metrics.text())
+
+    def of(found: dict[tuple[str, str], float], agent: str) -> dict[str, float]:
+        mark = f'agent="{agent}"'
+        return {
+            name + labels.removeprefix(mark): value
+            for (name, labels), value in found.items()
+            if labels.startswith(mark)
+        }
+
+    assert of(before, "leaves") == of(before, "stays") == of(after, "stays")
+    assert of(before, "stays") == {
+        "mesh_agent_slots": 4,
+        "mesh_agent_in_flight": 2,
+        'mesh_agent_attempts_total,outcome="done"': 7,
+        'mesh_agent_attempts_total,outcome="failed"': 1,
+        "mesh_agent_resident_bytes": 5_000,
+    }
+    assert of(before, "by-hand") == {}, "it told nothing"
+    assert of(after, "leaves") == of(after, "expires") == {}
+    assert after["mesh_agents", 'state="gone"'] == 2
+
+
+def test_the_series_of_a_topic_end_with_it(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+    before = metrics.text()
+
+    bus.delete_topic(test_topic)
+
+    assert test_topic in before
+    assert test_topic not in metrics.text()
 
 
 def test_each_metric_is_told_once_with_kind_and_help(test_topic: str) -> None:
