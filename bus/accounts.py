@@ -165,7 +165,7 @@ def create_token(
     if len(prefixes) > _PREFIXES_MOST:
         raise errors.InvalidOption(f"more than {_PREFIXES_MOST} topic prefixes")
     for prefix in prefixes:
-        keys.check_topic(f"{prefix}0")  # a prefix may end in what a topic may not
+        _check_prefix(prefix)
     if expires_at is not None and expires_at <= timezone.now():
         raise errors.InvalidOption(f"{expires_at.isoformat()} is over: no token")
     digest, text = get_digest_token()
@@ -241,6 +241,14 @@ def facts(token: models.Token) -> dict[str, Any]:
         "last_used_at": _iso(token.last_used),
         "ended": token.has_ended(timezone.now()),
     }
+
+
+def _check_prefix(prefix: str) -> None:
+    try:
+        keys.check_topic(f"{prefix}0")  # a prefix may end in what a topic may not
+    except errors.InvalidName:
+        said = "topics are of a-z 0-9 : . _ - and start with a letter or digit"
+        raise errors.InvalidName(f"no topic begins with {prefix!r:.80}: {said}") from None
 
 
 def _iso(when: datetime | None) -> str | None:

@@ -81,7 +81,6 @@ FLOORS: list[set[str]] = [
     },
     {
         "accounts",
-        "admin",
         "audit",
         "blame",
         "cache",
@@ -98,7 +97,7 @@ FLOORS: list[set[str]] = [
         "server",
         "wanted",
     },
-    {"patience"},
+    {"admin", "patience"},
     {
         "home.credentials",
         "layout",

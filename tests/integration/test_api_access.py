@@ -62,6 +62,12 @@ CALLS: list[tuple[str, str, set[str]]] = [
     ("DELETE", f"dead/{ID}", SENDERS),
     ("POST", f"dead/{ID}/replay", SENDERS),
     ("POST", f"dead/{ID}/undo", SENDERS),
+    ("GET", "replays", READERS),
+    ("POST", "replays", SENDERS),
+    ("GET", f"replays/{ID}", READERS),
+    ("DELETE", f"replays/{ID}", SENDERS),
+    ("POST", f"replays/{ID}/pause", SENDERS),
+    ("POST", f"replays/{ID}/resume", SENDERS),
     ("GET", "tokens", ADMINS),
     ("POST", "tokens", ADMINS),
     ("GET", "tokens/abc", ADMINS),
@@ -106,6 +112,7 @@ def test_the_table_above_names_every_call() -> None:
         path = path.partition("?")[0].replace(ID, "{task_id}")
         path = path.replace("agents/a", "agents/{agent_id}")
         path = path.replace("tokens/abc", "tokens/{key}")
+        path = path.replace("replays/{task_id}", "replays/{job_id}")
         return path.replace("topics/a", "topics/{topic}")
 
     described = {

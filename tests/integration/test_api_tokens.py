@@ -123,7 +123,7 @@ def test_a_token_ends_when_it_said() -> None:
             "/topics is not a list of texts",
         ),
         ({**ASKED, "topics": [1]}, "invalid", "/topics is not a list of texts"),
-        ({**ASKED, "topics": ["No"]}, "invalid_name", "topic"),
+        ({**ASKED, "topics": ["No"]}, "invalid_name", "no topic begins with 'No'"),
         ({**ASKED, "topics": ["a"] + [f"t{n}" for n in range(50)]}, "invalid_option",
          "more than 50"),
         ({**ASKED, "description": "x" * 201}, "invalid_option", "0 to 200"),
