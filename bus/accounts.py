@@ -248,7 +248,9 @@ def _check_prefix(prefix: str) -> None:
         keys.check_topic(f"{prefix}0")  # a prefix may end in what a topic may not
     except errors.InvalidName:
         said = "topics are of a-z 0-9 : . _ - and start with a letter or digit"
-        raise errors.InvalidName(f"no topic begins with {prefix!r:.80}: {said}") from None
+        raise errors.InvalidName(
+            f"no topic begins with {prefix!r:.80}: {said}"
+        ) from None
 
 
 def _iso(when: datetime | None) -> str | None:
