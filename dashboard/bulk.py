@@ -67,8 +67,20 @@ def _context(found: Job, wrong: str = "", draft: Any = None) -> dict[str, Any]:
         "warnings": _warnings(found) if frozen else [],
         "follows": found.state in ("running", "cancelled") and _goes_on(found),
         "settled": found.counts.replayed - found.counts.open,
-        "draft": draft or {"rate": "", "canary": frozen, "percent": "10"},
+        "draft": draft or _draft_of(found),
         "wrong": wrong,
+    }
+
+
+def _draft_of(found: Job) -> dict[str, Any]:
+    """What the form of its pace holds at first: a canary, or what it went with."""
+    if found.state == "frozen":
+        return {"rate": "", "canary": True, "percent": "10"}
+    rate, most = found.pace.rate, found.pace.max_failure_rate
+    return {
+        "rate": "" if rate is None else f"{rate:g}",
+        "canary": found.pace.canary,
+        "percent": "" if most is None else f"{most * 100:g}",
     }
 
 

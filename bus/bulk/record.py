@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -191,7 +192,8 @@ def turn(
     ReplayNotFound, or Conflict where its state is none of `before`.
     """
     told: list[Any] = [part for pair in fields.items() for part in pair]
-    args = [state, f",{','.join(before)},", KEEP_S, "why", why, *told]
+    mark = secrets.token_hex(8)
+    args = [state, f",{','.join(before)},", KEEP_S, mark, "why", why, *told]
     reply = scripts.run("replays_turn", "", args, [keys.job_key(job_id)])
     if not reply:
         raise ReplayNotFound(f"no bulk replay {job_id}")

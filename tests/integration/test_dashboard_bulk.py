@@ -84,6 +84,8 @@ def test_it_is_started_at_a_pace_and_followed_to_its_end(
     assert "1 of 1 letter is dead again: 100%, more than 10%. 2 to come." in text
     assert "dead again" in text
     assert ids[0][:8] in text
+    form = operator.get(f"/replays/{job_id}/").context["draft"]
+    assert form == {"rate": "1000", "canary": True, "percent": "10"}
     entry = AuditEntry.objects.get()
     assert (entry.who, entry.verb, entry.target) == ("operator", "bulk replay", job_id)
     assert entry.detail["canary"] is True
