@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import audit, errors, messages, roles
+from bus import agents, audit, errors, messages, roles
 from dashboard import links, topic_page
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
@@ -149,6 +149,19 @@ def _set_paused(request: Any, topic: str, paused: bool) -> HttpResponse:
         else ("{} runs again.")
     )
     toasts.success(request, format_html(says, topic))
+    return _back(request, url)
+
+
+@action(roles.DRAIN)
+def drain(request: Any, agent_id: str) -> HttpResponse:
+    """Have an agent finish what it has in hand, and end."""
+    url = links.agent(agent_id)
+    if agents.get_agent(agent_id)["state"] == "draining":
+        return _back(request, url)  # the second click
+    agents.drain_agent(agent_id)
+    audit.record(request.principal, roles.DRAIN, target=agent_id)
+    says = "{} takes nothing more: it finishes what it has in hand, then ends."
+    toasts.success(request, format_html(says, agent_id))
     return _back(request, url)
 
 

@@ -24,3 +24,8 @@ def _of(name: str, task_id: str, topic: str) -> str:
 def topic(name: str) -> str:
     """The page of a topic."""
     return reverse("dashboard:topic", args=[name])
+
+
+def agent(agent_id: str) -> str:
+    """The page of an agent."""
+    return reverse("dashboard:agent", args=[agent_id])

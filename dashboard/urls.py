@@ -20,6 +20,7 @@ urlpatterns = [
     path("results/", views.results, name="results"),
     path("agents/", views.agents, name="agents"),
     path("agents/<str:agent_id>/", views.agent, name="agent"),
+    path("agents/<str:agent_id>/drain", actions.drain, name="drain"),
     path("dead/", views.dead, name="dead"),
     path("dead/groups/<str:fingerprint>/", views.group, name="group"),
     path("dead/<str:task_id>/", views.letter, name="letter"),

@@ -178,6 +178,32 @@ def test_pause_and_resume_turn_a_topic_off_and_on(
     assert [verb for _, verb, _, _ in trail()] == ["pause", "resume"]
 
 
+def test_an_agent_is_drained_once(operator: Client, test_topic: str) -> None:
+    bus.register_agent("words-1", "words")
+    assert "Drain agent" in looked_at(operator.get("/agents/words-1/")).text
+
+    for _ in range(2):
+        response = operator.post("/agents/words-1/drain")
+        assert (response.status_code, response["Location"]) == (303, "/agents/words-1/")
+
+    page = looked_at(operator.get("/agents/words-1/"))
+    assert "finishes what it has in hand" in page.text
+    assert "Drain agent" not in page.text
+    assert [verb for _, verb, _, _ in trail()] == ["drain"]
+
+
+def test_an_agent_that_has_gone_is_not_drained(
+    operator: Client, redis_client: redis.Redis
+) -> None:
+    bus.register_agent("words-1", "words")
+    bus.deregister_agent("words-1")
+
+    response = operator.post("/agents/words-1/drain")
+
+    assert response.status_code == 404
+    assert trail() == []
+
+
 def test_a_task_is_sent_once_however_often_one_clicks(
     test_topic: str, operator: Client
 ) -> None:
@@ -250,6 +276,7 @@ ACTIONS = [
     "/topics/{topic}/pause",
     "/topics/{topic}/resume",
     "/topics/{topic}/send",
+    "/agents/a/drain",
 ]
 
 
@@ -312,7 +339,9 @@ def test_verbs_that_a_role_lacks_are_absent(
     waiting = bus.enqueue_task(test_topic, 3)
     if verb == "resume":
         bus.pause(test_topic)
+    bus.register_agent("a", "t")
     pages = [
+        "/agents/a/",
         f"/topics/{test_topic}/",
         f"/tasks/{waiting}/",
         *(f"/dead/{each}/" for each in (dead_id, put_away)),
