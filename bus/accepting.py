@@ -125,6 +125,8 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
     What the server refuses or leaves open is an error of its tasks, for each batch
     alone; where they wait for a level, one wait is for all.
     """
+    if len(batches) == 1 and not level.waits:
+        return [_sent_alone(batches[0], level)]
     raws: list[settled.Reply] = []
     short = None
     for batch in batches:
@@ -145,6 +147,19 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
             raws[at] = reply
     looked = [_looked(batch, raw) for batch, raw in zip(batches, raws, strict=True)]
     return _judged(batches, looked, level, short)
+
+
+def _sent_alone(batch: Batch, level: Level) -> list[Accepted]:
+    """One batch that waits for nothing: what nearly every call brings."""
+    try:
+        scripts.ensure_topic(batch.topic)
+        raw = scripts.run("enqueue", batch.topic, batch.args)
+    except _REFUSALS as exc:
+        return batch.refused(exc)
+    raw, ended = _looked(batch, raw)
+    if isinstance(raw, errors.BusError):
+        return batch.refused(raw)
+    return batch.outcomes(raw, ended, str(level))
 
 
 async def asend(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from . import errors, messages, recent
 from .conf import conf
@@ -14,8 +13,7 @@ from .wanted import Item, check_maxlen
 BATCH: Final = 100  # tasks per script call: a script stays far below 5 ms
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What became of one task: its state on acceptance, `new` unless it is a repeat.
 
     `durability` is the level that was waited for or asked for; empty: what the server

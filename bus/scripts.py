@@ -29,6 +29,8 @@ from .conf import conf, transition_log
 
 _READS: Final = "-- Reads only.\n"
 _SHARED: Final = ("prelude", "leaving", "mending")
+# A verb may take a short way for the common call before it makes the shared functions.
+_SHARED_HERE: Final = "-- SHARED from here on\n"
 _PLAIN_CALL: Final = "local call = redis.call\n"
 # Where a task is, by these; the rest follows from them.
 _WATCHED: Final = frozenset({"tasks", "delayed", "done", "dead_index", "tasks_stream"})
@@ -56,14 +58,14 @@ class _Prelude:
     def __init__(self, text: str) -> None:
         starts = list(_FUNCTION.finditer(text))
         ends = [start.start() for start in starts[1:]] + [len(text)]
-        self._head = text[: starts[0].start()]
+        self.head = text[: starts[0].start()]
         self._functions = {
             start.group(1): text[start.start() : end]
             for start, end in zip(starts, ends, strict=True)
         }
 
     def part_for(self, body: str) -> str:
-        """The head and the functions that this text needs, in their order."""
+        """The functions that this text needs, in their order."""
         needed: set[str] = set()
         texts = [body]
         while texts:
@@ -72,7 +74,7 @@ class _Prelude:
             needed |= more
             texts += [self._functions[name] for name in more]
         parts = [part for name, part in self._functions.items() if name in needed]
-        return self._head + "".join(parts)
+        return "".join(parts)
 
 
 def load(*, logged: bool) -> dict[str, Script]:
@@ -100,12 +102,14 @@ def load(*, logged: bool) -> dict[str, Script]:
             raise errors.BusError(f"lua/{file.name} names unknown keys {unknown}")
         bound = ", ".join(word.strip("<>") for word in names)
         slots = ", ".join(f"KEYS[{i + 1}]" for i in range(len(names)))
-        head = prelude.part_for(body)
+        head = prelude.head
         if "log" in names:
             head = head.replace(_PLAIN_CALL, _recording(recorder, name, names))
         if more:
             head = f"local more = {{ unpack(KEYS, {len(names) + 1}) }}\n{head}"
-        text = f"local {bound} = {slots}\n{head}\n{body}"
+        short, cut, long = body.rpartition(_SHARED_HERE)
+        head += short + prelude.part_for(long)
+        text = f"local {bound} = {slots}\n{head}\n{cut}{long}"
         sha = hashlib.sha1(text.encode()).hexdigest()
         scripts[name] = Script(name, text, sha, names, more, _READS in body)
     return scripts

@@ -12,7 +12,6 @@ import random
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -62,8 +61,7 @@ def keyed_id(principal: str, topic: str, key: str) -> str:
     return str(uuid.UUID(int=value))
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One task somebody wants accepted.
 
     `payload` is any JSON value, or `bytes` of compact JSON that the caller has checked

@@ -142,7 +142,7 @@ MISTAKES = {
     ),
     "no rule for the first write": Mistake(
         "enqueue",
-        swap("local now -- asked", "call('HDEL', tasks, '')\nlocal now -- asked"),
+        swap("if ARGV[4] ==", "call('HDEL', tasks, '')\nif ARGV[4] =="),
         refuses_whole_without_memory,
     ),
 }
