@@ -17,7 +17,7 @@ import redis
 from django.db import OperationalError
 
 import bus
-from bus import models
+from bus import errors, models, scripts
 from bus.home import heads
 from bus.server import EmbeddedServer
 from tests.contract.conftest import Enter
@@ -180,6 +180,37 @@ def test_it_says_503_while_redis_is_away_and_goes_on_after(
     with EmbeddedServer(folder, port=port) as server:
         monkeypatch.setenv("REDIS_URL", server.url)
         wait_until(lambda: door.ask("enqueue", task()).status == 201, 15)
+
+
+def test_each_is_told_its_own_id_where_nobody_knows_the_outcome(
+    enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = enter("express")
+    own = [bus.tasks.new_id() for _ in range(8)]
+    real = scripts.arun
+
+    async def lost(name: str, *args: Any, **more: Any) -> Any:
+        reply = await real(name, *args, **more)
+        if name == "enqueue":
+            raise errors.OutcomeUnknown("the reply was lost")
+        return reply
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(8) as pool:
+        patch.setattr(scripts, "arun", lost)
+        sent = [pool.submit(door.ask, "enqueue", task(id=each)) for each in own]
+        told = [each.result() for each in sent]
+
+    again = {"unknown": 200, "not_written": 201}  # of those behind none was sent
+    found = Counter(reply.json()["outcome"] for reply in told)
+    assert found["unknown"] >= 1
+    assert set(found) <= set(again)
+    for task_id, reply in zip(own, told, strict=True):
+        said = reply.json()
+        assert reply.status == 503
+        assert said.get("id", task_id) == task_id
+        assert ("id" in said) == (said["outcome"] == "unknown")
+        sent_again = door.ask("enqueue", task(id=task_id))
+        assert sent_again.status == again[said["outcome"]]
 
 
 def test_calls_in_flight_are_answered_when_the_server_stops(
