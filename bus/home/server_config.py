@@ -19,5 +19,7 @@ aof-load-truncated yes
 save ""
 maxmemory {maxmemory}
 maxmemory-policy noeviction
+# Live tasks are fields of one hash, which as a list would be walked by every look-up.
+hash-max-listpack-entries 64
 enable-debug-command {debug}
 """
