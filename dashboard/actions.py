@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import agents, audit, errors, messages, roles
+from bus import again, agents, audit, errors, messages, roles
 from dashboard import links, topic_page
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
@@ -118,6 +118,25 @@ def cancel(request: Any, task_id: str) -> HttpResponse:
         text = "Its agent is told to stop; a result that is quicker still counts."
         toasts.success(request, text)
     return _back(request, url)
+
+
+@action(roles.RUN)
+def run(request: Any, task_id: str) -> HttpResponse:
+    """Start a delayed task now, or send one that has ended again, once per form."""
+    task = bus.get_task(task_id, _topic(request))
+    who, click = request.principal, request.POST.get("click") or None
+    try:
+        ran, did = again.ran(task.id, task.topic, who.name, who.key, click)
+    except (again.NotRunnable, errors.TopicFull) as exc:
+        toasts.warning(request, _sentence(exc))
+        return _back(request, links.task(task.id, task.topic))
+    once_more = ran != task.id
+    if did:
+        detail = {"again": ran} if once_more else {}
+        audit.record(who, roles.RUN, topic=task.topic, target=task.id, **detail)
+    says = "It runs again as this task." if once_more else "It starts now."
+    toasts.success(request, says)
+    return _back(request, links.task(ran, task.topic))
 
 
 @action(roles.PAUSE)

@@ -17,6 +17,7 @@ urlpatterns = [
     path("tasks/", views.tasks, name="tasks"),
     path("tasks/<str:task_id>/", views.task, name="task"),
     path("tasks/<str:task_id>/cancel", actions.cancel, name="cancel"),
+    path("tasks/<str:task_id>/run", actions.run, name="run"),
     path("results/", views.results, name="results"),
     path("agents/", views.agents, name="agents"),
     path("agents/<str:agent_id>/", views.agent, name="agent"),

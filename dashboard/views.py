@@ -11,7 +11,8 @@ from django.shortcuts import redirect
 import bus
 from bus import agents as registry
 from bus import errors, timeline, whynot
-from bus.messages import ENDED
+from bus.messages import DEAD, DELAYED, ENDED
+from bus.tasks import new_id
 from dashboard import links, lists, live, queries, topic_page
 from dashboard.access import page
 from dashboard.frame import shown
@@ -96,6 +97,9 @@ def task(request: Any, task_id: str) -> HttpResponse:
         "explain": whynot.explain(found),
         "timeline": timeline.timeline(found),
         "ended": found.state in ENDED,
+        "runs": found.state == DELAYED,
+        "again": found.ended and found.state != DEAD,
+        "click": new_id(),  # what tells a second click of this page from a second wish
         "cancellable": not found.ended and not found.cancel_requested,
     }
     template = "_task_now.html" if request.htmx else "task.html"

@@ -162,6 +162,65 @@ def test_cancel_of_a_dead_task_says_that_it_has_ended(
     assert trail() == []
 
 
+def click_of(page: Any) -> dict[str, str]:
+    return {"click": page.content.decode().split('name="click" value="')[1][:36]}
+
+
+def test_a_delayed_task_starts_now(test_topic: str, operator: Client) -> None:
+    task_id = bus.enqueue_task(test_topic, 1, delay_s=60)
+    page = operator.get(f"/tasks/{task_id}/?topic={test_topic}")
+    url = f"/tasks/{task_id}/run?topic={test_topic}"
+
+    response = operator.post(url, click_of(page))
+    operator.post(url, click_of(page))
+
+    assert "Run now" in page.content.decode()
+    assert response["Location"] == f"/tasks/{task_id}/?topic={test_topic}"
+    assert state(task_id, test_topic) == "waiting"
+    assert "It starts now" in toasts(response)
+    assert trail() == [("operator", "run", test_topic, task_id)]
+    assert "/run" not in operator.get(f"/tasks/{task_id}/").content.decode()
+
+
+def test_an_ended_task_runs_again_once_per_form(
+    test_topic: str, operator: Client
+) -> None:
+    task_id = bus.enqueue_task(test_topic, {"n": 1})
+    bus.cancel(task_id)
+    page = operator.get(f"/tasks/{task_id}/")
+    url = f"/tasks/{task_id}/run"
+
+    first = operator.post(url, click_of(page))
+    second = operator.post(url, click_of(page))
+    [new] = bus.list_tasks(test_topic, "waiting")[0]
+
+    assert "Run again" in page.content.decode()
+    assert first["Location"] == second["Location"]
+    assert first["Location"] == f"/tasks/{new.id}/?topic={test_topic}"
+    assert new.again_of == task_id
+    assert f"/tasks/{task_id}/" in operator.get(first["Location"]).content.decode()
+    assert trail() == [("operator", "run", test_topic, task_id)]
+
+
+def test_what_waits_is_not_run_again(test_topic: str, operator: Client) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    response = operator.post(f"/tasks/{task_id}/run")
+
+    assert "it runs without being asked to" in toasts(response)
+    assert trail() == []
+
+
+def test_who_may_not_run_sees_no_button(test_topic: str, viewer: Client) -> None:
+    task_id = bus.enqueue_task(test_topic, 1, delay_s=60)
+
+    page = viewer.get(f"/tasks/{task_id}/").content.decode()
+
+    assert "Run now" not in page
+    assert viewer.post(f"/tasks/{task_id}/run").status_code == 403
+    assert state(task_id, test_topic) == "delayed"
+
+
 def test_pause_and_resume_turn_a_topic_off_and_on(
     test_topic: str, operator: Client
 ) -> None:
@@ -270,6 +329,7 @@ def test_an_unknown_topic_is_not_made_by_a_form(
 
 ACTIONS = [
     "/tasks/{id}/cancel",
+    "/tasks/{id}/run",
     "/dead/{id}/replay",
     "/dead/{id}/discard",
     "/dead/{id}/undo",
@@ -343,7 +403,7 @@ def test_verbs_that_a_role_lacks_are_absent(
     pages = [
         "/agents/a/",
         f"/topics/{test_topic}/",
-        f"/tasks/{waiting}/",
+        *(f"/tasks/{each}/" for each in (waiting, put_away)),
         *(f"/dead/{each}/" for each in (dead_id, put_away)),
     ]
 
