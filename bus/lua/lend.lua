@@ -4,8 +4,8 @@
 -- Returns {now, timeout_s of the topic or '', deliveries}; deliveries as in claim. Without
 --   a working group the error is NOGROUP.
 -- A suspect, which lost its agents before, is lent to an agent that holds nothing else
--- here, and nothing beside it: until then the agent that is to have it gets no other task.
--- As for claim, that is one agent at a time, for five seconds.
+-- here, and nothing beside it. Where all are busy one of them gets no other task until it
+-- is empty; for five seconds out of ten no agent of the runtime does the same.
 -- The delivery count of a row, which nobody else needs, says when it was lent (ms): a
 -- lease that is renewed keeps it.
 local me, want, suspect_at = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -55,7 +55,7 @@ if #mine == 1 then
   if r and r.lost >= suspect_at then return { now, timeout_s, out } end
 end
 local till, who = match(set[4] or '', '^(%d+)|(.*)$')
-local may_suspect = not who or who == me or tonumber(till) <= now
+local taken_on = who and who ~= me and tonumber(till) > now
 
 -- Handed-over rows, oldest first. What is to be lent is claimed below, all at once.
 local from, looked = '-', 0
@@ -73,10 +73,12 @@ while #sids < want and looked < 1000 and bytes < 4000000 do
       drop(sid)
     elseif r.lost < suspect_at then
       give(sid, e, text, r.n)
-    elseif may_suspect then
+    elseif #mine == 0 or not taken_on then
       call('HDEL', settings, '')
       if #mine > 0 then
-        call('HSET', settings, 'quiet', int(now + 5000) .. '|' .. me)
+        if who ~= me or till + 5000 <= now then
+          call('HSET', settings, 'quiet', int(now + 5000) .. '|' .. me)
+        end
         return { now, timeout_s, {} }
       end
       out, sids, fences = {}, {}, {}

@@ -413,6 +413,29 @@ def test_a_busy_agent_gets_no_suspect_and_nothing_more(test_topic: str) -> None:
     assert lent.id == suspect
 
 
+def test_an_idle_agent_gets_a_suspect_that_a_busy_one_waits_for(
+    test_topic: str,
+) -> None:
+    [suspect] = bus.enqueue_many(test_topic, ["kills"])
+    join("a")
+    made_suspect(test_topic, "a")
+    [alone] = claim(test_topic, 1, "a")
+    bus.enqueue_many(test_topic, range(4))
+    join("busy")
+    join("idle")
+    join("third")
+    [_] = claim(test_topic, 1, "busy")
+    [_] = claim(test_topic, 1, "third")
+    release(alone)
+
+    assert claim(test_topic, 1, "busy") == []
+    assert len(claim(test_topic, 1, "third")) == 1  # one standing still is enough
+    [lent] = claim(test_topic, 5, "idle")
+    assert lent.id == suspect
+
+    assert len(claim(test_topic, 1, "busy")) == 1
+
+
 def test_poison_dies_alone(test_topic: str) -> None:
     [poison] = bus.enqueue_many(test_topic, ["kills"])
     join()
