@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos-quick chaos soak nightly lint bench rivals doctor wheels clean venv venv-run venv-lint python
+.PHONY: help run demo test chaos-quick chaos soak nightly lint bench bench-check rivals doctor wheels clean venv venv-run venv-lint python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -47,6 +47,9 @@ lint: venv-lint ## ruff, its formatter, mypy
 
 bench: venv-run ## how fast this machine is
 	@$(VENV) -m bench $(ARGS)
+
+bench-check: venv-run ## whether a figure has fallen far below bench/baseline.json
+	@$(VENV) -m bench --against bench/baseline.json $(ARGS)
 
 rivals: venv ## how fast other queues are beside it: installs them, takes an hour
 	@$(VENV) -m bench.rivals $(ARGS)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bus import BusError
 
-from . import machine, report, stage
+from . import baseline, machine, report, stage
 from .figures import FIGURES, Figure
 
 TASKS: Final = 20_000
@@ -27,13 +27,14 @@ _BARS_PER_S: Final = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 1 if --check finds a floor missed, 69 without a server."""
+    """The exit code: 1 if a check finds a figure too low, 69 without a server."""
     options = _options(argv)
     # A kill ends the children as cleanly as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = [each for each in FIGURES if not options.only or each.name in options.only]
     runs = options.runs or (RUNS_FULL if options.full else RUNS)
     try:
+        before = baseline.kept(options.against) if options.against else {}
         with stage.opened(options.url) as here:
             rows = _measured(here, chosen, runs, options.tasks)
             machine_now = machine.describe(here.server)
@@ -47,8 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         facts = report.as_dict(rows, machine_now, options.tasks)
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
-    missed = any(row.verdict == report.MISSED for row in rows)
-    return 1 if options.check and missed else 0
+    if options.keep:
+        baseline.keep(options.keep, rows, machine_now, options.tasks)
+    fallen = baseline.fallen(rows, before)
+    for said in fallen:
+        print(f"slower: {said}", file=sys.stderr)
+    missed = options.check and any(row.verdict == report.MISSED for row in rows)
+    return 1 if missed or fallen else 0
 
 
 def _measured(
@@ -106,6 +112,15 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", help="a running server, redis://…, instead of our own")
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 when a floor is missed"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help=f"exit with 1 when a ratio is below {baseline.LEAST:g} of that there",
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="keep the ratios there"
     )
     return parser.parse_args(argv)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from bench import __main__ as command
-from bench import figures, machine, payloads, raw, report
+from bench import baseline, figures, machine, payloads, raw, report, stage
 from bench.machine import Load, Machine, Ticks
 from bench.report import Floor, Pair, Row
 from bench.rivals import harness
@@ -144,3 +145,48 @@ def test_programs_get_every_run() -> None:
 def test_options_that_measure_nothing_are_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.main(argv)
+
+
+@pytest.mark.parametrize(
+    ("unit", "was", "is_now", "falls"),
+    [
+        ("/s", 1.0, 0.71, False),
+        ("/s", 1.0, 0.69, True),
+        ("/s", 0.5, 2.0, False),
+        ("ms", 2.0, 2.8, False),
+        ("ms", 2.0, 2.9, True),
+        ("ms", 2.0, 0.1, False),
+    ],
+)
+def test_a_figure_falls_when_it_is_much_worse_than_it_was(
+    tmp_path: Path, unit: str, was: float, is_now: float, falls: bool
+) -> None:
+    """More of a rate is better, less of a time."""
+    file = tmp_path / "baseline.json"
+    then, now = Row("x", "thing", unit), Row("x", "thing", unit)
+    then.pairs, then.loads = [Pair(was, 1.0)], [None]
+    now.pairs, now.loads = [Pair(is_now, 1.0)], [None]
+    baseline.keep(file, [then], HERE, 100)
+
+    said = baseline.fallen([now], baseline.kept(file))
+
+    assert bool(said) is falls
+    assert all("at least 70% is asked" in sentence for sentence in said)
+
+
+def test_a_figure_that_is_new_is_not_judged() -> None:
+    assert baseline.fallen([row((1, 100))], {"other": 9.0}) == []
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"ratios": {"x": "fast"}}'])
+def test_what_is_no_baseline_is_refused(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "baseline.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(stage.BenchError, match="is no baseline"):
+        baseline.kept(file)
+
+
+def test_the_kept_baseline_knows_every_figure() -> None:
+    names = {row.name for figure in figures.FIGURES for row in figure.rows()}
+    assert set(baseline.kept(baseline.PATH)) == names
