@@ -142,7 +142,8 @@ class Drive:
             return _IDLE_S
 
     def _go_on(self, until: float) -> float:
-        wait_s = self._settle(until)
+        # Not all the time for outcomes, or new letters would wait for old ones.
+        wait_s = self._settle(until - _SLICE_S / 2)
         counts = self._sum()
         if self.job.state != record.RUNNING:
             given_up = record.age_ms(self.job) > _FOLLOW_MS
@@ -207,7 +208,7 @@ class Drive:
                 continue
             if not parts.replay(topic, self.job, part):
                 return False
-            self._look(topic)
+            self._look(topic, 0)
         self._credit -= self._sum().replayed - before
         return True
 
@@ -222,9 +223,9 @@ class Drive:
             return _IDLE_S
         return min(max(min(waits) - time.monotonic(), 0.02), _IDLE_S)
 
-    def _look(self, topic: str) -> int:
+    def _look(self, topic: str, looks: int = parts.LOOKS) -> int:
         """Look at a topic's part; how many outcomes that covered."""
-        found = parts.look(topic, self.job.id)
+        found = parts.look(topic, self.job.id, looks)
         self._counts[topic] = found.counts
         wait_s = _IDLE_S if found.next_ms is None else found.next_ms / 1000
         self._due[topic] = time.monotonic() + wait_s

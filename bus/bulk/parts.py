@@ -71,10 +71,10 @@ def forget(topic: str, job_id: str) -> None:
     scripts.run("replay_halt", topic, [0, 0, "2"], _all_keys(topic, job_id))
 
 
-def look(topic: str, job_id: str) -> Look:
-    """Look for outcomes that are due, and at how far it is."""
+def look(topic: str, job_id: str, looks: int = LOOKS) -> Look:
+    """Look for so many outcomes that are due, and at how far it is."""
     more = [*_keys(topic, job_id, "todo", "out", "facts", "told")]
-    args = [LOOKS, TOLD_MOST]
+    args = [looks, TOLD_MOST]
     reply = scripts.run("replay_settle", topic, args, more, retry_s=0)
     looked, settled, next_ms, todo, open_, flat = reply
     facts = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))

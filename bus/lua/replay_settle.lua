@@ -1,10 +1,10 @@
 -- What came of the letters a bulk replay put back to work, and how far it is in a topic.
 -- KEYS: tasks dead dead_index done results <todo> <out> <facts> <told>
--- ARGV: how many outcomes to look for, how many are told by name
+-- ARGV: how many outcomes to look for (0: only how far it is), how many are told by name
 -- Returns {looked, settled, ms until the next is due or -1, letters left to replay,
 --   outcomes that are open, facts}.
--- Each is looked for again after an eighth of the time it has been out, 10 s at most: a
--- look costs the same however many letters wait for their agents.
+-- Each is looked for again after half of the time it has been out, 10 s at most: a look
+-- costs the same however many letters wait for their agents.
 if call('EXISTS', facts) == 0 then return { 0, 0, -1, 0, 0, {} } end
 local now = now_ms()
 local due = call('ZRANGEBYSCORE', out, '-inf', int(now), 'LIMIT', 0, ARGV[1])
@@ -34,7 +34,7 @@ for i = 1, #due do
     ends[#ends + 1] = due[i]
     if what ~= 'done' then rows[#rows + 1] = what .. ' ' .. id .. ' ' end
   else
-    later[#later + 1] = int(now + math.min(math.max((now - since) / 8, 100), 10000))
+    later[#later + 1] = int(now + math.min(math.max((now - since) / 2, 100), 10000))
     later[#later + 1] = due[i]
   end
 end

@@ -21,7 +21,7 @@ def calls() -> list[tuple[str, str, list[str]]]:
     found = []
     for path, methods in description()["paths"].items():
         filled = path.removeprefix(f"{ROOT}/").format(
-            task_id=TASK, agent_id="a", topic="a"
+            task_id=TASK, agent_id="a", topic="a", job_id=TASK, key="a"
         )
         for method, told in methods.items():
             if "ollama" not in path:
