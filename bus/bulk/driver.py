@@ -160,11 +160,14 @@ class Drive:
                 self._tell(record.DONE, close=True)
                 return _IDLE_S
             count = min(verdict.allow, self._affordable())
-            if count < 1 or time.monotonic() > until:
+            if count < 1:
                 break
             if not self._replay(count):
                 return 0.0  # somebody changed its course: take it anew
             counts = self._sum()
+            # However slow the server is, a slice does something.
+            if time.monotonic() > until:
+                break
         if not counts.todo and record.age_ms(self.job) > _FOLLOW_MS:
             why = f"{counts.open:,} outcomes are unknown after a day"
             self._tell(record.DONE, why, close=True)

@@ -19,6 +19,7 @@ from tests.integration.test_dashboard_actions import toasts
 from tests.support.bulk import created, dead, driven
 from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -71,7 +72,7 @@ def test_it_is_started_at_a_pace_and_followed_to_its_end(
 
     form = {"rate": "1000", "percent": "", "canary": "1"}
     response = operator.post(f"/replays/{job_id}/start", form)
-    foreman.round()
+    wait_until(lambda: foreman.round() and bus.stats(test_topic)["waiting"])
     running = operator.get(f"/replays/{job_id}/")
     part = operator.get(f"/replays/{job_id}/", headers={"HX-Request": "true"})
     desk.fail(desk.one(), final=True)
