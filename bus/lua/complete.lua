@@ -15,16 +15,21 @@ local records = call('HMGET', tasks, unpack(ids))
 local mine, sids, gone_ids, forget, out = {}, {}, {}, {}, { 0 }
 local epochs = {} -- of those that did not end at their first attempt
 local add = { d = 0 }
--- One look at what this consumer holds instead of one per task; where it holds more than
--- the look covers, the rest are asked for one by one.
-local taken, own, covered = {}, {}, #ids < 4
-if not covered then
-  local rows = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 1000, me)
+-- One look at what this consumer holds from the first of these entries to the last, which
+-- as text sort like their ms; what it does not show is asked for by itself.
+local taken, own = {}, {}
+if #ids > 3 then
+  local first, last = ARGV[4], ARGV[4]
+  for i = 10, #ARGV, 6 do
+    local sid = ARGV[i]
+    if sid < first then first = sid elseif sid > last then last = sid end
+  end
+  local rows = redis.pcall('XPENDING', tasks_stream, group, match(first, '^%d*'),
+    match(last, '^%d*'), 1000, me)
   for i = 1, #rows do own[rows[i][1]] = true end
-  covered = #rows == 1000
 end
 local function held(sid)
-  return own[sid] or (covered and holds(tasks_stream, group, sid, me))
+  return own[sid] or holds(tasks_stream, group, sid, me)
 end
 for n = 1, #ids do
   local at = 4 + (n - 1) * 6

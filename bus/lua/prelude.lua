@@ -12,7 +12,7 @@ local function now_ms()
   return t[1] * 1000 + floor(t[2] / 1000)
 end
 
-local function int(x) return fmt('%.0f', x) end
+local function int(x) return fmt('%d', x) end
 
 local function read_record(text)
   local sid, attempt, epoch, n, lost, flags, options =
