@@ -473,7 +473,8 @@ def test_an_agent_registers_beats_and_leaves(
     assert (made.status_code, renewed.status_code) == (201, 200)
     assert made["Location"] == f"{ROOT}/agents/{name}"
     assert made.json()["meta"] == sample_agent_data["meta"]
-    assert beat.json() == {"agent_id": name, "expires_in_s": 90.0, "drain": False}
+    told = {"agent_id": name, "expires_in_s": 90.0, "drain": False, "deliveries": []}
+    assert beat.json() == told
     assert 85 < seen["expires_in_s"] <= 90
     assert (left.status_code, left.content) == (204, b"")
     assert viewer.get(f"agents/{name}").json()["state"] == "gone"
