@@ -152,8 +152,7 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
 def _sent_alone(batch: Batch, level: Level) -> list[Accepted]:
     """One batch that waits for nothing: what nearly every call brings."""
     try:
-        scripts.ensure_topic(batch.topic)
-        raw = scripts.run("enqueue", batch.topic, batch.args)
+        raw = scripts.run("enqueue", batch.topic, batch.args, known=False)
     except _REFUSALS as exc:
         return batch.refused(exc)
     raw, ended = _looked(batch, raw)

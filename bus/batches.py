@@ -57,7 +57,11 @@ class Batch:
         self._reached = ""  # the level of durability of those that are accepted
         bound = "" if maxlen is None else check_maxlen(maxlen)
         self._most = bound
-        full = any(item.digest or item.maxlen for item in items)
+        full = False
+        for item in items:
+            if item.digest or item.maxlen:
+                full = True
+                break
         self.args: list[Any] = [conf.BACKLOG_MAX, conf.DEAD_MAX, bound]
         self.args.append(max(1, conf.SEEN_MAX // 2) if full else "")
         for item in items:

@@ -159,6 +159,7 @@ def _shared_lines(profile: str) -> lines.Lines:
                     lambda: dedicated(block_s=block_s),
                     conf.POOL_SIZE,
                     conf.SOCKET_TIMEOUT_S,
+                    url,
                 )
     return pool
 

@@ -89,9 +89,9 @@ class Lines:
     """A bounded pool of lines; a thread beyond the last one waits for it."""
 
     def __init__(
-        self, connect: Callable[[], redis.Redis], size: int, wait_s: float
+        self, connect: Callable[[], redis.Redis], size: int, wait_s: float, url: str
     ) -> None:
-        self.size = size
+        self.size, self.url = size, url
         self._connect = connect
         self._wait_s = wait_s
         self._free: deque[Line] = deque()  # its append and pop are atomic

@@ -23,11 +23,16 @@ class Pause:
     """
 
     def __init__(
-        self, wrote: bool, retry_s: float | None = None, *, brief: bool = False
+        self,
+        wrote: bool,
+        retry_s: float | None = None,
+        *,
+        brief: bool = False,
+        began: float | None = None,
     ) -> None:
         self._wrote, self._brief = wrote, brief
         budget = conf.SEND_RETRY_S if retry_s is None else retry_s
-        self._until = time.monotonic() + budget
+        self._until = (time.monotonic() if began is None else began) + budget
         self._next = 0.02
         self.unknown: errors.OutcomeUnknown | None = None
 

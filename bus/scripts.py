@@ -155,18 +155,28 @@ def run(
     *,
     client: Any = None,
     retry_s: float | None = None,
+    known: bool = True,
 ) -> Any:
-    """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds."""
+    """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds.
+
+    Where the topic may not be `known` yet, it is made known first: `ensure_topic`.
+    """
     script, tail = call(name, topic, args, more)
-    pause = patience.Pause(not script.reads, retry_s, brief=script.reads)
+    pause, began = None, time.monotonic()
     while True:
         try:
             server: Any = connection.writer() if client is None else client
+            if not known and _known_topics.get((server.url, topic), 0.0) < began:
+                ensure_topic(topic)
             try:
                 return server.execute_command("EVALSHA", script.sha, *tail)
             except redis.exceptions.NoScriptError:
                 return server.execute_command("EVAL", script.text, *tail)
         except (redis.RedisError, OSError) as exc:
+            if pause is None:
+                pause = patience.Pause(
+                    not script.reads, retry_s, brief=script.reads, began=began
+                )
             time.sleep(pause.after(exc))
 
 

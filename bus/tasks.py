@@ -74,21 +74,23 @@ def enqueue_task(
     """
     level = levels.granted(durability)
     keys.check_topic(topic)
-    each = Wanted(
+    item = wanted.item(
+        topic,
         messages.encode(payload),
-        task_id=task_id,
-        idempotency_key=idempotency_key,
-        principal=principal,
-        delay_s=delay_s,
-        max_attempts=max_attempts,
-        timeout_s=timeout_s,
+        task_id,
+        idempotency_key,
+        principal,
+        delay_s,
+        None,
+        max_attempts,
+        timeout_s,
     )
-    batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
+    batch = Batch(topic, [item], maxlen)
     if on_commit:
         committed.after_commit(lambda: _sent(batch, level))
     else:
         _sent(batch, level)
-    return batch.items[0].id
+    return item.id
 
 
 async def aenqueue_task(
@@ -107,19 +109,21 @@ async def aenqueue_task(
     """`enqueue_task` for asyncio; it holds no thread."""
     level = await levels.agranted(durability)
     keys.check_topic(topic)
-    each = Wanted(
+    item = wanted.item(
+        topic,
         messages.encode(payload),
-        task_id=task_id,
-        idempotency_key=idempotency_key,
-        principal=principal,
-        delay_s=delay_s,
-        max_attempts=max_attempts,
-        timeout_s=timeout_s,
+        task_id,
+        idempotency_key,
+        principal,
+        delay_s,
+        None,
+        max_attempts,
+        timeout_s,
     )
-    batch = Batch(topic, [wanted.item_of(topic, each)], maxlen)
+    batch = Batch(topic, [item], maxlen)
     [outcomes] = await accepting.asend([batch], level)
     accepting.taken(topic, outcomes)
-    return batch.items[0].id
+    return item.id
 
 
 def _sent(batch: Batch, level: Level) -> None:

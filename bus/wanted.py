@@ -97,33 +97,51 @@ class Item(NamedTuple):
 
 def item_of(topic: str, wanted: Wanted) -> Item:
     """A task as it is sent, or InvalidName, InvalidOption, InvalidPayload."""
-    raw = wanted.payload
-    if isinstance(raw, bytes):
-        messages.check_size(raw)
-    text = raw if isinstance(raw, bytes) else messages.encode(raw)
+    return item(topic, *wanted)
+
+
+def item(
+    topic: str,
+    payload: Any,
+    task_id: str | None = None,
+    idempotency_key: str | None = None,
+    principal: str = "",
+    delay_s: float | None = None,
+    run_at_ms: int | None = None,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    maxlen: int | None = None,
+    again_of: str | None = None,
+) -> Item:
+    """`item_of` from the parts of a Wanted: who sends one task need not make that."""
+    if isinstance(payload, bytes):
+        text = messages.check_size(payload)
+    else:
+        text = messages.encode(payload)
     digest = ""
-    if wanted.idempotency_key is not None:
-        if wanted.task_id is not None:
+    if idempotency_key is not None:
+        if task_id is not None:
             raise errors.InvalidOption("give a task_id or an idempotency_key, not both")
-        task_id = keyed_id(wanted.principal, topic, wanted.idempotency_key)
+        task_id = keyed_id(principal, topic, idempotency_key)
         digest = _digest(text)
-    elif wanted.task_id is None:
+    elif task_id is None:
         task_id = new_id()
     else:
-        task_id = keys.check_task_id(wanted.task_id)
-    if wanted.run_at_ms is None:
-        due = due_in(wanted.delay_s)
-    elif wanted.delay_s is None:
-        due = _due_at(wanted.run_at_ms)
+        task_id = keys.check_task_id(task_id)
+    if run_at_ms is None:
+        due = "" if delay_s is None else due_in(delay_s)
+    elif delay_s is None:
+        due = _due_at(run_at_ms)
     else:
         raise errors.InvalidOption("give delay_s or run_at, not both")
-    options = options_of(wanted.max_attempts, wanted.timeout_s)
-    if wanted.again_of is not None:
-        of = f"of={keys.check_task_id(wanted.again_of)}"
+    options = ""
+    if max_attempts is not None or timeout_s is not None:
+        options = options_of(max_attempts, timeout_s)
+    if again_of is not None:
+        of = f"of={keys.check_task_id(again_of)}"
         options = f"{options},{of}" if options else of
-    maxlen = "" if wanted.maxlen is None else check_maxlen(wanted.maxlen)
-    key = wanted.idempotency_key or ""
-    return Item(task_id, due, options, text, digest, maxlen, key)
+    most = "" if maxlen is None else check_maxlen(maxlen)
+    return Item(task_id, due, options, text, digest, most, idempotency_key or "")
 
 
 def _digest(text: bytes) -> str:
