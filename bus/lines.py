@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -94,28 +95,29 @@ class Lines:
         self.size, self.url = size, url
         self._connect = connect
         self._wait_s = wait_s
-        self._free: deque[Line] = deque()  # its append and pop are atomic
-        self._slots = threading.Semaphore(size)
+        # One place per line that may be in use, with those that are open at the right
+        # end; pop and append of a deque are atomic.
+        self._places: deque[Line | None] = deque([None] * size)
+        self._freed = threading.Condition()
+        self._waiting = 0
 
     def execute_command(self, *command: Any) -> Any:
         """One command over a free line."""
         # `line` without its generator: this is passed by every task.
-        if not self._slots.acquire(timeout=self._wait_s):
-            raise redis.exceptions.MaxConnectionsError("No connection available.")
+        line = self._take()
+        kept: Line | None = None
         try:
-            line = self._take()
-            try:
-                reply = line.call(command)
-            except redis.ResponseError as exc:
-                self._keep(line, exc)
-                raise
-            except BaseException:
-                line.close()
-                raise
-            self._free.append(line)
+            reply = line.call(command)
+            kept = line
             return reply
+        except redis.ResponseError as exc:
+            kept = self._after(line, exc)
+            raise
+        except BaseException:
+            line.close()
+            raise
         finally:
-            self._slots.release()
+            self._give(kept)
 
     def execute_all(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """Several commands in one round trip; errors come back as values."""
@@ -125,35 +127,77 @@ class Lines:
     @contextlib.contextmanager
     def line(self) -> Iterator[Line]:
         """A line to oneself; MaxConnectionsError if none comes free in time."""
-        if not self._slots.acquire(timeout=self._wait_s):
-            raise redis.exceptions.MaxConnectionsError("No connection available.")
+        line = self._take()
+        kept: Line | None = None
         try:
-            line = self._take()
-            try:
-                yield line
-            except redis.ResponseError as exc:
-                self._keep(line, exc)
-                raise
-            except BaseException:
-                line.close()  # a reply may be outstanding: nobody may read it later
-                raise
-            self._free.append(line)
+            yield line
+            kept = line
+        except redis.ResponseError as exc:
+            kept = self._after(line, exc)
+            raise
+        except BaseException:
+            line.close()  # a reply may be outstanding: nobody may read it later
+            raise
         finally:
-            self._slots.release()
+            self._give(kept)
 
     def close(self) -> None:
         """Drop the lines nobody uses."""
-        while self._free:
-            self._free.pop().close()
+        for _ in range(self.size):
+            try:
+                line = self._places.pop()
+            except IndexError:
+                return  # the rest is in use
+            if line is not None:
+                line.close()
+            self._give(None)
 
-    def _keep(self, line: Line, exc: redis.ResponseError) -> None:
+    def _after(self, line: Line, exc: redis.ResponseError) -> Line | None:
         """The server said no: the line is fine, unless it leads to the wrong server."""
-        self._free.append(line)
-        if is_elsewhere(exc):
-            self.close()  # the others lead there as well
+        if not is_elsewhere(exc):
+            return line
+        line.close()
+        self.close()  # the others lead there as well
+        return None
 
     def _take(self) -> Line:
         try:
-            return self._free.pop()
+            line = self._places.pop()
         except IndexError:
-            return Line(self._connect())
+            line = self._wait()
+        if line is None:
+            try:
+                line = Line(self._connect())
+            except BaseException:
+                self._give(None)
+                raise
+        return line
+
+    def _give(self, line: Line | None) -> None:
+        if line is None:
+            self._places.appendleft(None)
+        else:
+            self._places.append(line)
+        # Who waits has said so before the last look, or finds this place at that look.
+        if self._waiting:
+            with self._freed:
+                self._freed.notify()
+
+    def _wait(self) -> Line | None:
+        """The place that comes free next."""
+        until = time.monotonic() + self._wait_s
+        with self._freed:
+            self._waiting += 1
+            try:
+                while True:
+                    try:
+                        return self._places.pop()
+                    except IndexError:
+                        left = until - time.monotonic()
+                    if left <= 0:
+                        raise redis.exceptions.MaxConnectionsError(
+                            "No connection available."
+                        )
+                    self._freed.wait(left)
+            finally:
+                self._waiting -= 1

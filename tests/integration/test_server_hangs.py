@@ -20,7 +20,7 @@ from tests.support.pages import looked_at, signed_in
 
 pytestmark = pytest.mark.django_db
 
-TIMEOUT_S = 0.3
+TIMEOUT_S = 1.0
 # One timeout and the work around it; another try would take a second timeout.
 SOON_S = 2 * TIMEOUT_S
 PAGES = ["/", "/topics/busy/", "/tasks/{id}/?topic=busy", "/dead/"]
@@ -36,6 +36,7 @@ def task_id(
     monkeypatch.setattr(ratelimit, "_RETRY_S", TIMEOUT_S)
     task_id = bus.enqueue_task("busy", 1)
     bus.stats("busy")
+    signed_in("viewer").get("/")  # the first page of a process loads all of them
     queries.forget_checks()
     health_view.forget()
     assert own_server.pid is not None
