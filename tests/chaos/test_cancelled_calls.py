@@ -158,7 +158,7 @@ def test_no_answer_ever_belongs_to_another_call(
         wait_until(lambda: bus.stats(test_topic)["backlog"] == 0, 20, "all have ended")
 
     assert caller.strange == []
-    assert caller.told["answered"] > CANCELS / 10  # late enough for some to be whole
+    assert caller.told["answered"] > CANCELS / 20  # late enough for some to be whole
     done = {row["id"] for _, row in bus.tail_results(test_topic, 10_000)}
     assert set(caller.sure) <= done <= {first, *caller.sent}
     assert wounds(redis_client, test_topic) == []

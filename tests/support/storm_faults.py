@@ -14,11 +14,9 @@ from typing import Final
 
 import redis
 
-import bus
-from bus import keys
 from bus.conf import conf
 from bus.server import EmbeddedServer
-from tests.support.storm import TOPIC, Fleet, Web
+from tests.support.storm import Fleet, Web
 from tests.support.waiting import wait_until
 
 LONG_STOP_S: Final = 1.2  # leases: its tasks are somebody else's when it comes back
@@ -58,7 +56,6 @@ class Nemesis:
             self.keep_the_server_busy,
             self.cut_all_connections,
             self.forget_all_scripts,
-            self.destroy_the_group,
         ]
         fault = self.dice.choice(faults)
         self.faults[fault.__name__.replace("_", " ")] += 1
@@ -154,11 +151,6 @@ class Nemesis:
     def forget_all_scripts(self) -> None:
         with self._client() as client:
             client.script_flush()
-
-    def destroy_the_group(self) -> None:
-        with self._client() as client:
-            group = str(client.hget(keys.named("settings", TOPIC), "group"))
-            client.xgroup_destroy(bus.task_stream(TOPIC), group)
 
     # --- how
 
