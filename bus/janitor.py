@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import threading
 import time
@@ -65,8 +66,9 @@ class Janitor(threading.Thread):
                 wait_s = min([_TICK_S, *map(self._promoted, names)])
                 if time.monotonic() >= next_tick:
                     ticks += 1
-                    self._tick(ticks, names)
-                    next_tick = time.monotonic() + _TICK_S * random.uniform(0.7, 1.1)
+                    again_s = self._tick(ticks, names)
+                    pause_s = min(_TICK_S * random.uniform(0.7, 1.1), again_s)
+                    next_tick = time.monotonic() + pause_s
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 self._say("", exc)
                 with contextlib.suppress(errors.BusError):
@@ -74,6 +76,8 @@ class Janitor(threading.Thread):
             left_s = conf.JUDGE_AFTER_S - self._steady_s()
             if 0 < left_s < wait_s:
                 wait_s, next_tick = left_s, 0.0  # judge as soon as we may
+            if (tick_s := next_tick - time.monotonic()) > 0:
+                wait_s = min(wait_s, tick_s)
             self._closed.wait(max(wait_s, 0.005))
 
     def _topics(self) -> list[str]:
@@ -101,8 +105,9 @@ class Janitor(threading.Thread):
         """Stop after the duty at hand."""
         self._closed.set()
 
-    def _tick(self, tick: int, names: list[str]) -> None:
-        """The duties that once a second is enough for."""
+    def _tick(self, tick: int, names: list[str]) -> float:
+        """The duties that once a second is enough for; in how many s at the latest they
+        are due again."""
         # After an outage of the server everybody looks dead; they get time to beat.
         may_judge = self._steady_s() >= conf.JUDGE_AFTER_S
         judge = Judge(self._consumer) if may_judge else None
@@ -121,6 +126,7 @@ class Janitor(threading.Thread):
             self._look_for_topics()
         if tick % 60 == 0:
             forget_agents()
+        return math.inf if judge is None else judge.again_s
 
     def _look_for_topics(self) -> None:
         """A stretch of all keys, for topics that fell off the list unseen.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import socket
 import time
@@ -29,6 +30,7 @@ _FAREWELL_S: Final = 1.0  # for the connections of a process that ended to go
 _ENDED_MS: Final = 60_000  # of silence before a consumer without connection goes
 _SILENT_MS: Final = 3_600_000  # before any other goes that holds nothing
 _SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
+_JUST_AFTER_S: Final = 0.02
 
 
 class Judge:
@@ -42,6 +44,7 @@ class Judge:
 
     def __init__(self, me: str) -> None:
         self._me = me
+        self.again_s = math.inf  # until a registration ends whose agent missed a beat
         self._looked = False
         self._names: set[str] | None = None
 
@@ -90,6 +93,8 @@ class Judge:
             # the time that a registration would have given it.
             settled_ms = int(conf.EXPIRY_S * 1000) if expiry is None else _SETTLED_MS
             return min(settled_ms, lease_ms)
+        if expiry - now_ms < conf.EXPIRY_S * 500:  # a beat is missing
+            self.again_s = min(self.again_s, (expiry - now_ms) / 1000 + _JUST_AFTER_S)
         return None if by_hand else lease_ms
 
     def connected(self, name: str) -> bool | None:
