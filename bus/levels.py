@@ -206,7 +206,11 @@ def _checked(wanted: Level, server: Server) -> Level:
 
 
 def facts(info: dict[str, Any], client: Any) -> dict[str, Any]:
-    """INFO with what it does not tell: when the file is synced, if we may ask."""
+    """INFO with what it does not tell: when the file is synced, if we may ask.
+
+    BusyLoadingError while the server reads its file: it says then that it keeps none.
+    """
+    _loaded(info)
     with contextlib.suppress(redis.ResponseError):
         return info | _policy(client.execute_command(*_POLICY))
     return info
@@ -216,9 +220,15 @@ async def afacts(*sections: str) -> dict[str, Any]:
     """`facts` for asyncio, of the server we use."""
     client: Any = connection.get_redis_async()
     info: dict[str, Any] = await client.info(*sections)
+    _loaded(info)
     with contextlib.suppress(redis.ResponseError):
         info |= _policy(await client.execute_command(*_POLICY))
     return info
+
+
+def _loaded(info: dict[str, Any]) -> None:
+    if int(info.get("loading", 0)):
+        raise redis.exceptions.BusyLoadingError("LOADING Redis is reading its file")
 
 
 def _policy(reply: Any) -> dict[str, str]:

@@ -250,3 +250,27 @@ def test_each_fact_has_its_word(facts: dict[str, Any], word: str) -> None:
     words = [each.word for each in fitness.findings(info) if each.status != "ok"]
 
     assert word in words if word else words == []
+
+
+@pytest.mark.parametrize("wanted", ["granted", "check"])
+def test_a_server_that_reads_its_file_is_not_one_without(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    """INFO says `aof_enabled:0` until it has loaded, and is answered all along."""
+    real, asked = redis.Redis.info, []
+
+    def info(client: redis.Redis, *sections: str) -> Any:
+        asked.append(sections)
+        told: Any = real(client, *sections)
+        return told | {"loading": 1, "aof_enabled": 0} if len(asked) < 3 else told
+
+    monkeypatch.setattr(redis.Redis, "info", info)
+    levels.forget()
+
+    if wanted == "granted":
+        assert str(levels.granted("aof")) == "aof"
+        assert len(asked) == 3
+    else:
+        with pytest.raises(errors.BusUnavailable, match="LOADING"):
+            fitness.check()
+        levels.forget()
