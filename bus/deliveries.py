@@ -143,7 +143,7 @@ async def verify(
         )
     if settings[0] == "1":
         return None
-    return Claimed(items, now_ms, False, 0, float(settings[1]) if settings[1] else None)
+    return Claimed(items, now_ms, False, 0, records.seconds(settings[1]))
 
 
 @dataclass(slots=True)
@@ -166,7 +166,7 @@ async def recover(seat: Seat, after: str) -> Recovered:
 def parse_claim(topic: str, raw: list[Any]) -> Claimed:
     """The reply of `claim`."""
     now, paused, suspects, timeout, flat = raw
-    timeout_s = float(timeout) if timeout else None
+    timeout_s = records.seconds(timeout)
     items = parse_deliveries(topic, now, flat)
     return Claimed(items, now, bool(paused), suspects, timeout_s)
 

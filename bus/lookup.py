@@ -192,7 +192,7 @@ def live_task(
         epoch=record.epoch,
         fence=f"{record.sid}.{record.n}" if record.sid else "",
         max_attempts=int(options["m"]) if "m" in options else None,
-        timeout_s=float(options["t"]) if "t" in options else None,
+        timeout_s=records.seconds(options.get("t")),
         enqueued_at=None if enqueued is None else messages.iso(enqueued),
         due_at=messages.iso(int(float(due))) if due else None,
         agent=keys.agent_of(who) if state == messages.RUNNING else None,

@@ -48,10 +48,18 @@ def may_take(seconds: float) -> bool:
     return TIMEOUT_LEAST_S <= seconds <= TIMEOUT_MOST_S
 
 
+def seconds(text: str | None) -> float | None:
+    """A time limit as the mesh keeps it, or None for whatever else somebody wrote."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if may_take(value) else None
+
+
 def timeout_s(options: str) -> float | None:
     """A task's own time limit per attempt, if it was sent with one."""
-    text = parse_options(options).get("t") if options else None
-    return float(text) if text else None
+    return seconds(parse_options(options).get("t")) if options else None
 
 
 def again_of(options: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from typing import Any, Final
 
 from . import connection, errors, keys, messages, records, refusals, scripts
@@ -94,7 +95,7 @@ def all_stats() -> list[dict[str, Any]]:
 def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
     """The reply of the stats script as a dict."""
     raw = dict(zip(flat[::2], flat[1::2], strict=True))
-    count = {name: int(raw.get(f"counter.{name}", 0)) for name in _COUNTERS}
+    count = {name: _count(raw.get(f"counter.{name}", "0")) for name in _COUNTERS}
     live, dead = int(raw["live"]), int(raw["dead"])
     oldest = raw["oldest"]
     now = int(raw["now"])
@@ -128,6 +129,8 @@ def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
     }
 
 
+_WHOLE: Final = re.compile(r"-?[0-9]{1,15}")
+_YEAR_9999_MS: Final = 253_370_764_800_000
 _COUNTERS: Final = [
     "accepted",
     "adopted",
@@ -145,14 +148,24 @@ _COUNTERS: Final = [
 ]
 
 
+def _count(stored: str) -> int:
+    """A counter; 0 where somebody wrote what is none, until the audit takes it out."""
+    return int(stored) if _WHOLE.fullmatch(stored) else 0
+
+
 def _time(raw: dict[str, Any], name: str) -> str | None:
-    stored = raw.get(f"counter.{name}")
-    return messages.iso(int(stored)) if stored else None
+    ms = _count(raw.get(f"counter.{name}", "0"))
+    return messages.iso(ms) if 0 < ms < _YEAR_9999_MS else None
 
 
 def _limit(raw: dict[str, Any], name: str) -> float:
-    stored = raw.get(f"setting.{name}")
-    value = float(stored) if stored else float(getattr(conf, name.upper()))
+    """A limit, as the scripts read it: not what somebody wrote past our checks."""
+    stored = str(raw.get(f"setting.{name}", ""))
+    if name == "timeout_s":
+        own = records.seconds(stored)
+    else:
+        own = float(stored) if _WHOLE.fullmatch(stored) and stored[0] != "-" else None
+    value = float(getattr(conf, name.upper())) if own is None else own
     return int(value) if value.is_integer() else value
 
 

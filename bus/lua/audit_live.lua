@@ -19,6 +19,7 @@ unlink_misfits(k, { stream = { tasks_stream, dead, results, bin, events },
   hash = { tasks, parked, attempts, dead_index, counters, settings, errors, seen0, seen1,
            minutes, hours },
   zset = { delayed, done } })
+drop_miscounts(k)
 local working = working_group(k, settings)
 local last = last_delivered(tasks_stream, working)
 local looked, bytes = 0, 0

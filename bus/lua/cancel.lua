@@ -15,4 +15,4 @@ local set = call('HMGET', settings, 'group', 'results_keep')
 local k = { stream = tasks_stream, tasks = tasks, delayed = delayed, parked = parked,
             attempts = attempts, results = results, done = done, counters = counters,
             events = events }
-return cancel_live(k, topic, id, r, set[1], set[2] or ARGV[3], false)
+return cancel_live(k, topic, id, r, set[1], bound_of(set[2], ARGV[3]), false)

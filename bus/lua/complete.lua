@@ -71,7 +71,7 @@ if #forget > 0 then
   local lines = call('HMGET', attempts, unpack(forget))
   for i = 1, #forget do past[forget[i]] = past_of(epochs[i], lines[i]) end
 end
-local keep = call('HGET', settings, 'results_keep') or ARGV[3]
+local keep = bound_of(call('HGET', settings, 'results_keep'), ARGV[3])
 call('XACK', tasks_stream, group, unpack(sids))
 call('XDEL', tasks_stream, unpack(sids))
 local scores, result_id = {}, nil

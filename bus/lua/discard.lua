@@ -20,4 +20,4 @@ of_their_types({ errors, counters }, { bin, results, events }, { done, group })
 local k = { dead = dead, dead_index = dead_index, group = group, errors = errors, bin = bin,
             results = results, done = done, counters = counters, events = events }
 return { 'discarded', binned(k, letter, dead_id, ARGV[3],
-  call('HGET', settings, 'results_keep') or ARGV[4], ARGV[5], ARGV[6]) }
+  bound_of(call('HGET', settings, 'results_keep'), ARGV[4]), ARGV[5], ARGV[6]) }

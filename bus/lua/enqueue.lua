@@ -20,7 +20,7 @@ if ARGV[4] == '' then
   local row = seen[2] == stamp and seen[1] or ''
   local from, to, was = find(row, ' a=(%d+)')
   local set = call('HMGET', settings, 'backlog_max', 'dead_max')
-  local most = tonumber(set[1] or ARGV[1])
+  local most = tonumber(set[1] or '') or tonumber(ARGV[1])
   if ARGV[3] ~= '' then most = math.min(most, tonumber(ARGV[3])) end
 
   local ids, known, count = {}, {}, 0
@@ -33,7 +33,7 @@ if ARGV[4] == '' then
   -- That `counters` is a hash is asked before anything is written, not after.
   local short = from and find(row, stamp .. ' ', 1, true) == 1
     and call('HLEN', tasks) + count <= most and call('HLEN', counters)
-    and call('XLEN', dead) < tonumber(set[2] or ARGV[2])
+    and call('XLEN', dead) < (tonumber(set[2] or '') or tonumber(ARGV[2]))
   if short then
     local records = call('HMGET', tasks, unpack(ids))
     local finished = call('ZMSCORE', done, unpack(ids))
@@ -60,9 +60,9 @@ end
 
 local now -- asked for only where needed: the id of a new entry carries it
 local bounds = call('HMGET', settings, 'backlog_max', 'dead_max', 'group')
-local bound = tonumber(bounds[1] or ARGV[1])
+local bound = tonumber(bound_of(bounds[1], ARGV[1]))
 if ARGV[3] ~= '' then bound = math.min(bound, tonumber(ARGV[3])) end
-local dead_full = call('XLEN', dead) >= tonumber(bounds[2] or ARGV[2])
+local dead_full = call('XLEN', dead) >= tonumber(bound_of(bounds[2], ARGV[2]))
 local live = call('HLEN', tasks)
 
 local ids = {}

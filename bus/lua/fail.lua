@@ -27,7 +27,7 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
   end
   local e = entry(tasks_stream, sid)
   if not e then return 'gone' end
-  local most = tonumber(option(r.options, 'm') or limits[1] or tries)
+  local most = tonumber(option(r.options, 'm') or bound_of(limits[1], tries))
   local fence = sid .. '.' .. int(r.n)
   local meta = with_enqueued(e.meta, sid)
 
@@ -38,7 +38,7 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
   remember(attempts, id, line:sub(1, -2) .. ',"max_attempts":' .. int(most) .. '}')
   if match(r.flags, 'c') then
     -- A cancel was asked for while it ran; whatever is not a completion ends it so.
-    cancelled(k, topic, id, r, e, limits[2] or keep, now)
+    cancelled(k, topic, id, r, e, bound_of(limits[2], keep), now)
     return 'cancelled'
   end
   if final ~= '1' and r.attempt < most then

@@ -152,6 +152,21 @@ local function unlink_misfits(k, kinds)
   for i = 1, #gone do mended(k, 'type', gone[i]) end
 end
 
+-- A counter that is no number would stop half-way whoever counts. All of them go before
+-- the first is told: telling counts as well.
+local function drop_miscounts(k)
+  local flat, gone = call('HGETALL', k.counters), {}
+  for i = 1, #flat, 2 do
+    local name, value = flat[i], flat[i + 1]
+    local text = name == 'group' or name == 'settle_mark'
+    if not text and (#value > 16 or not match(value, '^%-?%d+$')) then
+      call('HDEL', k.counters, name)
+      gone[#gone + 1] = name
+    end
+  end
+  for i = 1, #gone do mended(k, 'counter', gone[i]) end
+end
+
 -- The working group is made or named once more. Who has what in hand stood in the pending
 -- list that is gone, so all that was sent up to here gets a new fence when it is next given
 -- (`renewed`, see claim): nobody else has the fence of its next run.

@@ -14,6 +14,11 @@ end
 
 local function int(x) return fmt('%d', x) end
 
+-- A bound from `settings`; `other` where somebody wrote something else there by hand.
+local function bound_of(text, other)
+  return text and #text < 16 and match(text, '^%d+$') or other
+end
+
 local function read_record(text)
   local sid, attempt, epoch, n, lost, flags, options =
     match(text, '^([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|(.*)$')

@@ -27,7 +27,7 @@ for i = 1, #page[2], 2 do
     local who = r.sid ~= '' and set[1] and holder(tasks_stream, set[1], r.sid)
     local what = 'kept'
     if ask or torn or not who or who == HANDED then
-      what = cancel_live(k, topic, id, r, set[1], set[2] or ARGV[5], torn)
+      what = cancel_live(k, topic, id, r, set[1], bound_of(set[2], ARGV[5]), torn)
     end
     counts[what] = counts[what] + 1
   end

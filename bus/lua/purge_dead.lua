@@ -4,7 +4,7 @@
 --       result row, the place of its failure group among the keys that are not named here
 -- Returns how many were discarded. Those that were replayed or discarded meanwhile are
 -- left; one that is in no index (somebody wrote it by hand) is nobody's task and deleted.
-local keep = call('HGET', settings, 'results_keep') or ARGV[1]
+local keep = bound_of(call('HGET', settings, 'results_keep'), ARGV[1])
 local k = { dead = dead, dead_index = dead_index, errors = errors, bin = bin,
             results = results, done = done, counters = counters, events = events }
 local discarded = 0

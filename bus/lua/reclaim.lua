@@ -38,7 +38,7 @@ for i = 1, #rows do
       call('XACK', tasks_stream, working, sid)
       call('XDEL', tasks_stream, sid)
       remember(attempts, id, line)
-      cancelled(k, topic, id, r, e, call('HGET', settings, 'results_keep') or keep, now)
+      cancelled(k, topic, id, r, e, bound_of(call('HGET', settings, 'results_keep'), keep), now)
     elseif r.lost >= allowed then
       call('XACK', tasks_stream, working, sid)
       call('XDEL', tasks_stream, sid)

@@ -16,7 +16,7 @@ for i = 5, #ARGV, 3 do
       local e = entry(tasks_stream, sid)
       call('XACK', tasks_stream, group, sid)
       call('XDEL', tasks_stream, sid)
-      cancelled(k, topic, id, r, e, call('HGET', settings, 'results_keep') or ARGV[4],
+      cancelled(k, topic, id, r, e, bound_of(call('HGET', settings, 'results_keep'), ARGV[4]),
         now_ms())
       became = 'cancelled'
     else

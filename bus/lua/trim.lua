@@ -5,7 +5,7 @@
 -- Returns {index entries dropped, results dropped, bin entries dropped}.
 -- By rank and id only: entries somebody else wrote into results never confuse it.
 local now = now_ms()
-local keep = tonumber(call('HGET', settings, 'results_keep') or ARGV[1])
+local keep = tonumber(bound_of(call('HGET', settings, 'results_keep'), ARGV[1]))
 local over = call('ZCARD', done) - keep
 local dropped = 0
 if over > 0 then
