@@ -230,17 +230,18 @@ def test_the_runtime_joins_the_group_a_hand_written_agent_chose(
     test_topic: str,
 ) -> None:
     bus.create_consumer_group(test_topic, "mine")
-    ids = bus.enqueue_many(test_topic, range(100))
+    ids = bus.enqueue_many(test_topic, range(400))
     by_hand: list[str] = []
 
     with agents.running(test_topic, nap, concurrency=2):
+        wait_until(lambda: bus.tail_results(test_topic, 1), 20, "the runtime has begun")
         while rows := bus.read_group(test_topic, "mine", "hand", 5, 100):
             for entry_id, fields in rows:
                 assert bus.ack(test_topic, "mine", entry_id) == 1
                 by_hand.append(fields["id"])
-        _all_done(test_topic, 100)
+        _all_done(test_topic, 400)
 
-    by_runtime = [row["id"] for _, row in bus.tail_results(test_topic, 200)]
+    by_runtime = [row["id"] for _, row in bus.tail_results(test_topic, 500)]
     assert by_hand and by_runtime
     assert sorted(by_hand + by_runtime) == sorted(ids)
 

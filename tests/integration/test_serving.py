@@ -193,7 +193,7 @@ def test_what_waits_is_there_after_a_restart_and_gets_done(tmp_path: Path) -> No
     with up(tmp_path, "--agents", "1") as mesh:
         began = time.monotonic()
         read_until(mesh, BANNER_END)
-        assert time.monotonic() - began < 10  # 2 s alone; other tests share the cores
+        assert time.monotonic() - began < 30  # 2 s alone; other tests share the cores
         with Session(tmp_path) as session:
             states = [session.task(each)["state"] for each in waiting]
 
