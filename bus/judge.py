@@ -30,7 +30,7 @@ _FAREWELL_S: Final = 1.0  # for the connections of a process that ended to go
 _ENDED_MS: Final = 60_000  # of silence before a consumer without connection goes
 _SILENT_MS: Final = 3_600_000  # before any other goes that holds nothing
 _SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
-_JUST_AFTER_S: Final = 0.02
+_JUST_AFTER_S: Final = 0.02  # its end: not a moment before the server agrees
 
 
 class Judge:

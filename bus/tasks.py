@@ -77,13 +77,12 @@ def enqueue_task(
     item = wanted.item(
         topic,
         messages.encode(payload),
-        task_id,
-        idempotency_key,
-        principal,
-        delay_s,
-        None,
-        max_attempts,
-        timeout_s,
+        task_id=task_id,
+        idempotency_key=idempotency_key,
+        principal=principal,
+        delay_s=delay_s,
+        max_attempts=max_attempts,
+        timeout_s=timeout_s,
     )
     batch = Batch(topic, [item], maxlen)
     if on_commit:
@@ -112,13 +111,12 @@ async def aenqueue_task(
     item = wanted.item(
         topic,
         messages.encode(payload),
-        task_id,
-        idempotency_key,
-        principal,
-        delay_s,
-        None,
-        max_attempts,
-        timeout_s,
+        task_id=task_id,
+        idempotency_key=idempotency_key,
+        principal=principal,
+        delay_s=delay_s,
+        max_attempts=max_attempts,
+        timeout_s=timeout_s,
     )
     batch = Batch(topic, [item], maxlen)
     [outcomes] = await accepting.asend([batch], level)
