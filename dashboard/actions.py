@@ -15,7 +15,7 @@ from django.utils.html import format_html
 
 import bus
 from bus import again, agents, audit, errors, messages, roles
-from dashboard import links, topic_page
+from dashboard import formats, links, topic_page
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
 
@@ -94,7 +94,7 @@ def undo(request: Any, task_id: str) -> HttpResponse:
         bus.undo(task.id, task.topic)
     except (errors.DeadLetterNotFound, errors.Conflict) as exc:
         if task.state != messages.DEAD:  # else the second click
-            toasts.warning(request, _sentence(exc))
+            toasts.warning(request, formats.said(exc))
         return _back(request, url)
     audit.record(request.principal, roles.UNDO, topic=task.topic, target=task.id)
     toasts.success(request, "Undone: the dead letter is back.")
@@ -109,7 +109,7 @@ def cancel(request: Any, task_id: str) -> HttpResponse:
     try:
         state = bus.cancel(task.id, task.topic)
     except errors.NotCancellable as exc:
-        toasts.warning(request, _sentence(exc))
+        toasts.warning(request, formats.said(exc))
         return _back(request, url)
     audit.record(request.principal, roles.CANCEL, topic=task.topic, target=task.id)
     if state == messages.CANCELLED:
@@ -128,7 +128,7 @@ def run(request: Any, task_id: str) -> HttpResponse:
     try:
         ran, did = again.ran(task.id, task.topic, who.name, who.key, click)
     except (again.NotRunnable, errors.TopicFull) as exc:
-        toasts.warning(request, _sentence(exc))
+        toasts.warning(request, formats.said(exc))
         return _back(request, links.task(task.id, task.topic))
     once_more = ran != task.id
     if did:
@@ -200,7 +200,7 @@ def send(request: Any, topic: str) -> HttpResponse:
         payload = messages.decode(text.strip())
         bus.enqueue_task(topic, payload, task_id=task_id or None)
     except (errors.DecodeError, errors.InvalidPayload, errors.TopicFull) as exc:
-        draft = {"task_id": task_id, "task": text, "error": _sentence(exc)}
+        draft = {"task_id": task_id, "task": text, "error": formats.said(exc)}
         context = topic_page.context(topic, draft)
         return shown(request, "topic.html", context, status=422)
     except errors.TaskConflict:
@@ -210,8 +210,3 @@ def send(request: Any, topic: str) -> HttpResponse:
     says = 'Sent: <a href="{}">the task</a> is on its way.'
     toasts.success(request, format_html(says, links.task(task_id, topic)))
     return _back(request, links.task(task_id, topic))
-
-
-def _sentence(exc: Exception) -> str:
-    text = str(exc)
-    return f"{text[:1].upper()}{text[1:]}."

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 
 from bus import audit, blame, errors, replays, roles
 from bus.replays import Job, Pace, Selection
-from dashboard import queries
+from dashboard import formats, queries
 from dashboard.access import action, confirmed, page
 from dashboard.frame import shown
 
@@ -129,7 +129,7 @@ def new(request: Any) -> HttpResponse:
     except errors.DeadLetterNotFound:
         return _form(request, request.POST, "No dead letter matches.")
     except (errors.InvalidOption, errors.InvalidName, errors.Conflict) as exc:
-        return _form(request, request.POST, _sentence(exc))
+        return _form(request, request.POST, formats.said(exc))
     return _to(url_of(found.id))
 
 
@@ -187,7 +187,7 @@ def start(request: Any, job_id: str) -> HttpResponse:
     try:
         pace = _pace(request.POST) if "rate" in request.POST else None
     except errors.InvalidOption as exc:
-        context = _context(found, _sentence(exc), _draft(request.POST))
+        context = _context(found, formats.said(exc), _draft(request.POST))
         return shown(request, "bulk.html", context, status=422)
     verb = "bulk replay" if found.state == "frozen" else "resume bulk replay"
     try:
@@ -256,7 +256,7 @@ def _refused(
 ) -> HttpResponse:
     """Back to its page, with a word about it unless a first click was just this."""
     if exc.facts.get("state") != wanted:
-        toasts.warning(request, _sentence(exc))
+        toasts.warning(request, formats.said(exc))
     return _to(url_of(job_id))
 
 
@@ -271,8 +271,3 @@ def _note(request: Any, verb: str, found: Job, **detail: Any) -> None:
         topics=topics,
         **detail,
     )
-
-
-def _sentence(exc: Exception) -> str:
-    text = str(exc)
-    return f"{text[:1].upper()}{text[1:]}."

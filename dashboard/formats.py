@@ -115,6 +115,12 @@ def _dumped(value: Any, indent: int | None) -> str:
         return str(value)
 
 
+def said(exc: Exception) -> str:
+    """What an error says, as a sentence."""
+    text = str(exc)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def error_line(error: Any) -> str:
     """An error as `Type: message`, whatever shape somebody gave it."""
     if not isinstance(error, dict):

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from bus import accounts, audit, effective, errors, roles
-from dashboard import lists, queries
+from dashboard import formats, lists, queries
 from dashboard.access import action, confirmed, page
 from dashboard.frame import shown
 
@@ -50,9 +50,9 @@ def make_token(request: Any) -> HttpResponse:
             once=f"{request.principal.key} {draft['once']}" if draft["once"] else "",
         )
     except (errors.InvalidOption, errors.InvalidName) as exc:
-        return _shown(request, {**draft, "error": _sentence(exc)}, 422)
+        return _shown(request, {**draft, "error": formats.said(exc)}, 422)
     except errors.Conflict as exc:
-        return _shown(request, {"error": _sentence(exc)}, 409)
+        return _shown(request, {"error": formats.said(exc)}, 409)
     facts = accounts.facts(token)
     audit.record(request.principal, "create token", target=token.name, after=facts)
     context = {"section": "settings", "token": facts, "text": text}
@@ -119,8 +119,3 @@ _ABLE: Final = {
     roles.OPERATOR: "reads, sends, replays, pauses, cancels",
     roles.ADMIN: "everything",
 }
-
-
-def _sentence(exc: Exception) -> str:
-    text = str(exc)
-    return f"{text[:1].upper()}{text[1:]}."

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from dashboard import actions, audit_page, bulk, settings_page, sign_in, views
+from dashboard import (
+    actions,
+    audit_page,
+    bulk,
+    settings_page,
+    sign_in,
+    topic_actions,
+    views,
+)
 
 app_name = "dashboard"
 urlpatterns = [
@@ -14,6 +22,10 @@ urlpatterns = [
     path("topics/<str:topic>/send", actions.send, name="send"),
     path("topics/<str:topic>/pause", actions.pause, name="pause"),
     path("topics/<str:topic>/resume", actions.resume, name="resume"),
+    path("topics/<str:topic>/limits", topic_actions.limits, name="limits"),
+    path("topics/<str:topic>/purge", topic_actions.purge, name="purge"),
+    path("topics/<str:topic>/settle", topic_actions.settle, name="settle"),
+    path("topics/<str:topic>/delete", topic_actions.delete, name="delete-topic"),
     path("tasks/", views.tasks, name="tasks"),
     path("tasks/<str:task_id>/", views.task, name="task"),
     path("tasks/<str:task_id>/cancel", actions.cancel, name="cancel"),

@@ -1,0 +1,193 @@
+"""What admins do with a whole topic: limits, purge, settle, delete, each asked first.
+
+GET shows the form with what it will do, POST does it. A second click finds nothing left
+to do and says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.contrib import messages as toasts
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+import bus
+from bus import audit, errors, purges, roles, topics
+from bus.conf import conf
+from dashboard import formats, links
+from dashboard.access import confirmed
+from dashboard.frame import shown
+
+# What each limit is called on the page, and what it does.
+_LIMITS: Final = {
+    "backlog_max": ("Backlog", "live tasks; beyond it new ones are refused"),
+    "dead_max": ("Dead letters", "at so many the topic takes no new tasks"),
+    "results_keep": ("Results kept", "the newest; older ones are forgotten"),
+    "max_attempts": ("Attempts", "then a task is a dead letter"),
+    "timeout_s": ("Time limit of an attempt, s", "unless the task has its own"),
+}
+
+
+@confirmed(roles.LIMIT)
+def limits(request: HttpRequest, topic: str) -> HttpResponse:
+    """Set the limits of a topic; an empty field is the default."""
+    old = bus.stats(topics.check_known(topic))["limits"]
+    if request.method != "POST":
+        return _limits(request, topic, {name: _own(name, old[name]) for name in old})
+    draft = {name: request.POST.get(name, "").strip() for name in _LIMITS}
+    try:
+        wanted = {name: _number(name, text) for name, text in draft.items()}
+        changed = {
+            name: value
+            for name, value in wanted.items()
+            if (_default(name) if value is None else value) != old[name]
+        }
+        bus.set_limits(topic, **changed)
+    except errors.InvalidOption as exc:
+        return _limits(request, topic, draft, formats.said(exc))
+    if changed:
+        stood = bus.stats(topic)["limits"]
+        before, after = ({name: at[name] for name in changed} for at in (old, stood))
+        _note(request, roles.LIMIT, topic, before=before, after=after)
+        toasts.success(request, "The limits are set; they hold at once.")
+    else:
+        toasts.warning(request, "Nothing was changed.")
+    return _to(links.topic(topic))
+
+
+def _limits(
+    request: HttpRequest, topic: str, draft: dict[str, str], wrong: str = ""
+) -> HttpResponse:
+    fields = [
+        {
+            "name": name,
+            "label": label,
+            "hint": hint,
+            "value": draft[name],
+            "default": _default(name),
+        }
+        for name, (label, hint) in _LIMITS.items()
+    ]
+    context = {"section": "topics", "topic": topic, "fields": fields, "wrong": wrong}
+    return shown(request, "topic_limits.html", context, status=422 if wrong else 200)
+
+
+def _default(name: str) -> float:
+    value = float(getattr(conf, name.upper()))
+    return int(value) if value.is_integer() else value
+
+
+def _own(name: str, value: float) -> str:
+    """What stands in the field: nothing for a limit that is the default anyway."""
+    return "" if value == _default(name) else str(value)
+
+
+def _number(name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise errors.InvalidOption(f"{name}: {text!r:.40} is not a number") from None
+
+
+@confirmed(roles.PURGE)
+def purge(request: HttpRequest, topic: str) -> HttpResponse:
+    """Empty a topic of what waits, of its letters, or of both."""
+    row = bus.stats(topics.check_known(topic))
+    if request.method != "POST":
+        return _purge(request, row)
+    what = request.POST.get("what", "")
+    if what not in purges.WHAT:
+        return _purge(request, row, "Choose what is to go.")
+    counts = bus.purge_topic(topic, what)
+    _note(request, roles.PURGE, topic, what=what, **counts)
+    toasts.success(request, _emptied(counts))
+    return _to(links.topic(topic))
+
+
+def _purge(request: HttpRequest, row: dict[str, Any], wrong: str = "") -> HttpResponse:
+    context = {
+        "section": "topics",
+        "row": row,
+        "undo_most": conf.BIN_MAX,
+        "wrong": wrong,
+    }
+    return shown(request, "topic_purge.html", context, status=422 if wrong else 200)
+
+
+def _emptied(counts: dict[str, int]) -> str:
+    words = {
+        "cancelled": "{} cancelled",
+        "asked": "{} asked to stop",
+        "discarded": "{} discarded",
+    }
+    told = [words[name].format(f"{n:,}") for name, n in counts.items() if n]
+    return f"Purged: {', '.join(told)}." if told else "There was nothing to purge."
+
+
+@confirmed(roles.SETTLE)
+def settle(request: HttpRequest, topic: str) -> HttpResponse:
+    """Enter what a ledger is off by; the audit looks for what is missing before."""
+    row = bus.stats(topics.check_known(topic))
+    context = {"section": "topics", "row": row}
+    if request.method != "POST":
+        return shown(request, "topic_settle.html", context)
+    try:
+        settled = bus.settle_ledger(topic)
+    except errors.Conflict as exc:
+        context["wrong"] = formats.said(exc)
+        return shown(request, "topic_settle.html", context, status=409)
+    if settled:
+        _note(request, roles.SETTLE, topic, settled=settled)
+        toasts.success(
+            request, f"Settled: {settled:+,} is entered, the ledger balances."
+        )
+    else:
+        toasts.warning(request, "Nothing to settle: the ledger balances.")
+    return _to(links.topic(topic))
+
+
+@confirmed(roles.DELETE)
+def delete(request: HttpRequest, topic: str) -> HttpResponse:
+    """Delete a topic with all it holds; its name has to be typed."""
+    if request.method == "POST" and topic not in bus.list_topics():
+        toasts.warning(request, f"There is no topic {topic[:80]} any more.")
+        return redirect("dashboard:topics")
+    row = bus.stats(topics.check_known(topic))
+    if request.method != "POST":
+        return _delete(request, row, 200)
+    if request.POST.get("name", "").strip() != topic:
+        return _delete(request, row, 422, f"Type its name, {topic}, to delete it.")
+    force = "force" in request.POST
+    try:
+        counts = bus.delete_topic(topic, force=force)
+    except errors.TopicBusy as exc:
+        return _delete(request, row, 409, formats.said(exc))
+    _note(request, roles.DELETE, topic, force=force, **counts)
+    says = "Deleted {}: {:,} cancelled, {:,} discarded."
+    text = says.format(topic, counts["cancelled"], counts["discarded"])
+    toasts.success(request, text)
+    return _to(reverse("dashboard:topics"))
+
+
+def _delete(
+    request: HttpRequest, row: dict[str, Any], status: int, wrong: str = ""
+) -> HttpResponse:
+    context = {
+        "section": "topics",
+        "row": row,
+        "typed": request.POST.get("name", "")[:80],
+        "wrong": wrong,
+    }
+    return shown(request, "topic_delete.html", context, status=status)
+
+
+def _note(request: Any, verb: str, topic: str, **facts: Any) -> None:
+    audit.record(request.principal, verb, topic=topic, target=topic, **facts)
+
+
+def _to(url: str) -> HttpResponse:
+    return HttpResponse(status=303, headers={"Location": url})
