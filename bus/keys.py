@@ -29,6 +29,7 @@ agents        zset    consumer -> expiry of its registration (ms, server clock)
 replays       zset    bulk replay -> when it was created (ms); the newest 100
 open_replays  zset    of these, those that are not ended
 job           hash    one bulk replay (one key each); 30 days after its last change
+request       string  `job digest` of what a request by this name made; two days
 todo          zset    `dead entry id task id` of its letters in a topic, in order
 out           zset    `id epoch ms` of those replayed -> when to look what came of it
 facts, told   hash, list  what came of all of them; of 1,000 that were not done, by name
@@ -176,6 +177,12 @@ def group_key(topic: str, fingerprint: str) -> str:
 def job_key(job_id: str) -> str:
     """Key of the record of one bulk replay."""
     return f"mesh:replay:{{replays}}:{check_task_id(job_id)}"
+
+
+def request_key(request_id: str) -> str:
+    """Key of which bulk replay the request of this name made; any text may name it."""
+    digest = hashlib.sha256(request_id.encode(errors="surrogatepass")).hexdigest()
+    return f"mesh:replay:{{replays}}:request:{digest}"
 
 
 def job_part(topic: str, job_id: str, part: str) -> str:

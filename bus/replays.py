@@ -7,6 +7,7 @@ replayed twice, whoever dies meanwhile; what others replay or discard first is s
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "Told",
     "cancel",
     "create",
+    "create_once",
     "drop",
     "get",
     "letters",
@@ -81,27 +83,78 @@ def create(
     is selected; InvalidOption beyond 100,000 letters; Conflict while ten are open. One
     that is not started within the hour is dropped.
     """
+    job, _ = create_once(None, chosen, pace, by, start=start, may=may)
+    return job
+
+
+def create_once(
+    request_id: str | None,
+    chosen: Selection,
+    pace: Pace | None = None,
+    by: str | None = None,
+    *,
+    start: bool = True,
+    may: Callable[[str], bool] = _any,
+) -> tuple[Job, bool]:
+    """`create` for a request that may come again: the job, and whether it is new.
+
+    For two days a repeat gets the job of the first, as it stands; Conflict where it
+    asks for something else, ReplayNotFound where the job was forgotten since.
+    """
+    pace = pace or Pace()
+    asked = None
+    if request_id is not None:
+        asked = record.request(request_id, [chosen, pace, start])
+    if asked and (made := record.made_by(asked)):
+        return _repeated(made, start), False
     found = selection.find(chosen, may)
     if not found.total:
+        # A request of this name that came together with this one may have taken them.
+        if asked and (made := record.made_by(asked)):
+            return _repeated(made, start), False
         raise errors.DeadLetterNotFound("no dead letter is selected")
     job_id = wanted.new_id()
+    made = _written(job_id, found, found.plan(chosen, by), pace, asked)
+    if made != job_id:
+        _tidy(job_id, found.members)
+        return _repeated(made, start), False
+    _prune()
+    return (resume(job_id) if start else get(job_id)), True
+
+
+def _repeated(job_id: str, start: bool) -> Job:
+    """The job of an earlier request, which may have ended before it was started."""
+    job = get(job_id)
+    if start and job.state == record.FROZEN:
+        with contextlib.suppress(errors.Conflict):  # the first one lives, after all
+            return resume(job_id)
+        return get(job_id)
+    return job
+
+
+def _written(
+    job_id: str,
+    found: Found,
+    plan: dict[str, Any],
+    pace: Pace,
+    asked: record.Request | None,
+) -> str:
+    """Freeze the letters, write the job down: the id of the one the request made."""
     try:
         for topic, members in found.members.items():
             parts.freeze(topic, job_id, members)
-        plan = found.plan(chosen, by)
-        written = record.write(job_id, plan, pace or Pace())
-        if not written and _closed_cancelled():
-            written = record.write(job_id, plan, pace or Pace())
+        made = record.write(job_id, plan, pace, asked)
+        if not made and _closed_cancelled():
+            made = record.write(job_id, plan, pace, asked)
     except errors.BusError:
         _tidy(job_id, found.members)
         raise
-    if not written:
+    if not made:
         _tidy(job_id, found.members)
         raise errors.Conflict(
             f"{record.OPEN_MOST} bulk replays are open: let one end, or cancel one"
         )
-    _prune()
-    return resume(job_id) if start else get(job_id)
+    return made
 
 
 def _closed_cancelled() -> bool:

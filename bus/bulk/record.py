@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -21,6 +22,7 @@ STATES: Final = (FROZEN, RUNNING, PAUSED, STOPPED, DONE, CANCELLED)
 
 KEEP: Final = 100  # the newest; open ones always
 KEEP_S: Final = 30 * 86_400  # from its last change on
+REQUEST_S: Final = 2 * 86_400  # a repeat is told from a new request
 OPEN_MOST: Final = 10  # each may hold 100,000 letters
 LEASE_MS: Final = 5_000  # until another may drive on where a driver died
 
@@ -29,6 +31,13 @@ class ReplayNotFound(errors.NotFound):
     """No bulk replay with this id: never created, or forgotten since."""
 
     code = "replay_not_found"
+
+
+class Request(NamedTuple):
+    """A request that has a name: where that stands, a digest of what it asks for."""
+
+    key: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +133,44 @@ def _time(ms: str | None) -> str | None:
     return messages.iso(int(ms)) if ms else None
 
 
-def write(job_id: str, plan: dict[str, Any], pace: Pace) -> bool:
-    """Write a new one down, frozen; False where too many are open."""
+def write(
+    job_id: str, plan: dict[str, Any], pace: Pace, request: Request | None = None
+) -> str | None:
+    """Write a new one down, frozen: its id, or that of the one this request made first.
+
+    None where too many are open; Conflict where the request asked for something else.
+    """
     total = sum(plan["topics"].values())
-    args: list[Any] = [job_id, OPEN_MOST, KEEP_S, "state", FROZEN]
+    line = f"{job_id} {request.digest}" if request else ""
+    args: list[Any] = [job_id, OPEN_MOST, KEEP_S, REQUEST_S, line, "state", FROZEN]
     args += ["plan", orjson.dumps(plan), "pace", orjson.dumps(pace)]
     args += ["counts", orjson.dumps(Counts(todo=total))]
-    return bool(scripts.run("replays_open", "", args, [keys.job_key(job_id)]))
+    more = [keys.job_key(job_id), *([request.key] if request else [])]
+    outcome, *known = scripts.run("replays_open", "", args, more)
+    if request and known:
+        return _same(request, known[0])
+    return job_id if outcome == "made" else None
+
+
+def request(request_id: str, asked: list[Any]) -> Request:
+    """A request by its name; two are the same if they have asked for the same."""
+    digest = hashlib.blake2b(orjson.dumps(asked), digest_size=9).hexdigest()
+    return Request(keys.request_key(request_id), digest)
+
+
+def made_by(request: Request) -> str | None:
+    """The bulk replay it has made already; Conflict where it asked for another."""
+    with refusals.guard():
+        line = connection.reader().get(request.key)
+    return None if line is None else _same(request, str(line))
+
+
+def _same(request: Request, line: str) -> str:
+    job_id, digest = line.split()
+    if digest != request.digest:
+        said = f"this request has made bulk replay {job_id}, which is of something else"
+        raise errors.Conflict(f"{said}: name another request differently")
+    return job_id
 
 
 def read(job_ids: list[str]) -> list[Job | None]:

@@ -123,6 +123,41 @@ def test_it_is_paused_resumed_and_cancelled(test_topic: str) -> None:
     assert bus.stats(test_topic)["dead"] == 30
 
 
+def test_the_same_key_again_is_the_same_bulk_replay(test_topic: str) -> None:
+    client = api()
+    dead(test_topic, 3)
+    body = {"topics": [test_topic], "rate": 1000}
+    first = client.post("replays", body, Idempotency_Key="r-1")
+    Foreman().round()
+
+    again = client.post("replays", body, Idempotency_Key="r-1")
+    other = client.post("replays", {**body, "rate": 5}, Idempotency_Key="r-1")
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    conforms(again, "replays", "post")
+    assert again.json()["id"] == first.json()["id"]
+    assert again["Location"] == first["Location"]
+    assert again.json()["counts"]["replayed"] == 3  # as it stands
+    assert first.json()["id"] in problem(other, 409, "conflict")["detail"]
+    assert [job.id for job in replays.list_jobs()] == [first.json()["id"]]
+    assert bus.stats(test_topic)["replayed"] == 3
+    details = models.AuditEntry.objects.order_by("pk").values_list("detail", flat=True)
+    assert [detail.get("repeat", False) for detail in details] == [False, True]
+
+
+def test_a_key_belongs_to_its_token(test_topic: str) -> None:
+    dead(test_topic, 3)
+    body = {"topics": [test_topic], "start": False}
+
+    made = [
+        client.post("replays", body, Idempotency_Key="r-1")
+        for client in (api(), api("admin"))
+    ]
+
+    assert [response.status_code for response in made] == [201, 201]
+    assert len({response.json()["id"] for response in made}) == 2
+
+
 def test_they_are_listed_the_newest_first(test_topic: str) -> None:
     client = api()
     dead(test_topic, 2)

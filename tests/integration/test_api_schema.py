@@ -61,10 +61,18 @@ def conforms(response: Any, path: str, method: str = "get") -> None:
     schema = {**content[media]["schema"], "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(response.json())
     names = set(response.json())
-    ref = content[media]["schema"].get("$ref", "")
-    if ref:
-        known = document["components"]["schemas"][ref.rpartition("/")[2]]
-        assert names <= set(known["properties"]), names - set(known["properties"])
+    known = _known(content[media]["schema"], document["components"]["schemas"])
+    assert not known or names <= known, names - known
+
+
+def _known(schema: dict[str, Any], components: dict[str, Any]) -> set[str]:
+    """The members a schema describes; of several kinds, those of any."""
+    if ref := schema.get("$ref"):
+        schema = components[ref.rpartition("/")[2]]
+    members = set(schema.get("properties", {}))
+    return members.union(
+        *(_known(each, components) for each in schema.get("oneOf", ()))
+    )
 
 
 @pytest.mark.django_db

@@ -315,6 +315,7 @@ def replayed_in_bulk(topic: str, client: redis.Redis) -> None:
     replays.resume(frozen.id)
     replays.cancel(frozen.id)
     replays.drop(frozen.id, frozen)
+    replays.create_once("a request", replays.select(topics=[topic]))
 
 
 # These need the runtime; the life among agents has them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema
 from rest_framework.response import Response
 
 from bus import blame, replays, roles
@@ -14,6 +14,11 @@ from bus.replays import Job, ReplayNotFound
 from .. import asked, examples, lists, parsing, picked, serializers
 from .base import MeshViewSet, location
 
+_KNOWN = PolymorphicProxySerializer(
+    "ReplayPreviewOrKnown",
+    [serializers.ReplayPreview, serializers.BulkReplay],
+    resource_type_field_name=None,
+)
 _IDS_MOST = 1_000  # of letters that were not done, told one by one
 
 
@@ -49,8 +54,9 @@ class ReplayViewSet(MeshViewSet):
         operation_id="create_replay",
         summary="Replay many dead letters",
         tags=["dead letters"],
+        parameters=[serializers.REQUEST_KEY],
         request=serializers.NewBulkReplay,
-        responses={200: serializers.ReplayPreview, 201: serializers.BulkReplay},
+        responses={200: _KNOWN, 201: serializers.BulkReplay},
         examples=examples.BULK_REPLAY,
     )
     def create(self, request: Any) -> Response:
@@ -61,6 +67,8 @@ class ReplayViewSet(MeshViewSet):
         is what it would be of; with `"start": false` they are frozen, and wait an hour
         for `resume`. Agents and web servers drive it, whatever becomes of this request.
         What others replay or discard first is skipped. Ten may be open at once (409).
+        A repeat with the same `Idempotency-Key` is answered (200) with the bulk replay
+        of the first, as it stands; with another body it is 409.
         """
         wanted = picked.bulk(self.body())
         chosen, pace, who = wanted.selection, wanted.pace, self.who
@@ -69,10 +77,18 @@ class ReplayViewSet(MeshViewSet):
         may = who.may_topic
         if wanted.dry_run:
             return Response(replays.preview(chosen, may))
-        job = replays.create(chosen, pace, who.name, start=wanted.start, may=may)
-        self._note("bulk replay", job, selection=chosen.as_dict(), **pace.as_dict())
+        key = request.headers.get("Idempotency-Key")
+        job, new = replays.create_once(
+            None if key is None else f"{who.key} {key}",
+            *(chosen, pace, who.name),
+            start=wanted.start,
+            may=may,
+        )
+        detail = {"selection": chosen.as_dict(), **pace.as_dict()}
+        # Also a repeat: the first request may have ended before it was written down.
+        self._note("bulk replay", job, **detail, **({} if new else {"repeat": True}))
         headers = location(f"replays/{job.id}")
-        return Response(self._whole(job), 201, headers=headers)
+        return Response(self._whole(job), 201 if new else 200, headers=headers)
 
     @extend_schema(
         operation_id="get_replay",
