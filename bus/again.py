@@ -32,7 +32,8 @@ def run_now(
 
     A delayed one starts at once, as the same attempt. A dead one is replayed, `by` whom
     its history says. One that is done, cancelled or discarded is sent again as a new
-    task with the same payload and the topic's limits, which names it as `again_of`.
+    task with the same payload, `max_attempts` and `timeout_s`, which names it as
+    `again_of`.
     NotRunnable, with the `state`, for one that waits or runs, or whose payload left
     with its trimmed result; TopicFull where a new task has no room. A repeat with the
     same `request_id` (any text, of this `principal`) gives the same id and changes
@@ -89,6 +90,8 @@ def _sent_again(
         messages.encode(task.payload),
         idempotency_key=f"run {task.id} {mark}" if keyed else None,
         principal=principal if keyed else "",
+        max_attempts=task.max_attempts,
+        timeout_s=task.timeout_s,
         again_of=task.id,
     )
     [sent] = accepting.taken(task.topic, accepting.accept(task.topic, [wanted]))

@@ -243,7 +243,7 @@ def _completion(look: _Look, consumer: str, held: _Held, result: bytes) -> Compl
         enqueued_ms=enqueued_ms,
         started_ms=held.lent_ms,
         finished_ms=look.now_ms,
-        again_of=records.again_of(item.record.options),
+        own=records.own(item.record.options),
     )
     return Completion(
         item,

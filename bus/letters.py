@@ -78,7 +78,6 @@ def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:
 
 def discarded_row(letter: DeadLetter) -> bytes:
     """The result row of a letter that is discarded."""
-    again_of = records.again_of(letter.options)
     return messages.encode_kept(
         {
             "id": letter.id,
@@ -93,6 +92,6 @@ def discarded_row(letter: DeadLetter) -> bytes:
             "enqueued_at": letter.enqueued_at,
             "started_at": None,
             "finished_at": letter.died_at,
-            **({} if again_of is None else {"again_of": again_of}),
+            **records.own(letter.options),
         }
     )

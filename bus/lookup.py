@@ -130,7 +130,7 @@ def dead_task(letter: letters.DeadLetter) -> Task:
         error=letter.error,
         ended_at=letter.died_at,
         replays=letter.replays,
-        again_of=records.again_of(letter.options),
+        **records.own(letter.options),
     )
 
 
@@ -155,8 +155,18 @@ def done_task(
         error=row.get("error"),
         ended_at=row.get("finished_at") or messages.iso(messages.entry_ms(entry_id)),
         replays=past.replays,
-        again_of=row.get("again_of"),
+        **_own(row),
     )
+
+
+def _own(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says its task was sent with; a row by hand may say anything."""
+    most, limit = row.get("max_attempts"), row.get("timeout_s")
+    return {
+        "max_attempts": most if type(most) is int and records.may_try(most) else None,
+        "timeout_s": records.seconds(str(limit)),
+        "again_of": row.get("again_of"),
+    }
 
 
 def live_task(

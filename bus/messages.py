@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -259,13 +260,15 @@ def result_row(
     enqueued_ms: int,
     started_ms: int,
     finished_ms: int,
-    again_of: str | None = None,
+    own: Mapping[str, Any],
 ) -> bytes:
     """A finished task's row, joined from texts that are JSON already.
 
+    `own` is what the task was sent with (`records.own`).
+
     Ids, topics, consumers and fences are checked names: none needs escaping.
     """
-    tail = "" if again_of is None else f',"again_of":"{again_of}"'
+    tail = f",{dump(own)[1:-1].decode()}" if own else ""
     return (
         f'{{"id":"{task_id}","topic":"{topic}","state":"done","task":{payload_json},'
         f'"result":{result_json.decode()},"agent":"{agent}","attempt":{attempt},'

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 # How long an attempt may be allowed, whoever says so; no attempt ends sooner.
 TIMEOUT_LEAST_S: Final = 0.001
 TIMEOUT_MOST_S: Final = 7 * 86_400.0
+ATTEMPTS_MOST: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ def may_take(seconds: float) -> bool:
     return TIMEOUT_LEAST_S <= seconds <= TIMEOUT_MOST_S
 
 
+def may_try(attempts: int) -> bool:
+    """Whether a task may be allowed so many attempts."""
+    return 1 <= attempts <= ATTEMPTS_MOST
+
+
 def seconds(text: str | None) -> float | None:
     """A time limit as the mesh keeps it, or None for whatever else somebody wrote."""
     try:
@@ -62,9 +68,20 @@ def timeout_s(options: str) -> float | None:
     return seconds(parse_options(options).get("t")) if options else None
 
 
-def again_of(options: str) -> str | None:
-    """The ended task that a task was sent again for, if it was."""
-    return parse_options(options).get("of") if options else None
+def own(options: str) -> dict[str, Any]:
+    """What a task was sent with, as results tell it; nothing for most tasks.
+
+    `max_attempts`, `timeout_s` (seconds), `again_of`, each where it has one.
+    """
+    if not options:
+        return {}
+    marks = parse_options(options)
+    told = {
+        "max_attempts": number(marks.get("m", "")),
+        "timeout_s": seconds(marks.get("t")),
+        "again_of": marks.get("of"),
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def number(text: str) -> int | None:

@@ -18,7 +18,6 @@ import orjson
 
 from . import errors, keys, messages, records
 
-ATTEMPTS_MOST: Final = 1_000
 AHEAD_MOST_S: Final = 10 * 366 * 86_400
 # Of a time that somebody names. Ten years from now would be by our own clock.
 _YEAR_2100_MS: Final = 4_102_444_800_000
@@ -182,9 +181,9 @@ def options_of(max_attempts: int | None, timeout_s: float | None) -> str:
     parts = []
     if max_attempts is not None:
         ok = isinstance(max_attempts, int) and not isinstance(max_attempts, bool)
-        if not ok or not 1 <= max_attempts <= ATTEMPTS_MOST:
+        if not ok or not records.may_try(max_attempts):
             raise errors.InvalidOption(
-                f"max_attempts {max_attempts!r} is not 1 to {ATTEMPTS_MOST}"
+                f"max_attempts {max_attempts!r} is not 1 to {records.ATTEMPTS_MOST}"
             )
         parts.append(f"m={max_attempts}")
     if timeout_s is not None:

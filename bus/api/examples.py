@@ -149,6 +149,8 @@ RESULTS: Final = [
                     "epoch": 0,
                     "attempts": [],
                     "replays": [],
+                    "max_attempts": None,
+                    "timeout_s": None,
                     "again_of": None,
                 }
             ],

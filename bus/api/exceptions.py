@@ -87,7 +87,10 @@ def _of_bus(exc: errors.BusError) -> Problem | None:
     if isinstance(exc, errors.BusUnavailable):
         # What Redis says names hosts and ports: that is for the log and `doctor`.
         said = _SAID.get(exc.code, _AWAY)
-        return later(exc.code, said, _REDIS_BACK_S, outcome=exc.outcome)
+        ids = exc.task_ids if isinstance(exc, errors.OutcomeUnknown) else []
+        # Which task it may have become, for whoever sends it again or looks for it.
+        task = {"id": ids[0]} if len(ids) == 1 else {}
+        return later(exc.code, said, _REDIS_BACK_S, outcome=exc.outcome, **task)
     wait_s = getattr(exc, "retry_after_s", None)
     if wait_s is not None:
         return later(exc.code, str(exc), wait_s)

@@ -84,13 +84,14 @@ RESULT_COLUMNS: Final = (
 def result_row(topic: str, entry_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """A result; rows by hand lack what their writer left out, and may say more."""
     head = {"entry_id": entry_id, "id": None, "topic": topic, "state": "done"}
-    past = {"epoch": 0, "attempts": [], "replays": [], "again_of": None}
+    past = {"epoch": 0, "attempts": [], "replays": []}
     return {**head, **dict.fromkeys(_OF_RESULT), **past, **row, "entry_id": entry_id}
 
 
 _OF_RESULT: Final = (
     *("task", "result", "agent", "attempt", "fence"),
     *("enqueued_at", "started_at", "finished_at"),
+    *("max_attempts", "timeout_s", "again_of"),
 )
 
 

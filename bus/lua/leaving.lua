@@ -23,19 +23,31 @@ local function publish(k, id, row, keep, past)
   return result_id
 end
 
+-- What a row tells of how its task was sent; records.own in Python says the same.
+local function sent_with(options)
+  if options == '' then return '' end
+  local told = ''
+  local most = match(option(options, 'm') or '', '^%d+$')
+  local limit = match(option(options, 't') or '', '^%d+%.?%d*$')
+  local of = match(option(options, 'of') or '', '^[%x-]+$')
+  if most then told = ',"max_attempts":' .. int(tonumber(most)) end
+  if limit then told = told .. fmt(',"timeout_s":%.15g', tonumber(limit)) end
+  if of then told = told .. ',"again_of":"' .. of .. '"' end
+  return told
+end
+
 -- End a live task as cancelled; the caller released its entry before.
 local function cancelled(k, topic, id, r, e, keep, now)
   local lines = call('HGET', k.attempts, id)
   call('HDEL', k.tasks, id)
   call('HDEL', k.attempts, id)
   local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
-  local of = match(option(r.options, 'of') or '', '^[%x-]+$')
   local row = '{"id":"' .. id .. '","topic":"' .. topic
     .. '","state":"cancelled","task":' .. json_of(e)
     .. ',"result":null,"agent":null,"attempt":' .. int(r.attempt) .. ',"fence":"' .. fence
     .. '","enqueued_at":"' .. iso(enqueued_ms(e and e.meta or '', r.sid))
     .. '","started_at":null,"finished_at":"' .. iso(now) .. '"'
-    .. (of and ',"again_of":"' .. of .. '"}' or '}')
+    .. sent_with(r.options) .. '}'
   publish(k, id, row, keep, past_of(r.epoch, lines))
   call('HINCRBY', k.counters, 'cancelled', 1)
   note(k.events, 'cancelled', id)

@@ -120,7 +120,7 @@ class Reports:
             enqueued_ms=enqueued_ms,
             started_ms=started_ms,
             finished_ms=finished_ms,
-            again_of=records.again_of(held.record.options),
+            own=records.own(held.record.options),
         )
         return Completion(
             held,

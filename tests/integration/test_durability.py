@@ -21,6 +21,7 @@ from bus.server import EmbeddedServer
 from bus.tasks import Wanted
 from tests.support import replicas
 from tests.support.api import api, problem
+from tests.support.desk import Desk
 from tests.support.replicas import Replica
 from tests.support.waiting import wait_until
 
@@ -180,6 +181,27 @@ def test_a_stopped_replica_makes_no_task_replicated(
     assert (again.status_code, again.json()["durability"]) == (200, "replicated:1")
     assert bus.stats(topic)["backlog"] == 2
     assert has(replica.client, topic, document["id"])
+
+
+@pytest.mark.django_db
+def test_a_second_run_that_is_not_replicated_says_which_task_it_is(
+    replica: Replica, topic: str, impatient: None, settings: Settings
+) -> None:
+    """The same key again is the same run, and a success once the replica is back."""
+    client, desk = api(), Desk(topic)
+    done = bus.enqueue_task(topic, 1)
+    desk.complete(desk.one())
+    settings.MESH_DURABILITY = "replicated:1"
+    url, key = f"tasks/{done}/run", {"Idempotency_Key": "click"}
+
+    with replica.stopped():
+        document = problem(client.post(url, **key), 503, "level_not_reached")
+    again = client.post(url, **key)
+
+    new = document["id"]
+    assert bus.get_task(new, topic).again_of == done != new
+    assert (again.status_code, again.json()["id"]) == (200, new)
+    assert has(replica.client, topic, new)
 
 
 @pytest.mark.parametrize("payload", [{"a": 1, "b": 2}, {"b": 2, "a": 1}], ids=str)

@@ -184,6 +184,7 @@ class Walk:
             enqueued_ms=1,
             started_ms=2,
             finished_ms=3,
+            own={},
         )
         done = [Completion(item, row, 1, 1)]
         return self.seat(consumer, lambda seat: deliveries.complete(seat, done))

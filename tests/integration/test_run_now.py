@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -225,6 +226,57 @@ def test_what_was_given_up_is_sent_again_too(test_topic: str, end: str) -> None:
 
     assert (new.payload, new.again_of) == ({"n": 1}, task_id)
     assert bus.get_task(task_id).state == end
+
+
+@pytest.mark.parametrize("end", ["done", "cancelled", "discarded", "dead"])
+def test_what_it_was_sent_with_it_has_again(test_topic: str, end: str) -> None:
+    """Also the one after: a run of a run is allowed as much."""
+    ends: dict[str, Callable[[Desk, str], Any]] = {
+        "done": lambda desk, _: desk.complete(desk.one()),
+        "cancelled": lambda _, each: bus.cancel(each),
+        "discarded": lambda desk, each: (
+            desk.fail(desk.one(), final=True),
+            bus.discard(each),
+        ),
+        "dead": lambda desk, _: desk.fail(desk.one(), final=True),
+    }
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1, max_attempts=2, timeout_s=2.5)
+    told = []
+
+    for _ in range(2):
+        ends[end](desk, task_id)
+        told.append(bus.get_task(task_id))
+        task_id = bus.run_now(task_id)
+    told.append(bus.get_task(task_id))
+
+    assert [task.state for task in told] == [end, end, "waiting"]
+    assert [(task.max_attempts, task.timeout_s) for task in told] == [(2, 2.5)] * 3
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '"max_attempts":true,"timeout_s":true',
+        '"max_attempts":0,"timeout_s":0',
+        '"max_attempts":1e9,"timeout_s":1e99',
+        '"max_attempts":"9","timeout_s":[1]',
+    ],
+)
+def test_a_row_by_hand_allows_nothing_that_a_sender_may_not(
+    test_topic: str, redis_client: redis.Redis, row: str
+) -> None:
+    """Somebody wrote the result of a task that is acknowledged by hand."""
+    task_id = bus.enqueue_task(test_topic, 1)
+    text = f'{{"id":"{task_id}","task":1,"fence":"1-1.0",{row}}}'
+    bus.create_consumer_group(test_topic, "g")
+    [(entry_id, _)] = bus.read_group(test_topic, "g", "me", block_ms=0)
+    redis_client.xadd(bus.result_stream(test_topic), {"id": task_id, "json": text})
+    bus.ack(test_topic, "g", entry_id)
+
+    new = bus.get_task(bus.run_now(task_id))
+
+    assert (new.payload, new.max_attempts, new.timeout_s) == (1, None, None)
 
 
 def test_a_payload_of_null_is_one(test_topic: str) -> None:

@@ -103,7 +103,7 @@ class Desk:
             enqueued_ms=item.enqueued_ms,
             started_ms=item.received_ms,
             finished_ms=item.received_ms + 5,
-            again_of=records.again_of(item.record.options),
+            own=records.own(item.record.options),
         )
 
     def _ask(self, call: Callable[[Seat], Awaitable[T]]) -> T:

@@ -148,6 +148,8 @@ class ResultRow(s.Serializer):
     epoch = s.IntegerField(help_text="Replays so far.")
     attempts = s.ListField(child=s.DictField(), help_text="Failed ones, oldest first.")
     replays = s.ListField(child=s.DictField(), help_text=REPLAYS)
+    max_attempts = s.IntegerField(**NULL, help_text="Its own; null: the topic's.")
+    timeout_s = s.FloatField(**NULL)
     again_of = s.CharField(**NULL, help_text=AGAIN)
 
 
