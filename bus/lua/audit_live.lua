@@ -81,10 +81,14 @@ local function seek(id, r)
   local sought = since and mine.round - since > 1
   if missing(k) < 0 then
     -- One that nobody ever sent. If it is not plain which, a whole round looks for one
-    -- that is: a record of a task that ended.
-    if sought or call('ZSCORE', done, id) or call('HEXISTS', dead_index, id) == 1 then
+    -- that is: a record of a task that ended. Books in doubt cannot say so of others.
+    local ended = call('ZSCORE', done, id) or call('HEXISTS', dead_index, id) == 1
+    if ended or sought and not in_doubt(k) then
       call('HDEL', tasks, id)
       return mended(k, 'record', id)
+    elseif sought then
+      call('HINCRBY', counters, 'adopted', 1)
+      return give_up(id, r, nil, 'lost')
     end
   elseif sought or call('XLEN', tasks_stream) == 0 then
     return give_up(id, r or fresh(), nil, 'lost')

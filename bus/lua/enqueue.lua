@@ -30,9 +30,9 @@ if ARGV[4] == '' then
     count = count + 1
     ids[count], known[id] = id, true
   end
-  -- That `counters` is a hash is asked before anything is written, not after.
+  -- That `counters` is a hash, and has begun, is asked before anything is written.
   local short = from and find(row, stamp .. ' ', 1, true) == 1
-    and call('HLEN', tasks) + count <= most and call('HLEN', counters)
+    and call('HLEN', tasks) + count <= most and call('HEXISTS', counters, 'accepted') == 1
     and call('XLEN', dead) < (tonumber(set[2] or '') or tonumber(ARGV[2]))
   if short then
     local records = call('HMGET', tasks, unpack(ids))
@@ -69,6 +69,9 @@ local ids = {}
 local six = ARGV[4] ~= ''
 -- Nobody is to hear of an error after the first write: who then sends again is known.
 of_their_types({ parked, counters, minutes, hours }, { tasks_stream }, { delayed })
+-- Books that begin where there is something already are not the first: see in_doubt.
+local again = call('HEXISTS', counters, 'accepted') == 0
+  and live + call('XLEN', tasks_stream) + call('HLEN', parked) + call('HLEN', dead_index) > 0
 local step = six and 6 or 4
 for i = 5, #ARGV, step do ids[#ids + 1] = ARGV[i] end
 local records = call('HMGET', tasks, unpack(ids))
@@ -155,6 +158,7 @@ if accepted > 0 then
   call('HSET', tasks, unpack(fresh))
   call('HINCRBY', counters, 'accepted', accepted)
   if not now then now = tonumber(match(fresh[2], '^%d+')) end
+  if again then call('HSET', counters, 'doubt_at', int(now)) end
   tally(minutes, hours, now, { a = accepted })
 end
 if #learned > 0 then

@@ -10,19 +10,23 @@ local function missing(k)
     - (c[3] or 0) - (c[4] or 0) - (c[5] or 0) - (c[6] or 0)
 end
 
+-- Whether the books cannot tell who is whose: they were deleted (`enqueue` notes that when
+-- it begins new ones), or gave a place within the hour.
+local function in_doubt(k)
+  local c = call('HMGET', k.counters, 'accepted', 'doubt_at')
+  local since = tonumber(c[2] or '')
+  return not c[1] or since and now_ms() - since <= 3600000
+end
+
 -- Whether the books owe this place to a task, which the caller puts there. They only
 -- count: while they miss one, whatever is found first gets its place, be it forged. So for
--- an hour after such a grant they cannot tell who is whose, and what is found is counted
--- as adopted rather than dropped: too many beats one lost.
+-- an hour after such a grant, and wherever they are gone or count less than is there, what
+-- is found is counted as adopted rather than dropped: too many beats one lost.
 local function owed(k)
-  local now = now_ms()
-  if missing(k) > 0 then
-    call('HSET', k.counters, 'doubt_at', int(now))
-    return true
-  end
-  local since = tonumber(call('HGET', k.counters, 'doubt_at') or '')
-  if not since or now - since > 3600000 then return false end
-  call('HINCRBY', k.counters, 'adopted', 1)
+  local off = missing(k)
+  if off == 0 and not in_doubt(k) then return false end
+  call('HSET', k.counters, 'doubt_at', int(now_ms()))
+  if off <= 0 then call('HINCRBY', k.counters, 'adopted', 1) end
   return true
 end
 

@@ -14,8 +14,8 @@ import redis
 
 from bus import keys, tasks
 
-# What is left must be restored, or told: rows of results and the ledger's counts are
-# the only record of what they hold, so they are not among these.
+# What is left must be restored, or told: rows of results are the only record of what
+# they hold, so they are not among these.
 KEYS: Final = (
     "tasks_stream",
     "tasks",
@@ -27,6 +27,7 @@ KEYS: Final = (
     "errors",
     "attempts",
     "settings",
+    "counters",
     "events",
     "minutes",
     "hours",
@@ -108,6 +109,7 @@ class Saboteur:
                 lambda: self._hash_field_deleted("dead_index"),
             ),
             ("end of nobody", "done", lambda: self._zadd("done")),
+            ("records and books deleted", "tasks", self._books_deleted),
             ("group destroyed", "tasks_stream", self._group_destroyed),
             ("consumer deleted", "tasks_stream", self._consumer_deleted),
         ]
@@ -125,6 +127,9 @@ class Saboteur:
     def _wrong(self, key: str) -> None:
         self._client.delete(key)
         self._client.set(key, "not ours")
+
+    def _books_deleted(self) -> None:
+        self._client.delete(self._key("tasks"), self._key("counters"))
 
     def _some_entry(self, name: str) -> Any:
         rows = self._client.xrange(self._key(name), count=200)
