@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 import redis
 
 from . import announcement, conf, errors
-from .home import binary, child, claim, server_config
+from .home import binary, child, claim, server_config, syncing
 
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 15.0  # of silence; a server that says LOADING gets longer
@@ -67,6 +67,10 @@ class EmbeddedServer:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+    @property
+    def _files(self) -> Path:
+        return self.directory / "appendonlydir"
 
     @property
     def pid(self) -> int | None:
@@ -136,6 +140,8 @@ class EmbeddedServer:
                     keep_fds=[self._claim.fd],
                 )
             self._claim.note(f"{self._process.pid} {self.shown_url}")
+            if _appendfsync() == syncing.POLICY:
+                syncing.start(self._files, self._process, self._sync_yourself)
         except OSError as exc:
             raise errors.ServerError(
                 f"the server cannot be started in {self.directory}: {exc.strerror}"
@@ -180,7 +186,7 @@ class EmbeddedServer:
                 "another one"
             )
         if _DAMAGED.search(said):
-            manifest = self.directory / "appendonlydir" / "appendonly.aof.manifest"
+            manifest = self._files / "appendonly.aof.manifest"
             program = str(self.binary.path) if self.binary else "valkey-server"
             # The server is its own repair tool when called by that name.
             tool = Path(program).name.replace("server", "check-aof")
@@ -191,6 +197,13 @@ class EmbeddedServer:
                 f"  or move {self.directory} away to start empty. Its log ends with"
             )
         return ""
+
+    def _sync_yourself(self) -> None:
+        with (
+            contextlib.suppress(redis.RedisError, OSError),
+            announcement.client(self.url, timeout_s=5.0) as client,
+        ):
+            client.config_set("appendfsync", "everysec")
 
     def _open_log(self) -> BinaryIO:
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_MAX_BYTES:
@@ -280,4 +293,4 @@ class EmbeddedServer:
 
 def _appendfsync() -> str:
     """When the file is synced: before every reply only where that was promised."""
-    return "always" if conf.conf.DURABILITY == "fsync" else "everysec"
+    return "always" if conf.conf.DURABILITY == "fsync" else syncing.POLICY

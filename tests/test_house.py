@@ -51,6 +51,7 @@ FLOORS: list[set[str]] = [
         "lines",
         "mishaps",
         "runtime.quiet",
+        "home.syncing",
         "recent",
         "records",
         "replies",

@@ -87,10 +87,6 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         with EmbeddedServer(directory, port=0) as server:
             patch.setenv("REDIS_URL", server.url)
             client = redis.Redis.from_url(server.url, decode_responses=True)
-            # At everysec the server puts a write off while the disk is still busy with
-            # the last sync, and answers before: the length of the file would tell us of
-            # tasks that are not in it yet.
-            client.config_set("appendfsync", "always")
             desks = [Desk(TOPIC, f"desk{n}#1") for n in range(2)]
             lived = History(directory, _append_only_file(directory))
             hands: list[tuple[Desk, Delivery]] = []

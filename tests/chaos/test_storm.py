@@ -16,7 +16,7 @@ from bus import connection
 from bus.server import EmbeddedServer
 from tests.support import chronicle, transitions
 from tests.support.storm import TOPIC, Fleet, Web
-from tests.support.storm_faults import Nemesis, careful
+from tests.support.storm_faults import Nemesis
 from tests.support.storm_senders import Operators, Senders
 from tests.support.storm_verdict import judge
 from tests.support.waiting import wait_until
@@ -57,7 +57,6 @@ def _quiet() -> bool:
 def test_nothing_is_lost_in_a_storm(server: EmbeddedServer, tmp_path: Path) -> None:
     seed = chronicle.seed()
     ledger = tmp_path / "executions"
-    careful(server)
     bus.set_limits(TOPIC, results_keep=1_000_000)
     web = Web(tmp_path / "var", server.url)
     fleet = Fleet(AGENTS, ledger)

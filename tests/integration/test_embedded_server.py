@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 import re
 import shutil
@@ -18,7 +20,7 @@ import redis
 from pytest_django import Settings
 
 from bus import announcement, conf, errors, server
-from bus.home import claim
+from bus.home import claim, syncing
 from tests.support.processes import is_gone, program, script
 from tests.support.waiting import wait_until
 
@@ -86,7 +88,7 @@ def test_it_persists_and_never_evicts(embedded: server.EmbeddedServer) -> None:
         "bind": "127.0.0.1",
         "protected-mode": "yes",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "no",  # bus/home/syncing.py
         "save": "",
         "maxmemory-policy": "noeviction",
         "maxmemory": "0",
@@ -404,3 +406,56 @@ def test_many_run_side_by_side(tmp_path: Path) -> None:
 
         assert len({embedded.port for embedded in many}) == 5
         assert all(announcement.ask(one.url).pid == one.pid for one in many)
+
+
+def test_once_a_sync_of_ours_fails_the_server_syncs_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses writes when its own syncs fail, which a sync of ours cannot."""
+
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(syncing, "_sync", broken)
+
+    with (
+        server.EmbeddedServer(tmp_path, port=0) as embedded,
+        connect(embedded.url) as client,
+    ):
+        client.set("a", 1)
+
+        wait_until(
+            lambda: client.config_get("appendfsync") == {"appendfsync": "everysec"},
+            10,
+            "the server syncs",
+        )
+
+
+def test_what_grows_is_synced_and_what_lies_still_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    monkeypatch.setattr(syncing, "EVERY_S", 0.01)
+    monkeypatch.setattr(syncing, "_sync", lambda fd: lengths.append(size_of(fd)))
+
+    with (
+        server.EmbeddedServer(tmp_path, port=0) as embedded,
+        connect(embedded.url) as client,
+    ):
+        client.set("a", "x" * 1000)
+        wait_until(lambda: lengths and lengths[-1] > 1000, 10, "it is synced")
+        client.execute_command("BGREWRITEAOF")  # from now on in another file
+        wait_until(lambda: not rewriting(client), 30, "the file is rewritten")
+        client.set("b", "x" * 2000)
+        wait_until(lambda: lengths[-1] > 2000, 10, "the new file is synced")
+
+    assert all(one != next_ for one, next_ in itertools.pairwise(lengths))
+
+
+def size_of(fd: int) -> int:
+    return os.fstat(fd).st_size
+
+
+def rewriting(client: redis.Redis) -> bool:
+    facts = client.info("persistence")
+    return bool(facts["aof_rewrite_in_progress"] or facts["aof_rewrite_scheduled"])

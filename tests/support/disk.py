@@ -10,11 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from bus.home import syncing
 from bus.server import EmbeddedServer
 from tests.support.waiting import wait_until
 
@@ -73,6 +75,16 @@ class Disk:
         monkeypatch.setenv("MESH_DISK_HANGS", str(self._hangs))
         monkeypatch.setenv("MESH_DISK_SYNCED", str(self._synced))
         self._library, self._patch = str(library), monkeypatch
+        monkeypatch.setattr(syncing, "_sync", self._sync)
+
+    def _sync(self, fd: int) -> None:
+        """As the library does, for the syncs that are ours."""
+        while self._hangs.exists():
+            time.sleep(0.005)
+        length = os.fstat(fd).st_size
+        os.fdatasync(fd)
+        with self._synced.open("a") as note:
+            note.write(f"{length}\n")
 
     def start(self, server: EmbeddedServer) -> None:
         """Start a server on this disk; nothing else of this process stands on it."""

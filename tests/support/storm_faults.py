@@ -116,7 +116,6 @@ class Nemesis:
             wait_until(lambda: not self.server.alive(), 5, "the server is dead")
             time.sleep(self.dice.choice([0, 0, 1.5]))
             self.server.start()
-            careful(self.server)
 
     def kill_the_server_while_it_rewrites_its_file(self) -> None:
         with self._client() as client:
@@ -170,17 +169,6 @@ class Nemesis:
 
     def _client(self) -> redis.Redis:
         return redis.Redis.from_url(self.server.url, decode_responses=True)
-
-
-def careful(server: EmbeddedServer) -> None:
-    """Make the server sync every write, since it is going to be killed.
-
-    At everysec, the default, it puts writes off while the disk is still busy with the
-    last sync, and a kill in that moment takes them along: what that level may lose. A
-    storm looks for what the mesh loses.
-    """
-    with redis.Redis.from_url(server.url) as client:
-        client.config_set("appendfsync", "always")
 
 
 def _slow(pid: int, lasting_s: float) -> None:

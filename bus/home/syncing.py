@@ -1,0 +1,92 @@
+"""The append-only file of a server of ours, synced each second from outside of it.
+
+At `appendfsync everysec` a server puts its writes off while a sync of its own runs, and
+replies before it has written: a `kill -9` in those milliseconds (up to 2 s where the
+disk is stalled) takes along what it acknowledged. Told not to sync, it writes before
+every reply, always. So it is told that, and its file is synced here: the kernel has one
+copy of it, whoever asks for the sync.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 1.0
+POLICY: Final = "no"  # what the server is told: leave it to the system, that is to us
+# macOS has only the heavier one.
+_sync: Final = getattr(os, "fdatasync", os.fsync)
+
+
+class Process(Protocol):
+    """What is asked of the server's process."""
+
+    def poll(self) -> int | None: ...
+
+
+def start(
+    directory: Path, process: Process, give_back: Callable[[], object]
+) -> threading.Thread:
+    """Sync what grows in `directory` until `process` ends, on a thread of its own.
+
+    The first sync that fails is the last: `give_back` is called, and shall let the
+    server sync by itself, since it refuses writes when its disk fails.
+    """
+    syncing = _Syncing(directory, process, give_back)
+    thread = threading.Thread(target=syncing.run, name="syncing", daemon=True)
+    thread.start()
+    return thread
+
+
+class _Syncing:
+    def __init__(
+        self, directory: Path, process: Process, give_back: Callable[[], object]
+    ) -> None:
+        self._directory = directory
+        self._process = process
+        self._give_back = give_back
+        # Kept open, because the kernel tells of a failed write once per open file.
+        self._open: dict[str, int] = {}
+        self._synced: dict[str, int] = {}  # how long each was then
+
+    def run(self) -> None:
+        try:
+            while self._process.poll() is None:
+                began = time.monotonic()
+                self._sync_all()
+                time.sleep(max(0.0, EVERY_S - (time.monotonic() - began)))
+        except OSError as exc:
+            log.error(
+                "syncing %s failed: %s; the server does it itself from now on",
+                self._directory,
+                exc.strerror,
+            )
+            self._give_back()
+        finally:
+            for fd in self._open.values():
+                os.close(fd)
+
+    def _sync_all(self) -> None:
+        # What the server has done with, it syncs by itself before it lets go of it.
+        growing = {path.name: path for path in self._directory.glob("*.incr.aof")}
+        for name in self._open.keys() - growing.keys():
+            os.close(self._open.pop(name))
+            self._synced.pop(name, None)
+        for name, path in growing.items():
+            if name not in self._open:
+                try:
+                    self._open[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    continue  # gone since we looked
+            fd = self._open[name]
+            length = os.fstat(fd).st_size
+            if length != self._synced.get(name):
+                _sync(fd)
+                self._synced[name] = length
