@@ -20,17 +20,10 @@ def up(
     var_dir: Path, *args: str, redis_url: str = "", **env: str
 ) -> Iterator[subprocess.Popen[str]]:
     """`manage.py up` with its state in `var_dir`, in a session of its own."""
-    kept = {key: value for key, value in os.environ.items() if key not in _OURS}
     process = subprocess.Popen(
         [sys.executable, "manage.py", "up", *args],
         cwd=ROOT,
-        env={
-            **kept,
-            "MESH_VAR_DIR": str(var_dir),
-            "REDIS_URL": redis_url,
-            "PYTHONUNBUFFERED": "1",
-            **env,
-        },
+        env=environment(var_dir, redis_url, **env),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -52,6 +45,13 @@ def up(
 
 # What whoever runs the tests may have set for himself.
 _OURS = {"PORT", "HOST", "SECRET_KEY", "ALLOWED_HOSTS", "HTTPS", "TRUSTED_PROXIES"}
+
+
+def environment(var_dir: Path, redis_url: str = "", **env: str) -> dict[str, str]:
+    """Of a `manage.py` command in the folder of a mesh."""
+    kept = {key: value for key, value in os.environ.items() if key not in _OURS}
+    ours = {"MESH_VAR_DIR": str(var_dir), "REDIS_URL": redis_url}
+    return {**kept, **ours, "PYTHONUNBUFFERED": "1", **env}
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
