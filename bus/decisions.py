@@ -152,39 +152,64 @@ def body(letter: DeadLetter) -> bytes:
     return messages.encode_kept(letter.payload)
 
 
-def discard(task_id: str, topic: str | None = None) -> None:
+def discard(
+    task_id: str, topic: str | None = None, *, request_id: str | None = None
+) -> None:
     """Take a dead letter out for good; `undo` brings it back within an hour.
 
-    Without `topic` all are asked. DeadLetterNotFound, or NotDead in another state.
+    Without `topic` all are asked. DeadLetterNotFound, or NotDead in another state: of
+    any number of concurrent discards exactly one succeeds. A repeat with the same
+    `request_id` (any text) is the same discard, as long as that is among the newest
+    1,000 events of the topic: it succeeds and changes nothing, also after an undo.
     """
-    topic = dead.topic_of(task_id, topic)
+    discarded(task_id, dead.topic_of(task_id, topic), request_id)
+
+
+def discarded(task_id: str, topic: str, request_id: str | None = None) -> bool:
+    """`discard` in a known topic: True if this call did it, False for a repeat."""
     task_id = keys.check_task_id(task_id)
-    mark = secrets.token_hex(4)
+    mark = _mark(request_id)
     while True:
         letter = _letter(topic, task_id)
-        if letter is None:
-            raise _not_dead(topic, task_id)
-        row = letters.discarded_row(letter)
-        args = [task_id, letter.entry_id, row, conf.RESULTS_KEEP, conf.BIN_MAX, mark]
-        more = [keys.group_key(topic, letter.fingerprint)]
+        seen, row, fp = "", b"", ""
+        if letter is not None:
+            row, fp = letters.discarded_row(letter), letter.fingerprint
+            seen = letter.entry_id
+        args = [task_id, seen, row, conf.RESULTS_KEEP, conf.BIN_MAX, mark]
+        more = [keys.group_key(topic, fp)]
         outcome = scripts.run("discard", topic, args, more)[0]
         if outcome in ("discarded", "repeat"):
-            return
+            return bool(outcome == "discarded")
+        if letter is None:
+            raise _not_dead(topic, task_id)
         # Another decision was first: look again at what it came to.
 
 
-def undo(task_id: str, topic: str | None = None) -> str:
+def undo(
+    task_id: str, topic: str | None = None, *, request_id: str | None = None
+) -> str:
     """Bring a discarded letter back; its new entry id.
 
-    DeadLetterNotFound if it was not discarded in the last hour, or is not among the
-    newest 10,000 discarded; Conflict if its id was sent again since. Without `topic`
-    all are asked.
+    DeadLetterNotFound if it was not discarded in the last hour, is not among the newest
+    10,000 discarded, or was brought back already: of any number of concurrent undos
+    exactly one succeeds. Conflict if its id was sent again since. A repeat with the
+    same `request_id` (any text) is the same undo, as long as that is among the newest
+    1,000 events of the topic: it gives the same entry id and changes nothing. Without
+    `topic` all are asked.
     """
+    return undone(task_id, topic, request_id)[0]
+
+
+def undone(
+    task_id: str, topic: str | None, request_id: str | None = None
+) -> tuple[str, bool]:
+    """`undo`: the entry id, and False for a repeat."""
     task_id = keys.check_task_id(task_id)
+    mark = _mark(request_id)
     for name in _undo_topics(task_id, topic):
-        dead_id = _undone(name, task_id)
-        if dead_id is not None:
-            return dead_id
+        found = _undone(name, task_id, mark)
+        if found is not None:
+            return found
     hours = conf.BIN_KEEP_S / 3600
     raise errors.DeadLetterNotFound(
         f"nothing to undo: task {task_id} was not discarded in the last "
@@ -202,8 +227,8 @@ def _undo_topics(task_id: str, topic: str | None) -> list[str]:
             return sorted(connection.reader().smembers(keys.TOPICS))
 
 
-def _undone(topic: str, task_id: str) -> str | None:
-    """The new entry id; None if the topic's bin does not hold the letter."""
+def _undone(topic: str, task_id: str, mark: str) -> tuple[str, bool] | None:
+    """The new entry id, and whether this call made it; None if the bin lacks it."""
     before = "+"
     while True:
         with refusals.guard():
@@ -211,16 +236,22 @@ def _undone(topic: str, task_id: str) -> str | None:
             rows = client.xrevrange(keys.named("bin", topic), before, "-", count=_PAGE)
         for bin_id, fields in rows:
             if fields.get("id") == task_id:
-                fp = fields.get("fp", "")
-                more = [keys.group_key(topic, fp)]
-                args = [task_id, bin_id, conf.BIN_KEEP_S * 1000]
-                reply = scripts.run("undo", topic, args, more)
-                if reply[0] == "dead":
-                    return str(reply[1])
-                if reply[0] == "taken":
-                    raise errors.Conflict(
-                        f"task {task_id} was sent again since it was discarded"
-                    )
+                found = _restored(topic, task_id, bin_id, fields.get("fp", ""), mark)
+                if found is not None:
+                    return found
         if len(rows) < _PAGE:
-            return None
+            # What this request restored is in no bin any more.
+            return _restored(topic, task_id, "", "", mark)
         before = f"({rows[-1][0]}"
+
+
+def _restored(
+    topic: str, task_id: str, bin_id: str, fp: str, mark: str
+) -> tuple[str, bool] | None:
+    args = [task_id, bin_id, conf.BIN_KEEP_S * 1000, mark]
+    more = [keys.group_key(topic, fp)]
+    outcome, *rest = scripts.run("undo", topic, args, more)
+    if outcome == "taken":
+        said = f"task {task_id} was sent again since it was discarded"
+        raise errors.Conflict(said)
+    return None if outcome == "gone" else (str(rest[0]), outcome == "dead")

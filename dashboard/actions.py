@@ -93,7 +93,8 @@ def undo(request: Any, task_id: str) -> HttpResponse:
     try:
         bus.undo(task.id, task.topic)
     except (errors.DeadLetterNotFound, errors.Conflict) as exc:
-        if task.state != messages.DEAD:  # else the second click
+        now = bus.get_task(task.id, task.topic)
+        if now.state != messages.DEAD:  # else the second click
             toasts.warning(request, formats.said(exc))
         return _back(request, url)
     audit.record(request.principal, roles.UNDO, topic=task.topic, target=task.id)

@@ -1,18 +1,13 @@
 -- Take one dead letter out for good; it can be undone for an hour.
 -- KEYS: dead dead_index errors bin results done counters settings events <group>
 -- ARGV: id, letter's entry id, result row, results to keep, bin entries to keep, mark
--- Returns {'discarded', bin id} | {'repeat'} | {'not_dead'} | {'moved'}; a repeated send
--- is told by its mark in the bin.
+--       (letter '' only to ask for a repeat)
+-- Returns {'discarded', bin id} | {'repeat'} | {'not_dead'} | {'moved'}; a repeat is told by
+-- its mark in the event log, also where the letter was brought back since.
 local id, dead_id = ARGV[1], ARGV[2]
+if told_before(events, 'discarded', id, ARGV[6]) then return { 'repeat' } end
 local now_dead = call('HGET', dead_index, id)
-if not now_dead then
-  local newest = call('XREVRANGE', bin, '+', '-', 'COUNT', 100)
-  for i = 1, #newest do
-    local binned = letter_of(bin, newest[i][1])
-    if binned.id == id and binned.mark == ARGV[6] then return { 'repeat' } end
-  end
-  return { 'not_dead' }
-end
+if not now_dead then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
 local letter = letter_of(dead, dead_id)
 if not letter then return { 'not_dead' } end

@@ -8,6 +8,18 @@ local function of_their_types(hashes, streams, zsets)
   for i = 1, #zsets do call('ZCARD', zsets[i]) end
 end
 
+-- What the log says of this very request, if it is among the newest 1,000 events: `event`
+-- of this task, with its mark in front. Its answer was lost, or its key came again.
+local function told_before(events, event, id, mark)
+  local log = redis.pcall('XREVRANGE', events, '+', '-', 'COUNT', 1000)
+  for i = 1, #log do
+    local flat = log[i][2]
+    if flat[2] == event and flat[4] == id and find(flat[6] or '', mark, 1, true) == 1 then
+      return flat[6]
+    end
+  end
+end
+
 -- What a result entry carries behind `id, json` of a task that did not end at its first
 -- attempt: what its letter would carry. Plain tasks pay nothing for it.
 local function past_of(epoch, lines)
@@ -86,7 +98,7 @@ local function binned(k, letter, dead_id, row, keep, most, mark)
   unbury(k, letter, dead_id)
   local row_id = publish(k, letter.id, row, keep,
     past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
-  letter.mark, letter.row = mark, row_id
+  letter.row = row_id
   local flat = {}
   for name, value in pairs(letter) do
     flat[#flat + 1] = name
@@ -94,6 +106,6 @@ local function binned(k, letter, dead_id, row, keep, most, mark)
   end
   local bin_id = call('XADD', k.bin, 'MAXLEN', '=', most, '*', unpack(flat))
   call('HINCRBY', k.counters, 'discarded', 1)
-  note(k.events, 'discarded', letter.id)
+  note(k.events, 'discarded', letter.id, mark)
   return bin_id
 end

@@ -6,11 +6,7 @@
 -- A repeat of the same request is told by its mark in the event log, wherever the task is
 -- by then: its answer was lost, and what it started may have failed and be delayed again.
 local id, mark = ARGV[1], ARGV[2]
-local log = redis.pcall('XREVRANGE', events, '+', '-', 'COUNT', 1000)
-for i = 1, #log do
-  local flat = log[i][2]
-  if flat[2] == 'hurried' and flat[4] == id and flat[6] == mark then return 'repeat' end
-end
+if told_before(events, 'hurried', id, mark) then return 'repeat' end
 local text = call('HGET', tasks, id)
 local r = text and read_record(text)
 if not r then return 'none' end

@@ -1,15 +1,18 @@
 -- Bring a discarded letter back from the bin.
 -- KEYS: tasks dead dead_index errors bin results done counters events <group>
--- ARGV: id, bin entry id, ms for which the bin keeps a letter
--- Returns {'dead', dead id} | {'gone'} the hour is over | {'taken'} the id was sent again.
--- The bin is emptied by janitors; where none runs the hour is over all the same.
-local id, now = ARGV[1], now_ms()
-local letter = letter_of(bin, ARGV[2])
+-- ARGV: id, bin entry id ('' only to ask for a repeat), ms for which the bin keeps a
+--       letter, request mark
+-- Returns {'dead', dead id} | {'repeat', dead id} | {'gone'} the hour is over, or another
+--   undo was first | {'taken'} the id was sent again.
+-- The bin is emptied by janitors; where none runs the hour is over all the same. Of N
+-- concurrent undos exactly one finds the letter. A repeat of that one is told by its mark
+-- in the event log.
+local id, now, mark = ARGV[1], now_ms(), ARGV[4]
+local before = told_before(events, 'restored', id, mark)
+if before then return { 'repeat', match(before, ' (.*)$') or '' } end
+local letter = ARGV[2] ~= '' and letter_of(bin, ARGV[2])
+if not letter or letter.id ~= id then return { 'gone' } end
 local again = call('HGET', dead_index, id)
-if not letter or letter.id ~= id then
-  -- Another undo was first, or this one.
-  return again and { 'dead', again } or { 'gone' }
-end
 if tonumber(match(ARGV[2], '^%d+')) < now - ARGV[3] then return { 'gone' } end
 local score = call('ZSCORE', done, id)
 local ours = score and letter.row and tonumber(score) == tonumber(done_score(letter.row))
@@ -28,5 +31,5 @@ local dead_id = bury({ dead = dead, dead_index = dead_index, group = group,
   meta = letter.meta or '', more = letter.alias and { 'alias', letter.alias },
   back = true })
 call('HINCRBY', counters, 'discarded', -1)
-note(events, 'restored', id)
+note(events, 'restored', id, mark .. ' ' .. dead_id)
 return { 'dead', dead_id }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import bus
@@ -115,6 +117,32 @@ def test_a_discard_can_be_undone(test_topic: str) -> None:
     problem(client.post(f"dead/{NOBODY}/undo"), 404, "dead_letter_not_found")
     problem(client.delete(f"dead/{NOBODY}"), 404, "dead_letter_not_found")
     problem(client.post(f"dead/{NOBODY}/replay"), 404, "dead_letter_not_found")
+
+
+def test_a_key_makes_the_repeat_of_a_discard_or_undo_harmless(test_topic: str) -> None:
+    client = api()
+    url, key = f"dead/{a_dead_one(client, test_topic)}", {"Idempotency_Key": "click"}
+
+    def discard(**headers: str) -> Any:
+        return client.raw(url, b"", method="DELETE", **headers)
+
+    def undo(**headers: str) -> Any:
+        return client.post(f"{url}/undo", **headers)
+
+    keyed = [discard(**key), discard(**key), undo(**key), undo(**key), discard(**key)]
+    bare = undo()
+
+    told = [(each.status_code, each.json()["state"]) for each in keyed]
+    states = ["discarded", "discarded", "dead", "dead", "dead"]
+    assert told == [(200, state) for state in states]
+    problem(bare, 404, "dead_letter_not_found")
+    assert discard().json()["state"] == "discarded"
+    assert problem(discard(), 409, "not_dead")["state"] == "discarded"
+    details = models.AuditEntry.objects.order_by("id").values_list("detail", flat=True)
+    assert [each.get("repeat", False) for each in details] == [
+        *(False, True, False, True, True),
+        False,
+    ]
 
 
 def test_letters_of_all_topics_come_newest_first(test_topic: str) -> None:

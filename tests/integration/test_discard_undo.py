@@ -12,7 +12,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys
+from bus import decisions, errors, janitor, keys
 from tests.integration.test_dead_letters import (
     dead_task,
     drift,
@@ -101,10 +101,58 @@ def test_many_undos_at_once_bring_back_one_letter(test_topic: str) -> None:
             return "late"
 
     with ThreadPoolExecutor(8) as pool:
-        letters = set(pool.map(undo, range(16))) - {"late"}
+        told = sorted(pool.map(undo, range(16)))
 
-    assert letters == {bus.get_dead(task_id, test_topic).entry_id}
+    assert told == [bus.get_dead(task_id, test_topic).entry_id, *["late"] * 15]
     assert (bus.stats(test_topic)["dead"], drift(test_topic)) == (1, 0)
+
+
+def test_of_many_discards_at_once_one_succeeds(test_topic: str) -> None:
+    task_id = dead_task(test_topic)
+
+    def discard(_: int) -> str:
+        try:
+            bus.discard(task_id, test_topic)
+        except errors.NotDead as exc:
+            return str(exc.facts["state"])
+        return "did"
+
+    with ThreadPoolExecutor(8) as pool:
+        told = sorted(pool.map(discard, range(16)))
+
+    assert told == ["did", *["discarded"] * 15]
+    assert (bus.stats(test_topic)["discarded"], drift(test_topic)) == (1, 0)
+
+
+def test_the_same_request_is_the_same_decision_whatever_came_after(
+    test_topic: str,
+) -> None:
+    task_id = dead_task(test_topic)
+
+    def once(request: str) -> tuple[bool, str, bool]:
+        gone = decisions.discarded(task_id, test_topic, request)
+        return gone, *decisions.undone(task_id, None, request)
+
+    _, dead_id, _ = first = once("click")
+
+    assert first == (True, dead_id, True)
+    assert once("click") == (False, dead_id, False)
+    assert bus.get_dead(task_id, test_topic).entry_id == dead_id
+    bus.discard(task_id, test_topic, request_id="another click")
+    with pytest.raises(errors.NotDead):
+        bus.discard(task_id, test_topic)
+    assert once("click") == (False, dead_id, False)
+    assert bus.get_task(task_id).state == "discarded", "its undo is an older one"
+    assert drift(test_topic) == 0
+
+
+def test_a_request_of_one_task_says_nothing_of_another(test_topic: str) -> None:
+    one, other = dead_task(test_topic), dead_task(test_topic)
+
+    told = [decisions.discarded(each, test_topic, "same key") for each in (one, other)]
+    back = [decisions.undone(each, test_topic, "same key")[1] for each in (one, other)]
+
+    assert told == back == [True, True]
 
 
 def test_the_bin_is_emptied_after_its_hour(test_topic: str, settings: Settings) -> None:

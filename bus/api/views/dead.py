@@ -12,7 +12,7 @@ import bus
 from bus import decisions, errors, roles
 from bus.exports import CSV
 from bus.letters import DeadLetter
-from bus.messages import WAITING
+from bus.messages import DISCARDED, WAITING
 from bus.sought import Sought
 
 from .. import asked, examples, exports, lists, parsing, serializers, shapes
@@ -144,9 +144,7 @@ class DeadViewSet(MeshViewSet):
         is 409 `task_conflict`.
         """
         payload, entry_id = parsing.replay(self.body(needed=False))
-        key = request.headers.get("Idempotency-Key")
-        task = self._dead_task(task_id)
-        request_id = None if key is None else f"{self.who.key} {key}"
+        task, request_id = self._dead_task(task_id), self._request_id()
         by = self.who.name
         did = decisions.replayed(task.id, task.topic, payload, entry_id, by, request_id)
         detail: dict[str, Any] = {"edited": payload is not ...}
@@ -163,35 +161,60 @@ class DeadViewSet(MeshViewSet):
         operation_id="discard_dead",
         summary="Discard a dead letter",
         tags=["dead letters"],
-        parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
+        parameters=[
+            serializers.TASK_ID,
+            serializers.TOPIC_OPTIONAL,
+            serializers.REQUEST_KEY,
+        ],
         responses={200: serializers.Moved},
     )
     def destroy(self, request: Any, task_id: str) -> Response:
-        """Take the letter out for good; `undo` brings it back within an hour."""
+        """Take the letter out for good; `undo` brings it back within an hour.
+
+        Of any number of concurrent discards one succeeds, the others are 409 with the
+        `state` the task is in. A repeat with the same `Idempotency-Key` is the same
+        discard, answered with the state the task is in by then.
+        """
         parsing.nothing(self.body(needed=False))
         task = self._dead_task(task_id)
-        bus.discard(task.id, task.topic)
-        self.record(roles.DISCARD, task.topic, task.id)
-        return Response({"id": task.id, "topic": task.topic, "state": "discarded"})
+        did = decisions.discarded(task.id, task.topic, self._request_id())
+        self.record(roles.DISCARD, task.topic, task.id, **_told(did))
+        state = DISCARDED if did else bus.get_task(task.id, task.topic).state
+        return Response({"id": task.id, "topic": task.topic, "state": state})
 
     @extend_schema(
         operation_id="undo_discard",
         summary="Bring a discarded letter back",
         tags=["dead letters"],
-        parameters=[serializers.TASK_ID, serializers.TOPIC_OPTIONAL],
+        parameters=[
+            serializers.TASK_ID,
+            serializers.TOPIC_OPTIONAL,
+            serializers.REQUEST_KEY,
+        ],
         request=None,
         responses=serializers.Moved,
     )
     def undo(self, request: Any, task_id: str) -> Response:
-        """Undo a discard of the last hour."""
+        """Undo a discard of the last hour.
+
+        Of any number of concurrent undos one succeeds, the others find nothing to undo
+        (404). A repeat with the same `Idempotency-Key` is the same undo, answered with
+        the state the task is in by then.
+        """
         parsing.nothing(self.body(needed=False))
         topic = self._topic()
         if topic is None:
             topic = self._discarded_in(task_id)
-        by_id(bus.undo, errors.DeadLetterNotFound, task_id, topic)
+        missing, request_id = errors.DeadLetterNotFound, self._request_id()
+        _, did = by_id(decisions.undone, missing, task_id, topic, request_id)
         task = bus.get_task(task_id, topic)
-        self.record(roles.UNDO, task.topic, task.id)
+        self.record(roles.UNDO, task.topic, task.id, **_told(did))
         return Response({"id": task.id, "topic": task.topic, "state": task.state})
+
+    def _request_id(self) -> str | None:
+        """What tells this request from others, also those of other callers."""
+        key = self.request.headers.get("Idempotency-Key")
+        return None if key is None else f"{self.who.key} {key}"
 
     def _topic(self) -> str | None:
         return self.checked(asked.text_of(self.request.query_params, "topic"))
@@ -226,3 +249,8 @@ class DeadViewSet(MeshViewSet):
                 raise errors.DeadLetterNotFound() from None
             return None
         return self.reached(task, errors.DeadLetterNotFound).topic
+
+
+def _told(did: bool) -> dict[str, Any]:
+    """Also a repeat is recorded: the first may have ended before it was."""
+    return {} if did else {"repeat": True}
