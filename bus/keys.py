@@ -16,8 +16,7 @@ dead_index    hash    id -> dead entry id; of a letter moved by hand `alias:` + 
 group         zset    dead entry ids of one failure fingerprint (one key each)
 bin           stream  discarded letters, for undo
 seen0, seen1  hash    idempotent ids -> payload digest, two generations
-minutes       hash    ring of 180 packed counters and histograms
-hours         hash    ring of 720 of the same
+minutes, hours  hash  rings of 180 and of 720 packed counters and histograms
 attempts      hash    id -> failed attempts and replays of a live task, a JSON line each
 errors        hash    fingerprint -> facts of its group
 counters      hash    lifetime counters, the ledger's sides; the working group again
@@ -37,6 +36,7 @@ gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live
 draining      hash    agent id -> the consumer that was told to finish and end
 claim         string  fences one claim over HTTP was lent; for one lease
 bucket        string  when a token bucket is full again (us, server clock); until then
+flight, lines hash, list  who leads a generation, 3 s; what followers are told, 10 s
 """
 
 from __future__ import annotations
@@ -201,6 +201,11 @@ def rate_key(name: str) -> str:
     if not _BUCKET.fullmatch(name):
         name = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
     return f"mesh:rate:{{{name}}}"
+
+
+def flight_keys(digest: str, leader: str) -> list[str]:
+    """Keys of a flight of the gateway and of the lines that one leader told."""
+    return [f"mesh:flight:{{{digest}}}", f"mesh:flight:{{{digest}}}:{leader}"]
 
 
 _OF_TOPIC: Final = {

@@ -15,9 +15,10 @@ import orjson
 
 from . import errors, ratelimit
 from .conf import conf
-from .gateway import answers, upstream
-from .gateway.flights import Flights, Route, Seat
+from .gateway import answers, relay, upstream
+from .gateway.flights import Flights, Route
 from .gateway.prompts import Prompt
+from .gateway.seats import Seat
 
 _flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flights] = (
     weakref.WeakKeyDictionary()
@@ -51,13 +52,14 @@ async def generate(owner: str, prompt: Prompt, *, fresh: bool = False) -> Seat:
             recall=answers.recall,
             keep=answers.keep,
             digest=digest,
+            board=relay.board,
         )
     )
 
 
 async def whole(seat: Seat) -> dict[str, Any]:
     """The lines as the one object that Ollama answers without streaming."""
-    pieces = [orjson.loads(line) async for line in seat]
+    pieces = [orjson.loads(line) for line in await seat.whole()]
     answer: dict[str, Any] = dict(pieces[-1])
     answer["response"] = "".join(piece.get("response", "") for piece in pieces)
     if thinking := "".join(piece.get("thinking", "") for piece in pieces):

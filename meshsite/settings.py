@@ -230,6 +230,13 @@ MESH_OLLAMA_MODEL = env.str("OLLAMA_MODEL", default="llama3.2")
 MESH_OLLAMA_MODELS = env.list("OLLAMA_MODELS", default=[])
 MESH_OLLAMA_CACHE = env.str("OLLAMA_CACHE", default="plain")
 MESH_OLLAMA_CACHE_SHARED = env.bool("OLLAMA_CACHE_SHARED", default=False)
+try:
+    MESH_OLLAMA_RATE_CAPACITY = env.float("OLLAMA_RATE_CAPACITY", default=10.0)
+    MESH_OLLAMA_RATE_REFILL_PER_S = env.float("OLLAMA_RATE_REFILL_PER_S", default=2.0)
+    MESH_OLLAMA_CONCURRENCY = env.int("OLLAMA_CONCURRENCY", default=4)
+    MESH_OLLAMA_QUEUE = env.int("OLLAMA_QUEUE", default=32)
+except ValueError as exc:
+    raise ImproperlyConfigured(f"a limit of OLLAMA_… is no number: {exc}") from exc
 
 # Nothing but our own origin; no inline script or style anywhere.
 CONTENT_SECURITY_POLICY = {

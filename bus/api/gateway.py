@@ -23,7 +23,8 @@ from rest_framework import exceptions as drf
 
 from bus import errors, ollama, roles
 from bus.conf import conf
-from bus.gateway import flights, prompts
+from bus.gateway import prompts
+from bus.gateway.seats import Seat
 
 from . import auth, jsontext
 from .exceptions import problem_of
@@ -93,7 +94,7 @@ async def nowhere(request: HttpRequest, rest: str) -> HttpResponseBase:
 class _Relay:
     """The lines of a seat as they come; an error after the first becomes the last."""
 
-    def __init__(self, seat: flights.Seat) -> None:
+    def __init__(self, seat: Seat) -> None:
         self._seat = seat
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

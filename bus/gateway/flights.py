@@ -4,7 +4,7 @@ A flight belongs to nobody: whoever asked first may leave, those who joined stil
 every line. When the last one leaves, the upstream call ends with it. Calls wait for one
 of OLLAMA_CONCURRENCY places, at most OLLAMA_QUEUE of them at once.
 
-All of this is of one event loop; another process makes its own call.
+Places are of one event loop, flights of all processes (`relay`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ from typing import Final
 
 from .. import errors
 from ..conf import conf
+from . import relay
 from .answers import Answer
-
-HIT: Final = "HIT"  # from the cache
-MISS: Final = "MISS"  # generated for this request
-JOIN: Final = "JOIN"  # generated for an earlier request, which still ran
-BYPASS: Final = "BYPASS"  # generated; such answers are not kept
+from .seats import BYPASS, JOIN, MISS, Flight, Seat
 
 _RETRY_AFTER_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where an answer comes from: the cache if it is there, else the model.
+    """Where an answer comes from: the cache, whoever makes it already, the model.
 
     Without a digest nobody can join and nothing is kept.
     """
@@ -39,13 +36,14 @@ class Route:
     recall: Callable[[str], Awaitable[Answer | None]]
     keep: Callable[[str, Sequence[bytes]], Awaitable[None]]
     digest: str = ""
+    board: Callable[[str], Awaitable[relay.Lead | relay.Follow]] = relay.alone
 
 
 class Flights:
     """The flights of one event loop."""
 
     def __init__(self) -> None:
-        self._of: dict[str, _Flight] = {}
+        self._of: dict[str, Flight] = {}
         self._places = asyncio.Semaphore(conf.OLLAMA_CONCURRENCY)
         self._queued = 0
 
@@ -57,25 +55,20 @@ class Flights:
         flight = self._of.get(route.digest)
         if flight is not None and not flight.abandoned:
             return Seat(flight, JOIN)
-        flight = _Flight()
+        flight = Flight(MISS if route.digest else BYPASS)
         if route.digest:
             self._of[route.digest] = flight
         flight.task = asyncio.create_task(self._fly(flight, route))
-        return Seat(flight, MISS if route.digest else BYPASS)
+        return Seat(flight)
 
-    async def _fly(self, flight: _Flight, route: Route) -> None:
+    async def _fly(self, flight: Flight, route: Route) -> None:
         end: Exception | None = errors.UpstreamError("the generation was given up")
         try:
-            kept = await route.recall(route.digest) if route.digest else None
-            if kept is not None:
-                flight.kept_age_s = kept.age_s
-                flight.add(*kept.lines)
-            else:
+            if not route.digest:
                 await self._generate(flight, route)
                 flight.complete = True
-                if route.digest:
-                    # Still in the table: who comes before the answer is kept joins.
-                    await route.keep(route.digest, flight.lines)
+            elif not await self._recalled(flight, route):
+                await self._together(flight, route)
             end = None
         except Exception as exc:
             # Ours or a bug: those who wait are to hear of it, here nobody listens.
@@ -86,7 +79,49 @@ class Flights:
                 del self._of[route.digest]
             flight.land(end)
 
-    async def _generate(self, flight: _Flight, route: Route) -> None:
+    async def _recalled(self, flight: Flight, route: Route) -> bool:
+        """Whether the answer was kept; the flight then has it."""
+        kept = await route.recall(route.digest)
+        if kept is not None:
+            flight.kept_age_s = kept.age_s
+            flight.add(*kept.lines)
+        return kept is not None
+
+    async def _together(self, flight: Flight, route: Route) -> None:
+        """Follow whoever makes the answer already, in any process, or lead."""
+        while True:
+            boarded = await route.board(route.digest)
+            if isinstance(boarded, relay.Lead):
+                flight.how = MISS
+                await self._lead(flight, route, boarded)
+                return
+            flight.how = JOIN
+            with contextlib.suppress(relay.LeaderLost):
+                await _follow(flight, boarded)
+                return
+            flight.restart()
+
+    async def _lead(self, flight: Flight, route: Route, lead: relay.Lead) -> None:
+        flight.lead = lead
+        signs = asyncio.create_task(lead.accompany(flight.lines, flight.news))
+        end: Exception | None = errors.UpstreamError("the generation was given up")
+        try:
+            # Once more: who led before kept its answer first and gave up the lead then.
+            if lead.is_alone or not await self._recalled(flight, route):
+                await self._generate(flight, route)
+                flight.complete = True
+                # Still in the table: who comes before the answer is kept joins.
+                await route.keep(route.digest, flight.lines)
+            end = None
+        except Exception as exc:
+            end = exc
+            raise
+        finally:
+            signs.cancel()
+            await asyncio.gather(signs, return_exceptions=True)
+            await lead.land(flight.lines, end)
+
+    async def _generate(self, flight: Flight, route: Route) -> None:
         late: errors.BusError = errors.UpstreamBusy(
             "the model server stayed busy, please try again",
             retry_after_s=_RETRY_AFTER_S,
@@ -117,89 +152,11 @@ class Flights:
             self._queued -= 1
 
 
-class _Flight:
-    """The lines that came so far, and those who wait for more."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.task: asyncio.Task[None] | None = None
-        self.lines: list[bytes] = []
-        self.kept_age_s: float | None = None
-        self.seats = 0
-        self.abandoned = False
-        self.complete = False  # generated to the end, perhaps not kept yet
-        self._landed = False
-        self._error: Exception | None = None
-        self._news = asyncio.Event()
-
-    def add(self, *lines: bytes) -> None:
-        """More lines have come."""
-        self.lines += lines
-        self._wake()
-
-    def land(self, error: Exception | None) -> None:
-        """No more lines will come; why, unless it was the end."""
-        self._landed, self._error = True, error
-        self._wake()
-
-    async def line(self, index: int) -> bytes | None:
-        """The line, as soon as it is there; None after the last; raises the error."""
-        while index >= len(self.lines):
-            if self._error is not None:
-                raise self._error
-            if self._landed:
-                return None
-            await self._news.wait()
-        return self.lines[index]
-
-    def leave(self) -> None:
-        """One fewer waits; without any, the call is given up."""
-        self.seats -= 1
-        if self.seats or self.complete or self._landed:
-            return
-        if self.task is not None:
-            self.abandoned = True
-            self.task.cancel()
-
-    def _wake(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
-
-
-class Seat:
-    """One caller's place on a flight: iterate over its lines, then close it."""
-
-    def __init__(self, flight: _Flight, how: str) -> None:
-        flight.seats += 1
-        self._flight: _Flight | None = flight
-        self._how = how
-        self._next = 0
-        self.age_s: float | None = None  # of a kept answer, once `ready`
-
-    async def ready(self) -> str:
-        """HIT, MISS, JOIN or BYPASS once the first line is there; else its error."""
-        if self._flight is not None:
-            await self._flight.line(0)
-            self.age_s = self._flight.kept_age_s
-        return self._how if self.age_s is None else HIT
-
-    def __aiter__(self) -> Seat:
-        return self
-
-    async def __anext__(self) -> bytes:
-        flight = self._flight
-        line = None if flight is None else await flight.line(self._next)
-        if line is None:
-            raise StopAsyncIteration
-        self._next += 1
-        return line
-
-    def close(self) -> None:
-        """Leave; may be called from any thread, and again."""
-        flight, self._flight = self._flight, None
-        if flight is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, all is over
-                flight.loop.call_soon_threadsafe(flight.leave)
-
-    # A response that is dropped before it is sent is closed by nobody else.
-    __del__ = close
+async def _follow(flight: Flight, followed: relay.Follow) -> None:
+    try:
+        async with asyncio.timeout(conf.OLLAMA_TOTAL_S):
+            async with aclosing(followed.lines()) as lines:
+                async for line in lines:
+                    flight.add(line)
+    except TimeoutError:
+        raise errors.UpstreamTimeout("the generation took too long") from None

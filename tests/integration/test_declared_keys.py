@@ -249,6 +249,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     bus.stats(test_topic)
     ratelimit.take("fence", 1, 1)
     lent_and_ended(f"{test_topic}:lent")
+    flown_together("d")
     for state in ("running", "waiting", "delayed", None):
         bus.list_tasks(test_topic, state)
     for task in bus.list_tasks(test_topic)[0]:
@@ -279,6 +280,16 @@ def lent_and_ended(topic: str) -> None:
             fences.release(held[2:4])
         leases.leave("http")
         leases.register("http", "t", 60, {}, None)
+
+
+def flown_together(digest: str) -> None:
+    """A flight of the gateway that is led, followed, told of and ended."""
+    both = keys.flight_keys(digest, "a")
+    for who in ("a", "b"):
+        scripts.run("board", "", [who, 9_000], both[:1])
+    scripts.run("relay", "", ["a", 9_000, 9_000, 0, "{}", "."], both)
+    scripts.run("follow", "", ["a", 0, 9], both)
+    assert [scripts.run("land", "", ["a", n, 9_000], both) for n in (-1, 2)] == [0, 1]
 
 
 def audited(topic: str, client: redis.Redis) -> None:

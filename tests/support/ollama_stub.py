@@ -158,6 +158,22 @@ class Gate:
             self._loop.call_soon_threadsafe(self._steps.release)
 
 
+class Later:
+    """Another script, once the test lets it."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._go = threading.Event()
+
+    async def __call__(self, call: Call) -> None:
+        await asyncio.to_thread(self._go.wait, 60)
+        await self._script(call)
+
+    def open(self) -> None:
+        """Begin; from any thread."""
+        self._go.set()
+
+
 class OllamaStub:
     """The server, on a port and a thread of its own; plays `script` for each call."""
 

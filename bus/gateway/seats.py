@@ -1,0 +1,158 @@
+"""One flight: the lines of a generation as they come, and those who wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from .. import errors
+from .relay import Lead
+
+HIT: Final = "HIT"  # from the cache
+MISS: Final = "MISS"  # generated for this request
+JOIN: Final = "JOIN"  # generated for an earlier request, which still ran
+BYPASS: Final = "BYPASS"  # generated; such answers are not kept
+
+_AGAIN_S: Final = 0.25  # between looks whether others still follow what nobody reads
+
+
+class Flight:
+    """The lines that came so far, and those who wait for more."""
+
+    def __init__(self, how: str) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.how = how  # for whoever boards first
+        self.task: asyncio.Task[None] | None = None
+        self.lead = Lead()
+        self.lines: list[bytes] = []
+        self.starts = 1
+        self.kept_age_s: float | None = None
+        self.seats = 0
+        self.abandoned = False
+        self.complete = False  # generated to the end, perhaps not kept yet
+        self._landed = False
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+        self._deserting: asyncio.Task[None] | None = None
+
+    def add(self, *lines: bytes) -> None:
+        """More lines have come."""
+        self.lines += lines
+        self._wake()
+
+    def restart(self) -> None:
+        """Begin anew: whoever generated is gone, the next answer is another."""
+        # The list is not emptied but left: a seat may be reading it.
+        self.lines = []
+        self.starts += 1
+
+    def land(self, error: Exception | None) -> None:
+        """No more lines will come; why, unless it was the end."""
+        self._landed, self._error = True, error
+        self._wake()
+
+    def news(self) -> asyncio.Event:
+        """Set as soon as anything comes from now on."""
+        return self._news
+
+    async def line(self, index: int) -> bytes | None:
+        """The line, as soon as it is there; None after the last; raises the error."""
+        while index >= len(self.lines):
+            if self._error is not None:
+                raise self._error
+            if self._landed:
+                return None
+            await self._news.wait()
+        return self.lines[index]
+
+    async def whole(self) -> list[bytes]:
+        """All lines, once the last has come."""
+        while not self._landed:
+            await self._news.wait()
+        if self._error is not None:
+            raise self._error
+        return self.lines
+
+    def leave(self) -> None:
+        """One fewer waits; without any, here or elsewhere, the call is given up."""
+        self.seats -= 1
+        if self._is_wanted():
+            return
+        if self.lead.is_alone:
+            self._give_up()
+        elif self._deserting is None or self._deserting.done():
+            self._deserting = asyncio.create_task(self._desert())
+
+    async def _desert(self) -> None:
+        while not self._is_wanted():
+            # Once it has ended for the others nobody can begin to follow; who boarded
+            # here meanwhile keeps it going for this process alone.
+            if await self.lead.abandon():
+                if not self._is_wanted():
+                    self._give_up()
+                return
+            await asyncio.sleep(_AGAIN_S)
+
+    def _is_wanted(self) -> bool:
+        return bool(self.seats or self.complete or self._landed)
+
+    def _give_up(self) -> None:
+        if self.task is not None:
+            self.abandoned = True
+            self.task.cancel()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+class Seat:
+    """One caller's place on a flight: iterate over its lines, then close it."""
+
+    def __init__(self, flight: Flight, how: str = "") -> None:
+        flight.seats += 1
+        self._flight: Flight | None = flight
+        self._how = how  # empty: what the flight turns out to be
+        self._next = 0
+        self._start = flight.starts
+        self.age_s: float | None = None  # of a kept answer, once `ready`
+
+    async def ready(self) -> str:
+        """HIT, MISS, JOIN or BYPASS once the first line is there; else its error."""
+        if self._flight is not None:
+            await self._flight.line(0)
+            self.age_s = self._flight.kept_age_s
+            self._how = self._how or self._flight.how
+        return self._how if self.age_s is None else HIT
+
+    def __aiter__(self) -> Seat:
+        return self
+
+    async def __anext__(self) -> bytes:
+        flight = self._flight
+        if flight is None:
+            raise StopAsyncIteration
+        line = await flight.line(self._next)
+        if flight.starts != self._start and self._next:
+            # A part of another answer does not go on this one.
+            raise errors.UpstreamError("the generation broke off, please ask again")
+        self._start = flight.starts
+        if line is None:
+            raise StopAsyncIteration
+        self._next += 1
+        return line
+
+    async def whole(self) -> list[bytes]:
+        """All lines at once."""
+        return [] if self._flight is None else await self._flight.whole()
+
+    def close(self) -> None:
+        """Leave; may be called from any thread, and again."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, all is over
+                flight.loop.call_soon_threadsafe(flight.leave)
+
+    # A response that is dropped before it is sent is closed by nobody else.
+    __del__ = close
