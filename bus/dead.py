@@ -41,6 +41,16 @@ def move_to_dead(
     return letter
 
 
+def count_dead() -> int:
+    """Dead letters of all topics, in two round trips."""
+    with refusals.guard():
+        client = connection.reader()
+        pipe = client.pipeline(transaction=False)
+        for topic in client.smembers(keys.TOPICS):
+            pipe.xlen(keys.dead_stream(topic))
+        return sum(pipe.execute())
+
+
 def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
     """`move_to_dead` of payload JSON, with the error it is to be grouped by.
 

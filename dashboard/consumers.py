@@ -27,6 +27,7 @@ _FIRST_FRAME_S = 10.0
 _SEND_S = 10.0  # a client that takes no bytes for so long has gone, or is too slow
 _STANDING: Final = "standing"
 _ONE_TOPIC: Final = painting.TOPIC
+_OF_PAGES: Final = (painting.SAYS, painting.BADGE)
 
 
 class FeedConsumer(AsyncWebsocketConsumer):
@@ -233,8 +234,8 @@ class _Teller:
             ]
         elif name == painting.AGENTS:
             told["agents"] = self._within(now.agents)
-        elif name == painting.SAYS or self._principal.topics:
-            return ""  # words of a page; sums over topics of others
+        elif name in _OF_PAGES or self._principal.topics:
+            return ""  # parts of a page; sums over topics of others
         else:
             told["totals"] = now.totals
         return orjson.dumps(told).decode()

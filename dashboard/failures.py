@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template import loader
 
@@ -70,14 +72,18 @@ def csrf_failure(request: Any, reason: str = "") -> HttpResponse:
 
 
 def server_error(request: Any) -> HttpResponse:
-    """500: nothing but the id under which the log has whatever failed.
+    """500: nothing but the id under which the log has whatever failed; 503 where that
+    is the database.
 
     Rendered without a request: whatever broke may break context processors as well.
     """
     mark = mishaps.id_of(request)
+    # Django calls this while it handles what went wrong.
+    away = isinstance(sys.exception(), (InterfaceError, OperationalError))
+    template, status = ("database.html", 503) if away else ("500.html", 500)
     context = {"theme": "auto", "mark": mark}
-    text = loader.render_to_string("dashboard/500.html", context)
-    return HttpResponse(text, status=500, headers={mishaps.HEADER: mark})
+    text = loader.render_to_string(f"dashboard/{template}", context)
+    return HttpResponse(text, status=status, headers={mishaps.HEADER: mark})
 
 
 def _principal(request: Any) -> roles.Principal | None:

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from bus import roles
+from dashboard import queries
 
 VERBS: Final = sorted(roles.VERBS[roles.ADMIN])
 THEMES: Final = ("auto", "light", "dark")
@@ -20,10 +21,14 @@ def shown(
     request: Any, template: str, context: dict[str, Any], status: int = 200
 ) -> HttpResponse:
     """A page of the signed-in user, inside the frame with its navigation."""
+    around = frame(request)
+    # A page that says that Redis does not answer must not ask it again.
+    if around["can"][roles.READ] and status < 500:
+        around["totals"] = {"dead": queries.dead_letters()}
     return render(
         request,
         f"dashboard/{template}",
-        {**frame(request), **context},
+        {**around, **context},
         status=status,
     )
 

@@ -233,6 +233,11 @@ def _busiest(facts: list[Row], name: str) -> list[str]:
     return sorted(row["topic"] for row in having)
 
 
+def left_out(facts: list[Row], name: str) -> int:
+    """How many topics a list over all of them leaves out: it would read too many."""
+    return max(0, sum(1 for row in facts if row[name]) - TOPICS_MOST)
+
+
 def all_facts() -> list[Row]:
     """Standing of every topic, sorted by name."""
     return topic_room.all_stats()

@@ -28,13 +28,15 @@ TOPICS: Final = "topics"
 TOPIC: Final = "topic"
 TILES: Final = "tiles"
 SAYS: Final = "says"
+BADGE: Final = "badge"
 _SLICE: Final = 10  # rows made without a pause
-REGIONS: Final = (AGENTS, TOPICS, TILES, SAYS)
+REGIONS: Final = (AGENTS, TOPICS, TILES, SAYS, BADGE)
 _TEMPLATES: Final = {
     AGENTS: "_agent_rows",
     TOPICS: "_topic_rows",
     TILES: "_tiles",
     SAYS: "_says",
+    BADGE: "_badge",
 }
 
 

@@ -17,7 +17,7 @@ from django.urls import reverse
 
 import bus
 from bus import agents as registry
-from bus import errors, health, rates
+from bus import dead, errors, health, rates
 from bus import topics as topic_room
 
 Row = dict[str, Any]
@@ -203,12 +203,31 @@ def checks() -> list[health.Check]:
         return found
 
 
+_DEAD_KEEP_S: Final = 2.0
+_dead: tuple[float, int | None] = (-_DEAD_KEEP_S, None)
+
+
+def dead_letters() -> int | None:
+    """How many there are, at most 2 s old, for every page; None where Redis is away."""
+    global _dead
+    with _health_lock:
+        at, found = _dead
+        if time.monotonic() - at > _DEAD_KEEP_S:
+            try:
+                found = dead.count_dead()
+            except errors.BusUnavailable:
+                found = None  # the page itself says so, if it needs Redis
+            _dead = (time.monotonic(), found)
+        return found
+
+
 def of_server(found: list[health.Check]) -> list[health.Check]:
     """Those about the server; topics and agents have pages of their own."""
     return [each for each in found if not each.name.startswith(("topic", "agents"))]
 
 
 def forget_checks() -> None:
-    """Ask again, for tests that change the server."""
-    global _health
+    """Ask again, for tests that change the server or its letters."""
+    global _health, _dead
     _health = (-_HEALTH_KEEP_S, [])
+    _dead = (-_DEAD_KEEP_S, None)

@@ -31,11 +31,11 @@ TASKS: Final = {
 }
 AGENTS: Final = {
     "live": Status("live", "zap", "busy", "works"),
-    "idle": Status("idle", "coffee", "good", "nothing in flight"),
+    "idle": Status("idle", "coffee", "good", "has nothing in flight"),
     "late": Status("late", "hourglass", "warn", "missed two heartbeats"),
     "deaf": Status("deaf", "ear-off", "bad", "beats, but cannot read tasks"),
     "draining": Status("draining", "log-out", "warn", "finishes what it has in hand"),
-    "gone": Status("gone", "unplug", "off", "stopped, or silent for too long"),
+    "gone": Status("gone", "unplug", "off", "stopped, or was silent for too long"),
 }
 REPLAYS: Final = {
     "frozen": Status("frozen", "hourglass", "quiet", "chosen, not started"),

@@ -19,6 +19,7 @@ from dashboard.frame import shown
 from dashboard.status import TASKS
 
 _TOP = 10
+_TOPICS = 100  # on a page of many
 _ALL_GROUPS = 500
 
 
@@ -43,10 +44,24 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 @page
 def topics(request: HttpRequest) -> HttpResponse:
-    """Every topic."""
+    """Topics by name: all of them live, or page by page where they are many."""
     now = queries.standing()
-    context = {"section": "topics", "topics": now.topics, "totals": now.totals}
-    return shown(request, "topics.html", {**context, "live": live.state([])})
+    wanted = request.GET.get("q", "").strip()
+    found = [row for row in now.topics if wanted in row["topic"]]
+    rest = [row for row in found if row["topic"] > request.GET.get("after", "")]
+    whole = len(rest) == len(now.topics) <= lists.TOPICS_MOST
+    rows = rest if whole else rest[:_TOPICS]
+    context = {
+        "section": "topics",
+        "topics": rows,
+        "totals": now.totals,
+        "found": len(found),
+        "q": wanted,
+        "first": len(rest) == len(found),
+        "next": rows[-1]["topic"] if len(rest) > len(rows) else None,
+        "live": live.state([]) if whole else None,
+    }
+    return shown(request, "topics.html", context)
 
 
 @page
@@ -120,6 +135,7 @@ def results(request: HttpRequest) -> HttpResponse:
         "page": found,
         "topic": topic,
         "names": [row["topic"] for row in facts],
+        "left_out": lists.left_out(chosen, "results"),
         "live": live.state(chosen, topic=topic, results=found) if found.first else None,
     }
     return shown(request, "results.html", context)
@@ -139,7 +155,7 @@ def agents(request: HttpRequest) -> HttpResponse:
 
 
 @page
-def agent(request: HttpRequest, agent_id: str) -> HttpResponse:
+def agent(request: Any, agent_id: str) -> HttpResponse:
     """One agent: what it says of itself, what it holds, what it did lately."""
     found = registry.get_agent(agent_id)
     context = {
@@ -148,7 +164,8 @@ def agent(request: HttpRequest, agent_id: str) -> HttpResponse:
         "running": lists.held_by(found),
         "rows": lists.done_by(found),
     }
-    return shown(request, "agent.html", context)
+    template = "_agent_now.html" if request.htmx else "agent.html"
+    return shown(request, template, context)
 
 
 @page
@@ -168,6 +185,7 @@ def dead(request: HttpRequest) -> HttpResponse:
         "total": sum(row["dead"] for row in chosen),
         "topic": topic,
         "names": [row["topic"] for row in facts],
+        "left_out": lists.left_out(chosen, "dead"),
         "live": live.state(chosen, topic=topic, dead=found) if found.first else None,
     }
     return shown(request, "dead.html", context)
@@ -205,4 +223,5 @@ def letter(request: HttpRequest, task_id: str) -> HttpResponse:
         context["letter"] = bus.get_dead(found.id, found.topic)
     except errors.DeadLetterNotFound:  # somebody was quicker in between
         return shown(request, "letter_left.html", context)
+    context["live"] = live.state([], topic=found.topic)
     return shown(request, "letter.html", context)

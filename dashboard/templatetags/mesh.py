@@ -58,6 +58,24 @@ def replay_state(state: object) -> SafeString:
 
 
 @register.filter
+def agent_icon(state: object) -> str:
+    """The icon's name of an agent's state."""
+    return status.of_agent(state).icon
+
+
+@register.filter
+def agent_tone(state: object) -> str:
+    """The tone of an agent's state."""
+    return status.of_agent(state).tone
+
+
+@register.filter
+def agent_says(state: object) -> str:
+    """An agent's state in a few words, which follow "it"."""
+    return status.of_agent(state).says
+
+
+@register.filter
 def replay_icon(state: object) -> str:
     """The icon's name of a bulk replay's state."""
     return status.of_replay(state).icon

@@ -131,6 +131,22 @@
     }
   }
 
+  // The page of one letter. It is there to be read, so it does not change by itself: a bar
+  // says that somebody replayed or discarded it.
+  class Letter {
+    constructor(body) { this.body = body; }
+    add() {}
+    gap() {}
+    flush() {}
+    paint() {}
+    merge() {}
+    remove(task, at) {
+      const { task: own, entry } = this.body.dataset;
+      if (task === own && newer(entry, at) <= 0) this.missing();
+    }
+    missing() { this.body.hidden = false; }
+  }
+
   // A region that is replaced as a whole, part by part: what has not changed stays, so
   // that focus, hover and selection do too.
   class Region {
@@ -160,7 +176,8 @@
   }
 
   for (const box of document.querySelectorAll("[data-live]")) {
-    if (["results", "dead"].includes(box.dataset.live)) lists.push(new List(box));
+    if (box.dataset.task) lists.push(new Letter(box));
+    else if (["results", "dead"].includes(box.dataset.live)) lists.push(new List(box));
     else regions.push(new Region(box));
   }
 
@@ -204,6 +221,7 @@
     topics({ html }) { this.region("topics", html); },
     tiles({ html }) { this.region("tiles", html); },
     says({ html }) { this.region("says", html); },
+    badge({ html }) { this.region("badge", html); },
     topic({ parts }) {
       if (!parts) return link.stop("This topic was deleted");
       for (const [name, html] of Object.entries(parts)) this.region(`topic-${name}`, html);
@@ -228,7 +246,7 @@
       if (!response.ok) return false;
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const find = (box) => page.querySelector(`[data-live="${box.dataset.live}"]`);
-      for (const list of lists) { const found = find(list.body); if (found) list.merge(found); }
+      for (const list of lists) { const found = find(list.body); if (found) list.merge(found); else list.missing?.(); }
       for (const each of regions) { const found = find(each.box); if (found) each.next = found.innerHTML; }
       paintSoon();
       return true;
@@ -266,8 +284,9 @@
 
     isLive() {
       clearInterval(this.poll);
-      // Rows that left while nothing was heard are not in the streams for ever.
-      if (this.failures) fetchPage();
+      // Rows that left while nothing was heard are not in the streams for ever; a letter
+      // may have left between its page and the socket.
+      if (this.failures || lists.some((list) => list.missing)) fetchPage();
       [this.failures, this.poll] = [0, 0];
       show("live", "Live");
     },

@@ -1,0 +1,165 @@
+"""What pages have so that they stay current, and how they hold many topics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from django.test import Client
+
+import bus
+from bus import keys
+from dashboard import queries
+from tests.support.bulk import dead
+from tests.support.pages import looked_at, signed_in
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def viewer(test_topic: str) -> Client:
+    queries.forget_checks()
+    return signed_in("viewer")
+
+
+def topics(count: int) -> list[str]:
+    names = [f"many-{n:03}" for n in range(count)]
+    for name in names:
+        bus.set_limits(name)
+    return names
+
+
+# --- the badge
+
+
+def test_every_page_tells_how_many_letters_there_are(
+    test_topic: str, viewer: Client
+) -> None:
+    dead(test_topic, 2)
+    dead(f"{test_topic}-other", 1)
+
+    for path in ("/", "/results/", "/settings/", "/dead/", f"/topics/{test_topic}/"):
+        page = viewer.get(path)
+        looked_at(page)
+        assert 'title="3 dead letters">3<' in page.content.decode(), path
+
+
+def test_without_letters_there_is_no_badge(viewer: Client) -> None:
+    assert 'class="badge"' not in viewer.get("/").content.decode()
+
+
+def test_pages_that_need_no_redis_come_without_it(
+    viewer: Client, failure_simulator: Any
+) -> None:
+    failure_simulator.unreachable()
+
+    page = viewer.get("/settings/")
+
+    assert page.status_code == 200
+    assert 'class="badge"' not in page.content.decode()
+
+
+# --- a letter, an agent
+
+
+def test_a_letters_page_hears_of_its_own_letter(
+    test_topic: str, viewer: Client
+) -> None:
+    [task_id] = dead(test_topic, 1)
+    entry = bus.get_dead(task_id, test_topic).entry_id
+
+    text = viewer.get(f"/dead/{task_id}/").content.decode()
+
+    assert f'data-live="dead" data-task="{task_id}" data-entry="{entry}"' in text
+    assert f'"topics": ["{test_topic}"]' in text
+
+
+def test_an_agents_page_is_asked_for_its_present_part(viewer: Client) -> None:
+    bus.register_agent("a", "t")
+    whole = viewer.get("/agents/a/").content.decode()
+
+    part = viewer.get("/agents/a/", headers={"HX-Request": "true"}).content.decode()
+
+    assert 'hx-get="/agents/a/"' in whole and "<html" in whole
+    assert part.startswith('<div id="now"') and "<html" not in part
+    bus.deregister_agent("a")
+    gone = viewer.get("/agents/a/", headers={"HX-Request": "true"}).content.decode()
+    assert "Gone." in gone
+
+
+# --- many topics
+
+
+def test_more_than_two_hundred_topics_come_page_by_page(viewer: Client) -> None:
+    names = topics(201)
+
+    first = viewer.get("/topics/")
+    seen = [row["topic"] for row in first.context["topics"]]
+    second = viewer.get(f"/topics/?after={seen[-1]}")
+    seen += [row["topic"] for row in second.context["topics"]]
+    last = viewer.get(f"/topics/?after={seen[-1]}")
+    seen += [row["topic"] for row in last.context["topics"]]
+
+    assert seen == names
+    assert "First page" not in looked_at(first).text
+    assert 'data-live="topics"' not in first.content.decode()
+    assert "First page" in looked_at(last).text and last.context["next"] is None
+
+
+def test_up_to_two_hundred_are_on_one_live_page(viewer: Client) -> None:
+    topics(200)
+
+    page = viewer.get("/topics/")
+
+    assert len(page.context["topics"]) == 200
+    assert 'data-live="topics"' in page.content.decode()
+
+
+def test_topics_are_found_by_a_part_of_their_name(viewer: Client) -> None:
+    topics(12)
+
+    page = viewer.get("/topics/?q=-01")
+    none = viewer.get("/topics/?q=<b>")
+
+    assert [row["topic"] for row in page.context["topics"]] == ["many-010", "many-011"]
+    assert "No topic with “<b>”" in looked_at(none).text
+
+
+def test_a_list_over_very_many_topics_says_what_it_leaves_out(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dashboard import lists
+
+    monkeypatch.setattr(lists, "TOPICS_MOST", 2)
+    for n in range(3):
+        dead(f"many-{n}", n + 1)
+
+    page = viewer.get("/dead/")
+
+    assert "choose one of the other 1" in looked_at(page).text
+    assert {letter.topic for letter in page.context["page"].items} == {
+        "many-1",
+        "many-2",
+    }
+    assert keys.dead_stream("many-0") not in page.context["live"]["after"]
+
+
+# --- the database away
+
+
+def test_without_the_database_the_page_says_so(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("could not connect")
+
+    viewer.raise_request_exception = False
+    monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.load", away)
+
+    response = viewer.get("/topics/")
+
+    assert response.status_code == 503
+    text = looked_at(response).text
+    assert "The database does not answer" in text
+    assert "could not connect" not in text
