@@ -13,6 +13,7 @@ from . import (
     letters,
     lookup,
     messages,
+    records,
     refusals,
     scripts,
 )
@@ -126,7 +127,7 @@ def letter_of(topic: str, task_id: str) -> DeadLetter:
         entry_id = client.hget(keys.named("dead_index", topic), task_id)
         rows = (
             client.xrange(keys.dead_stream(topic), entry_id, entry_id)
-            if entry_id
+            if records.is_sid(entry_id)
             else []
         )
     letter = letters.parse_letter(topic, *rows[0]) if rows else None

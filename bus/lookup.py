@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -110,7 +111,8 @@ def task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:
         return dead_task(letter)
     if not raw[1]:
         state = raw[3] if len(raw) > 3 else messages.DONE
-        return Task(task_id, topic, None, state, ended_at=messages.iso(int(raw[2])))
+        ended_at = messages.iso(int(raw[2])) if raw[2] != "" else None
+        return Task(task_id, topic, None, state, ended_at=ended_at)
     fields = dict(zip(raw[1][::2], raw[1][1::2], strict=True))
     return done_task(topic, task_id, fields, str(raw[2]))
 
@@ -169,6 +171,12 @@ def _own(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _due_at(score: str) -> str | None:
+    """A due time; None where there is none, or somebody wrote what is no time."""
+    due_ms = float(score or "nan")
+    return messages.iso(int(due_ms)) if 0 <= due_ms < math.inf else None
+
+
 def live_task(
     topic: str,
     task_id: str,
@@ -204,7 +212,7 @@ def live_task(
         max_attempts=int(options["m"]) if "m" in options else None,
         timeout_s=records.seconds(options.get("t")),
         enqueued_at=None if enqueued is None else messages.iso(enqueued),
-        due_at=messages.iso(int(float(due))) if due else None,
+        due_at=_due_at(due),
         agent=keys.agent_of(who) if state == messages.RUNNING else None,
         attempts=past.attempts,
         cancel_requested="c" in record.flags,

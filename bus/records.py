@@ -30,6 +30,14 @@ def parse_record(text: str) -> Record:
     return Record(sid, int(attempt), int(epoch), int(n), int(lost), flags, options)
 
 
+def is_sid(text: str | None) -> bool:
+    """Whether the server takes this for the id of one entry; a hand may have written
+    something else where one should stand."""
+    ms, _, seq = (text or "").partition("-")
+    plain = text is not None and text.isascii() and ms.isdigit() and seq.isdigit()
+    return plain and len(text or "") < 64 and max(int(ms), int(seq)) < 2**64
+
+
 def is_upto(sid: str, last: str | None) -> bool:
     """Whether an entry came no later than another; False where there is no other."""
     if not last:

@@ -169,7 +169,10 @@ def _of_owner(facts: _Facts) -> str:
 
 
 def _delayed(task: Task, facts: _Facts) -> str:
-    left_s = ((messages.iso_ms(task.due_at) or 0) - facts.now_ms) / 1000
+    due_ms = messages.iso_ms(task.due_at)
+    if due_ms is None:
+        return _sentence("its due time is gone, by hand; the audit makes it due soon")
+    left_s = (due_ms - facts.now_ms) / 1000
     late, is_ = left_s < -_LATE_S, "is"
     when = f"in {words.span(left_s)}, at {task.due_at}" if left_s > 0 else "now"
     if late:

@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .. import alike, connection, dead, errors, keys, messages, refusals, topics
+from .. import (
+    alike,
+    connection,
+    dead,
+    errors,
+    keys,
+    messages,
+    records,
+    refusals,
+    topics,
+)
 from ..letters import DeadLetter, parse_letter
 from ..sought import Sought
 
@@ -192,7 +202,7 @@ def _named(topic: str, selection: Selection) -> Iterator[DeadLetter]:
         client = connection.reader()
         for at in range(0, len(selection.ids), _PAGE):
             found = client.hmget(index, selection.ids[at : at + _PAGE])
-            places += [each for each in found if each]
+            places += [each for each in found if records.is_sid(each)]
     places.sort(key=_order)
     for at in range(0, len(places), _PAGE):
         yield from _read(topic, stream, places[at : at + _PAGE])

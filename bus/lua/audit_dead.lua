@@ -35,9 +35,9 @@ local function is_later(since, dead_id) return (since or '') > iso(match(dead_id
 -- Whether a live task was accepted when its letter was there already: the same payload,
 -- or what the letter lost. With another one nobody but a person can tell.
 local function lives_again(letter, dead_id, r)
-  local e = r and r.sid ~= '' and is_sid(r.sid) and entry(tasks_stream, r.sid)
+  local e = r and r.sid ~= '' and entry(tasks_stream, r.sid)
   if r and r.sid == '' then
-    local meta, json = match(call('HGET', parked, letter.id) or '', '^([^\n]*)\n(.*)$')
+    local meta, json = parked_of(call('HGET', parked, letter.id))
     e = json and { id = letter.id, meta = meta, json = json }
   end
   if not e or e.id ~= letter.id then return false end
@@ -103,7 +103,7 @@ local function look_at_letter(dead_id, letter)
   belongs(letter, dead_id)
   local named = call('HGET', dead_index, id)
   if named == dead_id then return end
-  local other, text = named and letter_by(dead, named), call('HGET', tasks, id)
+  local other, text = named and letter_of(dead, named), call('HGET', tasks, id)
   local row = row_of(id)
   if other and other.id == id then
     local spare_id, spare = spare_of(dead_id, letter, named, other)
@@ -128,7 +128,7 @@ local function look_at_letter(dead_id, letter)
 end
 
 local function look_at_index(id, dead_id)
-  local letter = letter_by(dead, dead_id)
+  local letter = letter_of(dead, dead_id)
   for name, value in pairs(letter or {}) do bytes = bytes + #value end
   local alias = match(id, '^alias:(.*)$')
   if letter and alias and letter.alias == alias then return end
@@ -171,7 +171,7 @@ local function look_at_row(entry_id, flat)
     return
   end
   local dead_id = call('HGET', dead_index, id)
-  local letter = dead_id and letter_by(dead, dead_id)
+  local letter = dead_id and letter_of(dead, dead_id)
   if letter and letter.id == id and ended_again(letter, dead_id, json) then
     dismiss(letter, dead_id)
   elseif dead_id then

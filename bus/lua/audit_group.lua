@@ -9,7 +9,7 @@ unlink_misfits(k, { zset = { group } })
 local error_json
 local taken = 0
 for i = 3, #ARGV do
-  local letter = letter_by(dead, ARGV[i])
+  local letter = letter_of(dead, ARGV[i])
   if letter and letter.fp == fp then
     error_json = letter.error
     if not call('ZSCORE', group, ARGV[i]) then
@@ -29,7 +29,7 @@ local from = tonumber(ARGV[2]) % pages * stretch
 for _ = 1, 20 do
   local members, before = call('ZRANGE', group, from, from + stretch - 1), #k.told
   for i = 1, #members do
-    local letter = letter_by(dead, members[i])
+    local letter = letter_of(dead, members[i])
     if not letter or letter.fp ~= fp then
       call('ZREM', group, members[i])
       mended(k, 'group', members[i])

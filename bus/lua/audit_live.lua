@@ -23,6 +23,14 @@ drop_miscounts(k)
 local working = working_group(k, settings)
 local last = last_delivered(tasks_stream, working)
 local looked, bytes = 0, 0
+for _, id in ipairs(no_times(delayed, 1)) do
+  call('ZADD', delayed, int(now), id)
+  mended(k, 'due', id)
+end
+for _, id in ipairs(no_times(done, 4096)) do
+  call('ZREM', done, id)
+  mended(k, 'end', id)
+end
 
 local function fresh()
   return { sid = '', attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
@@ -68,9 +76,13 @@ local function hand_over(id, r, e)
   mended(k, 'row', id)
 end
 
--- A record that says where its payload is, and it is not there.
+-- A record that says where its payload is, and it is not there. What is parked in no shape
+-- of ours is kept by the letter.
 local function seek(id, r)
-  if call('HEXISTS', parked, id) == 1 then
+  local text = call('HGET', parked, id)
+  local _, json = parked_of(text)
+  local rest = text and { json = text, meta = '', foreign = true }
+  if json then
     r = without_mark(r or fresh())
     r.sid, r.n = '', 0
     call('HSET', tasks, id, write_record(r))
@@ -88,10 +100,10 @@ local function seek(id, r)
       return mended(k, 'record', id)
     elseif sought then
       call('HINCRBY', counters, 'adopted', 1)
-      return give_up(id, r, nil, 'lost')
+      return give_up(id, r, rest, 'lost')
     end
   elseif sought or call('XLEN', tasks_stream) == 0 then
-    return give_up(id, r or fresh(), nil, 'lost')
+    return give_up(id, r or fresh(), rest, 'lost')
   end
   if not since then
     r = r or fresh()
@@ -106,7 +118,7 @@ local function look_at_task(id, text, score, dead_id)
     return mended(k, 'record', id)
   end
   if dead_id then
-    local letter = letter_by(dead, dead_id)
+    local letter = letter_of(dead, dead_id)
     if letter and letter.id == id then
       seen_only(k, 'live and dead', id)
     else
@@ -121,9 +133,11 @@ local function look_at_task(id, text, score, dead_id)
     mended(k, 'end', id)
   end
   local r, due = read_record(text), call('ZSCORE', delayed, id)
-  if not r or r.sid ~= '' and not is_sid(r.sid) then return seek(id, nil) end
+  if not r then return seek(id, nil) end
   if r.sid == '' then
-    if not due or call('HEXISTS', parked, id) == 0 then return seek(id, r) end
+    local _, json = parked_of(call('HGET', parked, id))
+    bytes = bytes + #(json or '')
+    if not due or not json then return seek(id, r) end
     return
   end
   local e = entry(tasks_stream, r.sid)
@@ -161,7 +175,7 @@ end
 local function look_at_parked(id)
   local text = call('HGET', tasks, id)
   local r = text and read_record(text)
-  if r and is_sid(r.sid) and call('XRANGE', tasks_stream, r.sid, r.sid)[1]
+  if r and r.sid ~= '' and call('XRANGE', tasks_stream, r.sid, r.sid)[1]
       or not text and not is_missed(id) then
     call('ZREM', delayed, id)
     call('HDEL', parked, id)

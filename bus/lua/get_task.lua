@@ -3,7 +3,8 @@
 -- KEYS: tasks_stream tasks delayed parked done dead_index dead attempts settings results events
 -- ARGV: id
 -- Returns {'live', record, json, meta, due or '', holder or '', attempts}
---   | {'done', flat fields, ms} | {'done', {}, ms, state} (trimmed, or none was written)
+--   | {'done', flat fields, ms} | {'done', {}, ms, state} (trimmed, or none was written;
+--   ms '' where somebody wrote no time)
 --   | {'dead', dead id, flat fields} | {}.
 local id = ARGV[1]
 local text = call('HGET', tasks, id)
@@ -11,7 +12,9 @@ local r = text and read_record(text)
 if r then
   local json, meta, due, who = '', '', '', ''
   if r.sid == '' then
-    meta, json = match(call('HGET', parked, id) or '\n', '^([^\n]*)\n(.*)$')
+    local kept = call('HGET', parked, id) or ''
+    meta, json = parked_of(kept)
+    meta, json = meta or '', json or kept
     due = call('ZSCORE', delayed, id) or ''
   else
     local e = entry(tasks_stream, r.sid)
@@ -22,13 +25,14 @@ if r then
   return { 'live', text, json, meta, due, who, call('HGET', attempts, id) or '' }
 end
 local dead_id = call('HGET', dead_index, id)
-if dead_id then
+if dead_id and is_sid(dead_id) then
   local rows = call('XRANGE', dead, dead_id, dead_id)
   return { 'dead', dead_id, rows[1] and rows[1][2] or {} }
 end
 local score = call('ZSCORE', done, id)
 if not score then return {} end
 local ms = floor(score / 4096)
+if ms < 0 or ms > 253402300799999 then return { 'done', {}, '' } end -- by hand: no time
 local _, found = ended_row(results, score, id)
 if found then return { 'done', found, int(ms) } end
 -- An agent by hand writes its result first and acks later: its row is near, not here.

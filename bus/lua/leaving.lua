@@ -20,6 +20,14 @@ local function told_before(events, event, id, mark)
   end
 end
 
+-- What is parked of a task, as its meta and its JSON; without JSON it is not ours, and a
+-- meta that is none of ours says nothing.
+local function parked_of(text)
+  local meta, json = match(text or '', '^([^\n]*)\n(.*)$')
+  if json and not match(meta, '^e=%d+$') and not match(meta, '^e=%d+,') then meta = '' end
+  return meta, json
+end
+
 -- What a result entry carries behind `id, json` of a task that did not end at its first
 -- attempt: what its letter would carry. Plain tasks pay nothing for it.
 local function past_of(epoch, lines)
@@ -70,8 +78,9 @@ end
 local function cancel_live(k, topic, id, r, group, keep, torn)
   local e
   if r.sid == '' then
-    local meta, json = match(call('HGET', k.parked, id) or '', '^([^\n]*)\n(.*)$')
-    if json then e = { json = json, meta = meta } end
+    local text = call('HGET', k.parked, id)
+    local meta, json = parked_of(text)
+    if text then e = { json = json or text, meta = meta or '', foreign = not json } end
     call('ZREM', k.delayed, id)
     call('HDEL', k.parked, id)
   else

@@ -34,13 +34,6 @@ local function is_uuid(id)
   return #id == 36 and match(id, '^%x+%-%x+%-%x+%-%x+%-%x+$') ~= nil
 end
 
-local function is_sid(text) return match(text, '^%d+%-%d+$') ~= nil end
-
--- A letter by an id that somebody may have written by hand.
-local function letter_by(stream, dead_id)
-  return is_sid(dead_id) and letter_of(stream, dead_id) or nil
-end
-
 -- One wound is closed: counted, and told to whoever asked (`k.told`).
 local function mended(k, what, id)
   call('HINCRBY', k.counters, 'repaired', 1)
@@ -62,7 +55,7 @@ local function found_again(k, sid, e, r, text)
   if r then
     local sought = match(r.flags, '%?')
     if not sought and (r.sid == ''
-        or is_sid(r.sid) and call('XRANGE', k.stream, r.sid, r.sid)[1]) then
+        or call('XRANGE', k.stream, r.sid, r.sid)[1]) then
       return nil
     end
   elseif not is_uuid(e.id) or (not text and not owed(k)) then
@@ -103,6 +96,17 @@ local function is_after(sid, other)
   local other_ms, other_seq = match(other, '^(%d+)%-(%d+)$')
   if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
   return tonumber(seq) > tonumber(other_seq)
+end
+
+-- Times by which nothing happens, as somebody wrote them into `delayed` or `done`: no
+-- number of ms, or one beyond the year 9999. `unit`: what one ms is there.
+local function no_times(key, unit)
+  local most = fmt('(%.0f', 253402300800000 * unit)
+  local found = call('ZRANGEBYSCORE', key, most, '+inf', 'LIMIT', 0, 100)
+  for _, id in ipairs(call('ZRANGEBYSCORE', key, '-inf', '(0', 'LIMIT', 0, 100)) do
+    found[#found + 1] = id
+  end
+  return found
 end
 
 -- Where the audit of one half of a topic is, or nil when its next look is not due. The

@@ -19,10 +19,17 @@ local function bound_of(text, other)
   return text and #text < 16 and match(text, '^%d+$') or other
 end
 
+-- Whether the server takes this for the id of one entry; two parts of 64 bits are.
+local function is_sid(text)
+  local ms, seq = match(text, '^(%d+)%-(%d+)$')
+  return ms ~= nil and (#ms < 20 or #ms == 20 and ms <= '18446744073709551615')
+    and (#seq < 20 or #seq == 20 and seq <= '18446744073709551615')
+end
+
 local function read_record(text)
   local sid, attempt, epoch, n, lost, flags, options =
     match(text, '^([^|]*)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|(.*)$')
-  if not sid then return nil end
+  if not sid or sid ~= '' and not is_sid(sid) then return nil end
   return { sid = sid, attempt = tonumber(attempt), epoch = tonumber(epoch),
            n = tonumber(n), lost = tonumber(lost), flags = flags, options = options }
 end
@@ -76,7 +83,7 @@ end
 
 -- The fields of a letter as a table, or nil when it is gone.
 local function letter_of(stream, sid)
-  local rows = call('XRANGE', stream, sid, sid)
+  local rows = is_sid(sid) and call('XRANGE', stream, sid, sid) or {}
   return rows[1] and facts_of(rows[1][2])
 end
 
@@ -102,6 +109,7 @@ end
 -- through its millisecond.
 local function ended_row(stream, score, id)
   local ms = floor(score / 4096)
+  if ms < 0 or ms > 253402300799999 then return nil end -- by hand: no time at all
   local seq = score - ms * 4096
   local from = int(ms) .. '-' .. int(seq)
   local rows = call('XRANGE', stream, from, seq == 4095 and int(ms) or from)

@@ -1,7 +1,7 @@
 -- Move up to 100 due tasks into the stream.
 -- KEYS: tasks_stream tasks delayed parked
 -- ARGV: how many at most
--- Returns {moved, ms until the next one is due or -1}.
+-- Returns {moved, ms until the next one is due (an hour at most) or -1}.
 -- ZREM is the first write, so promotion passes at maxmemory; a promoter that loses the
 -- race finds nothing due.
 local now, moved = now_ms(), 0
@@ -10,7 +10,7 @@ for i = 1, #due do
   local id = due[i]
   local text = call('HGET', tasks, id)
   local r = text and read_record(text)
-  local meta, json = match(call('HGET', parked, id) or '', '^([^\n]*)\n(.*)$')
+  local meta, json = parked_of(call('HGET', parked, id))
   call('ZREM', delayed, id)
   -- What does not fit together is left to the audit.
   if r and r.sid == '' and json then
@@ -23,4 +23,5 @@ for i = 1, #due do
 end
 local first = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
 if not first[1] then return { moved, -1 } end
-return { moved, math.max(0, math.ceil(tonumber(first[2]) - now)) }
+-- A time that is none would be no number for the caller either; the audit mends it.
+return { moved, math.max(0, math.min(3600000, math.ceil(tonumber(first[2]) - now))) }

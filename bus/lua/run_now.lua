@@ -11,7 +11,7 @@ local text = call('HGET', tasks, id)
 local r = text and read_record(text)
 if not r then return 'none' end
 if r.sid ~= '' then return 'live' end
-local meta, json = match(call('HGET', parked, id) or '', '^([^\n]*)\n(.*)$')
+local meta, json = parked_of(call('HGET', parked, id))
 if not json then return 'torn' end
 of_their_types({}, { tasks_stream, events }, {})
 -- ZREM is the first write, so this passes at maxmemory, as promotion does.

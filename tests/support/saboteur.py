@@ -99,6 +99,9 @@ class Saboteur:
             ("record of another entry", "tasks", lambda: self._record("1-1|0|0|0|0||")),
             ("due time forgotten", "delayed", self._due_time_forgotten),
             ("due time of nobody", "delayed", lambda: self._zadd("delayed")),
+            ("due for ever", "delayed", self._due_for_ever),
+            ("payload in no shape", "parked", self._payload_in_no_shape),
+            ("end for ever", "done", lambda: self._zadd("done", float("inf"))),
             ("payload forgotten", "parked", lambda: self._hash_field_deleted("parked")),
             ("payload of nobody", "parked", lambda: self._hset("parked", "e=1\n1")),
             ("history of nobody", "attempts", lambda: self._hset("attempts", "{}")),
@@ -165,8 +168,19 @@ class Saboteur:
         if due:
             self._client.zrem(self._key("delayed"), self._dice.choice(due))
 
-    def _zadd(self, name: str) -> None:
-        self._client.zadd(self._key(name), {tasks.new_id(): 1})
+    def _due_for_ever(self) -> None:
+        due = self._client.zrange(self._key("delayed"), 0, -1)
+        if due:
+            forever = {self._dice.choice(due): float("inf")}
+            self._client.zadd(self._key("delayed"), forever, xx=True)
+
+    def _payload_in_no_shape(self) -> None:
+        task_id = self._some_field("parked")
+        if task_id != "nobody":
+            self._client.hset(self._key("parked"), task_id, "not ours")
+
+    def _zadd(self, name: str, score: float = 1) -> None:
+        self._client.zadd(self._key(name), {tasks.new_id(): score})
 
     def _hset(self, name: str, text: str) -> None:
         self._client.hset(self._key(name), tasks.new_id(), text)
