@@ -229,8 +229,8 @@ class UpstreamBusy(UpstreamError):
 
     code = "upstream_busy"
 
-    def __init__(self, message: str = "", *, retry_after_s: float = 1.0) -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, retry_after_s: float = 1.0, **facts: Any):
+        super().__init__(message, **facts)
         self.retry_after_s = retry_after_s
 
 

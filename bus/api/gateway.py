@@ -150,7 +150,7 @@ async def _refusal(request: HttpRequest, exc: Exception) -> HttpResponse:
 def _told(exc: Exception) -> Problem:
     """What a client hears of an exception; of a bug only where it is in the log."""
     if isinstance(exc, errors.RateLimited | errors.UpstreamBusy):
-        return later(exc.code, str(exc), exc.retry_after_s)
+        return later(exc.code, str(exc), exc.retry_after_s, **exc.facts)
     if isinstance(exc, errors.PayloadTooLarge):
         return Problem("bad_request", str(exc))
     if isinstance(exc, RequestDataTooBig):

@@ -22,7 +22,10 @@ from . import relay
 from .answers import Answer
 from .seats import BYPASS, JOIN, MISS, Flight, Seat
 
-_RETRY_AFTER_S: Final = 2.0
+_RETRY_AFTER_S: Final = 2.0  # where no generation has ended yet
+_RETRY_LEAST_S: Final = 1.0
+_RETRY_MOST_S: Final = 120.0
+_NEWEST: Final = 0.2  # what the newest generation weighs in the mean of their durations
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Flights:
         self._of: dict[str, Flight] = {}
         self._places = asyncio.Semaphore(conf.OLLAMA_CONCURRENCY)
         self._queued = 0
+        self._mean_s = 0.0  # how long a generation holds its place; 0: none ended yet
 
     def board(self, route: Route) -> Seat:
         """A seat on the flight of this route, which is started if there is none.
@@ -124,32 +128,60 @@ class Flights:
     async def _generate(self, flight: Flight, route: Route) -> None:
         late: errors.BusError = errors.UpstreamBusy(
             "the model server stayed busy, please try again",
-            retry_after_s=_RETRY_AFTER_S,
+            retry_after_s=self._wait_s(1) or _RETRY_AFTER_S,
         )
         try:
             async with asyncio.timeout(conf.OLLAMA_TOTAL_S):
                 await self._take_place()
                 late = errors.UpstreamTimeout("the generation took too long")
+                began = flight.loop.time()
                 try:
                     async with aclosing(route.generate()) as lines:
                         async for line in lines:
                             flight.add(line)
                 finally:
                     self._places.release()
+                self._note(flight.loop.time() - began)
         except TimeoutError:
             raise late from None
 
     async def _take_place(self) -> None:
         if self._places.locked() and self._queued >= conf.OLLAMA_QUEUE:
-            raise errors.UpstreamBusy(
-                f"{self._queued} requests are waiting already, please try again",
-                retry_after_s=_RETRY_AFTER_S,
-            )
+            raise self._full()
         self._queued += 1
         try:
             await self._places.acquire()
         finally:
             self._queued -= 1
+
+    def _full(self) -> errors.UpstreamBusy:
+        """The refusal of one more, which says where in the queue it would be."""
+        position = self._queued + 1
+        said = f"{self._queued} requests are waiting already"
+        wait_s = self._wait_s(position)
+        if not wait_s:
+            said += ", please try again"
+            return errors.UpstreamBusy(
+                said, retry_after_s=_RETRY_AFTER_S, position=position
+            )
+        said += f"; number {position} would wait about {wait_s:.0f} s, please try again"
+        return errors.UpstreamBusy(
+            said,
+            retry_after_s=wait_s,
+            position=position,
+            estimate_ms=round(wait_s * 1000),
+        )
+
+    def _wait_s(self, position: int) -> float:
+        """About how long whoever is there in the queue waits; 0: nobody can tell."""
+        if not self._mean_s:
+            return 0.0
+        wait_s = self._mean_s * position / conf.OLLAMA_CONCURRENCY
+        return min(max(wait_s, _RETRY_LEAST_S), _RETRY_MOST_S)
+
+    def _note(self, took_s: float) -> None:
+        weight = _NEWEST if self._mean_s else 1.0
+        self._mean_s += (took_s - self._mean_s) * weight
 
 
 async def _follow(flight: Flight, followed: relay.Follow) -> None:

@@ -186,7 +186,7 @@ def _ending(error: Exception | None) -> bytes:
     if isinstance(error, errors.UpstreamError):
         told = {"code": error.code, "said": str(error)}
     if isinstance(error, errors.UpstreamBusy):
-        told["retry_after_s"] = error.retry_after_s
+        told["facts"] = {"retry_after_s": error.retry_after_s, **error.facts}
     return _ENDED + orjson.dumps(told)
 
 
@@ -196,6 +196,5 @@ def _raise(line: bytes) -> None:
         return
     told = orjson.loads(line[len(_ENDED) :])
     if told["code"] == errors.UpstreamBusy.code:
-        after_s = told["retry_after_s"]
-        raise errors.UpstreamBusy(told["said"], retry_after_s=after_s)
+        raise errors.UpstreamBusy(told["said"], **told["facts"])
     raise _ENDS[told["code"]](told["said"])

@@ -256,6 +256,7 @@ def test_calls_beyond_the_places_wait_and_beyond_the_queue_are_refused(
         served = [each.result(5) for each in asked if each.result(5) not in refused]
 
     assert [answer.status_code for answer in refused] == [503] * 3
+    assert {answer.json()["position"] for answer in refused} == {2}
     assert all("Retry-After" in answer.headers for answer in refused)
     assert [answer.status_code for answer in served] == [200] * 3
     assert len(upstream.calls) == 3

@@ -133,3 +133,30 @@ async def test_waiting_too_long_for_a_place_is_busy_not_late(
     with pytest.raises(errors.UpstreamBusy):
         await flights.board(source.route("b")).ready()
     flying.close()
+
+
+@pytest.mark.asyncio
+async def test_who_finds_the_queue_full_is_told_the_place_and_the_wait(
+    settings: Settings,
+) -> None:
+    settings.MESH_OLLAMA_CONCURRENCY = 1
+    settings.MESH_OLLAMA_QUEUE = 1
+    source, flights = Source(), Flights()
+    flying, queued = (flights.board(source.route(name)) for name in "ab")
+    await flying.ready()
+
+    with pytest.raises(errors.UpstreamBusy) as nobody_knows:
+        await flights.board(source.route("c")).ready()
+    source.go.set()
+    await queued.whole()
+    source.go.clear()
+    flying, queued = (flights.board(source.route(name)) for name in "de")
+    await flying.ready()
+    with pytest.raises(errors.UpstreamBusy) as known:
+        await flights.board(source.route("f")).ready()
+
+    assert nobody_knows.value.facts == {"position": 2}
+    assert known.value.facts == {"position": 2, "estimate_ms": 1000}
+    assert known.value.retry_after_s == 1.0
+    for seat in (flying, queued):
+        seat.close()
