@@ -6,7 +6,7 @@ own runtime, the agent id itself for agents written by hand.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis
 
@@ -62,7 +62,18 @@ def register(
 
 def heartbeat_agent(agent_id: str, ttl_seconds: float = 60) -> bool:
     """Keep a registration for `ttl_seconds` more; False if there is none to keep."""
-    return beat(agent_id, agent_id, ttl_seconds, None) > 0
+    return beat(agent_id, agent_id, ttl_seconds, None).kept > 0
+
+
+class Beaten(NamedTuple):
+    """What a beat came to: KEPT, DRAIN, or 0 where there was nothing to keep.
+
+    `other` is the record that it took the place of, where another process under the
+    same id had written it, else empty.
+    """
+
+    kept: int
+    other: dict[str, Any]
 
 
 def beat(
@@ -71,17 +82,15 @@ def beat(
     ttl_s: float,
     record: dict[str, Any] | None,
     client: redis.Redis | None = None,
-) -> int:
-    """Renew a consumer's registration, with a new record if given; never creates.
-
-    KEPT or DRAIN; 0 if there is none.
-    """
+) -> Beaten:
+    """Renew a consumer's registration, with a new record if given; never creates."""
     body = b"" if record is None else messages.dump(record)
     args = [agent_id, consumer, _ttl_ms(ttl_s), body]
     more = [keys.agent_key(agent_id)]
     # On a client of its own the caller decides about another try.
     retry_s = None if client is None else 0
-    return int(scripts.run("beat", "", args, more, client=client, retry_s=retry_s))
+    kept, other = scripts.run("beat", "", args, more, client=client, retry_s=retry_s)
+    return Beaten(int(kept), messages.parse_row(other))
 
 
 def drain_agent(agent_id: str) -> None:
@@ -128,7 +137,8 @@ def overview() -> list[dict[str, Any]]:
 
     Beside what the agent told of itself (`agent_id, agent_type, meta`, and for our
     runtime `topics, slots, in_flight, done, failed, rss_bytes, cpu, version, host, pid,
-    started_at, last_read_at`, over HTTP `topics, lease_s`; None where it told nothing)
+    started_at, last_read_at, namesake` (the other process that lives under this id, if
+    there is one by mistake), over HTTP `topics, lease_s`; None where it told nothing)
     and `per_topic`, of each topic `slots, in_flight, run_s` (mean seconds of a run):
 
     expires_in_s  seconds its registration has left, 0 once it is gone
@@ -172,6 +182,7 @@ def get_agent(agent_id: str) -> dict[str, Any]:
 _TOLD: Final = (
     *("consumer", "slots", "in_flight", "done", "failed", "rss_bytes", "cpu"),
     *("version", "host", "pid", "started_at", "last_read_at", "lease_s"),
+    "namesake",
 )
 _LATE_SHARE: Final = 0.6  # of the ttl: 1.8 s of 3 s are two missed beats of 0.8 s
 _DEAF_S: Final = 6.0  # of reads that fail, or are overdue

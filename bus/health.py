@@ -156,6 +156,11 @@ def _mesh() -> Iterator[Check]:
         yield Check("agents", OK, says)
     else:
         yield Check("agents", WARN, says, _NO_AGENT, "none")
+    for agent in live:
+        if agent.get("namesake"):
+            text = f"two live under this id, one is {agent['namesake']}"
+            hint = "manage.py agent --agent-id, another one for each, or without it"
+            yield Check(f"agent {agent.get('agent_id')}", WARN, text, hint, "namesake")
     for facts in topics.all_stats():
         name = facts["topic"]
         drift = facts["ledger"]["drift"]

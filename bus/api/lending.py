@@ -125,7 +125,7 @@ def beat(who: roles.Principal, agent_id: str, value: Any) -> dict[str, Any]:
     named = _named(who, given.get("deliveries", []), {}, ())
     ttl_s = float(given.get("ttl_seconds", TTL_DEFAULT_S))
     try:
-        kept = agents.beat(agent_id, agent_id, ttl_s, None)
+        kept = agents.beat(agent_id, agent_id, ttl_s, None).kept
     except errors.InvalidName as exc:
         raise errors.AgentNotFound(str(exc)) from None
     if not kept:

@@ -63,12 +63,20 @@ class Beats(threading.Thread):
         self._closed = threading.Event()
         self._steady_since: float | None = None
         self._said = ""  # why the last beat failed
+        self._known = False  # whether a registration under our id was ours before
+        self._namesake = ("", 0.0)  # who else beats under it, and when it was met
 
     @property
     def steady_s(self) -> float:
         """Seconds of unbroken beats; nobody is judged before enough of them."""
         since = self._steady_since
         return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def namesake(self) -> str | None:
+        """Another process that lives under the same id, as a person looks for it."""
+        said, met_at = self._namesake
+        return said if said and time.monotonic() - met_at < conf.EXPIRY_S else None
 
     def run(self) -> None:
         while not self._closed.is_set():
@@ -104,8 +112,11 @@ class Beats(threading.Thread):
         if self._client is None:
             name = keys.client_name(self._consumer)
             self._client = connection.dedicated(name=name)
-        record, ttl = self._record(), conf.EXPIRY_S
-        kept = agents.beat(self._id, self._consumer, ttl, record, self._client)
+        record, ttl = {**self._record(), "namesake": self.namesake}, conf.EXPIRY_S
+        kept, other = agents.beat(self._id, self._consumer, ttl, record, self._client)
+        if other and self._known:
+            self._meet(other)
+        self._known = True
         if not kept:
             agents.register(self._id, self._consumer, ttl, record, self._client)
         elif kept == agents.DRAIN:
@@ -118,6 +129,24 @@ class Beats(threading.Thread):
             except errors.BusError as exc:
                 # What somebody broke in one topic costs the others no lease.
                 log.warning("%s: no lease is renewed: %s", topic.topic, exc)
+
+    def _meet(self, other: dict[str, Any]) -> None:
+        """Say that somebody beat under our id since we did.
+
+        What the first beat meets is most often who was killed a moment ago, and whose
+        place we take.
+        """
+        said = "an agent written by hand"
+        if other.get("pid") is not None:
+            said = f"process {other['pid']} on {other.get('host')}"
+        if self.namesake != said:
+            log.warning(
+                "%s lives under the id %s as well: no task is lost, but pages and "
+                "explain show now one and now the other; give each an id of its own",
+                said,
+                self._id,
+            )
+        self._namesake = (said, time.monotonic())
 
     def _renew(self, topic: Held, client: redis.Redis) -> None:
         """Renew the leases of one topic; with nothing in hand just hear the answer."""

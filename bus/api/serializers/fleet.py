@@ -86,6 +86,9 @@ class Agent(s.Serializer):
     started_at = s.DateTimeField(**NULL)
     last_read_at = s.DateTimeField(**NULL)
     lease_s = s.IntegerField(**NULL, help_text="Of agents over HTTP.")
+    namesake = s.CharField(
+        **NULL, help_text="Another process that lives under this id, by mistake."
+    )
 
 
 @extend_schema_serializer(many=False)
