@@ -4,15 +4,16 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos-quick chaos soak nightly lint bench bench-check rivals doctor wheels clean venv venv-run venv-lint python
+.PHONY: help run demo test chaos-quick chaos soak nightly lint bench bench-check bench-scenarios rivals doctor wheels clean venv venv-run venv-lint python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
   MESH_STORM_TASKS=20000 MESH_STORM_S=240 MESH_STORM_EVERY_S=3 MESH_POISON=100 \
-  MESH_BOUNDS_TASKS=1000 MESH_BOUNDS_ROUNDS=3 MESH_LETTERS=1000 MESH_WOUNDS=60
+  MESH_BOUNDS_TASKS=1000 MESH_BOUNDS_ROUNDS=3 MESH_LETTERS=1000 MESH_WOUNDS=60 \
+  MESH_STRANGER_TASKS=9000
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 	@echo '  Options go through ARGS, as in: make run PORT=9000 ARGS="--agents 4"'
 
 run: venv-run ## run the mesh here: Valkey, web server, agents; Ctrl-C stops all
@@ -50,6 +51,9 @@ bench: venv-run ## how fast this machine is
 
 bench-check: venv-run ## whether a figure has fallen far below bench/baseline.json
 	@$(VENV) -m bench --against bench/baseline.json $(ARGS)
+
+bench-scenarios: venv-run ## how fast beside a backlog, idle agents, real work: half an hour
+	@$(VENV) -m bench.scenarios $(ARGS)
 
 rivals: venv ## how fast other queues are beside it: installs them, takes an hour
 	@$(VENV) -m bench.rivals $(ARGS)

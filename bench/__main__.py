@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from redis import RedisError
-from rich import progress
 from rich.console import Console
 
 from bus import BusError
 
-from . import baseline, machine, report, stage
-from .figures import FIGURES, Figure
+from . import baseline, machine, report, runs, stage
+from .figures import FIGURES
 
 TASKS: Final = 20_000
 RUNS: Final = 3
 RUNS_FULL: Final = 5
-# Drawing the bar takes some ms from what is measured: seldom enough for a p99.
-_BARS_PER_S: Final = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A kill ends the children as cleanly as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = [each for each in FIGURES if not options.only or each.name in options.only]
-    runs = options.runs or (RUNS_FULL if options.full else RUNS)
+    times = options.runs or (RUNS_FULL if options.full else RUNS)
     try:
         before = baseline.kept(options.against) if options.against else {}
         with stage.opened(options.url) as here:
-            rows = _measured(here, chosen, runs, options.tasks)
+            rows = runs.measured(here, chosen, times, options.tasks)
             machine_now = machine.describe(here.server)
     except KeyboardInterrupt:
         print("stopped; all processes of the benchmark have ended", file=sys.stderr)
@@ -57,42 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if missed or fallen else 0
 
 
-def _measured(
-    here: stage.Stage, chosen: Sequence[Figure], runs: int, tasks: int
-) -> list[report.Row]:
-    """Every run of every figure, with a bar that shows how far it is."""
-    rows: list[report.Row] = []
-    screen = Console(stderr=True)
-    shown = progress.Progress(
-        progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TimeElapsedColumn(),
-        console=screen,
-        refresh_per_second=_BARS_PER_S,
-        transient=True,
-        disable=not screen.is_terminal,
-    )
-    with shown:
-        bar = shown.add_task("", total=len(chosen) * runs)
-        for figure in chosen:
-            mine = figure.rows()
-            rows += mine
-            for run in range(runs):
-                what = f"{figure.name}, run {run + 1} of {runs}"
-                shown.update(bar, description=what)
-                if not screen.is_terminal:
-                    print(what, file=sys.stderr, flush=True)
-                before = machine.ticks()
-                pairs = figure.run(here, tasks)
-                load = machine.load(before, machine.ticks())
-                for row in mine:
-                    row.pairs.append(pairs[row.name])
-                    row.loads.append(load)
-                shown.advance(bar)
-    return rows
-
-
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -104,9 +65,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--only", action="append", choices=names, help="one figure; may be repeated"
     )
     parser.add_argument(
-        "--tasks", type=_count(100), default=TASKS, help=f"per run ({TASKS:,})"
+        "--tasks", type=count(100), default=TASKS, help=f"per run ({TASKS:,})"
     )
-    parser.add_argument("--runs", type=_count(1), help=f"of each figure ({RUNS})")
+    parser.add_argument("--runs", type=count(1), help=f"of each figure ({RUNS})")
     parser.add_argument("--full", action="store_true", help=f"{RUNS_FULL} runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures there")
     parser.add_argument("--url", help="a running server, redis://…, instead of our own")
@@ -125,7 +86,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _count(least: int) -> Callable[[str], int]:
+def count(least: int) -> Callable[[str], int]:
     """A number for argparse, with its lower bound."""
 
     def number(text: str) -> int:

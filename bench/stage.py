@@ -95,10 +95,14 @@ class Stage:
             time.sleep(_POLL_S)
 
     @contextlib.contextmanager
-    def agent(self, topic: str) -> Iterator[Child]:
-        """One agent process as a user starts it."""
-        argv = ["manage.py", "agent", "--topic", topic]
-        with self._child("agent", [*argv, "--handler", "bench.handlers:noop"]) as one:
+    def agent(
+        self, topic: str, *options: str, handler: str = "noop", name: str = "agent"
+    ) -> Iterator[Child]:
+        """One agent process as a user starts it; `handler` is one of `handlers.py`."""
+        argv = ["manage.py", "agent", "--topic", topic, *options]
+        with self._child(
+            name, [*argv, "--handler", f"bench.handlers:{handler}"]
+        ) as one:
             yield one
 
     @contextlib.contextmanager
