@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
@@ -18,7 +19,7 @@ from tests.support.bulk import created, dead
 __all__ = ["lose"]
 
 
-def asked(topic: str, request_id: str = "r-1", **pace: float) -> tuple[Job, bool]:
+def asked(topic: str, request_id: str = "r-1", **pace: Any) -> tuple[Job, bool]:
     chosen = replays.select(topics=[topic])
     return replays.create_once(request_id, chosen, replays.paced(**pace))
 
@@ -121,7 +122,7 @@ def test_a_name_is_remembered_for_two_days(
     [name] = redis_client.scan_iter("*request*")
 
     assert len(name) < 128
-    ttl = int(redis_client.ttl(name))  # type: ignore[arg-type]
+    ttl = int(redis_client.ttl(name))
     assert 86_400 < ttl <= record.REQUEST_S
 
 

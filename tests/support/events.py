@@ -28,9 +28,16 @@ class Event:
 class Events:
     """One connection to `results/stream`; the id of the last event is kept."""
 
-    def __init__(self, url: str, token: str, *, timeout_s: float = 10) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_s: float = 10,
+        path: str = f"{ROOT}/results/stream",
+    ) -> None:
         self._place, self._token = url.removeprefix("http://"), token
-        self._timeout_s = timeout_s
+        self._timeout_s, self._path = timeout_s, path
         self.last_id = ""
         self.retry_ms: list[int] = []
         self.comments: list[str] = []
@@ -43,7 +50,7 @@ class Events:
             headers["Authorization"] = f"Bearer {self._token}"
         if self.last_id:
             headers["Last-Event-ID"] = self.last_id
-        path = f"{ROOT}/results/stream?{urlencode(query)}"
+        path = f"{self._path}?{urlencode(query)}"
         self._line.request(method, path, headers=headers)
         self.answer = self._line.getresponse()
         return self.answer
