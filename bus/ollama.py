@@ -15,7 +15,7 @@ import orjson
 
 from . import errors, ratelimit
 from .conf import conf
-from .gateway import answers, relay, upstream
+from .gateway import answers, mirrored, relay, upstream
 from .gateway.flights import Flights, Route
 from .gateway.prompts import Prompt
 from .gateway.seats import Seat
@@ -48,7 +48,7 @@ async def generate(owner: str, prompt: Prompt, *, fresh: bool = False) -> Seat:
     flights = _flights.get(loop) or _flights.setdefault(loop, Flights())
     return flights.board(
         Route(
-            generate=lambda: upstream.generate(prompt.body()),
+            generate=lambda: upstream.generate(prompt.path, prompt.body()),
             recall=answers.recall,
             keep=answers.keep,
             digest=digest,
@@ -61,12 +61,44 @@ async def whole(seat: Seat) -> dict[str, Any]:
     """The lines as the one object that Ollama answers without streaming."""
     pieces = [orjson.loads(line) for line in await seat.whole()]
     answer: dict[str, Any] = dict(pieces[-1])
-    answer["response"] = "".join(piece.get("response", "") for piece in pieces)
-    if thinking := "".join(piece.get("thinking", "") for piece in pieces):
-        answer["thinking"] = thinking
-    if logprobs := [each for piece in pieces for each in piece.get("logprobs", [])]:
-        answer["logprobs"] = logprobs
+    spoken = [piece["message"] for piece in pieces if "message" in piece]
+    if spoken:
+        answer["message"] = {"role": "assistant", **spoken[-1], "content": ""}
+        _join(answer["message"], spoken, "content", "thinking", "tool_calls")
+    else:
+        answer["response"] = ""
+        _join(answer, pieces, "response", "thinking", "tool_calls")
+    _join(answer, pieces, "logprobs")
     return answer
+
+
+def _join(answer: dict[str, Any], pieces: list[dict[str, Any]], *names: str) -> None:
+    """Texts and lists of the pieces, one behind the other."""
+    for name in names:
+        parts = [piece[name] for piece in pieces if piece.get(name)]
+        if parts and isinstance(parts[0], str):
+            answer[name] = "".join(parts)
+        elif parts:
+            answer[name] = [each for part in parts for each in part]
+
+
+async def models(*, loaded: bool = False) -> dict[str, Any]:
+    """The models that may be asked here, or those of them that are loaded now.
+
+    Like the other looks: the errors of `upstream`; who asks how often is not counted.
+    """
+    path = "/api/ps" if loaded else "/api/tags"
+    return mirrored.models(await upstream.look(path))
+
+
+async def show(asked: dict[str, Any]) -> dict[str, Any]:
+    """What describes the model that `mirrored.show` read from a request."""
+    return mirrored.shown(await upstream.look("/api/show", asked))
+
+
+async def version() -> dict[str, Any]:
+    """Which version of Ollama answers."""
+    return mirrored.version(await upstream.look("/api/version"))
 
 
 async def aclose() -> None:

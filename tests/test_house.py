@@ -91,6 +91,7 @@ FLOORS: list[set[str]] = [
         "endings",
         "failures",
         "foreign",
+        "gateway.mirrored",
         "handlers",
         "letters",
         "refusals",

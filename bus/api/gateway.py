@@ -1,97 +1,61 @@
-"""The door to the Ollama gateway: plain async Django, with errors as `{"error": text}`.
+"""The calls below `ollama/`: what they mean, whichever door they come through.
 
-Not REST framework: its negotiation would refuse headers that Ollama's clients send, and
-a stream must leave line by line. Authentication and statuses are those of the API.
+`generate` is the mesh's own, `api/…` are those of Ollama itself, so that its clients
+work with `…/ollama` as their host. Errors are `{"error": text}` as Ollama tells them;
+authentication and statuses are those of the API.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.request import RawPostDataException
-from django.http.response import HttpResponseBase
-from django.urls import re_path
-from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions as drf
 
-from bus import errors, ollama, roles
+from bus import errors, ollama, ratelimit, roles
 from bus.conf import conf
-from bus.gateway import prompts
+from bus.gateway import mirrored, prompts
 from bus.gateway.seats import Seat
 
-from . import auth, jsontext
+from . import jsontext, throttles
 from .exceptions import problem_of
 from .problems import Problem, later
 
 log = logging.getLogger(__name__)
 
-View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
-_JSON: Final = "application/json"
+JSON: Final = "application/json"
 _NDJSON: Final = "application/x-ndjson"
 
 
-def _door(view: View) -> View:
-    """Whoever asks is known and may generate; whatever goes wrong is `{"error"}`.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call of somebody who was let in; `path` is what comes after `ollama/`."""
 
-    Exempt from Django's CSRF check because it asks bearers as well; sessions are
-    checked by their authentication class.
-    """
+    who: roles.Principal
+    method: str
+    path: str
+    body: Callable[[], bytes]
+    content_encoding: str = ""
+    cache_control: str = ""
 
-    async def guarded(request: HttpRequest, **parts: Any) -> HttpResponseBase:
-        try:
-            request.principal = await _principal(request)  # type: ignore[attr-defined]
-            return await view(request, **parts)
-        except Exception as exc:
-            return await _refusal(request, exc)
+    def value(self) -> Any:
+        """The JSON of the body, under any content type, as Ollama itself takes it."""
+        limit = conf.OLLAMA_BODY_MAX_BYTES
+        return jsontext.document(self.body(), JSON, self.content_encoding, limit=limit)
 
-    exempt: View = csrf_exempt(guarded)
-    return exempt
-
-
-@_door
-async def generate(request: HttpRequest) -> HttpResponseBase:
-    """POST ollama/generate: one generation, whole or as a stream of JSON lines."""
-    if request.method != "POST":
-        raise drf.MethodNotAllowed(str(request.method))
-    prompt = prompts.parse(_body(request))
-    owner = request.principal.key  # type: ignore[attr-defined]
-    seat = await ollama.generate(owner, prompt, fresh=_wants_fresh(request))
-    try:
-        how = await seat.ready()
-        response: HttpResponseBase
-        if prompt.stream:
-            # From here on the response closes the seat, also when the client goes.
-            response = StreamingHttpResponse(_Relay(seat), content_type=_NDJSON)
-            response["X-Accel-Buffering"] = "no"  # nginx would collect the lines
-        else:
-            answer = orjson.dumps(await ollama.whole(seat))
-            response = HttpResponse(answer, content_type=_JSON)
-            seat.close()
-    except BaseException:
-        # Also when the client goes while it waits: Django then cancels this view.
-        seat.close()
-        raise
-    response["X-Cache"] = how
-    if seat.age_s is not None:
-        response["Age"] = str(int(seat.age_s))
-    response["Cache-Control"] = "no-store"  # by browsers and proxies: it is personal
-    return response
+    def wants_fresh(self) -> bool:
+        """Whether the model is to be asked although an answer may be kept."""
+        parts = self.cache_control.lower().split(",")
+        return any(part.strip() in ("no-cache", "no-store") for part in parts)
 
 
-@_door
-async def nowhere(request: HttpRequest, rest: str) -> HttpResponseBase:
-    """Any other path below ollama/."""
-    raise Problem("not_found", "no such path; there is POST ollama/generate")
-
-
-class _Relay:
+class Relay:
     """The lines of a seat as they come; an error after the first becomes the last."""
 
     def __init__(self, seat: Seat) -> None:
@@ -103,52 +67,54 @@ class _Relay:
                 yield line + b"\n"
         except Exception as exc:
             # The status is long sent: this is how Ollama itself tells it.
-            yield orjson.dumps({"error": _told(exc).detail}) + b"\n"
+            yield orjson.dumps({"error": problem(exc).detail}) + b"\n"
         finally:
             self.close()
 
     def close(self) -> None:
-        """Called by the response at its end, whether or not it was ever iterated."""
+        """Called by the door at the end, whether or not it was ever iterated."""
         self._seat.close()
 
 
-async def _principal(request: HttpRequest) -> roles.Principal:
-    principal = await auth.aauthenticate(request)
-    if not principal.may(roles.GENERATE):
-        role = principal.role or "nobody"
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer on its way out; a relay is to be closed."""
+
+    body: bytes | Relay
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+async def answer(asked: Asked) -> Told:
+    """What the call says; Problem or an error that `refusal` knows."""
+    path = asked.path.removesuffix("/")
+    call = _CALLS.get(path)
+    if call is None:
+        there = ", ".join(sorted(each for each in _CALLS if each))
+        raise Problem("not_found", f"no such path; there are {there}")
+    if not asked.who.may(roles.GENERATE):
+        role = asked.who.role or "nobody"
         raise drf.PermissionDenied(f"the role {role} does not include generating")
-    return principal
+    methods, work = call
+    if asked.method not in methods:
+        allow = {"Allow": ", ".join(methods)}
+        said = f"{asked.method} is not allowed here"
+        raise Problem("method_not_allowed", said, allow)
+    return await work(asked)
 
 
-def _body(request: HttpRequest) -> Any:
-    """The JSON of the body, under any content type, as Ollama itself takes it."""
-    encoding = request.headers.get("Content-Encoding", "")
-    limit = conf.OLLAMA_BODY_MAX_BYTES
-    return jsontext.document(request.body, _JSON, encoding, limit=limit)
+def refusal(exc: Exception) -> Told:
+    """What a client hears of an exception."""
+    told = problem(exc)
+    headers = {"Content-Type": JSON, **told.headers}
+    if told.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    body = {"error": told.detail, **told.extra}
+    return Told(orjson.dumps(body), told.status, headers)
 
 
-def _wants_fresh(request: HttpRequest) -> bool:
-    said = request.headers.get("Cache-Control", "").lower()
-    return any(part.strip() in ("no-cache", "no-store") for part in said.split(","))
-
-
-async def _refusal(request: HttpRequest, exc: Exception) -> HttpResponse:
-    problem = _told(exc)
-    if isinstance(exc, drf.AuthenticationFailed):
-        problem = await sync_to_async(auth.counted)(problem, request)
-    body = {"error": problem.detail, **problem.extra}
-    response = HttpResponse(orjson.dumps(body), _JSON, problem.status)
-    for name, value in problem.headers.items():
-        response[name] = value
-    if problem.status == 401:
-        response["WWW-Authenticate"] = "Bearer"
-    if problem.status == 405:
-        response["Allow"] = "POST"
-    return response
-
-
-def _told(exc: Exception) -> Problem:
-    """What a client hears of an exception; of a bug only where it is in the log."""
+def problem(exc: Exception) -> Problem:
+    """The problem of an exception; of a bug it says only where it is in the log."""
     if isinstance(exc, errors.RateLimited | errors.UpstreamBusy):
         return later(exc.code, str(exc), exc.retry_after_s, **exc.facts)
     if isinstance(exc, errors.PayloadTooLarge):
@@ -158,16 +124,87 @@ def _told(exc: Exception) -> Problem:
     if isinstance(exc, SuspiciousOperation | RawPostDataException):
         # Looking for a CSRF token, Django has read a body that says it is a form.
         return Problem("unreadable", "the body cannot be read")
-    problem = problem_of(exc)
-    if problem is None:
+    found = problem_of(exc)
+    if found is None:
         mark = uuid.uuid4().hex[:12]
         log.error("error %s", mark, exc_info=exc)
-        problem = Problem("internal_error", f"internal error {mark}")
-    return problem
+        found = Problem("internal_error", f"internal error {mark}")
+    return found
 
 
-# With and without the slash: a redirect would turn a POST into a GET.
-urlpatterns: Final = [
-    re_path(r"^ollama/generate/?$", generate, name="ollama-generate"),
-    re_path(r"^ollama/(?P<rest>.*)$", nowhere),
-]
+async def _own(asked: Asked) -> Told:
+    return await _generated(asked, prompts.parse(asked.value()))
+
+
+async def _generate(asked: Asked) -> Told:
+    return await _generated(asked, mirrored.generate(asked.value()))
+
+
+async def _chat(asked: Asked) -> Told:
+    return await _generated(asked, mirrored.chat(asked.value()))
+
+
+async def _generated(asked: Asked, prompt: prompts.Prompt) -> Told:
+    seat = await ollama.generate(asked.who.key, prompt, fresh=asked.wants_fresh())
+    try:
+        how = await seat.ready()
+        headers = {"Content-Type": JSON, "X-Cache": how}
+        # By browsers and proxies nothing is kept: it is personal.
+        headers["Cache-Control"] = "no-store"
+        if seat.age_s is not None:
+            headers["Age"] = str(int(seat.age_s))
+        if not prompt.stream:
+            whole = orjson.dumps(await ollama.whole(seat))
+            seat.close()
+            return Told(whole, headers=headers)
+        # From here on the door closes the seat, also when the client goes.
+        headers |= {"Content-Type": _NDJSON}
+        headers["X-Accel-Buffering"] = "no"  # nginx would collect the lines
+        return Told(Relay(seat), headers=headers)
+    except BaseException:
+        # Also when the client goes while it waits: the door then cancels this.
+        seat.close()
+        raise
+
+
+async def _tags(asked: Asked) -> Told:
+    return await _looked(asked, ollama.models)
+
+
+async def _ps(asked: Asked) -> Told:
+    return await _looked(asked, lambda: ollama.models(loaded=True))
+
+
+async def _version(asked: Asked) -> Told:
+    return await _looked(asked, ollama.version)
+
+
+async def _show(asked: Asked) -> Told:
+    named = mirrored.show(asked.value())
+    return await _looked(asked, lambda: ollama.show(named))
+
+
+async def _looked(asked: Asked, look: Callable[[], Awaitable[dict[str, Any]]]) -> Told:
+    wait_s = await ratelimit.atake(*throttles.bucket_of(asked.who, hot=False))
+    if wait_s:
+        raise errors.RateLimited("too many calls", retry_after_s=wait_s)
+    return Told(orjson.dumps(await look()), headers={"Content-Type": JSON})
+
+
+async def _root(asked: Asked) -> Told:
+    """What Ollama says at its root; clients look there whether it is up."""
+    return Told(b"Ollama is running", headers={"Content-Type": "text/plain"})
+
+
+_POST: Final = ("POST",)
+_GET: Final = ("GET", "HEAD")
+_CALLS: Final[dict[str, tuple[tuple[str, ...], Callable[[Asked], Awaitable[Told]]]]] = {
+    "": (_GET, _root),
+    "generate": (_POST, _own),
+    "api/generate": (_POST, _generate),
+    "api/chat": (_POST, _chat),
+    "api/tags": (_GET, _tags),
+    "api/ps": (_GET, _ps),
+    "api/show": (_POST, _show),
+    "api/version": (_GET, _version),
+}

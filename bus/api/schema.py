@@ -61,7 +61,7 @@ _ASKED: Final = (
 
 
 def with_gateway(result: dict[str, Any], generator: Any, **_: Any) -> dict[str, Any]:
-    """The gateway's call, which is no REST framework view: see `gateway.py`."""
+    """The gateway's call, which is no REST framework view: see `gateway_door.py`."""
     error = {"type": "object", "properties": {"error": {"type": "string"}}}
     refused = {"content": {"application/json": {"schema": error}}}
     answer = {"type": "object", "description": "Ollama's own answer."}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from . import gateway
+from . import gateway_door
 from .views.agents import AgentViewSet
 from .views.audit import AuditViewSet
 from .views.dead import DeadViewSet
@@ -72,5 +72,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", MetricsViewSet.as_view({"get": "list"})),
     path("schema", SchemaViewSet.as_view({"get": "retrieve"})),
     path("docs", docs),
-    *gateway.urlpatterns,
+    *gateway_door.urlpatterns,
 ]

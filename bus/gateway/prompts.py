@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ import orjson
 from .. import errors
 from ..conf import conf
 
+GENERATE: Final = "/api/generate"
+CHAT: Final = "/api/chat"
 FIELDS: Final = ("model", "prompt", "options", "stream")
 # `name`, `space/name` or `host/space/name`, then maybe `:tag`; no port, no `..`, no
 # scheme, nothing that means something in a URL.
@@ -33,15 +35,20 @@ class Prompt:
     """A request for a generation, checked and completed."""
 
     model: str
-    prompt: str
+    asked: dict[str, Any]  # prompt or messages, and what else shapes the answer
     options: dict[str, Any]
     stream: bool
+    path: str = GENERATE
 
     def body(self) -> dict[str, Any]:
         """What is sent upstream. Always a stream: an answer then may take as long as
         it flows, and a broken one is told from a complete one."""
-        body = {"model": self.model, "prompt": self.prompt, "stream": True}
+        body = {"model": self.model, **self.asked, "stream": True}
         return body | ({"options": self.options} if self.options else {})
+
+    def only_loads(self) -> bool:
+        """Whether it asks nothing, but to have the model ready."""
+        return not (self.asked.get("prompt") or self.asked.get("messages"))
 
     def is_repeatable(self) -> bool:
         """Whether the model gives the same answer again: a seed, or no temperature."""
@@ -54,6 +61,8 @@ class Prompt:
 
     def is_cacheable(self) -> bool:
         """Whether a repeat may get the same answer, by the setting OLLAMA_CACHE."""
+        if self.only_loads():
+            return False
         mode = conf.OLLAMA_CACHE
         if mode == "plain":
             return self.is_repeatable() or self.leaves_chance_open()
@@ -69,10 +78,15 @@ class Prompt:
             name: float(value) if _is_number(value) else value
             for name, value in self.options.items()
         }
-        named = self.model if ":" in self.model else f"{self.model}:latest"
-        shape = [owner, conf.OLLAMA_BASE_URL, named, self.prompt, options]
+        where = [owner, conf.OLLAMA_BASE_URL, self.path]
+        shape = [*where, tagged(self.model), self.asked, options]
         text = orjson.dumps(shape, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()
+
+
+def tagged(name: str) -> str:
+    """The name with its tag, which is `latest` where it says none."""
+    return name if ":" in name else f"{name}:latest"
 
 
 def parse(body: Any) -> Prompt:
@@ -83,38 +97,55 @@ def parse(body: Any) -> Prompt:
     """
     if not isinstance(body, dict):
         raise errors.InvalidPayload("the body must be a JSON object")
-    unknown = sorted(body.keys() - set(FIELDS))
-    if unknown:
-        raise errors.InvalidPayload(
-            f"unknown field {unknown[0][:80]!r}; there are {', '.join(FIELDS)}"
-        )
-    stream = body.get("stream")
-    if not isinstance(stream, bool | None):
-        raise errors.InvalidPayload("stream must be true or false")
+    check_fields(body, FIELDS)
+    prompt = text("prompt", body.get("prompt"))
+    if not prompt.strip():
+        raise errors.InvalidPayload("prompt must not be empty")
+    check_size("prompt", len(prompt.encode()))
     return Prompt(
-        _model(body.get("model")),
-        _prompt(body.get("prompt")),
-        _options(body.get("options")),
-        bool(stream),
+        model(body.get("model")),
+        {"prompt": prompt},
+        options(body.get("options")),
+        boolean("stream", body.get("stream"), False),
     )
 
 
-def _prompt(value: Any) -> str:
-    if not isinstance(value, str):
-        raise errors.InvalidPayload("prompt must be a string")
-    if not value.strip():
-        raise errors.InvalidPayload("prompt must not be empty")
+def check_fields(body: dict[str, Any], names: Sequence[str]) -> None:
+    """InvalidPayload for a field that there is not."""
+    unknown = sorted(body.keys() - set(names))
+    if unknown:
+        raise errors.InvalidPayload(
+            f"unknown field {unknown[0][:80]!r}; there are {', '.join(names)}"
+        )
+
+
+def check_size(name: str, size: int) -> None:
+    """PayloadTooLarge for more bytes than a prompt may have."""
     most = conf.OLLAMA_PROMPT_MAX_BYTES
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise errors.InvalidPayload("prompt holds half a surrogate pair") from None
     if size > most:
-        raise errors.PayloadTooLarge(f"prompt has more than {most:,} bytes")
+        raise errors.PayloadTooLarge(f"{name} has more than {most:,} bytes")
+
+
+def boolean(name: str, value: Any, default: bool) -> bool:
+    """True or false, `default` for null; InvalidPayload for anything else."""
+    if not isinstance(value, bool | None):
+        raise errors.InvalidPayload(f"{name} must be true or false")
+    return default if value is None else value
+
+
+def text(name: str, value: Any) -> str:
+    """The text, or InvalidPayload."""
+    if not isinstance(value, str):
+        raise errors.InvalidPayload(f"{name} must be a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise errors.InvalidPayload(f"{name} holds half a surrogate pair") from None
     return value
 
 
-def _model(value: Any) -> str:
+def model(value: Any) -> str:
+    """The model's name, the default for null; InvalidPayload if it may not be."""
     if value is None:
         return conf.OLLAMA_MODEL
     if not isinstance(value, str):
@@ -196,7 +227,8 @@ OPTIONS: Final[dict[str, Callable[[Any], str]]] = {
 }
 
 
-def _options(value: Any) -> dict[str, Any]:
+def options(value: Any) -> dict[str, Any]:
+    """The options, each within its range, or InvalidPayload."""
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -24,11 +24,18 @@ from ..conf import conf
 
 log = logging.getLogger(__name__)
 
-_GENERATE: Final = "/api/generate"
+_LOOK_S: Final = 10.0
 _RETRY_AFTER_MOST_S: Final = 120.0
 _LOGGED_MOST: Final = 500
 # What the pieces of an answer are joined by; anything else in a line is passed on.
-_KINDS: Final[dict[str, type]] = {"response": str, "thinking": str, "logprobs": list}
+_KINDS: Final[dict[str, type]] = {
+    "response": str,
+    "thinking": str,
+    "logprobs": list,
+    "message": dict,
+    "content": str,
+    "tool_calls": list,
+}
 
 # Keyed weakly by loop: connections must never be used on another loop than their own.
 _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
@@ -36,7 +43,7 @@ _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClien
 )
 
 
-async def generate(body: dict[str, Any]) -> AsyncGenerator[bytes]:
+async def generate(path: str, body: dict[str, Any]) -> AsyncGenerator[bytes]:
     """The lines of one generation, each a JSON object, the last one with `done` true.
 
     Lines come as the server wrote them, without the line break. Closing the generator
@@ -46,7 +53,7 @@ async def generate(body: dict[str, Any]) -> AsyncGenerator[bytes]:
     with _as_ours():
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(conf.OLLAMA_FIRST_LINE_S):
-                call = _client().stream("POST", _url(), json=body)
+                call = _client().stream("POST", _url(path), json=body)
                 response = await stack.enter_async_context(call)
                 if response.status_code != 200:
                     await _refuse(response, str(body.get("model")))
@@ -60,6 +67,24 @@ async def generate(body: dict[str, Any]) -> AsyncGenerator[bytes]:
                 async with asyncio.timeout(conf.OLLAMA_BETWEEN_LINES_S):
                     line = await anext(lines, None)
     raise errors.UpstreamError("the model server ended its answer midway")
+
+
+async def look(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the server says of itself or its models, as one object; raises likewise."""
+    method = "GET" if body is None else "POST"
+    with _as_ours():
+        async with asyncio.timeout(_LOOK_S):
+            async with _client().stream(method, _url(path), json=body) as response:
+                if response.status_code != 200:
+                    await _refuse(response, str((body or {}).get("model")))
+                said = bytearray()
+                async for chunk in response.aiter_raw():
+                    said += chunk
+                    _check_size(len(said))
+        answer = orjson.loads(said)
+        if not isinstance(answer, dict):
+            raise ValueError("an answer that is no object")
+    return answer
 
 
 async def aclose() -> None:
@@ -85,11 +110,11 @@ def _client() -> httpx2.AsyncClient:
     return client
 
 
-def _url() -> str:
+def _url(path: str) -> str:
     base = httpx2.URL(conf.OLLAMA_BASE_URL)
     if base.scheme not in ("http", "https") or not base.host:
         raise httpx2.InvalidURL("OLLAMA_BASE_URL is not http://host:port")
-    return f"{str(base).rstrip('/')}{_GENERATE}"
+    return f"{str(base).rstrip('/')}{path}"
 
 
 def _is_one_object(response: httpx2.Response) -> bool:
@@ -104,8 +129,7 @@ async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes]:
     read, rest = 0, bytearray()
     async for chunk in response.aiter_raw():
         read += len(chunk)
-        if read > conf.OLLAMA_ANSWER_MAX_BYTES:
-            raise errors.UpstreamError("the answer of the model is too long")
+        _check_size(read)
         rest += chunk
         if one_object or b"\n" not in chunk:
             continue
@@ -117,14 +141,20 @@ async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes]:
         yield orjson.dumps(orjson.loads(rest)) if one_object else bytes(rest)
 
 
+def _check_size(size: int) -> None:
+    if size > conf.OLLAMA_ANSWER_MAX_BYTES:
+        raise errors.UpstreamError("the answer of the model is too long")
+
+
 def _is_last(line: bytes) -> bool:
     """Whether this line ends the answer; raises when it is an error instead."""
     piece = orjson.loads(line)
     if not isinstance(piece, dict):
         raise ValueError("a line that is no object")
-    for name, kind in _KINDS.items():
-        if not isinstance(piece.get(name, kind()), kind):
-            raise ValueError(f"a line whose {name} is none")
+    for part in (piece, piece.get("message") or {}):
+        for name, kind in _KINDS.items():
+            if not isinstance(part.get(name, kind()), kind):
+                raise ValueError(f"a line whose {name} is none")
     if "error" in piece:
         log.warning("the model server broke off: %.500r", piece["error"])
         raise errors.UpstreamError("the model server broke off with an error")

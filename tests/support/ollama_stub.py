@@ -44,6 +44,12 @@ class Call:
         line = {"model": self.body["model"], "response": response, "done": False}
         await self.send(json.dumps(line | more) + "\n")
 
+    async def said(self, message: dict[str, Any], **more: Any) -> None:
+        """One line of a chat."""
+        line = {"model": self.body["model"], "created_at": "2026-11-24T10:00:00Z"}
+        line["message"] = {"role": "assistant", "content": "", **message}
+        await self.send(json.dumps({"done": False, **line, **more}) + "\n")
+
     async def last(self, **more: Any) -> None:
         """The line that ends a generation, with its metrics."""
         await self.piece("", done=True, done_reason="stop", eval_count=3, **more)
@@ -65,6 +71,53 @@ def saying(*pieces: str) -> Script:
         await call.last()
 
     return script
+
+
+SECRET_FILE = "/usr/share/ollama/blobs/sha256-abc"  # what no client is to be shown
+_DETAILS = {"family": "tiny", "parameter_size": "1B", "quantization_level": "Q4_0"}
+_ROW = {
+    "name": "tiny:1b",
+    "model": "tiny:1b",
+    "modified_at": "2026-11-24T10:00:00Z",
+    "size": 1234,
+    "digest": "abc",
+    "details": _DETAILS,
+    "remote_host": "http://10.0.0.7",
+}
+LOOKS: dict[str, dict[str, Any]] = {
+    "/api/tags": {"models": [_ROW, {**_ROW, "name": "big:70b", "model": "big:70b"}]},
+    "/api/ps": {"models": [{**_ROW, "size_vram": 99, "context_length": 4096}]},
+    "/api/version": {"version": "0.12.3", "build": SECRET_FILE},
+    "/api/show": {
+        "modelfile": f"FROM {SECRET_FILE}",
+        "template": "{{ .Prompt }}",
+        "details": _DETAILS,
+        "model_info": {"general.architecture": "tiny"},
+        "capabilities": ["completion"],
+    },
+}
+
+
+async def like_ollama(call: Call) -> None:
+    """Every call of Ollama's own clients: text, a chat that calls a tool, looks."""
+    if call.path in LOOKS:
+        await call.head(kind="application/json")
+        await call.send(json.dumps(LOOKS[call.path]))
+        return
+    await call.head()
+    if call.path == "/api/generate":
+        for piece in ("Hello", ", ", "world"):
+            await call.piece(piece)
+        await call.last()
+        return
+    for message in (
+        {"thinking": "Well"},
+        {"content": "Hel"},
+        {"content": "lo"},
+        {"tool_calls": [{"function": {"name": "now", "arguments": {}}}]},
+    ):
+        await call.said(message)
+    await call.said({}, done=True, done_reason="stop", eval_count=3)
 
 
 def refusing(status: int, text: str, **headers: str) -> Script:

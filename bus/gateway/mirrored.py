@@ -1,0 +1,165 @@
+"""What Ollama's own clients ask and are shown: its API, less what is not for callers.
+
+A request may load a model and use it, not say for how long it stays (`keep_alive`), how
+it is driven (`raw`, `template`, `context`), nor send images. Of models it is told what
+describes them, not where the server keeps its files.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from .. import errors
+from ..conf import conf
+from . import prompts
+from .prompts import Prompt
+
+_SHARED: Final = ("model", "format", "options", "stream", "think")
+_GENERATE: Final = (*_SHARED, "prompt", "suffix", "system")
+_CHAT: Final = (*_SHARED, "messages", "tools")
+_SHOW: Final = ("model", "name", "verbose")
+_LEVELS: Final = ("low", "medium", "high", "max")
+_ROLES: Final = ("system", "user", "assistant", "tool")
+_TEXTS: Final = ("content", "thinking", "tool_name", "tool_call_id")
+_MESSAGES_MOST: Final = 1_000
+
+_OF_MODEL: Final = (
+    *("name", "model", "modified_at", "size", "digest", "details", "capabilities"),
+    *("expires_at", "size_vram", "context_length"),
+)
+_OF_SHOW: Final = (
+    *("details", "model_info", "capabilities", "parameters", "template"),
+    *("license", "modified_at"),
+)
+
+
+def generate(body: Any) -> Prompt:
+    """The request in a decoded body of `POST api/generate`.
+
+    Raises InvalidPayload, PayloadTooLarge. Without a prompt it loads the model.
+    """
+    given = _given(body, _GENERATE)
+    asked = {"prompt": ""}
+    for name in ("prompt", "suffix", "system"):
+        if name in given:
+            asked[name] = prompts.text(name, given[name])
+    size = sum(len(each.encode()) for each in asked.values())
+    prompts.check_size("prompt", size)
+    return _prompt(given, asked, prompts.GENERATE)
+
+
+def chat(body: Any) -> Prompt:
+    """The request in a decoded body of `POST api/chat`; likewise."""
+    given = _given(body, _CHAT)
+    asked = {"messages": _messages(given.get("messages", []))}
+    if "tools" in given:
+        asked["tools"] = _objects("tools", given["tools"])
+    for name, value in asked.items():
+        prompts.check_size(name, len(orjson.dumps(value)))
+    return _prompt(given, asked, prompts.CHAT)
+
+
+def show(body: Any) -> dict[str, Any]:
+    """What is sent upstream for a decoded body of `POST api/show`."""
+    given = _given(body, _SHOW)
+    named = given.get("model", given.get("name"))
+    asked: dict[str, Any] = {"model": prompts.model(named)}
+    if prompts.boolean("verbose", given.get("verbose"), False):
+        asked["verbose"] = True
+    return asked
+
+
+def models(answer: dict[str, Any]) -> dict[str, Any]:
+    """Of `GET api/tags` and `api/ps`: the models that may be asked here."""
+    rows = [row for row in _rows(answer.get("models")) if _is_allowed(row)]
+    return {"models": [_only(row, _OF_MODEL) for row in rows]}
+
+
+def shown(answer: dict[str, Any]) -> dict[str, Any]:
+    """Of `POST api/show`: what describes the model."""
+    return _only(answer, _OF_SHOW)
+
+
+def version(answer: dict[str, Any]) -> dict[str, Any]:
+    """Of `GET api/version`."""
+    return {"version": str(answer.get("version", ""))[:100]}
+
+
+def _given(body: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise errors.InvalidPayload("the body must be a JSON object")
+    prompts.check_fields(body, names)
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _prompt(given: dict[str, Any], asked: dict[str, Any], path: str) -> Prompt:
+    more: dict[str, Any] = {}
+    if "format" in given and given["format"] != "":
+        more["format"] = _format(given["format"])
+    if "think" in given:
+        more["think"] = _think(given["think"])
+    return Prompt(
+        prompts.model(given.get("model")),
+        asked | more,
+        prompts.options(given.get("options")),
+        prompts.boolean("stream", given.get("stream"), True),
+        path,
+    )
+
+
+def _format(value: Any) -> Any:
+    if value != "json" and not isinstance(value, dict):
+        raise errors.InvalidPayload('format must be "json" or a JSON schema')
+    prompts.check_size("format", len(orjson.dumps(value)))
+    return value
+
+
+def _think(value: Any) -> Any:
+    if not isinstance(value, bool) and value not in _LEVELS:
+        said = f"think must be true, false or one of {', '.join(_LEVELS)}"
+        raise errors.InvalidPayload(said)
+    return value
+
+
+def _messages(value: Any) -> list[dict[str, Any]]:
+    messages = _objects("messages", value)
+    if len(messages) > _MESSAGES_MOST:
+        raise errors.InvalidPayload(f"more than {_MESSAGES_MOST:,} messages")
+    return [_message(each) for each in messages]
+
+
+def _message(value: dict[str, Any]) -> dict[str, Any]:
+    given = _given(value, ("role", *_TEXTS, "tool_calls"))
+    if given.get("role") not in _ROLES:
+        said = f"role of a message must be one of {', '.join(_ROLES)}"
+        raise errors.InvalidPayload(said)
+    for name in _TEXTS:
+        if name in given:
+            prompts.text(name, given[name])
+    if "tool_calls" in given:
+        _objects("tool_calls", given["tool_calls"])
+    return given
+
+
+def _objects(name: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise errors.InvalidPayload(f"{name} must be a list of objects")
+    return value
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    rows = value if isinstance(value, list) else []
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _is_allowed(row: dict[str, Any]) -> bool:
+    if not conf.OLLAMA_MODELS:
+        return True
+    names = {prompts.tagged(each) for each in (conf.OLLAMA_MODEL, *conf.OLLAMA_MODELS)}
+    return prompts.tagged(str(row.get("name", ""))) in names
+
+
+def _only(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names if name in row}

@@ -1,0 +1,245 @@
+"""Ollama's own clients work with the mesh as their host, and see what they may."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_django import Settings
+
+from bus import accounts
+from tests.support.gateway import GatewayClient
+from tests.support.ollama_stub import (
+    SECRET_FILE,
+    OllamaStub,
+    like_ollama,
+    raw,
+    refusing,
+)
+from tests.support.site import LiveSite
+
+if not TYPE_CHECKING and os.environ.get("CI") != "true":
+    pytest.importorskip("ollama", reason="pip install -r tests/requirements.txt")
+import ollama
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+    pytest.mark.usefixtures("cleanup_test_data"),
+]
+
+HOST = "/api/v1/mesh/ollama"
+
+
+@pytest.fixture
+def model(upstream: OllamaStub, settings: Settings) -> OllamaStub:
+    """A server that answers every call of Ollama's clients."""
+    settings.MESH_OLLAMA_RATE_CAPACITY = 1000
+    upstream.script = like_ollama
+    return upstream
+
+
+def _client(site: LiveSite, token: str) -> ollama.Client:
+    return ollama.Client(
+        host=f"{site.url}{HOST}",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+        trust_env=False,
+    )
+
+
+@pytest.fixture
+def client(live_site: LiveSite) -> Iterator[ollama.Client]:
+    """The official client, as its users set it up."""
+    made = _client(live_site, accounts.create_token("official", "operator")[1])
+    yield made
+    made._client.close()
+
+
+CHAT = [{"role": "user", "content": "What time is it?"}]
+
+
+def test_the_official_client_generates_chats_and_looks(
+    client: ollama.Client, model: OllamaStub
+) -> None:
+    whole = client.generate("tiny:1b", "hi", system="Be brief.")
+    pieces = [each.response for each in client.generate("tiny:1b", "ho", stream=True)]
+    chat = client.chat("tiny:1b", CHAT, tools=[], think=True, format="json")
+    streamed = list(client.chat("tiny:1b", CHAT, stream=True))
+
+    assert (whole.response, whole.done, whole.eval_count) == ("Hello, world", True, 3)
+    assert pieces == ["Hello", ", ", "world", ""]
+    assert (chat.message.content, chat.message.thinking) == ("Hello", "Well")
+    assert chat.message.tool_calls is not None
+    assert chat.message.tool_calls[0].function.name == "now"
+    assert "".join(each.message.content or "" for each in streamed) == "Hello"
+    assert streamed[-1].done is True
+    assert [row.model for row in client.list().models] == ["tiny:1b", "big:70b"]
+    assert client.ps().models[0].size_vram == 99
+    shown = client.show("tiny:1b")
+    assert shown.modelinfo == {"general.architecture": "tiny"}
+    generated, _, chatted, *_ = (call.body for call in model.calls)
+    assert generated["system"] == "Be brief."
+    assert (chatted["messages"], chatted["think"]) == (CHAT, True)
+    assert chatted["format"] == "json"
+
+
+def test_a_chat_is_kept_and_replayed_in_either_form(
+    client: ollama.Client, model: OllamaStub, caller: GatewayClient
+) -> None:
+    body = {"model": "tiny:1b", "messages": CHAT}
+    states, texts = [], []
+    for stream in (True, False, True):
+        answer = caller.http.post(f"{HOST}/api/chat/", json={**body, "stream": stream})
+        pieces = [json.loads(line) for line in answer.text.splitlines()]
+        states.append(answer.headers["X-Cache"])
+        texts.append("".join(piece["message"]["content"] for piece in pieces))
+
+    assert states == ["MISS", "HIT", "HIT"]
+    assert texts == ["Hello"] * 3
+    assert len(model.calls) == 1
+
+
+def test_it_streams_unless_told_otherwise(
+    caller: GatewayClient, model: OllamaStub
+) -> None:
+    answer = caller.http.post(f"{HOST}/api/generate", json={"prompt": "hi"})
+
+    assert answer.headers["Content-Type"] == "application/x-ndjson"
+    assert len(answer.text.splitlines()) == 4
+
+
+@pytest.mark.parametrize("path", ["tags", "ps", "version", "show"])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_looks_tell_nothing_of_the_server_itself(
+    path: str, slash: str, caller: GatewayClient, model: OllamaStub
+) -> None:
+    body = {"json": {"model": "tiny:1b"}} if path == "show" else {}
+    method = "POST" if path == "show" else "GET"
+
+    answer = caller.http.request(method, f"{HOST}/api/{path}{slash}", **body)  # type: ignore[arg-type]
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()
+    for secret in (SECRET_FILE, "10.0.0.7", "modelfile", "build"):
+        assert secret not in answer.text
+
+
+def test_models_that_are_not_allowed_are_not_shown(
+    client: ollama.Client, model: OllamaStub, settings: Settings
+) -> None:
+    settings.MESH_OLLAMA_MODELS = ["tiny:1b"]
+
+    assert [row.model for row in client.list().models] == ["tiny:1b"]
+    with pytest.raises(ollama.ResponseError) as refused:
+        client.show("big:70b")
+    assert refused.value.status_code == 422
+
+
+def test_without_a_prompt_the_model_is_loaded_and_nothing_kept(
+    caller: GatewayClient, upstream: OllamaStub
+) -> None:
+    upstream.script = raw(
+        '{"response": "", "done": true, "done_reason": "load"}', kind="application/json"
+    )
+    for _ in range(2):
+        answer = caller.http.post(f"{HOST}/api/generate", json={"model": "tiny"})
+        assert answer.json()["done_reason"] == "load"
+        assert answer.headers["X-Cache"] == "BYPASS"
+
+    assert len(upstream.calls) == 2
+
+
+def test_errors_reach_the_official_client_as_its_own(
+    client: ollama.Client, upstream: OllamaStub, live_site: LiveSite
+) -> None:
+    upstream.script = refusing(404, "model not found")
+    with pytest.raises(ollama.ResponseError, match="not found") as missing:
+        client.generate("nope", "hi")
+    assert missing.value.status_code == 404
+
+    upstream.script = raw('{"response": "x", "done": false}\n{"error": "secret"}\n')
+    with pytest.raises(ollama.ResponseError, match="broke off"):
+        list(client.generate("tiny", "hi", stream=True))
+
+    stranger = _client(live_site, "nobody")
+    with pytest.raises(ollama.ResponseError) as unknown:
+        stranger.list()
+    stranger._client.close()
+    assert unknown.value.status_code == 401
+
+
+ODD: list[tuple[str, Any, str]] = [
+    ("generate", {"prompt": "hi", "keep_alive": -1}, "keep_alive"),
+    ("generate", {"prompt": "hi", "raw": True}, "raw"),
+    ("generate", {"prompt": "hi", "images": ["aGk="]}, "images"),
+    ("generate", {"prompt": "hi", "context": [1]}, "context"),
+    ("generate", {"prompt": "hi", "system": 7}, "system"),
+    ("generate", {"prompt": "hi", "format": "xml"}, "format"),
+    ("generate", {"prompt": "hi", "think": "hard"}, "think"),
+    ("generate", {"prompt": "hi", "model": "../../api/pull"}, "model"),
+    ("generate", [], "object"),
+    ("chat", {"messages": "hi"}, "messages"),
+    ("chat", {"messages": ["hi"]}, "messages"),
+    ("chat", {"messages": [{"role": "root", "content": "hi"}]}, "role"),
+    ("chat", {"messages": [{"role": "user", "content": 7}]}, "content"),
+    ("chat", {"messages": [{"role": "user", "images": ["aGk="]}]}, "images"),
+    ("chat", {"messages": [{"role": "user"}] * 1001}, "1,000"),
+    ("chat", {"messages": [], "tools": {}}, "tools"),
+    ("show", {"model": "x?y"}, "model"),
+    ("show", {"model": "tiny", "verbose": "very"}, "verbose"),
+]
+
+
+def test_what_is_not_for_callers_is_refused_and_never_sent_on(
+    caller: GatewayClient, model: OllamaStub
+) -> None:
+    for path, body, word in ODD:
+        answer = caller.http.post(f"{HOST}/api/{path}", json=body)
+
+        assert answer.status_code == 422, (path, body)
+        assert word in answer.json()["error"], (path, body)
+    for text in ("x" * 40_000, "\u00e4" * 20_000):
+        chat = {"messages": [{"role": "user", "content": text}]}
+        for path, body in (("generate", {"prompt": text}), ("chat", chat)):
+            answer = caller.http.post(f"{HOST}/api/{path}", json=body)
+            assert answer.status_code == 400, path
+    assert model.calls == []
+
+
+def test_what_manages_the_server_is_not_there(
+    caller: GatewayClient, model: OllamaStub
+) -> None:
+    for path in ("api/pull", "api/push", "api/create", "api/delete", "api/copy", "v1"):
+        answer = caller.http.post(f"{HOST}/{path}", json={"model": "tiny"})
+        assert (answer.status_code, set(answer.json())) == (404, {"error"})
+    wrong = caller.http.get(f"{HOST}/api/chat")
+
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
+    assert caller.http.get(f"{HOST}/").text == "Ollama is running"
+    assert model.calls == []
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        (refusing(500, SECRET_FILE), 502),
+        (refusing(503, SECRET_FILE), 503),
+        (raw("[]", kind="application/json"), 502),
+        (raw("nonsense " + SECRET_FILE, kind="application/json"), 502),
+    ],
+)
+def test_a_look_that_fails_says_so_and_no_more(
+    script: Any, status: int, caller: GatewayClient, upstream: OllamaStub
+) -> None:
+    upstream.script = script
+
+    answer = caller.http.get(f"{HOST}/api/tags")
+
+    assert (answer.status_code, set(answer.json()) - {"retry_after_ms"}) == (
+        status,
+        {"error"},
+    )
+    assert SECRET_FILE not in answer.text
