@@ -26,6 +26,7 @@ _AGAIN_MOST: Final = 20  # looks in a row where there was something to put right
 # Fingerprint and JSON of what the audit gives up, as the scripts take them.
 _LOST: Final = (failures.fingerprint(failures.LOST), messages.dump(failures.LOST))
 _POISON: Final = (failures.fingerprint(failures.POISON), messages.dump(failures.POISON))
+_YEAR_9999_MS: Final = 253_402_300_799_999
 _ROUNDS: Final = 4  # a record without a payload is given up in the third
 
 
@@ -104,9 +105,11 @@ def _look(topic: str, found: Findings, verb: str, pace_ms: int) -> bool:
     reply: list[Any] = scripts.run(verb, topic, args, more, retry_s=0)
     if not reply:
         return True  # another janitor was here
-    round_, ended, drift, news, mended, seen, *groups = reply
-    if groups:
-        mended = [*mended, *_groups(topic, groups[0], int(round_))]
+    round_, ended, drift, news, mended, seen, *dead = reply
+    if dead:
+        groups, timeless = dead
+        mended = [*mended, *_groups(topic, groups, int(round_))]
+        mended += [each for key in timeless for each in _renumbered(topic, key)]
     found.mended += mended
     found.seen += seen
     found.drift = int(drift)
@@ -129,6 +132,15 @@ def _summed(mended: Sequence[str]) -> str:
     kinds = Counter(what.partition(" ")[0] for what in mended)
     said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     return f"{said} (the first: {mended[0]})"
+
+
+def _renumbered(topic: str, stream: str) -> list[str]:
+    """What was mended of a stream with an id that is no time, so that it takes more."""
+    aside = keys.group_key(topic, "aside")  # of no failure; gone when the script ends
+    told: list[str] = scripts.run(
+        "renumber", topic, [_YEAR_9999_MS], [stream, aside], retry_s=0
+    )
+    return told
 
 
 def _groups(topic: str, flat: Sequence[str], round_: int) -> Iterable[str]:

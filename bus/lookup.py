@@ -91,10 +91,18 @@ def _searched(task_id: str) -> list[Task]:
         for topic in topics:
             _, tail = scripts.call("get_task", topic, [task_id])
             pipe.execute_command("EVALSHA", script.sha, *tail)
-        replies = pipe.execute()
+        replies = pipe.execute(raise_on_error=False)
+    failed = [raw for raw in replies if isinstance(raw, Exception)]
     pairs = zip(topics, replies, strict=True)
-    looked = (task_of(topic, task_id, raw) for topic, raw in pairs)
-    return [task for task in looked if task is not None]
+    looked = (
+        task_of(topic, task_id, raw)
+        for topic, raw in pairs
+        if not isinstance(raw, Exception)
+    )
+    known = [task for task in looked if task is not None]
+    if failed and not known:  # a topic that somebody damaged may be the one
+        raise refusals.mapped(failed[0]) from failed[0]
+    return known
 
 
 def task_of(topic: str, task_id: str, raw: list[Any]) -> Task | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import redis
@@ -21,6 +21,15 @@ _PASSING: Final = _ELSEWHERE | {"BUSY", "TRYAGAIN", "ASK"}
 _REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS", "MOVED"}
 
 
+_NO_KIND: Final = "holds another kind of value than the mesh keeps there"
+_KINDS: Final = {
+    **dict.fromkeys(("tasks_stream", "results", "dead", "bin", "events"), "stream"),
+    **dict.fromkeys(("delayed", "done", "<group>"), "zset"),
+    **dict.fromkeys(("tasks", "parked", "attempts", "dead_index", "errors"), "hash"),
+    **dict.fromkeys(("counters", "settings", "minutes", "hours", "audit"), "hash"),
+    **dict.fromkeys(("seen0", "seen1"), "hash"),
+}
+_NO_IDS: Final = "has an entry under the last possible id, so it takes no further one"
 _ADVICE: Final = {
     "OOM": ". Its memory is full: raise maxmemory, or let agents work the backlog down",
     "MISCONF": ". Look at the server's disk",
@@ -34,6 +43,24 @@ _CODES: Final = {
     "NOREPLICAS": "replicas_missing",
     "READONLY": "read_only",
 }
+
+
+class DamagedKey(errors.BusError):
+    """A key was changed by hand so that the mesh cannot use it; nothing was written.
+
+    The audit mends it within seconds; `key` is its name, or '' where that is not known.
+    """
+
+    code = "damaged_key"
+    retry_after_s = 1.0
+
+    def __init__(self, key: str, how: str) -> None:
+        said = f"the key {key}" if key else "one of the mesh's keys"
+        super().__init__(
+            f"{said} {how}: somebody wrote it by hand. Nothing was changed; the audit "
+            "mends it within seconds"
+        )
+        self.key = key
 
 
 def code_word(exc: BaseException) -> str:
@@ -115,7 +142,30 @@ def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:
         refusal = errors.BusUnavailable(f"Redis refuses this for now: {said}{advice}")
         refusal.code = _CODES.get(code_word(exc), refusal.code)
         return refusal
+    if code_word(exc) == "WRONGTYPE":
+        return DamagedKey("", _NO_KIND)
+    if code_word(exc) == "EXHAUSTED":
+        return DamagedKey(str(exc).split()[1], _NO_IDS)
+    if "exhausted the last possible ID" in str(exc):
+        return DamagedKey("", _NO_IDS)
     return errors.BusError(f"Redis refused a command of ours: {exc}")
+
+
+def misfit(
+    names: Sequence[str], places: Sequence[str], kinds: Sequence[str | bytes]
+) -> DamagedKey:
+    """The error for the first of these keys that is of another type than its name in
+    `keys.py` says."""
+    for name, place, kind in zip(names, places, kinds, strict=False):
+        is_ = kind.decode() if isinstance(kind, bytes) else kind
+        if is_ not in ("none", _KINDS.get(name, is_)):
+            return DamagedKey(place, _NO_KIND)
+    return DamagedKey("", _NO_KIND)
+
+
+def is_misfit(exc: BaseException) -> bool:
+    """Whether a key is of another type than the command is for."""
+    return code_word(exc) == "WRONGTYPE"
 
 
 def _no_connection_left(exc: BaseException) -> bool:

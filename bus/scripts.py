@@ -173,6 +173,10 @@ def run(
             except redis.exceptions.NoScriptError:
                 return server.execute_command("EVAL", script.text, *tail)
         except (redis.RedisError, OSError) as exc:
+            if refusals.is_misfit(exc):
+                with refusals.guard():
+                    kinds = [server.execute_command(*q) for q in _kinds(script, tail)]
+                raise refusals.misfit(script.names, tail[1:], kinds) from exc
             if pause is None:
                 pause = patience.Pause(
                     not script.reads, retry_s, brief=script.reads, began=began
@@ -200,12 +204,23 @@ async def arun(
             except redis.exceptions.NoScriptError:
                 return await server.execute_command("EVAL", script.text, *tail)
         except (redis.RedisError, OSError) as exc:
+            if refusals.is_misfit(exc):
+                with refusals.guard():
+                    kinds = [
+                        await server.execute_command(*q) for q in _kinds(script, tail)
+                    ]
+                raise refusals.misfit(script.names, tail[1:], kinds) from exc
             pause_s = pause.after(exc)
             if client is None and refusals.is_elsewhere(exc):
                 # A wire and a line see to this themselves.
                 pool = connection.awriter().connection_pool
                 await pool.disconnect(inuse_connections=False)
             await asyncio.sleep(pause_s)
+
+
+def _kinds(script: Script, tail: list[Any]) -> list[tuple[str, str]]:
+    """What to ask to find out which key of a call is of a wrong type."""
+    return [("TYPE", key) for key in tail[1 : 1 + len(script.names)]]
 
 
 # Until when a topic counts as known; somebody may delete it in the meantime.

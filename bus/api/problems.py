@@ -79,6 +79,7 @@ KINDS: Final[dict[str, Kind]] = {
         503, "Redis has too few replicas", "yes, after Retry-After"
     ),
     "read_only": Kind(503, "Redis is a replica", "yes, after Retry-After"),
+    "damaged_key": Kind(503, "A key was changed by hand", "yes, after Retry-After"),
     "database_unavailable": Kind(
         503, "The database does not answer", "yes, after Retry-After"
     ),

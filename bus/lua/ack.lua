@@ -15,7 +15,7 @@ local e = entry(tasks_stream, sid)
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters }
 local r = e and record_of(k, sid, e)
-of_their_types({ tasks, attempts, counters, minutes, hours }, { events }, { done })
+of_their_types({ tasks, attempts, counters, minutes, hours }, {}, { done })
 call('XACK', tasks_stream, group, sid)
 call('XDEL', tasks_stream, sid)
 if not r then return 1 end

@@ -10,7 +10,7 @@ if not r then
   if call('HEXISTS', dead_index, id) == 1 then return 'dead' end
   return 'unknown'
 end
-of_their_types({ parked, attempts, counters }, { results, events }, { delayed, done })
+of_their_types({ parked, attempts, counters }, { results }, { delayed, done })
 local set = call('HMGET', settings, 'group', 'results_keep')
 local k = { stream = tasks_stream, tasks = tasks, delayed = delayed, parked = parked,
             attempts = attempts, results = results, done = done, counters = counters,

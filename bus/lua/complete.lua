@@ -5,8 +5,9 @@
 -- Returns {ok count, then per task that was not ok: index from 0, kind, info}
 --   kind 'fenced' (info: the record), 'done' (info: the result row) or 'gone'; the caller
 --   tells a repeat of its own by the row's fence.
--- Only the holder of the delivery sid.n may end it. XACK comes first: a release passes
--- at maxmemory, and everything after it does too.
+-- Only the holder of the delivery sid.n may end it. The empty HDEL comes first: a release
+-- passes at maxmemory, and everything after it does too. Then the results: where they cannot
+-- be written nothing leaves its place.
 local group, me = ARGV[1], ARGV[2]
 local FIRST = { attempt = 0, epoch = 0, n = 0, lost = 0 } -- the common record
 local ids = {}
@@ -72,8 +73,7 @@ if #forget > 0 then
   for i = 1, #forget do past[forget[i]] = past_of(epochs[i], lines[i]) end
 end
 local keep = bound_of(call('HGET', settings, 'results_keep'), ARGV[3])
-call('XACK', tasks_stream, group, unpack(sids))
-call('XDEL', tasks_stream, unpack(sids))
+call('HDEL', tasks, '')
 local scores, result_id = {}, nil
 for i = 1, #mine do
   local at = mine[i]
@@ -89,6 +89,8 @@ for i = 1, #mine do
   scores[#scores + 1] = done_score(result_id)
   scores[#scores + 1] = id
 end
+call('XACK', tasks_stream, group, unpack(sids))
+call('XDEL', tasks_stream, unpack(sids))
 call('HDEL', tasks, unpack(gone_ids))
 if #forget > 0 then call('HDEL', attempts, unpack(forget)) end
 call('ZADD', done, unpack(scores))

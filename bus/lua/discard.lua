@@ -11,7 +11,7 @@ if not now_dead then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
 local letter = letter_of(dead, dead_id)
 if not letter then return { 'not_dead' } end
-of_their_types({ errors, counters }, { bin, results, events }, { done, group })
+of_their_types({ errors, counters }, { bin, results }, { done, group })
 local k = { dead = dead, dead_index = dead_index, group = group, errors = errors, bin = bin,
             results = results, done = done, counters = counters, events = events }
 return { 'discarded', binned(k, letter, dead_id, ARGV[3],

@@ -6,7 +6,8 @@
 --   mended}.
 -- The counters know the working group as well. So settings that somebody deleted get it
 -- back, and a working group that has to be made is known to have been destroyed.
-of_their_types({ settings, counters }, { tasks_stream, events }, {})
+of_their_types({ settings, counters }, {}, {})
+call('XLEN', tasks_stream)
 call('HDEL', settings, '')
 local k = { stream = tasks_stream, counters = counters, events = events, told = {} }
 local known = call('HGET', counters, 'group')

@@ -13,7 +13,7 @@ local k = { dead = dead, dead_index = dead_index, errors = errors,
             counters = counters, events = events }
 local limits = call('HMGET', settings, 'max_attempts', 'results_keep')
 of_their_types({ attempts, parked, dead_index, errors, counters, minutes, hours },
-  { dead, results, events }, { delayed, done, unpack(more) })
+  { dead, results }, { delayed, done, unpack(more) })
 local add = {}
 local function count(name) add[name] = (add[name] or 0) + 1 end
 

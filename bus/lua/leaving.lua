@@ -1,10 +1,15 @@
 -- How tasks leave for good. Like prelude.lua, carried by the verbs that name it.
 
--- A key that somebody made one of another type would stop a script half-way. So all that
--- is going to be written is looked at before anything leaves its place.
+-- A key that somebody made one of another type would stop a script half-way, and so would
+-- a stream with an entry under the last id there is, behind which nothing can be added. So
+-- all that is going to be written is looked at before anything leaves its place.
 local function of_their_types(hashes, streams, zsets)
   for i = 1, #hashes do call('HLEN', hashes[i]) end
-  for i = 1, #streams do call('XLEN', streams[i]) end
+  for i = 1, #streams do
+    if call('XRANGE', streams[i], '18446744073709551615-0', '+', 'COUNT', 1)[1] then
+      error(redis.error_reply('EXHAUSTED ' .. streams[i]))
+    end
+  end
   for i = 1, #zsets do call('ZCARD', zsets[i]) end
 end
 

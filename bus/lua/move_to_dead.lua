@@ -6,7 +6,7 @@
 -- replayed or discarded since.
 local sid, derived = ARGV[1], ARGV[2]
 of_their_types({ tasks, attempts, dead_index, errors, counters, settings, minutes, hours },
-  { dead, events }, { group })
+  { dead }, { group })
 local e = entry(tasks_stream, sid)
 local k = { stream = tasks_stream, tasks = tasks, done = done, counters = counters,
             dead = dead, dead_index = dead_index, group = group, errors = errors }

@@ -207,8 +207,9 @@ local function tally(minutes_key, hours_key, now, add)
   add_counts(minutes_key, field, stamp, seen[1], add)
 end
 
+-- One line of the event log. A log that somebody made useless stops nobody.
 local function note(events_key, what, id, detail)
-  call('XADD', events_key, 'MAXLEN', '~', '10000', '*',
+  redis.pcall('XADD', events_key, 'MAXLEN', '~', '10000', '*',
     'event', what, 'id', id, 'detail', detail or '')
 end
 

@@ -6,6 +6,7 @@
 -- race finds nothing due.
 local now, moved = now_ms(), 0
 local due = call('ZRANGEBYSCORE', delayed, '-inf', int(now), 'LIMIT', 0, ARGV[1])
+if #due > 0 then of_their_types({ tasks, parked }, { tasks_stream }, {}) end
 for i = 1, #due do
   local id = due[i]
   local text = call('HGET', tasks, id)
@@ -14,9 +15,9 @@ for i = 1, #due do
   call('ZREM', delayed, id)
   -- What does not fit together is left to the audit.
   if r and r.sid == '' and json then
-    call('HDEL', parked, id)
     r.sid = call('XADD', tasks_stream, '*', 'id', id, 'json', json, 'meta', meta)
     r.n = 0
+    call('HDEL', parked, id)
     call('HSET', tasks, id, write_record(r))
     moved = moved + 1
   end

@@ -18,6 +18,7 @@ local function came(id, r)
   return tonumber(enqueued_ms(e and e.meta or '', r.sid))
 end
 
+of_their_types({ parked, attempts, counters }, { results }, { delayed, done })
 call('HDEL', tasks, '')
 local page = call('HSCAN', tasks, at, 'COUNT', 100)
 local counts = { cancelled = 0, running = 0, kept = 0 }

@@ -11,7 +11,7 @@ local rows = redis.pcall('XPENDING', tasks_stream, working, 'IDLE', idle, '-', '
   owner)
 if rows.err or #rows == 0 then return { 0, 0, 0 } end
 of_their_types({ tasks, attempts, dead_index, errors, counters, minutes, hours },
-  { dead, results, events }, { done, group })
+  { dead, results }, { done, group })
 local now = now_ms()
 local k = { stream = tasks_stream, tasks = tasks, counters = counters, dead = dead,
             dead_index = dead_index, group = group, errors = errors, results = results,

@@ -6,6 +6,7 @@
 local group, me, topic, out = ARGV[1], ARGV[2], ARGV[3], {}
 local k = { tasks = tasks, attempts = attempts, results = results, done = done,
             counters = counters, events = events }
+of_their_types({ tasks, attempts, counters }, { results }, { done })
 for i = 5, #ARGV, 3 do
   local sid, fence_n, id = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
   local text = call('HGET', tasks, id)

@@ -20,7 +20,7 @@ local line = match('\n' .. (lines or ''),
 if line then return { 'repeat', line } end
 if not letter then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
-of_their_types({ tasks, attempts, errors, counters }, { tasks_stream, events }, { group })
+of_their_types({ tasks, attempts, errors, counters }, { tasks_stream }, { group })
 unbury({ dead = dead, dead_index = dead_index, group = group, errors = errors },
   letter, dead_id)
 local from = match(letter.meta or '', 'e=%d+') or ''

@@ -9,7 +9,7 @@
 -- replays it twice. `replay` does the same for one.
 local stands = call('HGET', facts, 'fence')
 if stands ~= ARGV[1] then return { 'fenced', {} } end
-of_their_types({ tasks, attempts, errors, counters }, { tasks_stream, events }, more)
+of_their_types({ tasks, attempts, errors, counters }, { tasks_stream }, more)
 of_their_types({ facts }, {}, { todo, out })
 local k = { dead = dead, dead_index = dead_index, errors = errors }
 local now, gone, count = now_ms(), {}, 0

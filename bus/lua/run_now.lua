@@ -13,12 +13,12 @@ if not r then return 'none' end
 if r.sid ~= '' then return 'live' end
 local meta, json = parked_of(call('HGET', parked, id))
 if not json then return 'torn' end
-of_their_types({}, { tasks_stream, events }, {})
+of_their_types({}, { tasks_stream }, {})
 -- ZREM is the first write, so this passes at maxmemory, as promotion does.
 call('ZREM', delayed, id)
-call('HDEL', parked, id)
 r.sid = call('XADD', tasks_stream, '*', 'id', id, 'json', json, 'meta', meta)
 r.n = 0
+call('HDEL', parked, id)
 call('HSET', tasks, id, write_record(r))
 note(events, 'hurried', id, mark)
 return 'started'

@@ -4,7 +4,7 @@
 -- Returns {1 settled or 0 it is another number by now, what they are or were off by}.
 -- The number is compared because a task may have been found again since: entered as
 -- settled, it would be one too many. By the mark a repeated request is known.
-of_their_types({ tasks, counters, audit }, { dead, events }, {})
+of_their_types({ tasks, counters, audit }, {}, {})
 if call('HGET', counters, 'settle_mark') == ARGV[2] then return { 1, ARGV[1] } end
 local off = missing({ tasks = tasks, dead = dead, counters = counters })
 if int(off) ~= ARGV[1] then return { 0, int(off) } end

@@ -19,7 +19,7 @@ local ours = score and letter.row and tonumber(score) == tonumber(done_score(let
 if again or call('HEXISTS', tasks, id) == 1 or (score and not ours) then
   return { 'taken' }
 end
-of_their_types({ errors, counters }, { dead, results, events }, { done, group })
+of_their_types({ errors, counters }, { dead, results }, { done, group })
 call('XDEL', bin, ARGV[2])
 if ours then
   call('XDEL', results, letter.row)

@@ -124,6 +124,12 @@ def memory_full(door: Door) -> None:
     connection.get_redis().config_set("maxmemory", 1)
 
 
+def key_torn(door: Door) -> None:
+    from bus import connection, keys
+
+    connection.get_redis().set(keys.named("tasks", TOPIC), "not ours")
+
+
 def known_topics(door: Door) -> None:
     bus.enqueue_task("another", 1)
 
@@ -267,6 +273,8 @@ REFUSED = [
         settings={"MESH_TOPICS_MAX": 1}),
     Row("no memory", 503, code="memory_full", before=memory_full,
         told={"retry-after": "1"}, says={"outcome": "not_written"}),
+    Row("a key of another type", 503, code="damaged_key", before=key_torn,
+        told={"retry-after": "1"}),
 ]  # fmt: skip
 
 NOBODY = {"www-authenticate": "Bearer"}

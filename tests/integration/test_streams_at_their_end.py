@@ -1,0 +1,123 @@
+"""A stream under whose last possible id somebody wrote takes nothing more: a verb is
+refused whole, and says where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus import auditor, keys, refusals, scripts
+from tests.integration.test_wrong_types import VERBS, dumped
+from tests.support.desk import Desk
+from tests.support.town import Town, build_town
+
+LAST = "18446744073709551615-18446744073709551615"
+STREAMS = ("tasks_stream", "results", "dead", "bin")
+
+
+MORE: dict[str, Callable[[Town, Desk], Any]] = {
+    "complete many": lambda t, d: d.complete(*d.recover()),
+    "send many": lambda t, d: bus.enqueue_many(t.topic, range(9)),
+    "purge": lambda t, d: bus.purge_topic(t.topic),
+    "release what is cancelled": lambda t, d: d.release(*d.recover()),
+    "its time comes": lambda t, d: scripts.run("promote", t.topic, [100]),
+}
+READY: dict[str, Callable[[Town, Desk], Any]] = {
+    "complete many": lambda t, d: d.claim(9),
+    "release what is cancelled": lambda t, d: bus.cancel(t.running, t.topic),
+    "its time comes": lambda t, d: t.client.zadd(t.key("delayed"), {t.delayed: 1}),
+}
+# What no stream at its end keeps from its work.
+FREE = {"settle", "make the group", "ack"}
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *MORE])
+def test_no_verb_stops_half_way(
+    redis_client: redis.Redis, test_topic: str, verb: str
+) -> None:
+    refused = []
+    for name in STREAMS:
+        redis_client.flushall()
+        town = build_town(redis_client, test_topic)
+        desk = Desk(test_topic)
+        READY.get(verb, lambda t, d: None)(town, desk)
+        redis_client.sadd(keys.TOPICS, test_topic)
+        redis_client.xadd(town.key(name), {"by": "hand"}, id=LAST)
+        before = dumped(redis_client)
+        try:
+            (VERBS | MORE)[verb](town, desk)
+        except bus.BusError as exc:
+            assert isinstance(exc, refusals.DamagedKey), exc
+            assert exc.key in (town.key(name), "")
+            refused.append(name)
+            after = dumped(redis_client)
+            assert after == before, name
+    assert bool(refused) == (verb not in FREE)
+
+
+def test_a_log_at_its_end_stops_nobody(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    town, desk = build_town(redis_client, test_topic), Desk(test_topic)
+    redis_client.xadd(town.key("events"), {"by": "hand"}, id=LAST)
+
+    bus.cancel(town.waiting, test_topic)
+    bus.run_now(town.delayed, test_topic)
+    bus.replay(town.dead, test_topic)
+    desk.fail(desk.recover()[0], final=True)
+
+    assert bus.get_task(town.running, test_topic).state == "dead"
+    assert bus.stats(test_topic)["ledger"]["drift"] == 0
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+@pytest.mark.parametrize("name", [*STREAMS, "events"])
+def test_the_audit_gives_it_ids_of_this_time_again(
+    redis_client: redis.Redis, test_topic: str, name: str, deleted: bool
+) -> None:
+    town, desk = build_town(redis_client, test_topic), Desk(test_topic)
+    held = [item.fence for item in desk.recover()]
+    redis_client.xadd(town.key(name), {"json": '"by hand"'}, id=LAST)
+    if deleted:
+        redis_client.xdel(town.key(name), LAST)
+
+    for _ in range(3):  # facts of a stream are asked for in each eighth round
+        auditor.audit(test_topic)
+
+    found = auditor.audit(test_topic)
+    assert (found.mended, found.seen) == ([], [])
+    rows = redis_client.xrange(town.key(name))
+    assert all(int(sid.partition("-")[0]) < 10**13 for sid, _ in rows)  # type: ignore[union-attr]
+    by_hand = [fields for _, fields in rows if fields == {"json": '"by hand"'}]  # type: ignore[union-attr]
+    assert len(by_hand) == (not deleted)
+    redis_client.xadd(town.key(name), {"one": "more"})
+    redis_client.xdel(town.key(name), redis_client.xrevrange(town.key(name))[0][0])  # type: ignore[index]
+    # Nobody lost what it had in hand, no letter its place.
+    assert [item.fence for item in desk.recover()] == held
+    assert desk.complete(*desk.recover()) == ["ok"]
+    assert bus.get_dead(town.dead, test_topic).id == town.dead
+
+
+def test_a_topic_goes_on_behind_an_entry_at_its_end(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    """Also where it was read, and its task is in somebody's hand."""
+    town, desk = build_town(redis_client, test_topic), Desk(test_topic)
+    redis_client.xadd(town.key("tasks_stream"), {"json": '"by hand"'}, id=LAST)
+    mine = [*desk.recover(), *desk.claim(9)]
+    assert "by hand" in [item.json.strip('"') for item in mine]
+
+    for _ in range(3):
+        auditor.audit(test_topic)
+    after = bus.enqueue_task(test_topic, "after")
+    desk.complete(*mine)
+    rest = desk.claim(9)
+    desk.complete(*rest)
+
+    assert bus.get_task(after, test_topic).state == "done"
+    assert bus.stats(test_topic)["waiting"] == bus.stats(test_topic)["running"] == 0
+    assert bus.stats(test_topic)["ledger"]["drift"] == 0
