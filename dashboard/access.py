@@ -13,7 +13,7 @@ from django.utils.cache import patch_cache_control
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
-from bus import accounts, errors, roles
+from bus import accounts, errors, refusals, roles
 from dashboard import failures
 
 View = Callable[..., HttpResponse]
@@ -53,7 +53,7 @@ def _guarded(view: View, verb: str) -> View:
         request.principal = principal
         try:
             response = view(request, *args, **kwargs)
-        except errors.BusUnavailable as exc:
+        except (errors.BusUnavailable, refusals.DamagedKey) as exc:
             return failures.unavailable(request, exc)
         except (errors.InvalidName, errors.InvalidOption, errors.NotFound) as exc:
             raise Http404(str(exc)) from exc

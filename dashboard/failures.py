@@ -11,7 +11,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template import loader
 
-from bus import accounts, errors, mishaps, roles
+from bus import accounts, errors, mishaps, refusals, roles
 from dashboard import frame
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,13 @@ def not_found(request: Any, exception: Any = None) -> HttpResponse:
     return _page(request, "404.html", {"says": says}, 404)
 
 
-def unavailable(request: HttpRequest, exception: errors.BusUnavailable) -> HttpResponse:
-    """503: Redis does not answer, or refuses for now."""
+def unavailable(request: HttpRequest, exception: errors.BusError) -> HttpResponse:
+    """503: Redis does not answer, or refuses for now; or a key is being mended."""
     unknown = isinstance(exception, errors.OutcomeUnknown)
     says = _REFUSED.get(exception.code, "Redis does not answer")
     changed = request.method == "POST"
     context = {"says": says, "unknown": unknown, "changed": changed}
+    context["mending"] = isinstance(exception, refusals.DamagedKey)
     response = _page(request, "503.html", context, 503)
     response["Retry-After"] = "5"
     return response
@@ -63,6 +64,7 @@ _REFUSED: Final = {
     "disk_failing": "Redis cannot write to its disk",
     "replicas_missing": "Redis has too few replicas",
     "read_only": "Redis is a replica and takes nothing",
+    "damaged_key": "Somebody changed a key by hand, which is mended within seconds",
 }
 
 

@@ -15,7 +15,7 @@ from django.db import OperationalError
 from django.test import Client
 
 import bus
-from bus import errors, scripts
+from bus import auditor, errors, keys, scripts
 from bus.api.exceptions import problem_of
 from bus.api.problems import KINDS, MEDIA_TYPE
 from bus.api.problems import problem as document_of
@@ -259,6 +259,32 @@ def test_a_full_server_refuses_whole(redis_client: redis.Redis) -> None:
     document = problem(response, 503, "memory_full")
     assert document["outcome"] == "not_written" and "memory" in document["detail"]
     assert keyspace(redis_client) == before
+
+
+@pytest.mark.parametrize("name", ["tasks", "results", "dead", "delayed", "done"])
+def test_a_key_that_somebody_damaged_is_503_and_named_until_it_is_mended(
+    redis_client: redis.Redis, test_topic: str, name: str
+) -> None:
+    client = api()
+    kept = bus.enqueue_task(test_topic, 1)
+    key = keys.named(name, test_topic)
+    redis_client.set(key, "not ours")
+
+    answers = [
+        client.get(f"topics/{test_topic}"),
+        client.post("enqueue", {**TASK, "topic": test_topic, "delay_s": 60}),
+        client.get("results", topic=test_topic),
+        client.get("dead", topic=test_topic),
+        client.get(f"tasks/{kept}", topic=test_topic),
+        client.post(f"tasks/{kept}/cancel?topic={test_topic}"),
+    ]
+
+    refused = [answer for answer in answers if answer.status_code >= 500]
+    told = [problem(answer, 503, "damaged_key")["detail"] for answer in refused]
+    assert any(key in detail for detail in told)
+    assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+    auditor.audit(test_topic)
+    assert client.get(f"tasks/{kept}", topic=test_topic).status_code == 200
 
 
 def test_a_database_that_is_away_is_503_before_anything_is_done(

@@ -429,6 +429,19 @@ def test_without_redis_there_is_a_page_that_says_so(
     assert "Redis does not answer" in looked_at(response).text
 
 
+def test_a_page_of_a_damaged_key_says_that_it_is_mended(
+    viewer: Client, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task("mail", 1)
+    redis_client.delete("mesh:{mail}:delayed")
+    redis_client.set("mesh:{mail}:delayed", "not ours")
+
+    response = viewer.get("/topics/mail/")
+
+    assert response.status_code == 503
+    assert "mended within seconds" in looked_at(response).text
+
+
 def test_a_page_at_full_memory_says_what_is_full(redis_client: redis.Redis) -> None:
     operator = signed_in("operator")
     bus.enqueue_task("mail", 1)

@@ -300,6 +300,7 @@ def audited(topic: str, client: redis.Redis) -> None:
         wound(town)
     client.xgroup_delconsumer(town.key("tasks_stream"), GROUP, "desk#1")
     client.set(town.key("hours"), 1)
+    client.xadd(town.key("tasks_stream"), {"json": "1"}, id=f"{2**64 - 1}-0")
     assert auditor.audit(town.topic).mended
     client.hincrby(keys.named("counters", topic), "accepted", 3)
     bus.settle_ledger(topic)

@@ -247,7 +247,8 @@ def test_a_thread_beyond_the_last_connection_waits_for_one(
         (redis.TimeoutError("timed out"), errors.OutcomeUnknown),
         (redis.ConnectionError("reset by peer"), errors.OutcomeUnknown),
         (OSError("broken pipe"), errors.OutcomeUnknown),
-        (redis.ResponseError("WRONGTYPE not a stream"), errors.BusError),
+        (redis.ResponseError("WRONGTYPE not a stream"), refusals.DamagedKey),
+        (redis.ResponseError("EXHAUSTED a:key script"), refusals.DamagedKey),
         (redis.exceptions.NoPermissionError("no"), errors.BusError),
     ],
     ids=lambda value: ascii(value)[:40],
@@ -330,7 +331,7 @@ def test_a_refusal_that_stays_is_not_tried_again(
     wrong = redis.ResponseError("WRONGTYPE not a stream")
     sent = fail_first(monkeypatch, [wrong] * 9, executed=False)
 
-    with pytest.raises(errors.BusError, match="WRONGTYPE"):
+    with pytest.raises(refusals.DamagedKey, match="another kind of value"):
         bus.enqueue_task(test_topic, 1)
 
     assert len(sent) == 1
