@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos-quick chaos soak nightly lint bench bench-check bench-scenarios rivals doctor wheels clean venv venv-run venv-lint python
+.PHONY: help run demo test chaos-quick chaos soak nightly lint bench bench-check bench-scenarios rivals doctor screenshots wheels clean venv venv-run venv-lint python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -60,6 +60,9 @@ rivals: venv ## how fast other queues are beside it: installs them, takes an hou
 
 doctor: venv-run ## what is wrong, with what to type
 	@$(VENV) manage.py doctor $(ARGS)
+
+screenshots: venv-lint ## pictures of every page, into var/screenshots; needs Chromium
+	@$(VENV) -m tests.support.screenshots $(ARGS)
 
 wheels: venv ## fill wheelhouse/, from which other machines install offline
 	@$(VENV) -m pip --disable-pip-version-check wheel -q -w wheelhouse -r requirements.txt

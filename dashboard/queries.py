@@ -22,6 +22,7 @@ from bus import topics as topic_room
 
 Row = dict[str, Any]
 SPARK_MINUTES: Final = 60
+SHARES: Final = (0.5, 0.95, 0.99)  # of the tasks of the last hour
 # An agent that reports one of these can still take tasks.
 _SERVES: Final = ("live", "idle", "late")
 # A task that has just been sent is not yet a problem.
@@ -65,6 +66,8 @@ def one_topic(topic: str) -> tuple[Row, list[Row]]:
     told = registry.overview()
     measured = rates.of_topics([topic], SPARK_MINUTES)[topic]
     row = _topic_row(bus.stats(topic), _serving(told)[topic], measured)
+    row["wait_ms"] = [measured.wait_ms(share) for share in SHARES]
+    row["run_ms"] = [measured.run_ms(share) for share in SHARES]
     return row, agent_rows(each for each in told if topic in each["topics"])
 
 

@@ -66,7 +66,7 @@ def _limits(
             "label": label,
             "hint": hint,
             "value": draft[name],
-            "default": _default(name),
+            "default": f"{_default(name):,}",
         }
         for name, (label, hint) in _LIMITS.items()
     ]

@@ -154,6 +154,21 @@ def test_a_finished_task_shows_what_it_took_to_get_it_done(
     assert "with an edited payload by ann" in seen
 
 
+def test_a_topic_tells_how_long_its_tasks_waited_and_ran(
+    test_topic: str, viewer: Client
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    before = looked_at(viewer.get(f"/topics/{test_topic}/")).text
+
+    desk = Desk(test_topic)
+    desk.complete(desk.one())
+
+    assert "p95" not in before
+    text = looked_at(viewer.get(f"/topics/{test_topic}/")).text
+    assert text.count("p50") == text.count("p99") == 2
+    assert "Waited" in text and "Ran" in text
+
+
 def test_one_slot_and_one_retry_are_no_plurals(test_topic: str, viewer: Client) -> None:
     desk = Desk(test_topic)
     bus.enqueue_many(test_topic, range(2))

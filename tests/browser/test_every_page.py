@@ -1,0 +1,225 @@
+"""Every page in a real browser: for everybody (axe-core), and without any script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+import bus
+from bus import connection, scripts
+from tests.browser.conftest import Mesh, NewPage
+from tests.support.showcase import Showcase, showcase
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(1200)
+
+PHONE = {"width": 390, "height": 844}
+WIDE = {"width": 1440, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def shown(mesh: Mesh) -> Iterator[Showcase]:
+    """The mesh with something of everything; `bus` in this process talks to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", mesh.env["REDIS_URL"])
+        connection.reset()
+        scripts.forget_topics()
+        with showcase(mesh.env) as made:
+            yield made
+    connection.reset()
+    scripts.forget_topics()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core, which runs in a page."""
+    path = resources.files("axe_playwright_python") / "axe.min.js"
+    return path.read_text(encoding="utf-8")
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe-core finds, one line for each kind with the first places."""
+    page.evaluate(axe)
+    found: list[dict[str, Any]] = page.evaluate(
+        "async () => (await axe.run(document)).violations"
+    )
+    return [
+        f"{each['id']}: {[node['html'][:120] for node in each['nodes'][:3]]}"
+        for each in found
+    ]
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing sticks out at the side."""
+    root = "document.documentElement"
+    return bool(page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth"))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(
+    shown: Showcase, new_page: NewPage, axe: str, theme: str
+) -> None:
+    # A page that is not there is told in the console.
+    page = new_page(
+        quiet=False, viewport=WIDE, color_scheme=theme, reduced_motion="reduce"
+    )
+    found = {}
+
+    for name, path in shown.pages().items():
+        page.goto(path)
+        expect(page.locator("h1")).to_have_count(1)
+        if wrong := violations(page, axe):
+            found[name] = wrong
+
+    page.context.clear_cookies()
+    page.goto("/login/")
+    if wrong := violations(page, axe):
+        found["login"] = wrong
+    assert found == {}
+
+
+def test_nothing_sticks_out_at_the_side_on_a_phone(
+    shown: Showcase, new_page: NewPage
+) -> None:
+    page = new_page(quiet=False, viewport=PHONE)
+    wide = []
+
+    for name, path in shown.pages().items():
+        page.goto(path)
+        if not fits(page):
+            wide.append(name)
+
+    assert wide == []
+
+
+def test_an_open_traceback_stays_open_while_its_page_is_refreshed(
+    shown: Showcase, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto(f"/tasks/{shown.delayed}/?topic=mail")
+    page.locator("summary", has_text="Traceback").click()
+    now = page.locator("#now .now")
+
+    for _ in range(2):  # it says how long it still takes
+        expect(now).not_to_have_text(now.inner_text())
+
+    expect(page.locator("details")).to_have_attribute("open", "")
+
+
+def test_every_page_comes_without_a_script(shown: Showcase, new_page: NewPage) -> None:
+    page = new_page(quiet=False, java_script_enabled=False)
+
+    for name, path in shown.pages().items():
+        response = page.goto(path)
+        assert response is not None
+        assert response.status == (404 if name == "not-found" else 200), path
+        expect(page.locator("h1")).to_have_count(1)
+
+
+def test_every_action_works_without_a_script(
+    shown: Showcase, new_page: NewPage
+) -> None:
+    page = new_page(quiet=False, java_script_enabled=False)
+    topic = "without-script"
+    bus.set_limits(topic)
+
+    _a_task(page, topic)
+    _a_letter(page, shown)
+    _a_topic(page, topic)
+    _a_bulk_replay(page, shown)
+    _a_token(page)
+    page.get_by_role("button", name="Dark").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def _says(page: Page, text: str) -> None:
+    expect(page.locator(".toasts")).to_contain_text(text)
+
+
+def _a_task(page: Page, topic: str) -> None:
+    page.goto(f"/topics/{topic}/")
+    page.get_by_label("Payload, any JSON").fill('{"n": 1}')
+    page.get_by_role("button", name="Send").click()
+    _says(page, "is on its way")
+    page.get_by_role("button", name="Cancel task").click()
+    _says(page, "Cancelled")
+    page.get_by_role("button", name="Run again").click()
+    _says(page, "It runs again as this task")
+    later = bus.enqueue_task(topic, 2, delay_s=3_600)
+    page.goto("/tasks/")
+    page.get_by_label("Task id").fill(later)
+    page.get_by_label("Task id").press("Enter")
+    page.get_by_role("button", name="Run now").click()
+    _says(page, "It starts now")
+
+
+def _a_letter(page: Page, shown: Showcase) -> None:
+    page.goto("/dead/")
+    page.get_by_label("Topic", exact=True).select_option("images")
+    page.get_by_role("button", name="Show").click()
+    expect(page).to_have_url(re.compile(r"\?topic=images"))
+    page.locator(f"tr[data-task='{shown.dead}']").get_by_role("link").first.click()
+    page.get_by_role("link", name="Discard…").click()
+    page.get_by_role("button", name="Discard").click()
+    page.get_by_role("button", name="Undo the discard").click()
+    _says(page, "the dead letter is back")
+    page.get_by_role("link", name="Edit and replay…").click()
+    page.get_by_label("Payload, any JSON").fill('{"file": "mended.jpg"}')
+    page.get_by_role("button", name="Show what differs").click()
+    page.get_by_role("button", name="Replay with this").click()
+    _says(page, "Replayed with its new payload")
+    wait_until(lambda: bus.get_task(shown.dead, "images").state == "done", 30)
+    page.goto("/dead/?topic=images")
+    page.get_by_role("button", name=re.compile("^Replay task")).first.click()
+    _says(page, "Replayed")
+
+
+def _a_topic(page: Page, topic: str) -> None:
+    page.goto(f"/topics/{topic}/")
+    page.get_by_role("button", name="Pause topic").click()
+    _says(page, "is paused")
+    page.get_by_role("button", name="Resume topic").click()
+    _says(page, "runs again")
+    page.get_by_role("link", name="Limits…").click()
+    page.get_by_label("Backlog").fill("500")
+    page.get_by_role("button", name="Set limits").click()
+    _says(page, "The limits are set")
+    page.get_by_role("link", name="Purge…").click()
+    page.get_by_label("What waits").check()
+    page.get_by_role("button", name="Purge").click()
+    _says(page, "Purged: 2 cancelled")
+    page.get_by_role("link", name="Delete…").click()
+    page.get_by_label("Its name").fill(topic)
+    page.get_by_role("button", name="Delete topic").click()
+    _says(page, f"Deleted {topic}")
+
+
+def _a_bulk_replay(page: Page, shown: Showcase) -> None:
+    page.goto("/replays/new")
+    page.get_by_label("Topic", exact=True).select_option("mail")
+    page.get_by_label("Error says").fill("no mailbox")
+    page.get_by_role("button", name="Choose these").click()
+    page.get_by_role("button", name="Replay 1 letter").click()
+    expect(page.locator("h1")).to_have_text("1 letter")
+    page.goto(f"/replays/{shown.stopped}/")
+    page.get_by_role("button", name="Cancel the rest").click()
+    _says(page, "Cancelled")
+
+
+def _a_token(page: Page) -> None:
+    page.goto("/settings/")
+    page.get_by_text("Make a token").click()
+    page.get_by_label("Name").fill("without script")
+    page.get_by_role("button", name="Make token").click()
+    expect(page.get_by_text("This is shown once")).to_be_visible()
+    page.get_by_role("link", name="I have it").click()
+    page.get_by_role("link", name="Revoke the token of without script").click()
+    page.get_by_role("button", name="Revoke").click()
+    _says(page, "is revoked")
