@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from . import errors, ratelimit
+from . import connection, errors, ratelimit
 from .conf import conf
 from .gateway import answers, mirrored, relay, upstream
 from .gateway.flights import Flights, Route
@@ -25,22 +25,18 @@ _flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flights] = (
 )
 
 
-async def generate(owner: str, prompt: Prompt, *, fresh: bool = False) -> Seat:
+async def generate(
+    owner: str, prompt: Prompt, *, fresh: bool = False, limited: bool = True
+) -> Seat:
     """A seat on the generation of this prompt; close it when done, or leaving.
 
     `owner` is the key of the principal: it pays, and only it gets what it caused to be
     kept, unless OLLAMA_CACHE_SHARED. Every request costs one token, also one that is
     answered from the cache: the limit is one on requests. `fresh` asks the model again.
+    An agent, whose concurrency is its limit, is not `limited` once more.
     """
-    wait_s = await ratelimit.atake(
-        f"generate:{owner}", conf.OLLAMA_RATE_CAPACITY, conf.OLLAMA_RATE_REFILL_PER_S
-    )
-    if wait_s:
-        raise errors.RateLimited(
-            f"more than {conf.OLLAMA_RATE_CAPACITY:g} requests at once or "
-            f"{conf.OLLAMA_RATE_REFILL_PER_S:g} a second",
-            retry_after_s=wait_s,
-        )
+    if limited:
+        await _pay(owner)
     digest = ""
     if prompt.is_cacheable() and not fresh:
         digest = prompt.digest("" if conf.OLLAMA_CACHE_SHARED else owner)
@@ -55,6 +51,23 @@ async def generate(owner: str, prompt: Prompt, *, fresh: bool = False) -> Seat:
             board=relay.board,
         )
     )
+
+
+async def _pay(owner: str) -> None:
+    """Take one request from the bucket of the principal, or RateLimited."""
+    [wait_s] = await ratelimit.atake_each(
+        f"generate:{owner}",
+        conf.OLLAMA_RATE_CAPACITY,
+        conf.OLLAMA_RATE_REFILL_PER_S,
+        1,
+        client=connection.awire(),
+    )
+    if wait_s:
+        raise errors.RateLimited(
+            f"more than {conf.OLLAMA_RATE_CAPACITY:g} requests at once or "
+            f"{conf.OLLAMA_RATE_REFILL_PER_S:g} a second",
+            retry_after_s=wait_s,
+        )
 
 
 async def whole(seat: Seat) -> dict[str, Any]:

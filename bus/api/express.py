@@ -102,11 +102,11 @@ async def _taken(scope: Any) -> tuple[_Call, roles.Principal, head.Head, str] | 
     read = head.read(scope["headers"])
     if read is None:
         return None
-    who = await _known(read.token)
+    who = await known(read.token)
     return None if who is None else (call, who, read, name)
 
 
-async def _known(token: bytes) -> roles.Principal | None:
+async def known(token: bytes) -> roles.Principal | None:
     """Whom a token stands for that was let in before; None for all others.
 
     The first look at a token is Django's: strangers who try one after the other cost

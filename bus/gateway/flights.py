@@ -68,11 +68,11 @@ class Flights:
     async def _fly(self, flight: Flight, route: Route) -> None:
         end: Exception | None = errors.UpstreamError("the generation was given up")
         try:
-            if not route.digest:
+            if route.digest:
+                await self._together(flight, route)
+            else:
                 await self._generate(flight, route)
                 flight.complete = True
-            elif not await self._recalled(flight, route):
-                await self._together(flight, route)
             end = None
         except Exception as exc:
             # Ours or a bug: those who wait are to hear of it, here nobody listens.
@@ -83,21 +83,19 @@ class Flights:
                 del self._of[route.digest]
             flight.land(end)
 
-    async def _recalled(self, flight: Flight, route: Route) -> bool:
-        """Whether the answer was kept; the flight then has it."""
-        kept = await route.recall(route.digest)
-        if kept is not None:
-            flight.kept_age_s = kept.age_s
-            flight.add(*kept.lines)
-        return kept is not None
-
     async def _together(self, flight: Flight, route: Route) -> None:
         """Follow whoever makes the answer already, in any process, or lead."""
         while True:
-            boarded = await route.board(route.digest)
+            # At once: each look is a way to the server and back.
+            boarded, kept = await asyncio.gather(
+                route.board(route.digest), route.recall(route.digest)
+            )
             if isinstance(boarded, relay.Lead):
                 flight.how = MISS
-                await self._lead(flight, route, boarded)
+                await self._lead(flight, route, boarded, kept)
+                return
+            if kept is not None:
+                _serve(flight, kept)
                 return
             flight.how = JOIN
             with contextlib.suppress(relay.LeaderLost):
@@ -105,13 +103,19 @@ class Flights:
                 return
             flight.restart()
 
-    async def _lead(self, flight: Flight, route: Route, lead: relay.Lead) -> None:
+    async def _lead(
+        self, flight: Flight, route: Route, lead: relay.Lead, kept: Answer | None
+    ) -> None:
         flight.lead = lead
         signs = asyncio.create_task(lead.accompany(flight.lines, flight.news))
         end: Exception | None = errors.UpstreamError("the generation was given up")
         try:
-            # Once more: who led before kept its answer first and gave up the lead then.
-            if lead.is_alone or not await self._recalled(flight, route):
+            if kept is None and lead.is_next:
+                # Whoever led before kept its answer first and gave up the lead then.
+                kept = await route.recall(route.digest)
+            if kept is not None:
+                _serve(flight, kept)
+            else:
                 await self._generate(flight, route)
                 flight.complete = True
                 # Still in the table: who comes before the answer is kept joins.
@@ -182,6 +186,12 @@ class Flights:
     def _note(self, took_s: float) -> None:
         weight = _NEWEST if self._mean_s else 1.0
         self._mean_s += (took_s - self._mean_s) * weight
+
+
+def _serve(flight: Flight, kept: Answer) -> None:
+    """The flight has the kept answer, and nothing else is to come."""
+    flight.kept_age_s = kept.age_s
+    flight.add(*kept.lines)
 
 
 async def _follow(flight: Flight, followed: relay.Follow) -> None:

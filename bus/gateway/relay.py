@@ -31,6 +31,7 @@ _GONE_MS: Final = 1_000  # twenty looks that did not come
 _STAY_MS: Final = 10_000
 _LINES_MOST: Final = 500
 _BYTES_MOST: Final = 256 * 1024  # in one call: a script holds up the server
+_ENDED_MS: Final = 5_000  # a look at the cache takes no longer, or fails
 _RETRY_S: Final = 1.0
 # The last of the lines that are told: how it ended. JSON never begins like this.
 _ENDED: Final = b"."
@@ -52,7 +53,10 @@ class LeaderLost(Exception):
 class Lead:
     """A flight that this process leads; without an id alone, known to nobody."""
 
-    def __init__(self, digest: str = "", leader: str = "") -> None:
+    def __init__(
+        self, digest: str = "", leader: str = "", *, is_next: bool = False
+    ) -> None:
+        self.is_next = is_next  # one ended just before: its answer may be kept by now
         self._keys = keys.flight_keys(digest, leader)
         self._leader = leader
         self._told = 0
@@ -67,14 +71,16 @@ class Lead:
         self, lines: list[bytes], news: Callable[[], asyncio.Event]
     ) -> None:
         """Give signs of life, and tell the lines as they come, until cancelled."""
+        came, told = news(), 0
         while self._leader:
+            if not told and self._followed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_SIGN_S):
+                        await came.wait()
+            elif not told:
+                await asyncio.sleep(_SIGN_S)
             came = news()  # before the look: what comes from here on is seen next time
             told = await self._tell(lines)
-            if self._followed and told:
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SIGN_S):
-                    await (came.wait() if self._followed else asyncio.sleep(_SIGN_S))
 
     async def land(self, lines: list[bytes], error: Exception | None) -> None:
         """End it; who follows has every line by then, and learns how it ended."""
@@ -100,7 +106,7 @@ class Lead:
         return len(some)
 
     async def _ended(self, total: int) -> bool:
-        reply = await self._run("land", [self._leader, total, _GONE_MS])
+        reply = await self._run("land", [self._leader, total, _GONE_MS, _ENDED_MS])
         ended = bool(reply != 0)
         if ended:
             self._leader = ""
@@ -149,13 +155,14 @@ async def board(digest: str) -> Lead | Follow:
     own = uuid.uuid4().hex
     try:
         # Who is cancelled in here may leave a lead behind; it ends by itself.
-        leader = await _run(
-            "board", [own, _LEASE_MS], keys.flight_keys(digest, own)[:1]
-        )
+        names = keys.flight_keys(digest, own)[:1]
+        leader, ended = await _run("board", [own, _LEASE_MS], names)
     except errors.BusError as exc:
         log.warning("equal requests elsewhere are not known: %s", exc)
         return Lead()
-    return Lead(digest, own) if leader == own else Follow(digest, str(leader))
+    if leader != own:
+        return Follow(digest, str(leader))
+    return Lead(digest, own, is_next=bool(ended))
 
 
 async def alone(digest: str) -> Lead | Follow:

@@ -1,0 +1,117 @@
+"""The gateway's door in front of Django, for tokens that were let in before.
+
+Django's middleware keeps a thread for each request and costs milliseconds before the
+first byte. Whoever is not known yet, or looks unusual, goes on to Django; what a call
+means is the same code for both doors (`gateway.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from bus import whence
+from bus.conf import conf
+
+from . import express, gateway, head, waiting
+from .gateway import Asked, Relay, Told
+from .schema import PREFIX
+from .waiting import App, Receive, Send
+
+T = TypeVar("T")
+
+_ROOT: Final = f"{PREFIX}/ollama/"
+_REQUEST_ID: Final = whence.HEADER.lower().encode()
+
+
+def generating(app: App) -> App:
+    """The ASGI app, to which only those calls of the gateway come that are not for the
+    lane."""
+
+    async def outer(scope: Any, receive: Receive, send: Send) -> None:
+        asked = await _asked(scope, receive)
+        if asked is None:
+            await app(scope, receive, send)
+            return
+        leaving = asyncio.ensure_future(waiting.gone(receive))
+        told = None
+        try:
+            told = await _unless(leaving, _told(asked))
+            if told is not None:
+                await _unless(leaving, _sent(told, scope, send))
+        finally:
+            if told is not None and isinstance(told.body, Relay):
+                told.body.close()
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+
+    return outer
+
+
+async def _asked(scope: Any, receive: Receive) -> Asked | None:
+    """The call, with its body; None for what is Django's, whose body is untouched."""
+    if scope["type"] != "http" or not conf.EXPRESS_LANE or scope["query_string"]:
+        return None
+    path: str = scope["path"]
+    if not path.startswith(_ROOT):
+        return None
+    read = head.read(scope["headers"])
+    who = None if read is None else await express.known(read.token)
+    if read is None or who is None:
+        return None
+    # In front of us the body was read whole; a client that went meanwhile sends none.
+    body = (await receive()).get("body", b"") if read.length else b""
+    return Asked(
+        who=who,
+        method=scope["method"],
+        path=path.removeprefix(_ROOT),
+        body=lambda: body,
+        content_encoding=read.content_encoding,
+        cache_control=_header(scope, b"cache-control"),
+    )
+
+
+def _header(scope: Any, wanted: bytes) -> str:
+    values = [value for name, value in scope["headers"] if name == wanted]
+    return b",".join(values).decode("latin-1")
+
+
+async def _unless(
+    leaving: asyncio.Future[None], work: Coroutine[Any, Any, T]
+) -> T | None:
+    """What the work comes to; None where the client left, and the work with it."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def _told(asked: Asked) -> Told:
+    try:
+        return await gateway.answer(asked)
+    except Exception as exc:
+        return gateway.refusal(exc)
+
+
+async def _sent(told: Told, scope: Any, send: Send) -> None:
+    headers = [
+        (_REQUEST_ID, whence.request_id(_header(scope, _REQUEST_ID)).encode()),
+        *head.of_site(scope["scheme"]),
+    ]
+    for name, text in told.headers.items():
+        headers.append((name.lower().encode(), text.encode("latin-1")))
+    body = told.body
+    if not isinstance(body, Relay):
+        headers.append((b"content-length", b"%d" % len(body)))
+    start = {"type": "http.response.start", "status": told.status, "headers": headers}
+    await send(start)
+    if isinstance(body, Relay):
+        async for line in body:
+            part = {"type": "http.response.body", "body": line, "more_body": True}
+            await send(part)
+        body = b""
+    await send({"type": "http.response.body", "body": body})
