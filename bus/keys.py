@@ -11,8 +11,7 @@ tasks         hash    id -> record `sid|attempt|epoch|n|lost|flags|options`, liv
 delayed       zset    id -> due time (ms, server clock)
 parked        hash    id -> meta and payload of a task that is in no stream
 done          zset    id -> result entry id as ms * 4096 + seq
-dead_index    hash    id -> dead entry id; of a letter moved by hand `alias:` + the id
-                      derived from its entry -> the same
+dead_index    hash    id, or `alias:` + id of an entry moved by hand -> dead entry id
 group         zset    dead entry ids of one failure fingerprint (one key each)
 bin           stream  discarded letters, for undo
 seen0, seen1  hash    idempotent ids -> payload digest, two generations
@@ -25,8 +24,7 @@ events        stream  what happened, for pages; lossy by contract
 audit         hash    where the audit of the topic is, and what it found
 log           stream  every transition, where tests ask the scripts for it; else absent
 agents        zset    consumer -> expiry of its registration (ms, server clock)
-replays       zset    bulk replay -> when it was created (ms); the newest 100
-open_replays  zset    of these, those that are not ended
+replays, open_replays  zsets  bulk replay -> when made (ms); newest 100, not ended
 job           hash    one bulk replay (one key each); 30 days after its last change
 request       string  `job digest` of what a request by this name made; two days
 todo          zset    `dead entry id task id` of its letters in a topic, in order
@@ -34,6 +32,7 @@ out           zset    `id epoch ms` of those replayed -> when to look what came 
 facts, told   hash, list  what came of all of them; of 1,000 that were not done, by name
 gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
 draining      hash    agent id -> the consumer that was told to finish and end
+turn          string  which janitor looked last; for most of a second
 claim         string  fences one claim over HTTP was lent; for one lease
 bucket        string  when a token bucket is full again (us, server clock); until then
 flight, lines hash, list  who leads a generation, 3 s; what followers are told, 10 s
@@ -62,6 +61,7 @@ GONE: Final = "mesh:gone:{agents}"
 REPLAYS: Final = "mesh:replays:{replays}"
 OPEN_REPLAYS: Final = "mesh:replays:{replays}:open"
 DRAINING: Final = "mesh:draining:{agents}"
+TURN: Final = "mesh:turn:{agents}"
 
 
 def check_topic(topic: str) -> str:
