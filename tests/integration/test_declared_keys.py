@@ -289,7 +289,7 @@ def flown_together(digest: str) -> None:
         scripts.run("board", "", [who, 9_000], both[:1])
     scripts.run("relay", "", ["a", 9_000, 9_000, 0, "{}", "."], both)
     scripts.run("follow", "", ["a", 0, 9], both)
-    assert [scripts.run("land", "", ["a", n, 9, 9_000], both) for n in (-1, 2)] == [
+    assert [scripts.run("land", "", ["a", n, 9_000, 9], both) for n in (-1, 2)] == [
         0,
         1,
     ]
