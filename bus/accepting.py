@@ -132,8 +132,11 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
     for batch in batches:
         try:
             scripts.ensure_topic(batch.topic)
-            waits = level.waits
-            raws.append(None if waits else scripts.run("enqueue", *batch.call))
+            raws.append(
+                None
+                if level.waits
+                else scripts.run("enqueue", *batch.call, once=batch.once)
+            )
         except _REFUSALS as exc:
             raws.append(exc)
     if level.waits and None in raws:
@@ -152,7 +155,9 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
 def _sent_alone(batch: Batch, level: Level) -> list[Accepted]:
     """One batch that waits for nothing: what nearly every call brings."""
     try:
-        raw = scripts.run("enqueue", batch.topic, batch.args, known=False)
+        raw = scripts.run(
+            "enqueue", batch.topic, batch.args, known=False, once=batch.once
+        )
     except _REFUSALS as exc:
         return batch.refused(exc)
     raw, ended = _looked(batch, raw)
@@ -173,7 +178,9 @@ async def asend(
             raws.append(
                 None
                 if level.waits
-                else await scripts.arun("enqueue", *batch.call, client=client)
+                else await scripts.arun(
+                    "enqueue", *batch.call, client=client, once=batch.once
+                )
             )
         except _REFUSALS as exc:
             raws.append(exc)

@@ -32,9 +32,8 @@ class Minute:
     runs: Counter[int] = field(default_factory=Counter)
 
 
-# How `prelude.lua` writes them.
+# How `prelude.lua` writes them; what was accepted follows from the `A` of two rows.
 _LETTERS: Final = {
-    "a": "accepted",
     "d": "done",
     "t": "retried",
     "x": "dead",
@@ -88,16 +87,16 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
         pipe = connection.reader().pipeline(transaction=False)
         for topic in topics:
             pipe.hmget(keys.named("minutes", keys.check_topic(topic)), fields)
+            pipe.hget(keys.named("counters", topic), "accepted")
         replies = pipe.execute() if topics else []
     over_share = (int(seconds) % 60 + int(micros) / 1e6) / 60
     # Most minutes of most topics are empty: one object stands for them all.
     empty = [Minute(stamp * 60_000) for stamp in stamps]
     found = {}
-    for topic, texts in zip(topics, replies, strict=True):
-        minutes = tuple(
-            _minute(nothing, text) if text else nothing
-            for nothing, text in zip(empty, texts, strict=True)
-        )
+    for topic, texts, now_accepted in zip(
+        topics, replies[::2], replies[1::2], strict=True
+    ):
+        minutes = _ring(empty, texts, records.number(now_accepted or "") or 0)
         before, running = minutes[-2:]
         share = 1 - over_share
         found[topic] = Rates(
@@ -108,18 +107,42 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
     return found
 
 
-def _minute(nothing: Minute, text: str) -> Minute:
-    """A field of the ring; one left over from three hours ago counts nothing."""
+def _ring(
+    empty: Sequence[Minute], texts: Sequence[str | None], accepted: int
+) -> tuple[Minute, ...]:
+    """The minutes, given what the topic has `accepted` up to now.
+
+    A row says what was accepted before its minute; whatever the next row says more, it
+    was accepted in this one, since every minute that accepts has a row.
+    """
+    found = []
+    for nothing, text in zip(reversed(empty), reversed(texts), strict=True):
+        minute, before = _minute(nothing, text, accepted) if text else (nothing, None)
+        found.append(minute)
+        accepted = accepted if before is None else before
+    return tuple(reversed(found))
+
+
+def _minute(nothing: Minute, text: str, accepted: int) -> tuple[Minute, int | None]:
+    """A field of the ring, and what was accepted before it, if it tells.
+
+    One left over from three hours ago counts nothing.
+    """
     written, *parts = text.split() or [""]
     if written != str(nothing.at_ms // 60_000):
-        return nothing
+        return nothing, None
+    before = None
     counts = {}
     spans: dict[str, Counter[int]] = {"w": Counter(), "r": Counter()}
     for part in parts:
         name, _, text_of = part.partition("=")
         number, bucket = records.number(text_of) or 0, records.number(name[1:])
-        if name in _LETTERS:
+        if name == "A":
+            before = number
+            counts["accepted"] = max(0, accepted - before)
+        elif name in _LETTERS:
             counts[_LETTERS[name]] = number
         elif bucket is not None and bucket < _BUCKETS and name[0] in spans:
             spans[name[0]][bucket] = number
-    return Minute(nothing.at_ms, waits=spans["w"], runs=spans["r"], **counts)
+    minute = Minute(nothing.at_ms, waits=spans["w"], runs=spans["r"], **counts)
+    return minute, before

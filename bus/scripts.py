@@ -29,8 +29,6 @@ from .conf import conf, transition_log
 
 _READS: Final = "-- Reads only.\n"
 _SHARED: Final = ("prelude", "leaving", "mending")
-# A verb may take a short way for the common call before it makes the shared functions.
-_SHARED_HERE: Final = "-- SHARED from here on\n"
 _PLAIN_CALL: Final = "local call = redis.call\n"
 # Where a task is, by these; the rest follows from them.
 _WATCHED: Final = frozenset({"tasks", "delayed", "done", "dead_index", "tasks_stream"})
@@ -107,9 +105,7 @@ def load(*, logged: bool) -> dict[str, Script]:
             head = head.replace(_PLAIN_CALL, _recording(recorder, name, names))
         if more:
             head = f"local more = {{ unpack(KEYS, {len(names) + 1}) }}\n{head}"
-        short, cut, long = body.rpartition(_SHARED_HERE)
-        head += short + prelude.part_for(long)
-        text = f"local {bound} = {slots}\n{head}\n{cut}{long}"
+        text = f"local {bound} = {slots}\n{head}{prelude.part_for(body)}\n{body}"
         sha = hashlib.sha1(text.encode()).hexdigest()
         scripts[name] = Script(name, text, sha, names, more, _READS in body)
     return scripts
@@ -156,10 +152,13 @@ def run(
     client: Any = None,
     retry_s: float | None = None,
     known: bool = True,
+    once: str = "",
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds.
 
     Where the topic may not be `known` yet, it is made known first: `ensure_topic`.
+    `once` names a cheaper verb with the same arguments, which goes first and is never
+    sent again; where it says None, or nothing, the other one decides.
     """
     script, tail = call(name, topic, args, more)
     pause, began = None, time.monotonic()
@@ -168,10 +167,12 @@ def run(
             server: Any = connection.writer() if client is None else client
             if not known and _known_topics.get((server.url, topic), 0.0) < began:
                 ensure_topic(topic)
-            try:
-                return server.execute_command("EVALSHA", script.sha, *tail)
-            except redis.exceptions.NoScriptError:
-                return server.execute_command("EVAL", script.text, *tail)
+            if once:
+                cheap, once = once, ""
+                reply = _asked(server, *call(cheap, topic, args))
+                if reply is not None:
+                    return reply
+            return _asked(server, script, tail)
         except (redis.RedisError, OSError) as exc:
             if refusals.is_misfit(exc):
                 with refusals.guard():
@@ -184,6 +185,13 @@ def run(
             time.sleep(pause.after(exc))
 
 
+def _asked(server: Any, script: Script, tail: list[Any]) -> Any:
+    try:
+        return server.execute_command("EVALSHA", script.sha, *tail)
+    except redis.exceptions.NoScriptError:
+        return server.execute_command("EVAL", script.text, *tail)
+
+
 async def arun(
     name: str,
     topic: str,
@@ -192,6 +200,7 @@ async def arun(
     *,
     client: Any = None,
     retry_s: float | None = None,
+    once: str = "",
 ) -> Any:
     """`run` for asyncio."""
     script, tail = call(name, topic, args, more)
@@ -199,10 +208,12 @@ async def arun(
     while True:
         try:
             server: Any = connection.awriter() if client is None else client
-            try:
-                return await server.execute_command("EVALSHA", script.sha, *tail)
-            except redis.exceptions.NoScriptError:
-                return await server.execute_command("EVAL", script.text, *tail)
+            if once:
+                cheap, once = once, ""
+                reply = await _aasked(server, *call(cheap, topic, args))
+                if reply is not None:
+                    return reply
+            return await _aasked(server, script, tail)
         except (redis.RedisError, OSError) as exc:
             if refusals.is_misfit(exc):
                 with refusals.guard():
@@ -221,6 +232,13 @@ async def arun(
 def _kinds(script: Script, tail: list[Any]) -> list[tuple[str, str]]:
     """What to ask to find out which key of a call is of a wrong type."""
     return [("TYPE", key) for key in tail[1 : 1 + len(script.names)]]
+
+
+async def _aasked(server: Any, script: Script, tail: list[Any]) -> Any:
+    try:
+        return await server.execute_command("EVALSHA", script.sha, *tail)
+    except redis.exceptions.NoScriptError:
+        return await server.execute_command("EVAL", script.text, *tail)
 
 
 # Until when a topic counts as known; somebody may delete it in the meantime.

@@ -24,6 +24,6 @@ call('HDEL', tasks, e.id)
 call('HDEL', attempts, e.id)
 call('ZADD', done, int(now * 4096), e.id)
 call('HINCRBY', counters, 'done', 1)
-tally(minutes, hours, now, { d = 1 })
+tally(minutes, hours, counters, now, { d = 1 })
 note(events, 'done', e.id)
 return 1

@@ -60,7 +60,7 @@ local function give_up(id, r, e, why)
     fp = why == 'lost' and ARGV[4] or ARGV[6],
     fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or '' })
   call('HINCRBY', counters, 'died', 1)
-  tally(minutes, hours, now, { x = 1 })
+  tally(minutes, hours, counters, now, { x = 1 })
   note(events, 'dead', id, why)
   mended(k, why, id)
 end

@@ -96,6 +96,6 @@ if #forget > 0 then call('HDEL', attempts, unpack(forget)) end
 call('ZADD', done, unpack(scores))
 call('HINCRBY', counters, 'done', #mine)
 add.d = #mine
-tally(minutes, hours, tonumber(match(result_id, '^%d+')), add)
+tally(minutes, hours, counters, tonumber(match(result_id, '^%d+')), add)
 out[1] = #mine
 return out

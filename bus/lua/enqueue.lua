@@ -10,53 +10,6 @@
 --   where: 2 delayed, 3 waiting, 8 running.
 -- A known id is never sent twice; where the texts differ (or live elsewhere) the caller
 -- compares the values. The first write is XADD or HSET: refused whole at maxmemory.
--- Most calls bring only tasks that are new and wait, in a minute that has some already.
--- Those take the short way, at half the cost. It writes all or leaves all to the long one.
-if ARGV[4] == '' then
-  local t = call('TIME')
-  local minute = floor(t[1] / 60)
-  local stamp, field = fmt('%d', minute), fmt('%d', minute % 180)
-  local seen = call('HMGET', minutes, field, 'last')
-  local row = seen[2] == stamp and seen[1] or ''
-  local from, to, was = find(row, ' a=(%d+)')
-  local set = call('HMGET', settings, 'backlog_max', 'dead_max')
-  local most = tonumber(set[1] or '') or tonumber(ARGV[1])
-  if ARGV[3] ~= '' then most = math.min(most, tonumber(ARGV[3])) end
-
-  local ids, known, count = {}, {}, 0
-  for i = 5, #ARGV, 4 do
-    local id = ARGV[i]
-    if ARGV[i + 1] ~= '' or known[id] then from = nil break end
-    count = count + 1
-    ids[count], known[id] = id, true
-  end
-  -- That `counters` is a hash, and has begun, is asked before anything is written.
-  local short = from and find(row, stamp .. ' ', 1, true) == 1
-    and call('HLEN', tasks) + count <= most and call('HEXISTS', counters, 'accepted') == 1
-    and call('XLEN', dead) < (tonumber(set[2] or '') or tonumber(ARGV[2]))
-  if short then
-    local records = call('HMGET', tasks, unpack(ids))
-    local finished = call('ZMSCORE', done, unpack(ids))
-    local buried = call('HMGET', dead_index, unpack(ids))
-    for n = 1, count do
-      if records[n] or finished[n] or buried[n] then short = false break end
-    end
-  end
-  if short then
-    local out, fresh = {}, {}
-    for n = 1, count do
-      local at = 1 + n * 4
-      local sid = call('XADD', tasks_stream, '*', 'id', ids[n], 'json', ARGV[at + 3], 'meta', '')
-      out[n], fresh[2 * n - 1], fresh[2 * n] = sid, ids[n], sid .. '|0|0|0|0||' .. ARGV[at + 2]
-    end
-    call('HSET', tasks, unpack(fresh))
-    call('HINCRBY', counters, 'accepted', count)
-    call('HSET', minutes, field,
-      row:sub(1, from) .. 'a=' .. fmt('%d', was + count) .. row:sub(to + 1))
-    return out
-  end
-end
--- SHARED from here on
 
 local now -- asked for only where needed: the id of a new entry carries it
 local bounds = call('HMGET', settings, 'backlog_max', 'dead_max', 'group')
@@ -156,10 +109,10 @@ for n = 1, #ids do
 end
 if accepted > 0 then
   call('HSET', tasks, unpack(fresh))
-  call('HINCRBY', counters, 'accepted', accepted)
   if not now then now = tonumber(match(fresh[2], '^%d+')) end
+  tally(minutes, hours, counters, now)
+  call('HINCRBY', counters, 'accepted', accepted)
   if again then call('HSET', counters, 'doubt_at', int(now)) end
-  tally(minutes, hours, now, { a = accepted })
 end
 if #learned > 0 then
   -- Two generations, each filled for a day (or to its bound) and kept for another.

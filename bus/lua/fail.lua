@@ -68,5 +68,5 @@ end
 
 local out = {}
 for at = 5, #ARGV, 11 do out[#out + 1] = fail(unpack(ARGV, at, at + 10)) end
-tally(minutes, hours, now, add)
+tally(minutes, hours, counters, now, add)
 return out

@@ -42,6 +42,6 @@ local dead_id = bury(k, now, { id = id, json = ARGV[3] .. id .. ARGV[4], error =
   -- So that a repeat, which knows the entry only, finds the same letter.
   more = id ~= derived and { 'alias', derived } or nil })
 call('HINCRBY', counters, 'died', 1)
-tally(minutes, hours, now, { x = 1 })
+tally(minutes, hours, counters, now, { x = 1 })
 note(events, 'dead', id, 'moved')
 return dead_id

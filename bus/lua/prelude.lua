@@ -171,9 +171,8 @@ local function done_score(entry_id)
   return int(ms * 4096 + math.min(tonumber(seq), 4095))
 end
 
--- Add counts to this minute: `a`ccepted, `d`one, re`t`ried, `x` dead, `l`ost leases, w<b>
--- and r<b> log2 buckets of wait and run time in ms. A minute that is over is added to its
--- hour by the first call after it, so the common call touches one field.
+-- Counts of a minute: `d`one, re`t`ried, `x` dead, `l`ost leases, w<b> and r<b> log2
+-- buckets of wait and run time in ms.
 local function add_counts(key, field, stamp, old, add)
   local row = old and match(old, '^%d+') == stamp and old or stamp
   -- Few counts of many change: cheaper to put them in than to take the row apart.
@@ -188,23 +187,32 @@ local function add_counts(key, field, stamp, old, add)
   call('HSET', key, field, row)
 end
 
-local function tally(minutes_key, hours_key, now, add)
-  if next(add) == nil then return end
+-- Add counts to this minute. Its row begins with `A`, what the topic had accepted before
+-- it, so that a send need not count here; nil only makes sure of that row, ahead of the
+-- counter. A minute that is over is added to its hour by the first call after it, so the
+-- common call touches one field.
+local function tally(minutes_key, hours_key, counters_key, now, add)
+  if add and next(add) == nil then return end
   local minute = floor(now / 60000)
-  local stamp, field = tostring(minute), tostring(minute % 180)
+  local stamp, field = int(minute), int(minute % 180)
   local seen = call('HMGET', minutes_key, field, 'last')
-  if seen[2] ~= stamp then
+  local row, last = seen[1], tonumber(seen[2] or '') or 0
+  if minute > last then -- a clock that was put back opens no minute again
+    local accepted = call('HGET', counters_key, 'accepted') or '0'
     call('HSET', minutes_key, 'last', stamp)
-    local last = tonumber(seen[2] or '')
-    local row = last and call('HGET', minutes_key, tostring(last % 180))
-    if row and match(row, '^%d+') == seen[2] then
+    local ended = call('HGET', minutes_key, int(last % 180))
+    if ended and match(ended, '^%d+') == seen[2] then
       local over, hour = {}, floor(last / 60)
-      for name, count in gmatch(row, '(%a%d*)=(%d+)') do over[name] = tonumber(count) end
-      local slot = tostring(hour % 720)
-      add_counts(hours_key, slot, tostring(hour), call('HGET', hours_key, slot), over)
+      for name, count in gmatch(ended, '(%l%d*)=(%d+)') do over[name] = tonumber(count) end
+      over.a = math.max(0, accepted - (match(ended, ' A=(%d+)') or accepted))
+      local slot = int(hour % 720)
+      add_counts(hours_key, slot, int(hour), call('HGET', hours_key, slot), over)
     end
+    row = stamp .. ' A=' .. accepted
+  elseif not add then
+    return
   end
-  add_counts(minutes_key, field, stamp, seen[1], add)
+  add_counts(minutes_key, field, stamp, row, add or {})
 end
 
 -- One line of the event log. A log that somebody made useless stops nobody.

@@ -65,6 +65,6 @@ for i = 1, #rows do
 end
 if handed + buried > 0 then
   call('HINCRBY', counters, 'lost', handed + buried)
-  tally(minutes, hours, now, { l = handed + buried, x = buried })
+  tally(minutes, hours, counters, now, { l = handed + buried, x = buried })
 end
 return { handed, buried, #rows }

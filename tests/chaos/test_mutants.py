@@ -157,26 +157,12 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "call('HINCRBY', counters, 'accepted', accepted)",
         "",
     ),
-    "enqueue: nothing is counted on the short way": (
-        "enqueue",
-        "call('HINCRBY', counters, 'accepted', count)",
-        "",
+    "send: nothing is counted": (
+        "send",
+        "call('HINCRBY', counters, 'accepted', count) > count",
+        "call('HGET', counters, 'accepted')",
     ),
-    "enqueue: a live task is sent again on the short way": (
-        "enqueue",
-        "if records[n] or finished[n] or buried[n] then",
-        "if finished[n] or buried[n] then",
-    ),
-    "enqueue: an ended task is sent again on the short way": (
-        "enqueue",
-        "if records[n] or finished[n] or buried[n] then",
-        "if records[n] or buried[n] then",
-    ),
-    "enqueue: a delayed task is sent at once": (
-        "enqueue",
-        "if ARGV[i + 1] ~= '' or known[id] then",
-        "if known[id] then",
-    ),
+    "send: the record is missing": ("send", "call('HSET', tasks, unpack(fresh))", ""),
     "cancel: a running task is torn out": (
         "cancel",
         "if who and who ~= HANDED and not torn then",

@@ -1,0 +1,203 @@
+"""`send` does what `enqueue` does for new tasks, or nothing at all, and goes once."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus import keys, scripts
+from bus.batches import Batch
+from bus.wanted import Item, Wanted, item_of
+from tests.support.desk import Desk
+from tests.support.waiting import wait_until
+
+SEEN = ("tasks_stream", "tasks", "counters", "dead_index", "done")
+LAST_ID = "18446744073709551615-18446744073709551615"
+
+
+def ask(verb: str, client: redis.Redis, topic: str, args: list[Any]) -> Any:
+    script = scripts.SCRIPTS[verb]
+    names = [keys.named(word, topic) for word in script.names]
+    return client.eval(script.text, len(names), *names, *args)
+
+
+def fresh(*numbers: int, most: int | str = "", backlog: int = 1_000) -> list[Any]:
+    """Arguments for new tasks under these numbers."""
+    args: list[Any] = [backlog, 1_000, most, ""]
+    for number in numbers:
+        options = "m=3" if number % 3 == 0 else ""
+        args += [f"0198c0de-0000-7000-8000-{number:012d}", "", options, str(number)]
+    return args
+
+
+def kept(client: redis.Redis, topic: str) -> dict[str, Any]:
+    """What stands in the topic, without the clock in entry ids."""
+    found: dict[str, Any] = {}
+    for name in SEEN:
+        key = keys.named(name, topic)
+        kind: Any = client.type(key)
+        if kind == "hash":
+            found[name] = client.hgetall(key)
+        elif kind == "stream":
+            found[name] = [fields for _, fields in client.xrange(key)]  # type: ignore[union-attr]
+        elif kind == "zset":
+            found[name] = client.zcard(key)
+    records = found.get("tasks", {})
+    found["tasks"] = {i: text[text.index("|") :] for i, text in records.items()}
+    found["dead_index"] = sorted(found.get("dead_index", {}))
+    return found
+
+
+def in_a_minute_with_a_row(client: redis.Redis, topic: str, number: int) -> None:
+    """Let the topic's books have begun in this minute, with at least 5 s of it left."""
+    wait_until(lambda: client.time()[0] % 60 < 55, 10, "the next minute")
+    ask("enqueue", client, topic, fresh(number))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_writes_what_enqueue_writes_and_refuses_what_that_decides(
+    redis_client: redis.Redis, test_topic: str, seed: int
+) -> None:
+    dice = random.Random(seed)
+    one, two = test_topic, f"{test_topic}-long"
+    desks = [Desk(one), Desk(two)]
+    number, by_itself = 0, 0
+    for _ in range(40):
+        count = dice.randint(1, 4)
+        args = fresh(
+            *range(number, number + count),
+            most=dice.choice(["", "", 5]),
+            backlog=dice.choice([1_000, 12]),
+        )
+        number += count
+        answer = ask("send", redis_client, one, args)
+        by_itself += answer is not None
+        if answer is None:
+            answer = ask("enqueue", redis_client, one, args)
+        told = ask("enqueue", redis_client, two, args)
+        assert [isinstance(x, str) for x in answer] == [
+            isinstance(x, str) for x in told
+        ]
+        ends = dice.random()
+        for desk in desks if ends < 0.5 else []:
+            for item in desk.claim(3):
+                if ends < 0.4:
+                    desk.complete(item)
+                else:
+                    desk.fail(item, final=True)
+
+    assert by_itself > 10
+    assert kept(redis_client, one) == kept(redis_client, two)
+    assert [bus.stats(t)["ledger"]["drift"] for t in (one, two)] == [0, 0]
+    assert bus.stats(one)["accepted"] == bus.stats(two)["accepted"] > 0
+
+
+def test_a_topic_without_books_is_left_to_enqueue(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    before = kept(redis_client, test_topic)
+
+    assert ask("send", redis_client, test_topic, fresh(1, 2)) is None
+    assert kept(redis_client, test_topic) == before
+
+
+def test_a_minute_without_a_row_is_left_to_enqueue(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    in_a_minute_with_a_row(redis_client, test_topic, 1)
+    redis_client.hset(keys.named("minutes", test_topic), "last", "7")
+    before = kept(redis_client, test_topic)
+
+    assert ask("send", redis_client, test_topic, fresh(2, 3)) is None
+    assert kept(redis_client, test_topic) == before
+
+
+@pytest.mark.parametrize("nonsense", ["nan", "-1", "x"])
+def test_a_bound_that_is_none_is_left_to_enqueue(
+    redis_client: redis.Redis, test_topic: str, nonsense: str
+) -> None:
+    in_a_minute_with_a_row(redis_client, test_topic, 1)
+    redis_client.hset(keys.named("settings", test_topic), "backlog_max", nonsense)
+
+    answer = ask("send", redis_client, test_topic, fresh(2, backlog=0))
+
+    assert answer is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_stream_that_takes_no_entry_is_the_error_and_nothing_is_written(
+    redis_client: redis.Redis, test_topic: str, count: int
+) -> None:
+    """The first of several may still find a place."""
+    in_a_minute_with_a_row(redis_client, test_topic, 1)
+    stream = keys.named("tasks_stream", test_topic)
+    place = LAST_ID if count == 1 else f"{LAST_ID[:-1]}4"
+    redis_client.xadd(stream, {"id": "x"}, place)
+    redis_client.xdel(stream, place)
+    before = kept(redis_client, test_topic)
+
+    with pytest.raises(redis.ResponseError):
+        ask("send", redis_client, test_topic, fresh(*range(2, 2 + count)))
+
+    assert kept(redis_client, test_topic) == before
+
+
+@pytest.mark.parametrize("name", ["counters", "minutes", "tasks_stream", "tasks"])
+def test_a_key_of_another_type_is_the_error_and_nothing_is_written(
+    redis_client: redis.Redis, test_topic: str, name: str
+) -> None:
+    in_a_minute_with_a_row(redis_client, test_topic, 1)
+    redis_client.set(keys.named(name, test_topic), "a string")
+    before = kept(redis_client, test_topic) if name != "tasks" else None
+
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        ask("send", redis_client, test_topic, fresh(2))
+
+    if before is not None:
+        assert kept(redis_client, test_topic) == before
+    assert redis_client.get(keys.named(name, test_topic)) == "a string"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "verb"),
+    [
+        (Wanted(1), "send"),
+        (Wanted(1, max_attempts=3), "send"),
+        (Wanted(1, task_id="0198c0de-0000-7000-8000-000000000001"), ""),
+        (Wanted(1, idempotency_key="k"), ""),
+        (Wanted(1, delay_s=5), ""),
+        (Wanted(1, maxlen=5), ""),
+    ],
+)
+def test_only_what_nobody_can_know_is_sent_so(wanted: Wanted, verb: str) -> None:
+    assert Batch("demo", [item_of("demo", wanted)]).once == verb
+
+
+def test_one_that_is_known_keeps_its_hundred_from_it() -> None:
+    known = Item("mine", "", "", b"1")
+
+    assert Batch("demo", [item_of("demo", Wanted(1)), known]).once == ""
+
+
+def test_the_common_call_is_one_script(
+    redis_client: redis.Redis, test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.enqueue_task(test_topic, 0)
+    in_a_minute_with_a_row(redis_client, test_topic, 1)
+    asked: list[str] = []
+    ask_server = scripts._asked
+
+    def asking(server: Any, script: scripts.Script, tail: list[Any]) -> Any:
+        asked.append(script.name)
+        return ask_server(server, script, tail)
+
+    monkeypatch.setattr(scripts, "_asked", asking)
+
+    bus.enqueue_task(test_topic, 2)
+    bus.enqueue_many(test_topic, range(100))
+
+    assert asked == ["send", "send"]
