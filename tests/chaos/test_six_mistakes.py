@@ -16,7 +16,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, scripts
+from bus import errors, janitor, keys, scripts, tasks
 from tests.support import chronicle
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
@@ -72,8 +72,9 @@ def finishes_without_memory(client: redis.Redis, topic: str) -> None:
 def refuses_whole_without_memory(client: redis.Redis, topic: str) -> None:
     bus.enqueue_task(topic, 1)
     full(client)
-    with pytest.raises(errors.BusUnavailable):
-        bus.enqueue_task(topic, 2)
+    for task_id in (None, tasks.new_id()):  # by `send`, and by `enqueue`
+        with pytest.raises(errors.BusUnavailable):
+            bus.enqueue_task(topic, 2, task_id=task_id)
     assert bus.stats(topic)["backlog"] == 1
 
 
@@ -142,7 +143,7 @@ MISTAKES = {
     ),
     "no rule for the first write": Mistake(
         "enqueue",
-        swap("if ARGV[4] ==", "call('HDEL', tasks, '')\nif ARGV[4] =="),
+        swap("local six", "call('HDEL', tasks, '')\nlocal six"),
         refuses_whole_without_memory,
     ),
 }

@@ -26,6 +26,7 @@ DEAD, ENDED = "dead", "ended"
 # that somebody else wrote, on first sight. An audit moves nothing where all is whole.
 EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "enqueue": {(ABSENT, STREAM), (ABSENT, DELAYED)},
+    "send": {(ABSENT, STREAM)},
     "claim": {(STREAM, STREAM), (ABSENT, STREAM)},
     "lend": {(STREAM, STREAM), (ABSENT, STREAM)},
     "recover": {(ABSENT, STREAM)},
@@ -51,14 +52,15 @@ EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "purge": {(STREAM, ENDED), (DELAYED, ENDED), (STREAM, STREAM)},
     "purge_dead": {(DEAD, ENDED)},
 }
+SENDS: Final = ("enqueue", "send")
 # Which moves a lifetime counter counts; `undo` takes one off.
 COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
-    "accepted": {("enqueue", *edge) for edge in EDGES["enqueue"]},
+    "accepted": {(verb, *edge) for verb in SENDS for edge in EDGES[verb]},
     "adopted": {
         (verb, ABSENT, after)
         for verb, edges in EDGES.items()
         for before, after in edges
-        if before == ABSENT and verb != "enqueue"
+        if before == ABSENT and verb not in SENDS
     },
     "done": {
         ("complete", STREAM, ENDED),
