@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos-quick chaos soak nightly lint bench bench-check bench-scenarios rivals doctor screenshots wheels clean venv venv-run venv-lint python
+.PHONY: help run demo test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios rivals doctor screenshots wheels clean venv venv-run venv-lint python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -24,6 +24,10 @@ demo: venv-run ## send the standard library through two agents, show what comes 
 
 test: venv ## all tests; those of pages in a browser where Chromium is
 	@$(VENV) -m pytest -n auto --dist worksteal $(ARGS)
+
+schema: venv-lint ## every call tried by schemathesis, 200 examples each and more
+	@MESH_SCHEMA_EXAMPLES=200 $(VENV) -m pytest -n 0 -s --timeout 7300 \
+	  tests/contract/test_described_calls.py
 
 chaos-quick: venv ## attack the mesh for a few minutes (docs/chaos.md)
 	@$(VENV) -m pytest -n auto --dist worksteal -m chaos $(ARGS)

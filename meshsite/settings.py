@@ -201,6 +201,7 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "bus.api.schema.as_it_is",
         "bus.api.schema.closed",
         "bus.api.schema.with_problems",
         "bus.api.schema.with_gateway",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import OpenApiParameter, extend_schema_serializer
 from rest_framework import serializers as s
 
 from bus import exports, roles, whence
@@ -50,6 +50,7 @@ class MadeToken(Token):
     token = s.CharField(help_text="`Authorization: Bearer` with this. Not kept here.")
 
 
+@extend_schema_serializer(many=False)
 class TokenList(s.Serializer):
     """A page of tokens."""
 
@@ -70,11 +71,12 @@ class AuditEntry(s.Serializer):
     door = s.ChoiceField([*whence.DOORS, ""])
     request_id = s.CharField(help_text="`X-Request-ID` of the request.")
     address = s.CharField(help_text="From where the request came.")
-    before = AnyJSON(**NULL, help_text="What was changed, as it was; cut if long.")
-    after = AnyJSON(**NULL)
+    before = AnyJSON(help_text="What was changed, as it was; cut if long.")
+    after = AnyJSON()
     detail = s.DictField()
 
 
+@extend_schema_serializer(many=False)
 class AuditList(s.Serializer):
     """A page of the audit trail."""
 

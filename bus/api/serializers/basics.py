@@ -13,6 +13,9 @@ STATES: Final = list(messages.STATES)
 ANY_STATES: Final = [*STATES, *(x for x in record.STATES if x not in STATES)]
 
 
+TOPIC: Final = r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$"
+
+
 class AnyJSON(s.JSONField):
     """Any JSON value, null among them."""
 

@@ -9,7 +9,7 @@ from rest_framework import serializers as s
 from bus import messages
 
 from .. import lending
-from .basics import NULL, OPTIONAL, AnyJSON
+from .basics import NULL, OPTIONAL, TOPIC, AnyJSON
 
 _SOME: Final[dict[str, Any]] = {"min_length": 1, "max_length": lending.DELIVERIES_MOST}
 _FENCE: Final = r"^[0-9]{1,20}-[0-9]{1,20}\.[0-9]{1,9}$"
@@ -54,7 +54,7 @@ class Claimed(s.Serializer):
 class Delivery(s.Serializer):
     """A delivery, by what it came with."""
 
-    topic = s.CharField()
+    topic = s.RegexField(TOPIC, max_length=64)
     id = s.UUIDField()
     fence = s.RegexField(_FENCE)
 

@@ -10,6 +10,7 @@ from drf_spectacular.utils import OpenApiParameter
 from bus.conf import conf
 
 from .basics import STATES
+from .basics import TOPIC as TOPIC_PATTERN
 from .fleet import AGENT_STATES
 
 
@@ -21,7 +22,7 @@ def _shaped(pattern: str, **more: Any) -> dict[str, Any]:
     return {"type": "string", "pattern": pattern, **more}
 
 
-_TOPIC: Final = _shaped(r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$")
+_TOPIC: Final = _shaped(TOPIC_PATTERN)
 _ENTRY: Final = _shaped("^[0-9]{1,19}-[0-9]{1,19}$")
 _CURSOR: Final = _shaped("^[0-9]{1,20}-[0-9]{1,20}(/[0-9]{1,19})?$")
 
@@ -81,10 +82,20 @@ REQUEST_KEY: Final = OpenApiParameter(
     description="Any text that names this request: sent again it changes nothing.",
     location="header",
 )
-IDEMPOTENCY_KEY: Final = OpenApiParameter(
-    "Idempotency-Key",
-    _shaped("^[ -~]+$", minLength=1, maxLength=255),
-    "header",
-    description="1 to 255 printable characters (240 for a batch) that name this task "
-    "for a day or more: the same key again is the same task.",
+
+
+def _key(most: int, text: str) -> OpenApiParameter:
+    shape = _shaped("^[ -~]+$", minLength=1, maxLength=most)
+    return OpenApiParameter("Idempotency-Key", shape, "header", description=text)
+
+
+IDEMPOTENCY_KEY: Final = _key(
+    255,
+    "1 to 255 printable characters that name this task for a day or more: the same key "
+    "again is the same task.",
+)
+BATCH_KEY: Final = _key(
+    240,
+    "1 to 240 printable characters that name this batch: each task is known by it and "
+    "its place.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
-from .basics import NULL, OPTIONAL, REPLAYS, STATES, AnyJSON, Problem
+from .basics import NULL, OPTIONAL, REPLAYS, STATES, TOPIC, AnyJSON, Problem
 
 AGAIN = "The ended task that this one was sent again for."
 DURABILITY = r"^(memory|aof|fsync|replicated:[1-9])$"
@@ -14,7 +14,7 @@ DURABILITY = r"^(memory|aof|fsync|replicated:[1-9])$"
 class Enqueue(s.Serializer):
     """A task to be sent."""
 
-    topic = s.RegexField(r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$", max_length=64)
+    topic = s.RegexField(TOPIC, max_length=64)
     task = AnyJSON(help_text="The payload: any JSON up to 256 KiB.")
     id = s.UUIDField(**OPTIONAL, help_text="Chosen by you: the same id is one task.")
     delay_s = s.FloatField(

@@ -46,7 +46,7 @@ class EnqueueViewSet(MeshViewSet):
         operation_id="enqueue_batch",
         summary="Send up to 1,000 tasks",
         tags=["tasks"],
-        parameters=[serializers.IDEMPOTENCY_KEY],
+        parameters=[serializers.BATCH_KEY],
         request=serializers.Batch,
         responses={200: serializers.BatchOutcome},
         examples=examples.BATCH,
