@@ -285,8 +285,6 @@ def test_calls_are_counted_over_both_and_per_class(
     # They flow back all the time, so a slow machine gets some more.
     flowed = (time.monotonic() - began) * FEW / 60
     assert FEW <= taken <= FEW + flowed + 1
-    refused = [place.ask(path, method, json={}).status_code for place in busy]
-    assert 429 in refused
     # The other class has its own, and so have others' tokens.
     kinds = {"topics": "agents/nobody/heartbeat"}
     other = kinds.get(path, "topics")

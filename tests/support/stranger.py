@@ -208,7 +208,7 @@ class Life:
             "topics": [TOPIC],
             "group": group["fingerprint"],
             "canary": True,
-            "rate": 10,
+            "rate": 3,  # so slow that there is much to do yet when it is disturbed
         }
         shown = self.client.call("create_replay", {**wanted, "dry_run": True})
         assert shown["total"] == self._failures
