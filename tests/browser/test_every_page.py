@@ -19,6 +19,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.timeout(1200)
 
 PHONE = {"width": 390, "height": 844}
+NARROW = {"width": 320, "height": 640}  # WCAG 1.4.10
 WIDE = {"width": 1440, "height": 900}
 
 
@@ -83,10 +84,11 @@ def test_axe_finds_nothing_on_any_page(
     assert found == {}
 
 
-def test_nothing_sticks_out_at_the_side_on_a_phone(
-    shown: Showcase, new_page: NewPage
+@pytest.mark.parametrize("size", [PHONE, NARROW], ids=["phone", "narrow"])
+def test_nothing_sticks_out_at_the_side(
+    shown: Showcase, new_page: NewPage, size: dict[str, int]
 ) -> None:
-    page = new_page(quiet=False, viewport=PHONE)
+    page = new_page(quiet=False, viewport=size)
     wide = []
 
     for name, path in shown.pages().items():
@@ -95,6 +97,29 @@ def test_nothing_sticks_out_at_the_side_on_a_phone(
             wide.append(name)
 
     assert wide == []
+
+
+def test_keys_go_to_pages_and_can_be_switched_off(new_page: NewPage) -> None:
+    page = new_page()
+    page.keyboard.press("g")
+    page.keyboard.press("k")
+    page.wait_for_url("**/tasks/")
+    page.keyboard.press("/")
+    expect(page.get_by_label("Task id")).to_be_focused()
+    page.keyboard.type("?g")
+    expect(page.get_by_label("Task id")).to_have_value("?g")
+    page.locator("h1").click()
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keyboard")
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("Keys work").uncheck()
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_be_hidden()
+
+    page.keyboard.press("?")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Keyboard").click()
+    expect(dialog.get_by_label("Keys work")).not_to_be_checked()
 
 
 def test_an_open_traceback_stays_open_while_its_page_is_refreshed(

@@ -62,6 +62,30 @@
     if (tickAll) tickAll.checked = all.every((each) => each.checked);
   });
 
+  // g and a letter goes to a page, / to the search, ? lists them. Not while somebody
+  // types, and not at all where they are switched off: speech input would set them off.
+  const help = document.getElementById("keys"), keysOn = document.getElementById("keys-on");
+  const helpButton = document.querySelector("[data-keys]");
+  let wentAt = 0;
+  if (help && helpButton) {
+    keysOn.checked = localStorage.getItem("keys") !== "off";
+    keysOn.addEventListener("change", () => localStorage.setItem("keys", keysOn.checked ? "on" : "off"));
+    helpButton.hidden = false;
+    helpButton.addEventListener("click", () => help.showModal());
+    document.addEventListener("keydown", (event) => {
+      const busy = event.ctrlKey || event.metaKey || event.altKey || help.open
+        || event.target.closest("input, select, textarea");
+      if (busy || !keysOn.checked) return;
+      const search = document.querySelector('main input[type="search"]');
+      const page = Date.now() - wentAt < 1500
+        && document.querySelector(`.nav a[data-key="${CSS.escape(event.key)}"]`);
+      wentAt = event.key === "g" ? Date.now() : 0;
+      if (page) page.click();
+      else if (event.key === "?") help.showModal();
+      else if (event.key === "/" && search) { event.preventDefault(); search.focus(); }
+    });
+  }
+
   // A second click on a form that is on its way would only be told that it is done.
   document.addEventListener("submit", (event) => {
     if (event.target.dataset.sent !== undefined) event.preventDefault();
