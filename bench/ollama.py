@@ -166,17 +166,22 @@ async def _upstream(fd: int) -> None:
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
+    # Connections are kept, as Ollama keeps them.
     with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-        request = await reader.readuntil(b"\r\n\r\n")
-        size = request.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
-        await reader.readexactly(int(size or 0))
-        writer.write(head + b"Connection: close\r\n\r\n")
-        for n in range(LINES):
-            stamp = str(time.monotonic_ns())
-            line = {"model": "bench", "response": stamp, "done": n == LINES - 1}
-            writer.write(json.dumps(line).encode() + b"\n")
-            await writer.drain()
-            await asyncio.sleep(PAUSE_S)
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            size = request.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+            await reader.readexactly(int(size or 0))
+            writer.write(head)
+            for n in range(LINES):
+                stamp = str(time.monotonic_ns())
+                line = {"model": "bench", "response": stamp, "done": n == LINES - 1}
+                text = json.dumps(line).encode() + b"\n"
+                writer.write(b"%x\r\n%b\r\n" % (len(text), text))
+                await writer.drain()
+                await asyncio.sleep(PAUSE_S)
+            writer.write(b"0\r\n\r\n")
     writer.close()
 
 

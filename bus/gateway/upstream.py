@@ -25,6 +25,7 @@ from ..conf import conf
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 10.0
+_END_S: Final = 1.0  # for the end of an answer to come, behind its last line
 _RETRY_AFTER_MOST_S: Final = 120.0
 _LOGGED_MOST: Final = 500
 # What the pieces of an answer are joined by; anything else in a line is passed on.
@@ -63,6 +64,7 @@ async def generate(path: str, body: dict[str, Any]) -> AsyncGenerator[bytes]:
                 done = _is_last(line) or _is_one_object(response)
                 yield line
                 if done:
+                    await _finish(lines)
                     return
                 async with asyncio.timeout(conf.OLLAMA_BETWEEN_LINES_S):
                     line = await anext(lines, None)
@@ -139,6 +141,18 @@ async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes]:
                 yield bytes(line.rstrip(b"\r"))
     if rest.strip():
         yield orjson.dumps(orjson.loads(rest)) if one_object else bytes(rest)
+
+
+async def _finish(lines: AsyncGenerator[bytes]) -> None:
+    """Read to the end of a complete answer: only then is its connection used again.
+
+    Whatever comes instead of the end costs the connection, never the answer.
+    """
+    with contextlib.suppress(
+        TimeoutError, httpx2.HTTPError, errors.UpstreamError, ValueError
+    ):
+        async with asyncio.timeout(_END_S):
+            await anext(lines, None)
 
 
 def _check_size(size: int) -> None:

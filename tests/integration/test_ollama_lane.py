@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 from bus.api import gateway_door
 from tests.support.gateway import PATH, GatewayClient, NewCaller
+from tests.support.keeping_model import KeepingModel
 from tests.support.ollama_stub import (
     Gate,
     OllamaStub,
@@ -123,3 +124,17 @@ def test_through_the_lane_a_line_leaves_before_the_next_is_made(
             assert '"one"' in next(lines)
             gate.open()
             assert '"two"' in next(lines)
+
+
+def test_generations_one_after_the_other_share_a_connection(
+    caller: GatewayClient, settings: Settings
+) -> None:
+    with KeepingModel() as model:
+        settings.MESH_OLLAMA_BASE_URL = model.url
+        for n in range(3):
+            answer = caller.ask({"prompt": f"question {n}"})
+            assert answer.json()["response"] == "kept", answer.text
+
+    assert model.answers == 3
+    # Where the end of an answer comes late, its connection is not waited for.
+    assert model.connections < 3
