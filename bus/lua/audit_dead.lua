@@ -87,16 +87,17 @@ end
 
 -- Into the bin, and counted: its task was accepted once more than it should have been.
 local function dismiss(letter, dead_id)
+  local flat = {}
+  for name, value in pairs(letter) do
+    flat[#flat + 1], flat[#flat + 2] = name, value
+  end
+  call('HDEL', dead_index, '')
+  call('XADD', bin, 'MAXLEN', '=', ARGV[6], '*', unpack(flat))
   call('XDEL', dead, dead_id)
   gone[dead_id] = true
   for _, name in ipairs({ letter.id, letter.alias and 'alias:' .. letter.alias }) do
     if call('HGET', dead_index, name) == dead_id then call('HDEL', dead_index, name) end
   end
-  local flat = {}
-  for name, value in pairs(letter) do
-    flat[#flat + 1], flat[#flat + 2] = name, value
-  end
-  call('XADD', bin, 'MAXLEN', '=', ARGV[6], '*', unpack(flat))
   call('HINCRBY', counters, 'discarded', 1)
   belongs(letter, dead_id)
   mended(k, 'letter', letter.id)

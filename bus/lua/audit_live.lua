@@ -45,13 +45,8 @@ end
 
 -- A live task that cannot be run becomes a letter, so that nobody waits for ever.
 local function give_up(id, r, e, why)
-  if working and r.sid ~= '' then call('XACK', tasks_stream, working, r.sid) end
-  if r.sid ~= '' then call('XDEL', tasks_stream, r.sid) end
-  call('ZREM', delayed, id)
-  call('HDEL', parked, id)
+  call('HDEL', tasks, '')
   local history = call('HGET', attempts, id) or ''
-  call('HDEL', tasks, id)
-  call('HDEL', attempts, id)
   local meta = with_enqueued(e and e.meta or '', r.sid) .. ',epoch=' .. int(r.epoch)
   if r.options ~= '' then meta = meta .. ',' .. r.options end
   k.group = why == 'lost' and group or poison
@@ -59,6 +54,12 @@ local function give_up(id, r, e, why)
     error = why == 'lost' and ARGV[5] or ARGV[7], attempts = history, meta = meta,
     fp = why == 'lost' and ARGV[4] or ARGV[6],
     fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or '' })
+  if working and r.sid ~= '' then call('XACK', tasks_stream, working, r.sid) end
+  if r.sid ~= '' then call('XDEL', tasks_stream, r.sid) end
+  call('ZREM', delayed, id)
+  call('HDEL', parked, id)
+  call('HDEL', tasks, id)
+  call('HDEL', attempts, id)
   call('HINCRBY', counters, 'died', 1)
   tally(minutes, hours, counters, now, { x = 1 })
   note(events, 'dead', id, why)

@@ -17,6 +17,11 @@ of_their_types({ attempts, parked, dead_index, errors, counters, minutes, hours 
 local add = {}
 local function count(name) add[name] = (add[name] or 0) + 1 end
 
+local function leave(sid)
+  call('XACK', tasks_stream, working, sid)
+  call('XDEL', tasks_stream, sid)
+end
+
 local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bucket, place)
   local text = call('HGET', tasks, id)
   local r = text and read_record(text)
@@ -31,17 +36,19 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
   local fence = sid .. '.' .. int(r.n)
   local meta = with_enqueued(e.meta, sid)
 
-  call('XACK', tasks_stream, working, sid)
-  call('XDEL', tasks_stream, sid)
+  -- Nothing leaves its place before what it becomes is written: a stream may refuse.
+  call('HDEL', tasks, '')
   r.attempt = r.attempt + 1
   -- Whose bound counts is known only here.
   remember(attempts, id, line:sub(1, -2) .. ',"max_attempts":' .. int(most) .. '}')
   if match(r.flags, 'c') then
     -- A cancel was asked for while it ran; whatever is not a completion ends it so.
     cancelled(k, topic, id, r, e, bound_of(limits[2], keep), now)
+    leave(sid)
     return 'cancelled'
   end
   if final ~= '1' and r.attempt < most then
+    leave(sid)
     r.sid, r.n = '', 0
     call('HSET', parked, id, meta .. '\n' .. e.json)
     call('ZADD', delayed, int(now + tonumber(delay_ms)), id)
@@ -52,13 +59,14 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
     return 'delayed'
   end
   local history = call('HGET', attempts, id)
-  call('HDEL', tasks, id)
-  call('HDEL', attempts, id)
   local facts = meta .. ',epoch=' .. int(r.epoch)
   if r.options ~= '' then facts = facts .. ',' .. r.options end
   k.group = more[tonumber(place)]
   bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. json_of(e) .. '}',
     error = said, fp = fp, fence = fence, attempts = history, meta = facts })
+  call('HDEL', tasks, id)
+  call('HDEL', attempts, id)
+  leave(sid)
   call('HINCRBY', counters, 'died', 1)
   count('x')
   count('r' .. bucket)

@@ -61,11 +61,10 @@ local function sent_with(options)
   return told
 end
 
--- End a live task as cancelled; the caller released its entry before.
+-- End a live task as cancelled; the caller has begun with a release, and takes its entry
+-- out behind this: the row may be refused.
 local function cancelled(k, topic, id, r, e, keep, now)
   local lines = call('HGET', k.attempts, id)
-  call('HDEL', k.tasks, id)
-  call('HDEL', k.attempts, id)
   local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
   local row = '{"id":"' .. id .. '","topic":"' .. topic
     .. '","state":"cancelled","task":' .. json_of(e)
@@ -74,6 +73,8 @@ local function cancelled(k, topic, id, r, e, keep, now)
     .. '","started_at":null,"finished_at":"' .. iso(now) .. '"'
     .. sent_with(r.options) .. '}'
   publish(k, id, row, keep, past_of(r.epoch, lines))
+  call('HDEL', k.tasks, id)
+  call('HDEL', k.attempts, id)
   call('HINCRBY', k.counters, 'cancelled', 1)
   note(k.events, 'cancelled', id)
 end
@@ -86,6 +87,8 @@ local function cancel_live(k, topic, id, r, group, keep, torn)
     local text = call('HGET', k.parked, id)
     local meta, json = parked_of(text)
     if text then e = { json = json or text, meta = meta or '', foreign = not json } end
+    call('HDEL', k.tasks, '')
+    cancelled(k, topic, id, r, e, keep, now_ms())
     call('ZREM', k.delayed, id)
     call('HDEL', k.parked, id)
   else
@@ -100,16 +103,17 @@ local function cancel_live(k, topic, id, r, group, keep, torn)
       return 'running'
     end
     e = entry(k.stream, r.sid)
+    call('HDEL', k.tasks, '')
+    cancelled(k, topic, id, r, e, keep, now_ms())
     if who then call('XACK', k.stream, group, r.sid) end
     call('XDEL', k.stream, r.sid)
   end
-  cancelled(k, topic, id, r, e, keep, now_ms())
   return 'cancelled'
 end
 
 -- A letter into the bin, where `undo` finds it; the bin entry's id.
 local function binned(k, letter, dead_id, row, keep, most, mark)
-  unbury(k, letter, dead_id)
+  call('HDEL', k.dead_index, '')
   local row_id = publish(k, letter.id, row, keep,
     past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
   letter.row = row_id
@@ -119,6 +123,7 @@ local function binned(k, letter, dead_id, row, keep, most, mark)
     flat[#flat + 1] = value
   end
   local bin_id = call('XADD', k.bin, 'MAXLEN', '=', most, '*', unpack(flat))
+  unbury(k, letter, dead_id)
   call('HINCRBY', k.counters, 'discarded', 1)
   note(k.events, 'discarded', letter.id, mark)
   return bin_id

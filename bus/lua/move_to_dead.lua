@@ -24,8 +24,7 @@ end
 local working = call('HGET', settings, 'group')
 local who = working and holder(tasks_stream, working, sid)
 who = who and who ~= HANDED and '"' .. match(who, '^[^#]*'):gsub('[^%w:._@-]', '?') .. '"'
-if working then redis.pcall('XACK', tasks_stream, working, sid) end
-call('XDEL', tasks_stream, sid)
+call('HDEL', tasks, '')
 local meta = with_enqueued(e and e.meta or '', sid) .. ',epoch=' .. int(r.epoch)
 if r.options ~= '' then meta = meta .. ',' .. r.options end
 local now = now_ms()
@@ -35,12 +34,14 @@ remember(attempts, id, '{"epoch":' .. int(r.epoch) .. ',"attempt":' .. int(r.att
   .. ',"agent":' .. (who or 'null') .. ',"fence":"' .. fence .. '","finished_at":"'
   .. iso(now) .. '","error":' .. ARGV[5] .. '}')
 local history = call('HGET', attempts, id)
-call('HDEL', tasks, id)
-call('HDEL', attempts, id)
 local dead_id = bury(k, now, { id = id, json = ARGV[3] .. id .. ARGV[4], error = ARGV[5],
   fp = ARGV[6], fence = fence, attempts = history, meta = meta,
   -- So that a repeat, which knows the entry only, finds the same letter.
   more = id ~= derived and { 'alias', derived } or nil })
+if working then redis.pcall('XACK', tasks_stream, working, sid) end
+call('XDEL', tasks_stream, sid)
+call('HDEL', tasks, id)
+call('HDEL', attempts, id)
 call('HINCRBY', counters, 'died', 1)
 tally(minutes, hours, counters, now, { x = 1 })
 note(events, 'dead', id, 'moved')

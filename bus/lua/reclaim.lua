@@ -35,21 +35,23 @@ for i = 1, #rows do
       .. iso(now) .. '","error":{"type":"LeaseLost","message":"the agent was gone ('
       .. int(r.lost) .. ' of ' .. int(allowed) .. ')"}}'
     if match(r.flags, 'c') then
-      call('XACK', tasks_stream, working, sid)
-      call('XDEL', tasks_stream, sid)
+      call('HDEL', tasks, '')
       remember(attempts, id, line)
       cancelled(k, topic, id, r, e, bound_of(call('HGET', settings, 'results_keep'), keep), now)
-    elseif r.lost >= allowed then
       call('XACK', tasks_stream, working, sid)
       call('XDEL', tasks_stream, sid)
-      call('HDEL', tasks, id)
+    elseif r.lost >= allowed then
+      call('HDEL', tasks, '')
       remember(attempts, id, line)
       local history = call('HGET', attempts, id)
-      call('HDEL', attempts, id)
       local facts = with_enqueued(e.meta, sid) .. ',epoch=' .. int(r.epoch)
       if r.options ~= '' then facts = facts .. ',' .. r.options end
       bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. json_of(e) .. '}',
         error = ARGV[8], fp = ARGV[7], fence = fence, attempts = history, meta = facts })
+      call('XACK', tasks_stream, working, sid)
+      call('XDEL', tasks_stream, sid)
+      call('HDEL', tasks, id)
+      call('HDEL', attempts, id)
       call('HINCRBY', counters, 'died', 1)
       note(events, 'dead', id, 'poison')
       buried = buried + 1

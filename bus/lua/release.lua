@@ -15,10 +15,11 @@ for i = 5, #ARGV, 3 do
   if r and r.sid == sid and r.n == fence_n and holds(tasks_stream, group, sid, me) then
     if match(r.flags, 'c') then
       local e = entry(tasks_stream, sid)
-      call('XACK', tasks_stream, group, sid)
-      call('XDEL', tasks_stream, sid)
+      call('HDEL', tasks, '')
       cancelled(k, topic, id, r, e, bound_of(call('HGET', settings, 'results_keep'), ARGV[4]),
         now_ms())
+      call('XACK', tasks_stream, group, sid)
+      call('XDEL', tasks_stream, sid)
       became = 'cancelled'
     else
       call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')

@@ -21,10 +21,11 @@ if line then return { 'repeat', line } end
 if not letter then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
 of_their_types({ tasks, attempts, errors, counters }, { tasks_stream }, { group })
-unbury({ dead = dead, dead_index = dead_index, group = group, errors = errors },
-  letter, dead_id)
+call('HDEL', tasks, '')
 local from = match(letter.meta or '', 'e=%d+') or ''
 local sid = call('XADD', tasks_stream, '*', 'id', id, 'json', ARGV[3], 'meta', from)
+unbury({ dead = dead, dead_index = dead_index, group = group, errors = errors },
+  letter, dead_id)
 call('HSET', tasks, id, sid .. '|0|' .. epoch .. '|0|0||' .. ARGV[4])
 if letter.attempts and letter.attempts ~= '' then
   call('HSET', attempts, id, letter.attempts)

@@ -20,11 +20,12 @@ for i = 4, #ARGV, 7 do
     local letter = call('HGET', dead_index, id) == dead_id and letter_of(dead, dead_id)
     if letter then
       k.group = more[tonumber(ARGV[i + 6])]
-      call('ZREM', todo, member)
-      unbury(k, letter, dead_id)
+      call('HDEL', tasks, '')
       local from = match(letter.meta or '', 'e=%d+') or ''
       local sid = call('XADD', tasks_stream, '*', 'id', id, 'json', ARGV[i + 2],
         'meta', from)
+      call('ZREM', todo, member)
+      unbury(k, letter, dead_id)
       call('HSET', tasks, id, sid .. '|0|' .. epoch .. '|0|0||' .. ARGV[i + 3])
       if (letter.attempts or '') ~= '' then call('HSET', attempts, id, letter.attempts) end
       remember(attempts, id, '{"replay":' .. epoch .. ',"mark":"' .. ARGV[3]

@@ -20,16 +20,17 @@ if again or call('HEXISTS', tasks, id) == 1 or (score and not ours) then
   return { 'taken' }
 end
 of_their_types({ errors, counters }, { dead, results }, { done, group })
-call('XDEL', bin, ARGV[2])
-if ours then
-  call('XDEL', results, letter.row)
-  call('ZREM', done, id)
-end
+call('HDEL', dead_index, '')
 local dead_id = bury({ dead = dead, dead_index = dead_index, group = group,
   errors = errors }, now, { id = id, json = letter.json, error = letter.error or '',
   fp = letter.fp or '', fence = letter.fence or '', attempts = letter.attempts or '',
   meta = letter.meta or '', more = letter.alias and { 'alias', letter.alias },
   back = true })
+call('XDEL', bin, ARGV[2])
+if ours then
+  call('XDEL', results, letter.row)
+  call('ZREM', done, id)
+end
 call('HINCRBY', counters, 'discarded', -1)
 note(events, 'restored', id, mark .. ' ' .. dead_id)
 return { 'dead', dead_id }

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
 
-WOUNDS = int(os.environ.get("MESH_WOUNDS", "49"))  # one of each kind
+WOUNDS = int(os.environ.get("MESH_WOUNDS", "51"))  # one of each kind
 TASKS = 1_000
 EVERY_S = 0.3
 AGENTS = 3

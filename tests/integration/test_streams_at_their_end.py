@@ -59,6 +59,33 @@ def test_no_verb_stops_half_way(
     assert bool(refused) == (verb not in FREE)
 
 
+@pytest.mark.parametrize("verb", [*VERBS, *MORE])
+def test_no_verb_takes_a_task_from_its_place_for_a_stream_whose_end_was_deleted(
+    redis_client: redis.Redis, test_topic: str, verb: str
+) -> None:
+    """No look ahead sees that end, so what may be refused is written first."""
+    for name in ("tasks_stream", "results", "dead"):
+        redis_client.flushall()
+        town = build_town(redis_client, test_topic)
+        desk = Desk(test_topic)
+        READY.get(verb, lambda t, d: None)(town, desk)
+        redis_client.sadd(keys.TOPICS, test_topic)
+        redis_client.xadd(town.key(name), {"by": "hand"}, id=LAST)
+        redis_client.xdel(town.key(name), LAST)
+        before = dumped(redis_client)
+        try:
+            (VERBS | MORE)[verb](town, desk)
+        except refusals.DamagedKey:
+            after = dumped(redis_client)
+            changed = {
+                each for each in before | after if before.get(each) != after.get(each)
+            }
+            # A line of history too many; a due time that the audit makes now.
+            assert changed <= {town.key("attempts"), town.key("delayed")}, name
+        for task_id in (town.waiting, town.delayed, town.running, town.dead):
+            assert bus.get_task(task_id, test_topic).id == task_id, name
+
+
 def test_a_log_at_its_end_stops_nobody(
     redis_client: redis.Redis, test_topic: str
 ) -> None:

@@ -113,6 +113,8 @@ class Saboteur:
             ),
             ("end of nobody", "done", lambda: self._zadd("done")),
             ("records and books deleted", "tasks", self._books_deleted),
+            ("entries at their end", "tasks_stream", lambda: self._end("tasks_stream")),
+            ("letters at their end", "dead", lambda: self._end("dead")),
             ("group destroyed", "tasks_stream", self._group_destroyed),
             ("consumer deleted", "tasks_stream", self._consumer_deleted),
         ]
@@ -130,6 +132,12 @@ class Saboteur:
     def _wrong(self, key: str) -> None:
         self._client.delete(key)
         self._client.set(key, "not ours")
+
+    def _end(self, name: str) -> None:
+        """The last possible id is used, and the entry under it deleted again."""
+        last = f"{2**64 - 1}-{2**64 - 1}"
+        self._client.xadd(self._key(name), {"by": "hand"}, id=last)
+        self._client.xdel(self._key(name), last)
 
     def _books_deleted(self) -> None:
         self._client.delete(self._key("tasks"), self._key("counters"))
