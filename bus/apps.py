@@ -69,4 +69,18 @@ def gateway_makes_sense(**_: Any) -> list[checks.CheckMessage]:
         hint = f"There are {', '.join(CACHE_MODES)}."
         text = f"OLLAMA_CACHE {mode!r} is unknown."
         found.append(checks.Error(text, hint=hint, id="bus.E002"))
+    for name, least in _LEAST.items():
+        if not getattr(settings, f"MESH_{name}", least) >= least:
+            hint = f"It is {least:g} or more."
+            text = f"{name} would let no request through."
+            found.append(checks.Error(text, hint=hint, id="bus.E003"))
     return found
+
+
+# Below these the gateway answers nobody.
+_LEAST: Final = {
+    "OLLAMA_RATE_CAPACITY": 1,
+    "OLLAMA_RATE_REFILL_PER_S": 0.0001,
+    "OLLAMA_CONCURRENCY": 1,
+    "OLLAMA_QUEUE": 0,
+}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from pytest_django import Settings
 
 from bus import apps
+from tests.support.processes import ROOT
 
 
 def _ids() -> list[str | None]:
@@ -38,3 +43,38 @@ def test_it_names_a_mode_that_is_none(settings: Settings) -> None:
     settings.MESH_OLLAMA_CACHE = "yes"
 
     assert _ids() == ["bus.E002"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RATE_CAPACITY", 0.5),
+        ("RATE_CAPACITY", float("nan")),
+        ("RATE_REFILL_PER_S", 0),
+        ("CONCURRENCY", 0),
+        ("QUEUE", -1),
+    ],
+)
+def test_it_names_a_limit_that_lets_nothing_through(
+    name: str, value: float, settings: Settings
+) -> None:
+    setattr(settings, f"MESH_OLLAMA_{name}", value)
+
+    [found] = apps.gateway_makes_sense()
+
+    assert found.id == "bus.E003"
+    assert f"OLLAMA_{name}" in found.msg
+
+
+def test_a_limit_that_is_no_number_is_told_when_a_command_starts() -> None:
+    told = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=ROOT,
+        env={**os.environ, "OLLAMA_QUEUE": "many"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert told.returncode == 1
+    assert told.stderr.startswith("settings: a limit of OLLAMA_")
+    assert "Traceback" not in told.stderr
