@@ -198,7 +198,7 @@ local function tally(minutes_key, hours_key, counters_key, now, add)
   local seen = call('HMGET', minutes_key, field, 'last')
   local row, last = seen[1], tonumber(seen[2] or '') or 0
   if minute > last then -- a clock that was put back opens no minute again
-    local accepted = call('HGET', counters_key, 'accepted') or '0'
+    local accepted = match(call('HGET', counters_key, 'accepted') or '', '^%d+$') or '0'
     call('HSET', minutes_key, 'last', stamp)
     local ended = call('HGET', minutes_key, int(last % 180))
     if ended and match(ended, '^%d+') == seen[2] then
