@@ -21,6 +21,7 @@ import pytest
 from tests.support import agents
 from tests.support.mesh import BANNER_END, read_until, up
 from tests.support.processes import ROOT
+from tests.support.waiting import PATIENCE
 
 CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "a-password-for-tests-1"
@@ -36,7 +37,7 @@ try:
     )
 
     # An agent takes seconds to start where other tests want both cores.
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=20_000 * PATIENCE)
     NewPage = Callable[..., Page]
 except ModuleNotFoundError:
     if os.environ.get("CI") == "true":
@@ -154,7 +155,7 @@ def new_page(chromium: Browser, mesh: Mesh) -> Iterator[NewPage]:
     def new(username: str = "", quiet: bool = True, **options: Any) -> Page:
         options.setdefault("viewport", {"width": 1280, "height": 900})
         context = chromium.new_context(base_url=mesh.url, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(15_000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.goto("/login/")

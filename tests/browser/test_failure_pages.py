@@ -13,9 +13,9 @@ import bus
 from bus import topics
 from tests.browser.conftest import Mesh, NewPage, errands
 from tests.support import bulk
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 LIVE = re.compile("^live$")
 
@@ -103,7 +103,7 @@ def test_a_group_is_replayed_behind_a_canary(
         expect(page.get_by_label("Canary")).to_be_checked()
         page.get_by_role("button", name="Replay 15 letters").click()
         expect(page.get_by_text("15 of 15 had their turn, 15 of 15")).to_be_visible(
-            timeout=60_000
+            timeout=60_000 * PATIENCE
         )
         expect(page.locator("#now strong").first).to_have_text("Done.")
 
@@ -122,7 +122,7 @@ def test_a_canary_that_dies_again_stops_the_rest_which_is_then_cancelled(
         page.get_by_role("button", name="Replay all 5…").click()
         page.get_by_role("button", name="Replay 5 letters").click()
         expect(page.locator("#now strong").first).to_have_text(
-            "Stopped.", timeout=60_000
+            "Stopped.", timeout=60_000 * PATIENCE
         )
         page.get_by_role("button", name="Cancel the rest").click()
         expect(page.locator("#now strong").first).to_have_text("Cancelled.")
@@ -183,7 +183,7 @@ def test_an_agents_page_says_within_ten_seconds_that_it_was_killed(
         now = page.locator("#now strong")
         expect(now).to_have_text("Idle.")
         process.kill()
-        expect(now).to_have_text("Gone.", timeout=10_000)
+        expect(now).to_have_text("Gone.", timeout=10_000 * PATIENCE)
 
 
 def test_a_viewer_follows_a_bulk_replay_and_changes_nothing(

@@ -13,9 +13,9 @@ from playwright.sync_api import Page, expect
 
 import bus
 from tests.browser.conftest import Mesh, NewPage, errands
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 LIVE = re.compile("^live$")
 
@@ -56,7 +56,7 @@ def test_results_fill_live_without_a_reload(
     with errands(mesh, topic):
         ids = bus.enqueue_many(topic, [{"n": n} for n in range(120)])
         expect(page.locator("tr[data-task]", has_text=topic)).to_have_count(
-            120, timeout=20_000
+            120, timeout=20_000 * PATIENCE
         )
 
     assert page.evaluate("window.sameDocument") is True
@@ -78,10 +78,10 @@ def test_a_killed_agent_turns_late_and_then_gone(
 
     with errands(mesh, topic, "--agent-id", agent_id) as process:
         row = page.locator("[data-live=agents] tr", has_text=agent_id)
-        expect(row).to_contain_text("idle", timeout=15_000)
+        expect(row).to_contain_text("idle", timeout=15_000 * PATIENCE)
         process.kill()
-        expect(row).to_contain_text("late", timeout=5_000)
-        expect(row).to_contain_text("gone", timeout=5_000)
+        expect(row).to_contain_text("late", timeout=5_000 * PATIENCE)
+        expect(row).to_contain_text("gone", timeout=5_000 * PATIENCE)
 
 
 def test_a_letter_appears_is_replayed_with_one_click_and_comes_back_with_its_history(
@@ -170,10 +170,12 @@ def test_a_restart_of_the_server_under_the_page_shows_every_result_once(
         ids += bus.enqueue_many(topic, range(30, 150))
         wait_until(lambda: bus.stats(topic)["done"] == 150, 10)
         expect(page.locator("#connection")).to_have_attribute(
-            "data-state", LIVE, timeout=40_000
+            "data-state", LIVE, timeout=40_000 * PATIENCE
         )
         ids += bus.enqueue_many(topic, range(150, 200))
-        expect(page.locator("tr[data-task]")).to_have_count(200, timeout=20_000)
+        expect(page.locator("tr[data-task]")).to_have_count(
+            200, timeout=20_000 * PATIENCE
+        )
 
     assert mesh.child("web") != before
     assert page.evaluate("window.sameDocument") is True
@@ -234,7 +236,9 @@ def test_without_sockets_the_page_is_read_again_every_few_seconds(
         expect(page.locator("#connection")).to_have_attribute("data-state", "polling")
         bus.enqueue_many(topic, range(1, 6))
 
-        expect(page.locator("tr[data-task]")).to_have_count(6, timeout=12_000)
+        expect(page.locator("tr[data-task]")).to_have_count(
+            6, timeout=12_000 * PATIENCE
+        )
 
 
 def test_signing_out_ends_the_live_page(
@@ -248,7 +252,7 @@ def test_signing_out_ends_the_live_page(
     os.kill(mesh.child("web"), signal.SIGTERM)
 
     chip = page.locator("#connection")
-    expect(chip).to_have_attribute("data-state", "offline", timeout=40_000)
+    expect(chip).to_have_attribute("data-state", "offline", timeout=40_000 * PATIENCE)
     expect(chip).to_contain_text("Signed out")
 
 

@@ -130,18 +130,21 @@ def test_many_waits_take_one_blocked_connection(
     ids = bus.enqueue_many(test_topic, range(200))
     desk = Desk(test_topic)
 
+    async def blocked_clients() -> int:
+        info = await asyncio.to_thread(redis_client.info, "clients")
+        return int(info["blocked_clients"])
+
     async def story() -> tuple[int, int, list[bool]]:
         live = feed.shared()
         waits = [
-            asyncio.create_task(live.until_ended(test_topic, each, 10)) for each in ids
+            asyncio.create_task(live.until_ended(test_topic, each, 60)) for each in ids
         ]
         await wait_until_async(lambda: live.tailer.streams)
         before = len(asyncio.all_tasks())
-        await asyncio.sleep(0.1)
-        info = await asyncio.to_thread(redis_client.info, "clients")
+        blocked = await wait_until_async(blocked_clients)
         await asyncio.to_thread(lambda: desk.complete(*desk.claim(100)))
         await asyncio.to_thread(lambda: desk.complete(*desk.claim(100)))
-        return int(info["blocked_clients"]), before, list(await asyncio.gather(*waits))
+        return blocked, before, list(await asyncio.gather(*waits))
 
     blocked, _, woken = on_a_loop(story)
 

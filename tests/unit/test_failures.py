@@ -269,7 +269,7 @@ def test_a_hostile_message_is_normalised_in_no_time(
             fingerprint(message)
 
     assert performance_metrics.count == len(hostile)
-    assert performance_metrics.percentile_s(1.0) < 1.0
+    assert performance_metrics.percentile_s(1.0) < 10.0  # quadratic takes hours
 
 
 # --- attempts, retries, histograms
