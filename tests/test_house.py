@@ -327,6 +327,7 @@ def test_the_environment_is_read_in_settings_and_conf_only() -> None:
     for path in code_files():
         if path.name in allowed or path.parts[-2] in {
             "bench",
+            "http",
             "rivals",
             "stdlib_metrics",
         }:
