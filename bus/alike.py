@@ -1,8 +1,11 @@
-"""Dead letters that failed alike: one failure group, page by page."""
+"""Dead letters that failed alike: one failure group, page by page, of many topics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import connection, keys, letters, refusals
+from .abreast import Ask
 from .letters import DeadLetter
 
 
@@ -14,28 +17,52 @@ def list_alike(
     Empty for a group that nobody knows (any more). Letters that leave between the two
     looks are left out, so a page may be short.
     """
-    key = keys.group_key(keys.check_topic(topic), fingerprint)
     keys.check_count(count, 1_000)
-    top = "+inf" if before is None else before.partition("-")[0]
-    if before is not None:
-        before = keys.check_entry(before)
+    [ids] = list_ids(fingerprint, [Ask(topic, count, before=before)])
+    return read([(topic, sid) for sid in ids])
+
+
+def list_ids(fingerprint: str, asks: Sequence[Ask]) -> list[list[str]]:
+    """Entry ids of a failure's letters in each topic, the newest first, in one round
+    trip, unless more died within a millisecond than were asked for."""
+    found: list[list[str]] = [[] for _ in asks]
+    starts = [0] * len(asks)
+    going = [*range(len(asks))]
+    groups = [keys.group_key(keys.check_topic(ask.topic), fingerprint) for ask in asks]
+    befores = [ask.before and keys.check_entry(ask.before) for ask in asks]
     with refusals.guard():
-        client = connection.reader()
-        found: list[str] = []
-        at = 0
-        while len(found) < count:
-            # By score, since a letter keeps the time of its death; ids that share a
-            # millisecond with `before` are told apart here.
-            ids = client.zrevrangebyscore(key, top, "-inf", start=at, num=count)
-            found += [sid for sid in ids if before is None or _older(sid, before)]
-            at += len(ids)
-            if len(ids) < count:
-                break
-        pipe = client.pipeline(transaction=False)
-        for sid in found[:count]:
+        while going:
+            pipe = connection.reader().pipeline(transaction=False)
+            for at in going:
+                # By score, since a letter keeps the time of its death; ids that share a
+                # millisecond with the bound are told apart below.
+                top = (befores[at] or "+inf").partition("-")[0]
+                count = asks[at].count
+                pipe.zrevrangebyscore(groups[at], top, "-inf", starts[at], count)
+            replies, asked, going = pipe.execute(), going, []
+            for at, ids in zip(asked, replies, strict=True):
+                before, count = befores[at], asks[at].count
+                found[at] += [sid for sid in ids if not before or _older(sid, before)]
+                starts[at] += len(ids)
+                if len(ids) == count and len(found[at]) < count:
+                    going.append(at)
+    return [ids[: ask.count] for ids, ask in zip(found, asks, strict=True)]
+
+
+def read(wanted: Sequence[tuple[str, str]]) -> list[DeadLetter]:
+    """The letters at these topics and entry ids, without those that left since."""
+    if not wanted:
+        return []
+    with refusals.guard():
+        pipe = connection.reader().pipeline(transaction=False)
+        for topic, sid in wanted:
             pipe.xrange(keys.dead_stream(topic), sid, sid)
-        replies = pipe.execute() if found else []
-    return [letters.parse_letter(topic, *rows[0]) for rows in replies if rows]
+        replies = pipe.execute()
+    return [
+        letters.parse_letter(topic, *rows[0])
+        for (topic, _), rows in zip(wanted, replies, strict=True)
+        if rows
+    ]
 
 
 def _older(one: str, other: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from . import (
@@ -144,25 +145,36 @@ def dead_groups(topic: str) -> list[dict[str, Any]]:
 
     `count` is what lies dead now, `total` what ever died of it since the group opened.
     """
-    keys.check_topic(topic)
+    return groups_of([topic])[0]
+
+
+def groups_of(topics: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """`dead_groups` of each of these topics, in two round trips."""
+    names = [keys.named("errors", keys.check_topic(topic)) for topic in topics]
     with refusals.guard():
         client = connection.reader()
-        facts = client.hgetall(keys.named("errors", topic))
         pipe = client.pipeline(transaction=False)
-        for fp in facts:
-            pipe.zcard(keys.group_key(topic, fp))
-        counts = pipe.execute() if facts else []
-    groups = []
-    for (fp, text), count in zip(facts.items(), counts, strict=True):
-        first, last, total, error = text.split("|", 3)
-        groups.append(
-            {
-                "fingerprint": fp,
-                "count": count,
-                "total": int(total),
-                "first_at": messages.iso(int(first)),
-                "last_at": messages.iso(int(last)),
-                "error": messages.parse_row(error),
-            }
-        )
-    return sorted(groups, key=lambda group: -group["count"])
+        for name in names:
+            pipe.hgetall(name)
+        facts = pipe.execute() if names else []
+        pipe = client.pipeline(transaction=False)
+        for topic, of in zip(topics, facts, strict=True):
+            for fp in of:
+                pipe.zcard(keys.group_key(topic, fp))
+        counts = iter(pipe.execute() if any(facts) else [])
+    found = [
+        [_group(fp, text, next(counts)) for fp, text in of.items()] for of in facts
+    ]
+    return [sorted(each, key=lambda group: -group["count"]) for each in found]
+
+
+def _group(fingerprint: str, text: str, count: int) -> dict[str, Any]:
+    first, last, total, error = text.split("|", 3)
+    return {
+        "fingerprint": fingerprint,
+        "count": count,
+        "total": int(total),
+        "first_at": messages.iso(int(first)),
+        "last_at": messages.iso(int(last)),
+        "error": messages.parse_row(error),
+    }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import bus
-from bus import alike, browse, dead, errors, results
+from bus import abreast, alike, browse, dead, errors
 from bus import topics as topic_room
-from bus.letters import DeadLetter
+from bus.abreast import Ask, Found
 from bus.messages import STATES, Task
 from dashboard import paging
 
@@ -40,15 +41,7 @@ def results_page(
 ) -> paging.Page:
     """Result rows of these topics, each with `entry_id` and `topic`; `PAGE` of them."""
     names = _busiest(facts, "results")
-    return paging.read(names, _results, count or PAGE, before, after)
-
-
-def _results(
-    topic: str, count: int, after: str | None, before: str | None
-) -> list[tuple[str, Row]]:
-    rows = results.page(topic, count, after, before)
-    # A row written by hand may name another topic, or none.
-    return [(sid, {**row, "entry_id": sid, "topic": topic}) for sid, row in rows]
+    return paging.read(names, abreast.results, count or PAGE, before, after)
 
 
 def dead_page(
@@ -59,17 +52,7 @@ def dead_page(
 ) -> paging.Page:
     """Dead letters of these topics."""
     names = _busiest(facts, "dead")
-    return paging.read(names, _letters, count or PAGE, before, after)
-
-
-def _letters(
-    topic: str, count: int, after: str | None, before: str | None
-) -> list[tuple[str, DeadLetter]]:
-    if after is not None:
-        found = dead.dead_after(topic, after, count)
-    else:
-        found = dead.list_dead(topic, count, before or "+")
-    return [(letter.entry_id, letter) for letter in found]
+    return paging.read(names, abreast.dead, count or PAGE, before, after)
 
 
 def group_page(
@@ -77,33 +60,34 @@ def group_page(
 ) -> paging.Page:
     """Letters of one failure, whatever topic they died in."""
 
-    def look(
-        topic: str, count: int, after: str | None, before: str | None
-    ) -> list[tuple[str, DeadLetter]]:
-        found = alike.list_alike(topic, fingerprint, count, before)
-        return [(letter.entry_id, letter) for letter in found]
+    def look(asks: Sequence[Ask]) -> list[list[Found]]:
+        found = alike.list_ids(fingerprint, asks)
+        return [
+            [(sid, partial(tuple[str, str], (ask.topic, sid))) for sid in ids]
+            for ask, ids in zip(asks, found, strict=True)
+        ]
 
-    return paging.read(topics, look, PAGE, before)
+    page = paging.read(topics, look, PAGE, before)
+    return replace(page, items=alike.read(page.items))
 
 
 def groups(facts: list[Row], most: int) -> list[Row]:
     """The failure groups of these topics, most letters first, each with its `topic`."""
-    found: list[Row] = []
-    for row in facts:
-        if row["dead"]:
-            name = row["topic"]
-            found += [{**group, "topic": name} for group in bus.dead_groups(name)]
-    return heapq.nlargest(most, found, key=lambda group: group["count"])
+    return heapq.nlargest(most, _all_groups(facts), key=lambda group: group["count"])
 
 
 def group(facts: list[Row], fingerprint: str) -> list[Row]:
     """One failure as it stands in each of these topics."""
-    found = []
-    for row in facts:
-        for each in bus.dead_groups(row["topic"]) if row["dead"] else ():
-            if each["fingerprint"] == fingerprint:
-                found.append({**each, "topic": row["topic"]})
-    return found
+    return [each for each in _all_groups(facts) if each["fingerprint"] == fingerprint]
+
+
+def _all_groups(facts: list[Row]) -> list[Row]:
+    names = [row["topic"] for row in facts if row["dead"]]
+    return [
+        {**each, "topic": name}
+        for name, groups in zip(names, dead.groups_of(names), strict=True)
+        for each in groups
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +172,9 @@ def held_by(agent: Row) -> list[Task]:
 
 def done_by(agent: Row, most: int = 20) -> list[Row]:
     """What an agent finished, among the newest results of each of its topics."""
-    found = []
-    for topic in _topics_of(agent):
-        rows = _results(topic, _AGENT_LOOK, None, None)
-        found += [row for _, row in rows if row.get("agent") == agent["agent_id"]]
+    asks = [Ask(topic, _AGENT_LOOK) for topic in _topics_of(agent)]
+    rows = [make() for found in abreast.results(asks) for _, make in found]
+    found = [row for row in rows if row.get("agent") == agent["agent_id"]]
     return sorted(found, key=_finished, reverse=True)[:most]
 
 

@@ -1,26 +1,28 @@
 """One list out of many topics' streams, page by page, newest first.
 
 A place in it is an entry id with its topic, `1732287600000-0@demo`: ids of two topics
-may be equal, then the topic decides. Each page reads at most `count + 1` entries per
-topic, however long the streams are, and no entry is skipped or shown twice.
+may be equal, then the topic decides. Each page asks twice, however many topics there
+are: for the first entry of each, then for `count + 1` entries of those topics whose
+first ones are so many. No entry is skipped or shown twice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bus import errors
+from bus.abreast import Ask, Found
 
 _PLACE: Final = re.compile(r"(\d{1,20})-(\d{1,20})@([a-z0-9:._-]{1,64})")
 _SEQ_MOST: Final = 2**64 - 1
 
 Place = tuple[int, int, str]
-# (topic, count, after, before) -> (entry id, item) rows: the newest first, but the
-# oldest first with `after`; both bounds are exclusive.
-Look = Callable[[str, int, str | None, str | None], list[tuple[str, Any]]]
+# Of each ask what it found.
+Look = Callable[[Sequence[Ask]], list[list[Found]]]
+Row = tuple[Place, Callable[[], Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +54,12 @@ def read(
     if after:
         return _upwards(topics, look, count, _parse(after))
     place = _parse(before) if before else None
-    rows: list[tuple[Place, Any]] = []
-    heads = {}
-    for topic in topics:
-        found = look(topic, count + 1, None, _below(place, topic))
-        heads[topic] = found[0][0] if found else "0-0"
-        rows += [(_place(entry_id, topic), item) for entry_id, item in found]
-    rows.sort(key=lambda row: row[0], reverse=True)
+    asks = [Ask(topic, 1, before=_below(place, topic)) for topic in topics]
+    rows, firsts = _leading(asks, look, count, newest=True)
     shown = rows[:count]
+    heads = {ask.topic: firsts.get(ask.topic, "0-0") for ask in asks}
     return Page(
-        items=[item for _, item in shown],
+        items=[make() for _, make in shown],
         older=_text(shown[-1][0]) if len(rows) > count else None,
         newer=_text(shown[0][0]) if place and shown else None,
         heads={} if place else heads,
@@ -70,19 +68,41 @@ def read(
 
 
 def _upwards(topics: Iterable[str], look: Look, count: int, place: Place) -> Page:
-    rows: list[tuple[Place, Any]] = []
-    for topic in topics:
-        found = look(topic, count + 1, _above(place, topic), None)
-        rows += [(_place(entry_id, topic), item) for entry_id, item in found]
-    rows.sort(key=lambda row: row[0])
+    asks = [Ask(topic, 1, after=_above(place, topic)) for topic in topics]
+    rows, _ = _leading(asks, look, count, newest=False)
     shown = rows[:count][::-1]
     return Page(
-        items=[item for _, item in shown],
+        items=[make() for _, make in shown],
         older=_text(shown[-1][0]) if shown else None,
         newer=_text(shown[0][0]) if len(rows) > count else None,
         heads={},
         first=False,
     )
+
+
+def _leading(
+    asks: list[Ask], look: Look, count: int, newest: bool
+) -> tuple[list[Row], dict[str, str]]:
+    """More than `count` rows in order, if there are; the first entry id per topic.
+
+    What comes between the two looks is among the rows of the topics that are read
+    again, and newer than the first entry of the others.
+    """
+    firsts = [found[0] if found else None for found in look(asks)]
+    ranks = [
+        (_place(first[0], ask.topic), ask)
+        for first, ask in zip(firsts, asks, strict=True)
+        if first
+    ]
+    ranks.sort(key=lambda rank: rank[0], reverse=newest)
+    begins = {ask.topic: f"{place[0]}-{place[1]}" for place, ask in ranks}
+    wanted = [replace(ask, count=count + 1) for _, ask in ranks[: count + 1]]
+    rows: list[Row] = []
+    for ask, found in zip(wanted, look(wanted), strict=True):
+        rows += [(_place(entry_id, ask.topic), make) for entry_id, make in found]
+        if found:
+            begins[ask.topic] = found[0][0]
+    return sorted(rows, key=lambda row: row[0], reverse=newest), begins
 
 
 def _parse(text: str) -> Place:

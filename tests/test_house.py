@@ -98,7 +98,7 @@ FLOORS: list[set[str]] = [
         "server",
         "wanted",
     },
-    {"admin", "patience"},
+    {"abreast", "admin", "patience"},
     {
         "home.credentials",
         "layout",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus import errors
+from bus.abreast import Ask, Found
 from dashboard import formats, paging
 from dashboard.templatetags import mesh
 
@@ -102,17 +104,18 @@ def key(entry_id: str) -> tuple[int, int]:
 
 
 def look_into(streams: dict[str, set[str]]) -> paging.Look:
-    def look(
-        topic: str, count: int, after: str | None, before: str | None
-    ) -> list[tuple[str, Any]]:
-        ids = sorted(streams[topic], key=key, reverse=after is None)
-        if before is not None:
-            ids = [each for each in ids if key(each) < key(before)]
-        if after is not None:
-            ids = [each for each in ids if key(each) > key(after)]
-        return [(each, (topic, each)) for each in ids[:count]]
+    def found(ask: Ask) -> list[Found]:
+        ids = sorted(streams[ask.topic], key=key, reverse=ask.after is None)
+        if ask.before is not None:
+            ids = [each for each in ids if key(each) < key(ask.before)]
+        if ask.after is not None:
+            ids = [each for each in ids if key(each) > key(ask.after)]
+        return [
+            (each, partial(tuple[str, str], (ask.topic, each)))
+            for each in ids[: ask.count]
+        ]
 
-    return look
+    return lambda asks: [*map(found, asks)]
 
 
 @given(Streams, st.integers(1, 5))
