@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http rivals doctor screenshots wheels clean venv venv-run venv-lint python
+.PHONY: help run demo test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-reads rivals doctor screenshots wheels clean venv venv-run venv-lint python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -61,6 +61,9 @@ bench-scenarios: venv-run ## how fast beside a backlog, idle agents, real work: 
 
 bench-http: venv-run ## POST enqueue beside FastAPI, by wrk: a few minutes
 	@$(VENV) -m bench.http $(ARGS)
+
+bench-reads: venv-run ## every GET on a full mesh, beside a small one
+	@$(VENV) -m bench.http.reads $(ARGS)
 
 rivals: venv ## how fast other queues are beside it: installs them, takes an hour
 	@$(VENV) -m bench.rivals $(ARGS)

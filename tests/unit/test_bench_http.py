@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import redis
 from rich.console import Console
 
+import bus
 from bench import report, stage
 from bench.http import __main__ as command
-from bench.http import generator, load
+from bench.http import filling, generator, load, reads
 from bench.machine import Load
 from bench.report import Pair
+from bus.api.views.docs import description
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -107,3 +110,58 @@ def test_the_floors_are_those_of_the_promise() -> None:
 def test_options_that_measure_nothing_are_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.main(argv)
+
+
+def test_every_get_of_the_description_is_asked_or_left_out_by_name() -> None:
+    described = {
+        verbs["get"]["operationId"]
+        for verbs in description()["paths"].values()
+        if "get" in verbs
+    }
+    asked = {name for name, _ in reads.READS}
+
+    assert asked | set(reads.LEFT_OUT) == described
+    assert not asked & set(reads.LEFT_OUT)
+
+
+def test_a_read_is_judged_by_its_p99() -> None:
+    usual = reads.Read("agents", [1.0] * 98 + [2.0] * 2, [1.0] * 98 + [6.0] * 2)
+    by_id = reads.Read("tasks/{waiting}", [1.0] * 100, [10.0] * 100)
+
+    assert (usual.ratio, usual.holds) == (3.0, True)
+    assert (by_id.ratio, by_id.holds) == (10.0, True)
+    usual.full[:] = [7.0] * 100
+    by_id.full[:] = [11.0] * 100
+    assert not usual.holds and not by_id.holds
+
+
+def test_every_read_fits_the_table() -> None:
+    every = [reads.Read(path, [123.4] * 9, [1234.5] * 9) for _, path in reads.READS]
+    out = io.StringIO()
+
+    Console(file=out, width=80).print(reads.table(every))
+
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(each.path in out.getvalue() for each in every)
+
+
+def test_a_filled_mesh_has_what_the_reads_ask_for(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    size = filling.Size(tasks=7, topics=3, dead=5, agents=2)
+
+    names = filling.filled(redis_url, size)
+
+    stats = bus.stats(names["topic"])
+    assert (stats["waiting"], stats["dead"]) == (7, 5)
+    assert stats["done"] == filling.PAGE
+    assert len(bus.list_topics()) == 3
+    assert bus.get_agent("reader-1")["state"] == "live"
+    for state in ("waiting", "dead", "done"):
+        assert bus.get_task(names[state]).state == state
+
+
+def test_reads_of_nothing_are_refused() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        reads.main(["--tasks", "0"])
