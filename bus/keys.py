@@ -1,4 +1,4 @@
-"""Every key name of the mesh, from the data-model table.
+"""Every key name of the mesh, from the data-model table; `gateway.keys` has its own.
 
 Every key of a topic carries the hash tag `{topic}`, so a script that touches one topic
 stays in one cluster slot. All names are built here and declared to the server by the
@@ -35,7 +35,6 @@ draining      hash    agent id -> the consumer that was told to finish and end
 turn          string  which janitor looked last; for most of a second
 claim         string  fences one claim over HTTP was lent; for one lease
 bucket        string  when a token bucket is full again (us, server clock); until then
-flight, lines hash, list  who leads a generation, 3 s; what followers are told, 10 s
 """
 
 from __future__ import annotations
@@ -201,11 +200,6 @@ def rate_key(name: str) -> str:
     if not _BUCKET.fullmatch(name):
         name = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
     return f"mesh:rate:{{{name}}}"
-
-
-def flight_keys(digest: str, leader: str) -> list[str]:
-    """Keys of a flight of the gateway and of the lines that one leader told."""
-    return [f"mesh:flight:{{{digest}}}", f"mesh:flight:{{{digest}}}:{leader}"]
 
 
 _OF_TOPIC: Final = {

@@ -15,7 +15,7 @@ import orjson
 
 from . import connection, errors, ratelimit
 from .conf import conf
-from .gateway import answers, mirrored, relay, upstream
+from .gateway import answers, mirrored, relay, reports, upstream
 from .gateway.flights import Flights, Route
 from .gateway.prompts import Prompt
 from .gateway.seats import Seat
@@ -26,13 +26,19 @@ _flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flights] = (
 
 
 async def generate(
-    owner: str, prompt: Prompt, *, fresh: bool = False, limited: bool = True
+    owner: str,
+    prompt: Prompt,
+    *,
+    name: str = "",
+    fresh: bool = False,
+    limited: bool = True,
 ) -> Seat:
     """A seat on the generation of this prompt; close it when done, or leaving.
 
-    `owner` is the key of the principal: it pays, and only it gets what it caused to be
-    kept, unless OLLAMA_CACHE_SHARED. Every request costs one token, also one that is
-    answered from the cache: the limit is one on requests. `fresh` asks the model again.
+    `owner` is the key of the principal, `name` what people call it: it pays, and only
+    it gets what it caused to be kept, unless OLLAMA_CACHE_SHARED. Every request costs
+    one token, also one that is answered from the cache: the limit is one on requests.
+    `fresh` asks the model again.
     An agent, whose concurrency is its limit, is not `limited` once more.
     """
     if limited:
@@ -49,6 +55,7 @@ async def generate(
             keep=answers.keep,
             digest=digest,
             board=relay.board,
+            about=reports.About(name or owner, prompt.model, prompt.size()),
         )
     )
 
@@ -63,6 +70,7 @@ async def _pay(owner: str) -> None:
         client=connection.awire(),
     )
     if wait_s:
+        await reports.came("", reports.Came({"limited": 1}))
         raise errors.RateLimited(
             f"more than {conf.OLLAMA_RATE_CAPACITY:g} requests at once or "
             f"{conf.OLLAMA_RATE_REFILL_PER_S:g} a second",
@@ -112,6 +120,12 @@ async def show(asked: dict[str, Any]) -> dict[str, Any]:
 async def version() -> dict[str, Any]:
     """Which version of Ollama answers."""
     return mirrored.version(await upstream.look("/api/version"))
+
+
+# How the last hour went, what runs now in any process, and how to end one of those.
+figures = reports.figures
+running = reports.running
+stop = reports.stop
 
 
 async def aclose() -> None:

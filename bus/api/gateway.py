@@ -145,7 +145,8 @@ async def _chat(asked: Asked) -> Told:
 
 
 async def _generated(asked: Asked, prompt: prompts.Prompt) -> Told:
-    seat = await ollama.generate(asked.who.key, prompt, fresh=asked.wants_fresh())
+    who, fresh = asked.who, asked.wants_fresh()
+    seat = await ollama.generate(who.key, prompt, name=who.name, fresh=fresh)
     try:
         how = await seat.ready()
         headers = {"Content-Type": JSON, "X-Cache": how}

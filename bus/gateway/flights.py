@@ -14,11 +14,13 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from .. import errors
 from ..conf import conf
-from . import relay
+from . import relay, reports
 from .answers import Answer
 from .seats import BYPASS, JOIN, MISS, Flight, Seat
 
@@ -40,6 +42,7 @@ class Route:
     keep: Callable[[str, Sequence[bytes]], Awaitable[None]]
     digest: str = ""
     board: Callable[[str], Awaitable[relay.Lead | relay.Follow]] = relay.alone
+    about: reports.About | None = None  # without it nothing is told of it
 
 
 class Flights:
@@ -48,6 +51,7 @@ class Flights:
     def __init__(self) -> None:
         self._of: dict[str, Flight] = {}
         self._places = asyncio.Semaphore(conf.OLLAMA_CONCURRENCY)
+        self._roll = reports.Roll()
         self._queued = 0
         self._mean_s = 0.0  # how long a generation holds its place; 0: none ended yet
 
@@ -66,14 +70,24 @@ class Flights:
         return Seat(flight)
 
     async def _fly(self, flight: Flight, route: Route) -> None:
-        end: Exception | None = errors.UpstreamError("the generation was given up")
+        try:
+            await self._flown(flight, route)
+        finally:
+            # Behind the end, so that nobody waits for it.
+            if route.about is not None:
+                await reports.came(flight.id, _what_came(flight))
+
+    async def _flown(self, flight: Flight, route: Route) -> None:
+        end: Exception | None = None
         try:
             if route.digest:
                 await self._together(flight, route)
             else:
                 await self._generate(flight, route)
                 flight.complete = True
-            end = None
+        except asyncio.CancelledError:
+            end = flight.given_up()
+            raise
         except Exception as exc:
             # Ours or a bug: those who wait are to hear of it, here nobody listens.
             end = exc
@@ -108,7 +122,7 @@ class Flights:
     ) -> None:
         flight.lead = lead
         signs = asyncio.create_task(lead.accompany(flight.lines, flight.news))
-        end: Exception | None = errors.UpstreamError("the generation was given up")
+        end: Exception | None = None
         try:
             if kept is None and lead.is_next:
                 # Whoever led before kept its answer first and gave up the lead then.
@@ -120,7 +134,9 @@ class Flights:
                 flight.complete = True
                 # Still in the table: who comes before the answer is kept joins.
                 await route.keep(route.digest, flight.lines)
-            end = None
+        except asyncio.CancelledError:
+            end = flight.given_up()
+            raise
         except Exception as exc:
             end = exc
             raise
@@ -139,15 +155,35 @@ class Flights:
                 await self._take_place()
                 late = errors.UpstreamTimeout("the generation took too long")
                 began = flight.loop.time()
+                self._enter(flight, route)
                 try:
                     async with aclosing(route.generate()) as lines:
                         async for line in lines:
                             flight.add(line)
                 finally:
+                    self._roll.leave(flight.id)
                     self._places.release()
                 self._note(flight.loop.time() - began)
         except TimeoutError:
             raise late from None
+
+    def _enter(self, flight: Flight, route: Route) -> None:
+        about = route.about
+        if about is None:
+            return
+
+        def row() -> dict[str, Any]:
+            return {
+                **reports.here(),
+                "owner": about.owner,
+                "model": about.model,
+                "size": about.size,
+                "lines": len(flight.lines),
+                "waiting": flight.seats,
+                "s": round(flight.loop.time() - flight.began, 1),
+            }
+
+        self._roll.enter(flight.id, reports.Entry(row, flight.stop))
 
     async def _take_place(self) -> None:
         if self._places.locked() and self._queued >= conf.OLLAMA_QUEUE:
@@ -186,6 +222,34 @@ class Flights:
     def _note(self, took_s: float) -> None:
         weight = _NEWEST if self._mean_s else 1.0
         self._mean_s += (took_s - self._mean_s) * weight
+
+
+def _what_came(flight: Flight) -> reports.Came:
+    """For the figures: how each who boarded was answered, and how long it took."""
+    if flight.error is not None or not flight.lines:
+        how = "ended" if flight.stopped else "left" if flight.abandoned else "failed"
+        return reports.Came({how: flight.boarded})
+    if flight.kept_age_s is not None:
+        return reports.Came({"hit": flight.boarded})
+    counts = {JOIN.lower(): flight.boarded - 1}
+    if flight.how == JOIN:
+        return reports.Came({JOIN.lower(): flight.boarded})
+    first_at = flight.first_at or flight.began
+    return reports.Came(
+        {**counts, flight.how.lower(): 1, **_told(flight.lines[-1])},
+        first_at - flight.began,
+        flight.loop.time() - flight.began,
+    )
+
+
+def _told(line: bytes) -> dict[str, int]:
+    """What the model server says of its own pace, where that makes sense."""
+    last = orjson.loads(line)
+    tokens, took_ns = last.get("eval_count"), last.get("eval_duration")
+    for each in (tokens, took_ns):
+        if isinstance(each, bool) or not isinstance(each, int) or each <= 0:
+            return {}
+    return {"tokens": tokens, "tokens_ms": max(1, took_ns // 1_000_000)}
 
 
 def _serve(flight: Flight, kept: Answer) -> None:

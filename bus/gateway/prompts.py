@@ -59,6 +59,10 @@ class Prompt:
         """Whether the request says nothing about how random the answer should be."""
         return "seed" not in self.options and "temperature" not in self.options
 
+    def size(self) -> int:
+        """Bytes of what is asked, options aside."""
+        return len(orjson.dumps(self.asked))
+
     def is_cacheable(self) -> bool:
         """Whether a repeat may get the same answer, by the setting OLLAMA_CACHE."""
         if self.only_loads():

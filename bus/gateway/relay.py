@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import orjson
 
-from .. import connection, errors, keys, scripts
+from .. import connection, errors, scripts
+from . import keys
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from typing import Final
 
 from .. import errors
@@ -29,6 +30,11 @@ class Flight:
         self.starts = 1
         self.kept_age_s: float | None = None
         self.seats = 0
+        self.boarded = 0
+        self.id = uuid.uuid4().hex
+        self.began = self.loop.time()
+        self.first_at: float | None = None  # of the first line
+        self.stopped = False
         self.abandoned = False
         self.complete = False  # generated to the end, perhaps not kept yet
         self._landed = False
@@ -38,6 +44,8 @@ class Flight:
 
     def add(self, *lines: bytes) -> None:
         """More lines have come."""
+        if self.first_at is None:
+            self.first_at = self.loop.time()
         self.lines += lines
         self._wake()
 
@@ -51,6 +59,23 @@ class Flight:
         """No more lines will come; why, unless it was the end."""
         self._landed, self._error = True, error
         self._wake()
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it ended without an answer, once it has."""
+        return self._error
+
+    def stop(self) -> None:
+        """End it for all who wait: somebody who may wants it so."""
+        self.stopped = True
+        if not self.complete:
+            self._give_up()
+
+    def given_up(self) -> errors.UpstreamError:
+        """What they hear of whom the end was not their own."""
+        if self.stopped:
+            return errors.UpstreamError("an operator ended the generation")
+        return errors.UpstreamError("the generation was given up")
 
     def news(self) -> asyncio.Event:
         """Set as soon as anything comes from now on."""
@@ -112,6 +137,7 @@ class Seat:
 
     def __init__(self, flight: Flight, how: str = "") -> None:
         flight.seats += 1
+        flight.boarded += 1
         self._flight: Flight | None = flight
         self._how = how  # empty: what the flight turns out to be
         self._next = 0

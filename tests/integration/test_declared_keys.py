@@ -33,6 +33,7 @@ from bus import (
     wire,
 )
 from bus.bulk.driver import Foreman
+from bus.gateway import keys as gateway_keys
 from tests.support import agents, bulk, work
 from tests.support.desk import Desk
 from tests.support.town import SABOTAGE, build_town
@@ -283,8 +284,8 @@ def lent_and_ended(topic: str) -> None:
 
 
 def flown_together(digest: str) -> None:
-    """A flight of the gateway that is led, followed, told of and ended."""
-    both = keys.flight_keys(digest, "a")
+    """A flight of the gateway that is led, followed, told of and ended, and counted."""
+    both = gateway_keys.flight_keys(digest, "a")
     for who in ("a", "b"):
         scripts.run("board", "", [who, 9_000], both[:1])
     scripts.run("relay", "", ["a", 9_000, 9_000, 0, "{}", "."], both)
@@ -293,6 +294,11 @@ def flown_together(digest: str) -> None:
         0,
         1,
     ]
+    both = [gateway_keys.FIGURES, gateway_keys.RUNNING]
+    scripts.run("generating", "", [9_000, "g", "{}"], both[1:])
+    assert scripts.run("stop_generation", "", ["g"], both[1:]) == 1
+    assert scripts.run("generating", "", [9_000, "g", "{}"], both[1:]) == ["g"]
+    scripts.run("generated", "", ["g", 1, 2], both)
 
 
 def audited(topic: str, client: redis.Redis) -> None:
