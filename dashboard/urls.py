@@ -9,6 +9,7 @@ from dashboard import (
     audit_page,
     bulk,
     edits,
+    gateway_page,
     settings_page,
     sign_in,
     topic_actions,
@@ -42,6 +43,11 @@ urlpatterns = [
     path("dead/<str:task_id>/replay", actions.replay, name="replay"),
     path("dead/<str:task_id>/discard", actions.discard, name="discard"),
     path("dead/<str:task_id>/undo", actions.undo, name="undo"),
+    path("ollama/", gateway_page.gateway, name="ollama"),
+    path("ollama/ask", gateway_page.ask, name="ollama-ask"),
+    path(
+        "ollama/generations/<str:generation>/end", gateway_page.end, name="ollama-end"
+    ),
     path("audit/", audit_page.trail, name="audit"),
     path("settings/", settings_page.settings, name="settings"),
     path("settings/tokens", settings_page.make_token, name="make-token"),

@@ -60,6 +60,7 @@ class Showcase:
             "replay-new": "/replays/new",
             "replay-frozen": f"/replays/{self.frozen}/",
             "replay-stopped": f"/replays/{self.stopped}/",
+            "ollama": "/ollama/",
             "audit": "/audit/",
             "settings": "/settings/",
             "not-found": "/nowhere/",
