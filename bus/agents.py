@@ -125,9 +125,7 @@ def list_agents() -> list[dict[str, Any]]:
         client = connection.reader()
         known = client.zrange(keys.AGENTS, 0, -1)
         ids = sorted({keys.agent_of(consumer) for consumer in known})
-        texts = (
-            client.mget([keys.agent_key(agent_id) for agent_id in ids]) if ids else []
-        )
+        texts = client.mget(list(map(keys.agent_key, ids))) if ids else []
     rows = (messages.parse_row(text) for text in texts if text)
     return [row for row in rows if row]
 
@@ -150,15 +148,45 @@ def overview() -> list[dict[str, Any]]:
                   idle      nothing in flight
                   live      anything else
     """
+    return [row for each in seen() if (row := each.row())]
+
+
+class Seen(NamedTuple):
+    """An agent of the last 24 h whose record nobody has read yet."""
+
+    agent_id: str
+    gone: bool
+    text: str
+    told: str | None
+    now_ms: int
+
+    def row(self) -> dict[str, Any] | None:
+        """Its row of `overview`; None where its record is none."""
+        return _seen(self.agent_id, self.text, self.told, self.now_ms)
+
+
+def seen() -> list[Seen]:
+    """Whom `overview` has, in its order, for who needs a few rows of many agents."""
     with refusals.guard():
         pipe = connection.reader().pipeline(transaction=False)
         pipe.hgetall(keys.GONE)
         pipe.hgetall(keys.DRAINING)
         pipe.time()
         kept, told, now = pipe.execute()
-    found = [_seen(each, kept[each], told.get(each), _ms(now)) for each in kept]
-    rows = [row for row in found if row is not None]
-    return sorted(rows, key=lambda row: (row["state"] == "gone", row["agent_id"]))
+    rows = []
+    for agent_id, text in kept.items():
+        beat_ms, ttl_ms, _ = _parts(text)
+        if beat_ms is not None and ttl_ms is not None:
+            gone = _ms(now) - beat_ms >= ttl_ms
+            rows.append(Seen(agent_id, gone, text, told.get(agent_id), _ms(now)))
+    return sorted(rows, key=lambda each: (each.gone, each.agent_id))
+
+
+def serving(topic: str, also: str) -> list[dict[str, Any]]:
+    """Rows of `overview` of those that may serve the topic, and of the agent `also`."""
+    # Others' records are not read: a name of a topic stands in JSON as it is.
+    near = [x for x in seen() if f'"{topic}"' in x.text or x.agent_id == also]
+    return [row for each in near if (row := each.row())]
 
 
 def get_agent(agent_id: str) -> dict[str, Any]:
@@ -195,9 +223,7 @@ def _seen(
 
     `told` is the consumer of this agent that is to drain, if any.
     """
-    beat_text, _, rest = text.partition("|")
-    ttl_text, _, json = rest.partition("|")
-    beat_ms, ttl_ms = records.number(beat_text), records.number(ttl_text)
+    beat_ms, ttl_ms, json = _parts(text)
     record = messages.parse_row(json)
     if beat_ms is None or ttl_ms is None or not record:
         return None
@@ -216,6 +242,11 @@ def _seen(
         "per_topic": shares if isinstance(shares, dict) else {},
         **{name: record.get(name) for name in _TOLD},
     }
+
+
+def _parts(text: str) -> tuple[int | None, int | None, str]:
+    beat, ttl, json = [*text.split("|", 2), "", ""][:3]
+    return records.number(beat), records.number(ttl), json
 
 
 def _state(record: dict[str, Any], age_ms: int, ttl_ms: int) -> str:

@@ -65,7 +65,8 @@ def _look(task: Task) -> _Facts:
     raw = scripts.run("whynot", task.topic, args)
     now, paused, most, who, idle, ahead, more, mean_ms, since, *seen, flat = raw
     held, hands = _held(flat)
-    rows = agents.overview()
+    holder = keys.agent_of(who)
+    rows = agents.serving(task.topic, holder)
     serving = [
         row for row in rows if row["state"] != "gone" and task.topic in row["topics"]
     ]
@@ -81,7 +82,7 @@ def _look(task: Task) -> _Facts:
         float(mean_ms) / 1000 if mean_ms else None,
     )
     ends = pace.Ends(int(now), int(since), *map(int, seen)) if since else None
-    owners = [row for row in rows if row["agent_id"] == keys.agent_of(who)]
+    owners = [row for row in rows if row["agent_id"] == holder]
     return _Facts(
         now_ms=int(now),
         paused=bool(paused),

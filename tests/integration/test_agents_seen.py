@@ -179,6 +179,24 @@ def test_what_somebody_else_wrote_among_them_is_passed_over(
     assert agents.overview() == []
 
 
+def test_who_serves_a_topic_is_found_without_reading_all_records(
+    redis_client: redis.Redis,
+) -> None:
+    told("a", topics=["mail"])
+    told("b", topics=["mail-2"])
+    told("c", topics=[])
+    bus.register_agent("d", "shell", meta={"says": "mail"})
+    redis_client.hset(keys.GONE, mapping={"x": '1|2|["mail"]', "c2": "1|2|{}"})
+
+    found = agents.serving("mail", "c")
+
+    # Who names the topic elsewhere may be among them: its row tells that it does not.
+    assert [row["agent_id"] for row in found] == ["a", "c", "d"]
+    assert [row["topics"] for row in found] == [["mail"], [], []]
+    whole = {row["agent_id"]: row for row in agents.overview()}
+    assert all(row.keys() == whole[row["agent_id"]].keys() for row in found)
+
+
 def test_a_thousand_agents_take_one_round_trip(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

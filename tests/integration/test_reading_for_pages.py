@@ -125,10 +125,13 @@ def test_every_topic_stands_as_it_stands_alone(test_topic: str) -> None:
         alone = bus.stats(row["topic"])
         assert alone.pop("oldest_s") >= row.pop("oldest_s")
         assert alone == row
+    asked = topics.stats_of([names[2], names[0]])
+    assert [row["topic"] for row in asked] == [names[2], names[0]]
+    assert [row["waiting"] for row in asked] == [3, 1]
 
 
 def test_without_topics_there_is_nothing(redis_client: redis.Redis) -> None:
-    assert topics.all_stats() == []
+    assert topics.all_stats() == topics.stats_of([]) == []
 
 
 def test_whoever_reads_counts_as_a_reader_for_a_while(

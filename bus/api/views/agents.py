@@ -45,13 +45,17 @@ class AgentViewSet(MeshViewSet):
         """
         query = request.query_params
         state = asked.agent_state_of(query)
-        rows = [row for row in agents.overview() if state in (None, row["state"])]
-        found, after = lists.page(
-            rows,
-            lambda row: [row["state"] == "gone", row["agent_id"]],
+        # Only records of the page are read; a state stands in the record.
+        seen = agents.seen()
+        if state is not None:
+            seen = [each for each in seen if (each.row() or {}).get("state") == state]
+        page, after = lists.page(
+            seen,
+            lambda each: [each.gone, each.agent_id],
             asked.count_of(query),
             asked.text_of(query, "cursor"),
         )
+        found = [row for each in page if (row := each.row())]
         return Response({"agents": [*map(self._told, found)], "next": after})
 
     @extend_schema(
