@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-reads rivals doctor screenshots wheels clean venv venv-run venv-lint python
+.PHONY: help run demo demo-llm test-llm test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-reads rivals doctor screenshots wheels clean venv venv-run venv-lint venv-llm python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -21,6 +21,12 @@ run: venv-run ## run the mesh here: Valkey, web server, agents; Ctrl-C stops all
 
 demo: venv-run ## send the standard library through two agents, show what comes back
 	@$(VENV) -m examples.stdlib_metrics $(ARGS)
+
+demo-llm: venv-llm ## the mesh with a real engine and a tiny model behind its gateway
+	@$(VENV) -m examples.llm_demo
+
+test-llm: venv venv-llm ## Ollama's own client through the gateway to that engine
+	@$(VENV) -m pytest -n 0 tests/integration/test_llm_demo.py
 
 test: venv ## all tests; those of pages in a browser where Chromium is
 	@$(VENV) -m pytest -n auto --dist worksteal $(ARGS)
@@ -91,6 +97,10 @@ venv: python
 
 venv-lint: venv
 	@$(PYTHON) .ci/bootstrap.py tests/requirements.txt
+
+# The engine of the demo, 34 MB, which nothing else needs.
+venv-llm: python
+	@$(PYTHON) .ci/bootstrap.py examples/llm_demo/requirements.txt
 
 python:
 	@command -v $(PYTHON) >/dev/null || { \
