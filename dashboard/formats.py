@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any, Final
 
@@ -13,6 +14,19 @@ NOTHING: Final = "–"
 # A page shows this much of a payload; more would only make the browser slow.
 _PRETTY_MOST: Final = 64 * 1024
 _EXAMPLE: Final = {"hello": "world"}
+
+
+# Characters that nobody sees, but that turn round, cut or hide the text beside them, or
+# steer the terminal it is copied to. Joiners stay: words and emoji need them.
+_UNSEEN: Final = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f"
+    "\\u2028-\\u202e\\u2060\\u2066-\\u2069\\ufeff]"
+)
+
+
+def seen(html: str) -> str:
+    """HTML with such characters as `\\u202e`, which JSON reads as the same."""
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", html)
 
 
 def duration(seconds: object) -> str:

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.template import loader
 
 from bus import roles
-from dashboard import queries
+from dashboard import formats, queries
 
 VERBS: Final = sorted(roles.VERBS[roles.ADMIN])
 THEMES: Final = ("auto", "light", "dark")
@@ -25,12 +25,9 @@ def shown(
     # A page that says that Redis does not answer must not ask it again.
     if around["can"][roles.READ] and status < 500:
         around["totals"] = {"dead": queries.dead_letters()}
-    return render(
-        request,
-        f"dashboard/{template}",
-        {**around, **context},
-        status=status,
-    )
+    context = {**around, **context}
+    text = loader.render_to_string(f"dashboard/{template}", context, request)
+    return HttpResponse(formats.seen(text), status=status)
 
 
 def frame(request: Any) -> dict[str, Any]:

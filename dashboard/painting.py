@@ -20,7 +20,7 @@ from bus.feed import Feed
 from bus.live import window
 from bus.live.polls import Poll
 from bus.live.window import Item
-from dashboard import frame, queries, topic_page
+from dashboard import formats, frame, queries, topic_page
 from dashboard.queries import Standing
 
 AGENTS: Final = "agents"
@@ -111,7 +111,7 @@ def _row(item: Item, role: str) -> str:
         html = loader.render_to_string(
             "dashboard/_result_row.html", {"row": item.row()}
         )
-    return orjson.dumps({**told, "html": html}).decode()
+    return orjson.dumps({**told, "html": formats.seen(html)}).decode()
 
 
 def _can(role: str) -> dict[str, bool]:
@@ -126,7 +126,8 @@ def _paint(now: Standing, name: str, most: int | None) -> str:
     context = {"agents": now.agents, "topics": topics, "totals": now.totals}
     if name == SAYS:
         context["problems"] = queries.problems(now, queries.checks())
-    return loader.render_to_string(f"dashboard/{_TEMPLATES[name]}.html", context)
+    text = loader.render_to_string(f"dashboard/{_TEMPLATES[name]}.html", context)
+    return formats.seen(text)
 
 
 def _busiest_first(row: dict[str, Any]) -> tuple[int, str]:

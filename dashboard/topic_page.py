@@ -14,7 +14,7 @@ from django.template import loader
 import bus
 from bus import errors
 from bus.tasks import new_id
-from dashboard import links, lists, live, queries
+from dashboard import formats, links, lists, live, queries
 
 Row = dict[str, Any]
 PARTS: Final = (
@@ -80,7 +80,9 @@ def now(topic: str) -> TopicNow:
     except errors.NotFound:
         return TopicNow({}, {})
     parts = {
-        name: loader.render_to_string(f"dashboard/topic/_{name}.html", found)
+        name: formats.seen(
+            loader.render_to_string(f"dashboard/topic/_{name}.html", found)
+        )
         for name in PARTS
     }
     tasks = {name: [*map(_told, found[name])] for name in ("running", "waiting")}

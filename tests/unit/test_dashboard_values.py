@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from functools import partial
 from typing import Any
@@ -96,6 +97,22 @@ Ids = st.builds(lambda ms, seq: f"{ms}-{seq}", st.integers(1, 4), st.integers(0,
 Streams = st.dictionaries(
     st.sampled_from(["a", "b", "b.c"]), st.sets(Ids, max_size=8), min_size=1
 )
+
+
+@pytest.mark.parametrize(
+    "text", ["\u202egnp.exe", "\x1b[2J", "a\u2028b", "\u2066\u200b"]
+)
+def test_what_nobody_sees_is_shown_and_stays_the_same_json(text: str) -> None:
+    shown = formats.seen(json.dumps(text, ensure_ascii=False))
+
+    assert shown.isascii() and shown.isprintable()
+    assert json.loads(shown) == text
+
+
+def test_joined_emoji_tabs_and_lines_are_left_alone() -> None:
+    text = "\U0001f469\u200d\U0001f680\t\r\nشُ"
+
+    assert formats.seen(text) == text
 
 
 def key(entry_id: str) -> tuple[int, int]:
