@@ -135,7 +135,7 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
             raws.append(
                 None
                 if level.waits
-                else scripts.run("enqueue", *batch.call, once=batch.once)
+                else scripts.run("enqueue", *batch.call, first=batch.first)
             )
         except _REFUSALS as exc:
             raws.append(exc)
@@ -156,7 +156,7 @@ def _sent_alone(batch: Batch, level: Level) -> list[Accepted]:
     """One batch that waits for nothing: what nearly every call brings."""
     try:
         raw = scripts.run(
-            "enqueue", batch.topic, batch.args, known=False, once=batch.once
+            "enqueue", batch.topic, batch.args, known=False, first=batch.first
         )
     except _REFUSALS as exc:
         return batch.refused(exc)
@@ -179,7 +179,7 @@ async def asend(
                 None
                 if level.waits
                 else await scripts.arun(
-                    "enqueue", *batch.call, client=client, once=batch.once
+                    "enqueue", *batch.call, client=client, first=batch.first
                 )
             )
         except _REFUSALS as exc:

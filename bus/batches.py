@@ -57,15 +57,15 @@ class Batch:
         self._reached = ""  # the level of durability of those that are accepted
         bound = "" if maxlen is None else check_maxlen(maxlen)
         self._most = bound
-        full, new = False, True
+        full, now = False, True
         for item in items:
             if item.digest or item.maxlen:
                 full = True
                 break
-            if not item.fresh or item.due:
-                new = False
-        # The verb that goes first, once, where nobody can know any of them.
-        self.once = "send" if new and not full else ""
+            if item.due:
+                now = False
+        # The cheaper verb, which goes first where it may suffice.
+        self.first = "send" if now and not full else ""
         self.args: list[Any] = [conf.BACKLOG_MAX, conf.DEAD_MAX, bound]
         self.args.append(max(1, conf.SEEN_MAX // 2) if full else "")
         for item in items:

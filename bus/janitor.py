@@ -90,13 +90,15 @@ class Janitor(threading.Thread):
         A hundred janitors look no more often than two. Whoever may not judge yet looks
         for itself, and takes no turn from those who may.
         """
-        first = self._steady_s() < conf.JUDGE_AFTER_S or now >= self._alone_at
+        first = self._steady_s() < conf.JUDGE_AFTER_S or not self._alone_at
         if not first:
             px = max(1, round(_TURN * _TICK_S * 1000))
             try:
                 with refusals.guard():
                     client = connection.reader()
-                    first = bool(client.set(keys.TURN, self._consumer, nx=True, px=px))
+                    # Left out for long, it takes the turn from whatever stands there.
+                    nx = now < self._alone_at
+                    first = bool(client.set(keys.TURN, self._consumer, nx=nx, px=px))
             except errors.BusUnavailable:  # its memory is full, say: the duties go on
                 first = True
         if first:

@@ -112,7 +112,6 @@ class _Sending:
         self._due = wanted.due_in(delay_s)
         self._options = wanted.options_of(max_attempts, timeout_s)
         self._ids: Iterator[str] = iter(new_id, "")
-        self._fresh = True
         self._named: int | None = None  # how many ids there are, if that is known
         self.level: Level = levels.BY_ITSELF
         self._place = 0
@@ -122,7 +121,7 @@ class _Sending:
         if task_ids is None:
             return
         given = _iterator("task_ids", task_ids, "ids")
-        self._ids, self._fresh = map(keys.check_task_id, given), False
+        self._ids = map(keys.check_task_id, given)
         if isinstance(task_ids, Sized):
             self._named = len(task_ids)
             if isinstance(payloads, Sized) and len(payloads) != self._named:
@@ -140,11 +139,7 @@ class _Sending:
         """Send up to `size` tasks; raises what became of the first that was refused."""
         items = [
             wanted.Item(
-                self._id(place),
-                self._due,
-                self._options,
-                _encoded(payload, place),
-                fresh=self._fresh,
+                self._id(place), self._due, self._options, _encoded(payload, place)
             )
             for place, payload in enumerate(chunk, self._place)
         ]

@@ -152,13 +152,13 @@ def run(
     client: Any = None,
     retry_s: float | None = None,
     known: bool = True,
-    once: str = "",
+    first: str = "",
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds.
 
     Where the topic may not be `known` yet, it is made known first: `ensure_topic`.
-    `once` names a cheaper verb with the same arguments, which goes first and is never
-    sent again; where it says None, or nothing, the other one decides.
+    `first` names a cheaper verb with the same arguments; where it says None, or gives
+    no answer, the other one decides.
     """
     script, tail = call(name, topic, args, more)
     pause, began = None, time.monotonic()
@@ -167,8 +167,8 @@ def run(
             server: Any = connection.writer() if client is None else client
             if not known and _known_topics.get((server.url, topic), 0.0) < began:
                 ensure_topic(topic)
-            if once:
-                cheap, once = once, ""
+            if first:
+                cheap, first = first, ""
                 reply = _asked(server, *call(cheap, topic, args))
                 if reply is not None:
                     return reply
@@ -200,7 +200,7 @@ async def arun(
     *,
     client: Any = None,
     retry_s: float | None = None,
-    once: str = "",
+    first: str = "",
 ) -> Any:
     """`run` for asyncio."""
     script, tail = call(name, topic, args, more)
@@ -208,8 +208,8 @@ async def arun(
     while True:
         try:
             server: Any = connection.awriter() if client is None else client
-            if once:
-                cheap, once = once, ""
+            if first:
+                cheap, first = first, ""
                 reply = await _aasked(server, *call(cheap, topic, args))
                 if reply is not None:
                     return reply

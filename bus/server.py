@@ -141,7 +141,7 @@ class EmbeddedServer:
                 )
             self._claim.note(f"{self._process.pid} {self.shown_url}")
             if _appendfsync() == syncing.POLICY:
-                syncing.start(self._files, self._process, self._sync_yourself)
+                syncing.start(self._files, self._process, self._tell)
         except OSError as exc:
             raise errors.ServerError(
                 f"the server cannot be started in {self.directory}: {exc.strerror}"
@@ -198,12 +198,12 @@ class EmbeddedServer:
             )
         return ""
 
-    def _sync_yourself(self) -> None:
+    def _tell(self, *command: str) -> None:
         with (
             contextlib.suppress(redis.RedisError, OSError),
             announcement.client(self.url, timeout_s=5.0) as client,
         ):
-            client.config_set("appendfsync", "everysec")
+            client.execute_command(*command)
 
     def _open_log(self) -> BinaryIO:
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_MAX_BYTES:

@@ -92,7 +92,6 @@ class Item(NamedTuple):
     digest: str = ""
     maxlen: int | str = ""
     key: str = ""  # for sentences; the script knows it as the id
-    fresh: bool = False  # its id was made for this send: nobody can know it
 
 
 def item_of(topic: str, wanted: Wanted) -> Item:
@@ -118,14 +117,14 @@ def item(
         text = messages.check_size(payload)
     else:
         text = messages.encode(payload)
-    digest, fresh = "", False
+    digest = ""
     if idempotency_key is not None:
         if task_id is not None:
             raise errors.InvalidOption("give a task_id or an idempotency_key, not both")
         task_id = keyed_id(principal, topic, idempotency_key)
         digest = _digest(text)
     elif task_id is None:
-        task_id, fresh = new_id(), True
+        task_id = new_id()
     else:
         task_id = keys.check_task_id(task_id)
     if run_at_ms is None:
@@ -141,8 +140,7 @@ def item(
         of = f"of={keys.check_task_id(again_of)}"
         options = f"{options},{of}" if options else of
     most = "" if maxlen is None else check_maxlen(maxlen)
-    key = idempotency_key or ""
-    return Item(task_id, due, options, text, digest, most, key, fresh)
+    return Item(task_id, due, options, text, digest, most, idempotency_key or "")
 
 
 def _digest(text: bytes) -> str:

@@ -32,14 +32,15 @@ class Process(Protocol):
 
 
 def start(
-    directory: Path, process: Process, give_back: Callable[[], object]
+    directory: Path, process: Process, tell: Callable[..., object]
 ) -> threading.Thread:
     """Sync what grows in `directory` until `process` ends, on a thread of its own.
 
-    The first sync that fails is the last: `give_back` is called, and shall let the
-    server sync by itself, since it refuses writes when its disk fails.
+    `tell` sends the server a command. The first sync that fails is the last: from then
+    on the server is to sync by itself, since it refuses writes when its disk fails.
+    Where somebody deleted the file, it is to write a new one.
     """
-    syncing = _Syncing(directory, process, give_back)
+    syncing = _Syncing(directory, process, tell)
     thread = threading.Thread(target=syncing.run, name="syncing", daemon=True)
     thread.start()
     return thread
@@ -47,11 +48,11 @@ def start(
 
 class _Syncing:
     def __init__(
-        self, directory: Path, process: Process, give_back: Callable[[], object]
+        self, directory: Path, process: Process, tell: Callable[..., object]
     ) -> None:
         self._directory = directory
         self._process = process
-        self._give_back = give_back
+        self._tell = tell
         # Kept open, because the kernel tells of a failed write once per open file.
         self._open: dict[str, int] = {}
         self._synced: dict[str, int] = {}  # how long each was then
@@ -68,7 +69,7 @@ class _Syncing:
                 self._directory,
                 exc.strerror,
             )
-            self._give_back()
+            self._tell("CONFIG", "SET", "appendfsync", "everysec")
         finally:
             for fd in self._open.values():
                 os.close(fd)
@@ -76,6 +77,13 @@ class _Syncing:
     def _sync_all(self) -> None:
         # What the server has done with, it syncs by itself before it lets go of it.
         growing = {path.name: path for path in self._directory.glob("*.incr.aof")}
+        if self._open and not growing and self._process.poll() is None:
+            log.error(
+                "the append-only file in %s was deleted while the server writes to it; "
+                "it writes a new one now",
+                self._directory,
+            )
+            self._tell("BGREWRITEAOF")
         for name in self._open.keys() - growing.keys():
             os.close(self._open.pop(name))
             self._synced.pop(name, None)

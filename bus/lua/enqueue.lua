@@ -23,7 +23,9 @@ local six = ARGV[4] ~= ''
 -- Nobody is to hear of an error after the first write: who then sends again is known.
 of_their_types({ parked, counters, minutes, hours }, { tasks_stream }, { delayed })
 -- Books that begin where there is something already are not the first: see in_doubt.
-local again = call('HEXISTS', counters, 'accepted') == 0
+local counted = call('HGET', counters, 'accepted')
+local spoiled = counted and (#counted > 15 or not match(counted, '^%-?%d+$'))
+local again = (spoiled or not counted)
   and live + call('XLEN', tasks_stream) + call('HLEN', parked) + call('HLEN', dead_index) > 0
 local step = six and 6 or 4
 for i = 5, #ARGV, step do ids[#ids + 1] = ARGV[i] end
@@ -110,6 +112,7 @@ end
 if accepted > 0 then
   call('HSET', tasks, unpack(fresh))
   if not now then now = tonumber(match(fresh[2], '^%d+')) end
+  if spoiled then call('HDEL', counters, 'accepted') end
   tally(minutes, hours, counters, now)
   call('HINCRBY', counters, 'accepted', accepted)
   if again then call('HSET', counters, 'doubt_at', int(now)) end

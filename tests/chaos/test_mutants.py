@@ -159,10 +159,21 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "send: nothing is counted": (
         "send",
-        "call('HINCRBY', counters, 'accepted', count) > count",
-        "call('HGET', counters, 'accepted')",
+        "pcall(call, 'HINCRBY', counters, 'accepted', count)",
+        "true, count + 1",
     ),
     "send: the record is missing": ("send", "call('HSET', tasks, unpack(fresh))", ""),
+    "send: a live task is sent again": (
+        "send",
+        "call('HEXISTS', tasks, id) == 1",
+        "false",
+    ),
+    "send: an ended task is sent again": ("send", "call('ZSCORE', done, id)", "false"),
+    "send: a dead task is sent again": (
+        "send",
+        "call('HEXISTS', dead_index, id) == 1",
+        "false",
+    ),
     "cancel: a running task is torn out": (
         "cancel",
         "if who and who ~= HANDED and not torn then",

@@ -452,6 +452,32 @@ def test_what_grows_is_synced_and_what_lies_still_is_not(
     assert all(one != next_ for one, next_ in itertools.pairwise(lengths))
 
 
+def test_a_file_that_was_deleted_under_the_server_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syncing, "EVERY_S", 0.05)
+    embedded = server.EmbeddedServer(tmp_path, port=0)
+    with embedded, connect(embedded.url) as client:
+        client.set("a", "1")
+        files = tmp_path / "appendonlydir"
+        wait_until(lambda: syncing_has_begun(files), 10, "its file is open here")
+        shutil.rmtree(files)
+        wait_until(lambda: list(files.glob("*.manifest")), 30, "there is a new one")
+        wait_until(lambda: not rewriting(client), 30, "it is whole")
+        client.set("b", "2")
+        assert embedded.pid is not None
+        os.kill(embedded.pid, signal.SIGKILL)
+        wait_until(lambda: not embedded.alive(), 10, "the server is dead")
+        embedded.start()
+        assert (client.get("a"), client.get("b")) == (b"1", b"2")
+
+
+def syncing_has_begun(files: Path) -> bool:
+    """Whether this process has one of these files open."""
+    mine = (Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+    return any(files in link.resolve().parents for link in mine)
+
+
 def size_of(fd: int) -> int:
     return os.fstat(fd).st_size
 

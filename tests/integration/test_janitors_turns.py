@@ -77,6 +77,7 @@ def test_nobody_is_stopped_by_what_stands_there(
 
     assert not one._is_first(soon())
     assert one._is_first(time.monotonic() + janitor._ALONE_S)
+    assert int(redis_client.pttl(keys.TURN)) > 0  # type: ignore[arg-type]
     redis_client.delete(keys.TURN)
 
 

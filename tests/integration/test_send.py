@@ -1,4 +1,4 @@
-"""`send` does what `enqueue` does for new tasks, or nothing at all, and goes once."""
+"""`send` does what `enqueue` does for new tasks that are due, or nothing at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import redis
 import bus
 from bus import keys, scripts
 from bus.batches import Batch
-from bus.wanted import Item, Wanted, item_of
+from bus.wanted import Wanted, item_of
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until
 
@@ -129,7 +129,7 @@ def test_a_bound_that_is_none_is_left_to_enqueue(
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_stream_that_takes_no_entry_is_the_error_and_nothing_is_written(
+def test_a_stream_that_takes_no_entry_is_left_to_enqueue(
     redis_client: redis.Redis, test_topic: str, count: int
 ) -> None:
     """The first of several may still find a place."""
@@ -140,26 +140,58 @@ def test_a_stream_that_takes_no_entry_is_the_error_and_nothing_is_written(
     redis_client.xdel(stream, place)
     before = kept(redis_client, test_topic)
 
-    with pytest.raises(redis.ResponseError):
-        ask("send", redis_client, test_topic, fresh(*range(2, 2 + count)))
-
+    assert ask("send", redis_client, test_topic, fresh(*range(2, 2 + count))) is None
     assert kept(redis_client, test_topic) == before
 
 
-@pytest.mark.parametrize("name", ["counters", "minutes", "tasks_stream", "tasks"])
-def test_a_key_of_another_type_is_the_error_and_nothing_is_written(
-    redis_client: redis.Redis, test_topic: str, name: str
+@pytest.mark.parametrize("beside", [(), (7,)])
+@pytest.mark.parametrize("state", ["waiting", "running", "done", "dead", "discarded"])
+def test_what_a_broken_connection_delivers_after_its_repeat_is_known(
+    redis_client: redis.Redis, test_topic: str, state: str, beside: tuple[int, ...]
+) -> None:
+    """Whatever became of the task meanwhile."""
+    in_a_minute_with_a_row(redis_client, test_topic, 1)
+    desk = Desk(test_topic)
+    desk.complete(desk.one())
+    args = fresh(2)
+    ask("enqueue", redis_client, test_topic, args)
+    item = desk.one() if state != "waiting" else None
+    if item and state == "done":
+        desk.complete(item)
+    elif item and state != "running":
+        desk.fail(item, final=True)
+    if state == "discarded":
+        bus.discard(args[4], test_topic)
+    before = kept(redis_client, test_topic)
+
+    assert ask("send", redis_client, test_topic, fresh(2, *beside)) is None
+    assert kept(redis_client, test_topic) == before
+
+
+def test_the_same_id_twice_in_one_call_is_left_to_enqueue(
+    redis_client: redis.Redis, test_topic: str
 ) -> None:
     in_a_minute_with_a_row(redis_client, test_topic, 1)
-    redis_client.set(keys.named(name, test_topic), "a string")
-    before = kept(redis_client, test_topic) if name != "tasks" else None
 
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        ask("send", redis_client, test_topic, fresh(2))
+    assert ask("send", redis_client, test_topic, fresh(2, 2)) is None
 
-    if before is not None:
-        assert kept(redis_client, test_topic) == before
-    assert redis_client.get(keys.named(name, test_topic)) == "a string"
+
+@pytest.mark.parametrize("value", ["abc", "1.5", "9" * 18])
+def test_a_counter_that_is_none_keeps_no_task_out(
+    redis_client: redis.Redis, test_topic: str, value: str
+) -> None:
+    in_a_minute_with_a_row(redis_client, test_topic, 1)
+    counters = keys.named("counters", test_topic)
+    redis_client.hset(counters, "accepted", value)
+
+    bus.enqueue_task(test_topic, 2)
+    redis_client.hset(counters, "accepted", value)
+    bus.enqueue_task(test_topic, 3, delay_s=60)
+    redis_client.hset(counters, "accepted", value)
+    bus.enqueue_task(test_topic, 4, idempotency_key="k")
+    bus.enqueue_task(test_topic, 4, idempotency_key="k")
+
+    assert bus.stats(test_topic)["backlog"] == 4
 
 
 @pytest.mark.parametrize(
@@ -167,20 +199,16 @@ def test_a_key_of_another_type_is_the_error_and_nothing_is_written(
     [
         (Wanted(1), "send"),
         (Wanted(1, max_attempts=3), "send"),
-        (Wanted(1, task_id="0198c0de-0000-7000-8000-000000000001"), ""),
+        (Wanted(1, task_id="0198c0de-0000-7000-8000-000000000001"), "send"),
         (Wanted(1, idempotency_key="k"), ""),
         (Wanted(1, delay_s=5), ""),
         (Wanted(1, maxlen=5), ""),
     ],
 )
-def test_only_what_nobody_can_know_is_sent_so(wanted: Wanted, verb: str) -> None:
-    assert Batch("demo", [item_of("demo", wanted)]).once == verb
-
-
-def test_one_that_is_known_keeps_its_hundred_from_it() -> None:
-    known = Item("mine", "", "", b"1")
-
-    assert Batch("demo", [item_of("demo", Wanted(1)), known]).once == ""
+def test_what_has_a_key_a_bound_or_a_delay_goes_to_enqueue(
+    wanted: Wanted, verb: str
+) -> None:
+    assert Batch("demo", [item_of("demo", wanted)]).first == verb
 
 
 def test_the_common_call_is_one_script(
