@@ -131,10 +131,10 @@ def test_a_bug_says_nothing_but_an_id_that_is_in_the_log(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken() -> Any:
+    def broken(names: list[str]) -> Any:
         raise RuntimeError("the secret of the house")
 
-    monkeypatch.setattr("bus.topics.all_stats", broken)
+    monkeypatch.setattr("bus.topics.stats_of", broken)
     client = api()
 
     with caplog.at_level(logging.ERROR):

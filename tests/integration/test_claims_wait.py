@@ -172,7 +172,7 @@ def test_a_topic_whose_stream_is_no_stream_fails_no_other(
     redis_client.set(bus.task_stream(f"{test_topic}:odd"), "x", px=60_000)
 
     odd = claim(f"{test_topic}:odd", 1)
-    assert odd.result(20).status_code == 500
+    assert odd.result(20).json()["code"] == "damaged_key"
     task_id = bus.enqueue_task(test_topic, 1)
 
     assert ids(waiting.result(20)) == [task_id]

@@ -18,6 +18,7 @@ from pytest_django import Settings
 import bus
 from bus import connection, errors, lines, scripts
 from bus.api import exceptions
+from bus.refusals import DamagedKey
 from bus.server import EmbeddedServer
 from tests.support.scripted import ACCEPTED, CUT, ScriptedServer
 from tests.support.waiting import wait_until
@@ -55,7 +56,7 @@ TABLE = {
     "ASK": Row(said("ASK 1 127.0.0.1:1"), _AWAY, NOT_WRITTEN, True),
     "MOVED": Row(said("MOVED 1 127.0.0.1:1"), _AWAY, NOT_WRITTEN, False),
     "CROSSSLOT": Row(said("CROSSSLOT Keys in request"), _OURS, BUG, False, 500),
-    "WRONGTYPE": Row(said("WRONGTYPE Operation"), _OURS, BUG, False, 500),
+    "WRONGTYPE": Row(said("WRONGTYPE Operation"), DamagedKey, BUG, False, 503),
     "NOPERM": Row(said("NOPERM this user"), _OURS, BUG, False, 500),
     "NOGROUP": Row(said("NOGROUP No such key"), _OURS, BUG, False, 500),
     "no answer": Row(CUT, _LOST, UNKNOWN, True),
@@ -296,6 +297,7 @@ REAL: dict[str, Provoke] = {
     "BUSY": busy,
     "WRONGTYPE": sabotaged,
 }
+SAYS = {"WRONGTYPE": "holds another kind of value"}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -308,7 +310,7 @@ def test_a_real_server_says_it_and_nothing_is_written(
 
     with (
         REAL[name](redis_client, test_topic),
-        pytest.raises(errors.BusError, match=name) as failure,
+        pytest.raises(errors.BusError, match=SAYS.get(name, name)) as failure,
     ):
         bus.enqueue_task(test_topic, 1)
 

@@ -11,9 +11,9 @@ import hiredis
 
 from bus import scripts
 
-ACCEPTED: Final = b"*1\r\n$3\r\n1-0\r\n"  # of `enqueue`: one new task
+ACCEPTED: Final = b"*1\r\n$3\r\n1-0\r\n"  # of `enqueue` and `send`: one new task
 CUT: Final = b""  # the connection ends where the reply should come
-_ENQUEUE: Final = scripts.SCRIPTS["enqueue"]
+_SENDS: Final = [scripts.SCRIPTS[name] for name in ("enqueue", "send")]
 
 
 class _Talk(socketserver.BaseRequestHandler):
@@ -33,7 +33,7 @@ class _Talk(socketserver.BaseRequestHandler):
 
 
 class ScriptedServer(socketserver.ThreadingTCPServer):
-    """Answers each `enqueue` with the next of `replies`, the last one for ever.
+    """Answers each send with the next of `replies`, the last one for ever.
 
     `sends` are the verbs of those that came, `connections` counts who connected.
     """
@@ -71,7 +71,7 @@ class ScriptedServer(socketserver.ThreadingTCPServer):
         verb, text = command[0].upper().decode(), command[1:2]
         if verb not in ("EVAL", "EVALSHA"):
             return b"+PONG\r\n" if verb == "PING" else b"+OK\r\n"
-        mine = (_ENQUEUE.sha.encode(), _ENQUEUE.text.encode())
+        mine = [each.encode() for one in _SENDS for each in (one.sha, one.text)]
         if text[0] not in mine:
             return b":1\r\n"
         with self._lock:
