@@ -43,19 +43,6 @@ def swap(old: str, new: str) -> Callable[[str], str]:
     return broken
 
 
-ACK = (
-    "call('XACK', tasks_stream, group, unpack(sids))\n"
-    "call('XDEL', tasks_stream, unpack(sids))\n"
-)
-
-
-def ack_last(text: str) -> str:
-    """`complete` that writes results before it lets the entries go."""
-    return swap(ACK, "")(text).replace(
-        "call('ZADD', done", f"{ACK}call('ZADD', done", 1
-    )
-
-
 def full(client: redis.Redis) -> None:
     """From now on the server has no memory to give."""
     client.config_set("maxmemory", 1)
@@ -114,7 +101,9 @@ def survives_a_promoter_that_dies(client: redis.Redis, topic: str) -> None:
 
 
 MISTAKES = {
-    "XADD before XACK": Mistake("complete", ack_last, finishes_without_memory),
+    "XADD before any release": Mistake(
+        "complete", swap("call('HDEL', tasks, '')\n", ""), finishes_without_memory
+    ),
     "no owner check": Mistake(
         "complete",
         swap("r.n == fence_n and held(sid)", "true"),
