@@ -119,7 +119,8 @@ def create_once(
         _tidy(job_id, found.members)
         return _repeated(made, start), False
     _prune()
-    return (resume(job_id) if start else get(job_id)), True
+    # A repeat may have found it before this, and have started it.
+    return _repeated(job_id, start), True
 
 
 def _repeated(job_id: str, start: bool) -> Job:

@@ -81,12 +81,12 @@ def test_a_state_says_what_matters_most(
 
 
 @pytest.mark.parametrize(
-    ("age_s", "state"), [(1.7, "idle"), (1.9, "late"), (2.9, "late"), (3.1, "gone")]
+    ("age_s", "state"), [(160, "idle"), (190, "late"), (280, "late"), (310, "gone")]
 )
 def test_two_missed_beats_are_late_and_the_end_of_the_ttl_is_gone(
     test_topic: str, redis_client: redis.Redis, age_s: float, state: str
 ) -> None:
-    told("one", 3.0, in_flight=0)
+    told("one", 300, in_flight=0)
 
     age(redis_client, "one", age_s)
 
