@@ -291,17 +291,17 @@ def test_an_agent_whose_reads_fail_while_it_beats_is_deaf(
 def test_an_idle_agent_whose_read_waits_in_the_server_is_never_overdue(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_BLOCK_S", 0.6)
+    monkeypatch.setattr(intake, "_BLOCK_S", 2.0)
     with runtime.running(test_topic, work.echo) as agent:
         wait_until(lambda: bus.list_agents())
-        until = time.monotonic() + 0.9  # longer than one blocking read
+        until = time.monotonic() + 3.0  # longer than one blocking read
 
         overdue = []
         while time.monotonic() < until:
             overdue.append(agent.record()["unread_s"])
             time.sleep(0.02)
 
-        assert max(overdue) < 0.4
+        assert max(overdue) < 1.5
 
 
 def test_a_bug_in_the_beats_ends_the_agent(
