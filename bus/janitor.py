@@ -18,7 +18,12 @@ from typing import Any, Final
 
 import redis
 
-from . import auditor, connection, errors, keys, refusals, scripts, topics
+from . import (
+    auditor,
+    errors,
+    scripts,
+    topics,
+)
 from .conf import conf
 from .judge import Judge, take, take_from_child
 
@@ -35,17 +40,13 @@ __all__ = [
 log = logging.getLogger("bus.janitor")
 
 _TICK_S: Final = 1.0
-_TURN: Final = 0.6  # of a tick: shorter than the shortest wait, so one is enough
-# Whatever somebody wrote there by hand, each looks for itself as often as this.
-_ALONE_S: Final = 30.0
 _TRIM_EVERY: Final = 5  # ticks
 _REGISTRY_EVERY: Final = 3
 _SAY_EVERY_S: Final = 60.0
 
 
 class Janitor(threading.Thread):
-    """A thread that does the duties until closed, about once a second in turn with all
-    others."""
+    """A thread that does the duties about once a second until closed."""
 
     def __init__(self, consumer: str, steady_s: Callable[[], float]) -> None:
         super().__init__(name="mesh-janitor", daemon=True)
@@ -54,56 +55,30 @@ class Janitor(threading.Thread):
         self._closed = threading.Event()
         self._known: set[str] = set()
         self._cursor = 0  # of the walk through all keys
-        self._alone_at = 0.0  # when it looks, whoever has looked before
         self._said: dict[str, float] = {}
 
     def run(self) -> None:
-        ticks = 0
-        due_at = judge_at = math.inf  # what we see coming, we come back for ourselves
+        ticks, next_tick = 0, 0.0
         while not self._closed.is_set():
-            wait_s = _TICK_S * random.uniform(0.7, 1.0)
+            wait_s = _TICK_S
             try:
-                now = time.monotonic()
-                first = self._is_first(now)
-                if first or now >= min(due_at, judge_at):
-                    names = self._topics()
-                    due_s = min([_TICK_S, *map(self._promoted, names)])
-                    due_at = now + due_s if due_s < _TICK_S else math.inf
-                    if first or now >= judge_at:
-                        ticks += 1
-                        again_s = self._tick(ticks, names)
-                        judge_at = time.monotonic() + again_s
+                names = self._topics()
+                wait_s = min([_TICK_S, *map(self._promoted, names)])
+                if time.monotonic() >= next_tick:
+                    ticks += 1
+                    again_s = self._tick(ticks, names)
+                    pause_s = min(_TICK_S * random.uniform(0.7, 1.1), again_s)
+                    next_tick = time.monotonic() + pause_s
             except (errors.BusError, redis.RedisError, OSError) as exc:
-                due_at = judge_at = math.inf
                 self._say("", exc)
                 with contextlib.suppress(errors.BusError):
                     auditor.audit_registry()
             left_s = conf.JUDGE_AFTER_S - self._steady_s()
             if 0 < left_s < wait_s:
-                judge_at = time.monotonic() + left_s  # judge as soon as we may
-            wait_s = min(wait_s, min(due_at, judge_at) - time.monotonic())
+                wait_s, next_tick = left_s, 0.0  # judge as soon as we may
+            if (tick_s := next_tick - time.monotonic()) > 0:
+                wait_s = min(wait_s, tick_s)
             self._closed.wait(max(wait_s, 0.005))
-
-    def _is_first(self, now: float) -> bool:
-        """Whether it is for us to look, since nobody has for most of a tick.
-
-        A hundred janitors look no more often than two. Whoever may not judge yet looks
-        for itself, and takes no turn from those who may.
-        """
-        first = self._steady_s() < conf.JUDGE_AFTER_S or not self._alone_at
-        if not first:
-            px = max(1, round(_TURN * _TICK_S * 1000))
-            try:
-                with refusals.guard():
-                    client = connection.reader()
-                    # Left out for long, it takes the turn from whatever stands there.
-                    nx = now < self._alone_at
-                    first = bool(client.set(keys.TURN, self._consumer, nx=nx, px=px))
-            except errors.BusUnavailable:  # its memory is full, say: the duties go on
-                first = True
-        if first:
-            self._alone_at = now + _ALONE_S
-        return first
 
     def _topics(self) -> list[str]:
         """Every topic, also one whose name fell off the list.

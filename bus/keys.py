@@ -32,7 +32,6 @@ out           zset    `id epoch ms` of those replayed -> when to look what came 
 facts, told   hash, list  what came of all of them; of 1,000 that were not done, by name
 gone          hash    agent id -> `last beat ms|ttl ms|record`, also of the live; 24 h
 draining      hash    agent id -> the consumer that was told to finish and end
-turn          string  which janitor looked last; for most of a second
 claim         string  fences one claim over HTTP was lent; for one lease
 bucket        string  when a token bucket is full again (us, server clock); until then
 """
@@ -60,7 +59,6 @@ GONE: Final = "mesh:gone:{agents}"
 REPLAYS: Final = "mesh:replays:{replays}"
 OPEN_REPLAYS: Final = "mesh:replays:{replays}:open"
 DRAINING: Final = "mesh:draining:{agents}"
-TURN: Final = "mesh:turn:{agents}"
 
 
 def check_topic(topic: str) -> str:
