@@ -106,25 +106,26 @@ def create_once(
     if request_id is not None:
         asked = record.request(request_id, [chosen, pace, start])
     if asked and (made := record.made_by(asked)):
-        return _repeated(made, start), False
+        return _running_if(made, start), False
     found = selection.find(chosen, may)
     if not found.total:
         # A request of this name that came together with this one may have taken them.
         if asked and (made := record.made_by(asked)):
-            return _repeated(made, start), False
+            return _running_if(made, start), False
         raise errors.DeadLetterNotFound("no dead letter is selected")
     job_id = wanted.new_id()
     made = _written(job_id, found, found.plan(chosen, by), pace, asked)
     if made != job_id:
         _tidy(job_id, found.members)
-        return _repeated(made, start), False
+        return _running_if(made, start), False
     _prune()
     # A repeat may have found it before this, and have started it.
-    return _repeated(job_id, start), True
+    return _running_if(job_id, start), True
 
 
-def _repeated(job_id: str, start: bool) -> Job:
-    """The job of an earlier request, which may have ended before it was started."""
+def _running_if(job_id: str, start: bool) -> Job:
+    """The job, started if that is wanted and nobody has: not its maker, who may have
+    died, nor a repeat of his request."""
     job = get(job_id)
     if start and job.state == record.FROZEN:
         with contextlib.suppress(errors.Conflict):  # the first one lives, after all

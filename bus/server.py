@@ -198,12 +198,13 @@ class EmbeddedServer:
             )
         return ""
 
-    def _tell(self, *command: str) -> None:
-        with (
-            contextlib.suppress(redis.RedisError, OSError),
-            announcement.client(self.url, timeout_s=5.0) as client,
-        ):
-            client.execute_command(*command)
+    def _tell(self, *command: str) -> bool:
+        try:
+            with announcement.client(self.url, timeout_s=5.0) as client:
+                client.execute_command(*command)
+        except (redis.RedisError, OSError):
+            return False
+        return True
 
     def _open_log(self) -> BinaryIO:
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_MAX_BYTES:

@@ -31,24 +31,20 @@ class Process(Protocol):
     def poll(self) -> int | None: ...
 
 
-def start(
-    directory: Path, process: Process, tell: Callable[..., object]
-) -> threading.Thread:
+def start(directory: Path, process: Process, tell: Callable[..., bool]) -> None:
     """Sync what grows in `directory` until `process` ends, on a thread of its own.
 
-    `tell` sends the server a command. The first sync that fails is the last: from then
-    on the server is to sync by itself, since it refuses writes when its disk fails.
-    Where somebody deleted the file, it is to write a new one.
+    `tell` sends the server a command; False if it did not take it. The first sync that
+    fails is the last: from then on the server is to sync by itself, since it refuses
+    writes when its disk fails. Where somebody deleted the file, it writes a new one.
     """
     syncing = _Syncing(directory, process, tell)
-    thread = threading.Thread(target=syncing.run, name="syncing", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=syncing.run, name="syncing", daemon=True).start()
 
 
 class _Syncing:
     def __init__(
-        self, directory: Path, process: Process, tell: Callable[..., object]
+        self, directory: Path, process: Process, tell: Callable[..., bool]
     ) -> None:
         self._directory = directory
         self._process = process
@@ -69,7 +65,9 @@ class _Syncing:
                 self._directory,
                 exc.strerror,
             )
-            self._tell("CONFIG", "SET", "appendfsync", "everysec")
+            everysec = ("CONFIG", "SET", "appendfsync", "everysec")
+            while self._process.poll() is None and not self._tell(*everysec):
+                time.sleep(EVERY_S)  # it loads, say; nobody syncs until it answers
         finally:
             for fd in self._open.values():
                 os.close(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,14 @@ class Mesh:
             if word.encode() in words:
                 return int(pid)
         raise AssertionError(f"no process with {word!r} among {pids}")
+
+
+LIVE = re.compile("^live$")
+
+
+def is_live(page: Page) -> None:
+    """Wait until the page is fed by its socket."""
+    expect(page.locator("#connection")).to_have_attribute("data-state", LIVE)
 
 
 @pytest.fixture(scope="session")

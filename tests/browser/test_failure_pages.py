@@ -11,13 +11,11 @@ from playwright.sync_api import Page, expect
 
 import bus
 from bus import topics
-from tests.browser.conftest import Mesh, NewPage, errands
+from tests.browser.conftest import Mesh, NewPage, errands, is_live
 from tests.support import bulk
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.timeout(600)
-
-LIVE = re.compile("^live$")
 
 
 @pytest.fixture
@@ -32,10 +30,6 @@ def dead(topic: str, count: int, message: str = "no ink") -> list[str]:
     """Dead letters that a replay would get done; made beside Playwright's loop."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(bulk.dead, topic, count, message).result()
-
-
-def is_live(page: Page) -> None:
-    expect(page.locator("#connection")).to_have_attribute("data-state", LIVE)
 
 
 def posted(page: Page, url: str) -> int:

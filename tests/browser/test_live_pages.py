@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import uuid
 from collections import Counter
@@ -12,12 +11,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import bus
-from tests.browser.conftest import Mesh, NewPage, errands
+from tests.browser.conftest import LIVE, Mesh, NewPage, errands, is_live
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.timeout(600)
-
-LIVE = re.compile("^live$")
 
 
 @pytest.fixture
@@ -26,10 +23,6 @@ def topic(on_mesh: Mesh) -> str:
     name = f"pages-{uuid.uuid4().hex[:8]}"
     bus.set_limits(name)
     return name
-
-
-def is_live(page: Page) -> None:
-    expect(page.locator("#connection")).to_have_attribute("data-state", LIVE)
 
 
 def shown(page: Page) -> list[str]:

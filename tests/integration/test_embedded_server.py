@@ -417,6 +417,15 @@ def test_once_a_sync_of_ours_fails_the_server_syncs_by_itself(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(syncing, "_sync", broken)
+    told: list[tuple[str, ...]] = []
+    tell = server.EmbeddedServer._tell
+
+    def busy_at_first(embedded: server.EmbeddedServer, *command: str) -> bool:
+        told.append(command)
+        return len(told) > 2 and tell(embedded, *command)
+
+    monkeypatch.setattr(syncing, "EVERY_S", 0.05)
+    monkeypatch.setattr(server.EmbeddedServer, "_tell", busy_at_first)
 
     with (
         server.EmbeddedServer(tmp_path, port=0) as embedded,
