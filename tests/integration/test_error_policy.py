@@ -66,7 +66,8 @@ TABLE = {
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Any]:
     """`scripted(*replies)`: a server under test that answers enqueue with these."""
-    settings.MESH_SEND_RETRY_S = 0.15
+    # A machine that stalls for as long as this after the first send sees no second one.
+    settings.MESH_SEND_RETRY_S = 1.0
     with contextlib.ExitStack() as stack:
 
         def start(*replies: bytes) -> ScriptedServer:
@@ -116,8 +117,12 @@ def test_a_reply_that_stays_becomes_our_error(
 @BOTH
 @pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name].repeated])
 def test_a_reply_that_passes_is_not_noticed(
-    scripted: Callable[..., ScriptedServer], call: Callable[[], str], name: str
+    scripted: Callable[..., ScriptedServer],
+    settings: Settings,
+    call: Callable[[], str],
+    name: str,
 ) -> None:
+    settings.MESH_SEND_RETRY_S = 30.0
     server = scripted(TABLE[name].reply, ACCEPTED)
 
     assert call()
@@ -149,9 +154,13 @@ def test_one_send_without_an_answer_leaves_it_open_whatever_comes_after(
 @BOTH
 @pytest.mark.parametrize("word", lines._ELSEWHERE)
 def test_the_wrong_server_is_left_behind(
-    scripted: Callable[..., ScriptedServer], call: Callable[[], str], word: str
+    scripted: Callable[..., ScriptedServer],
+    settings: Settings,
+    call: Callable[[], str],
+    word: str,
 ) -> None:
     """Behind the same address another one may have taken over: connect anew."""
+    settings.MESH_SEND_RETRY_S = 30.0
     server = scripted(said(f"{word} not here"), ACCEPTED)
     scripts._known_topics[(server.url, "demo")] = math.inf
 
@@ -161,8 +170,9 @@ def test_the_wrong_server_is_left_behind(
 
 
 def test_a_wire_leaves_the_wrong_server_as_well(
-    scripted: Callable[..., ScriptedServer],
+    scripted: Callable[..., ScriptedServer], settings: Settings
 ) -> None:
+    settings.MESH_SEND_RETRY_S = 30.0
     server = scripted(said("READONLY not here"), ACCEPTED)
 
     async def run() -> Any:
