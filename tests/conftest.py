@@ -31,10 +31,15 @@ for _number, _handler in (
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+from bus import handlers  # noqa: E402
 from tests.support.figures import Figures  # noqa: E402
 from tests.support.nemesis import FailureSimulator  # noqa: E402
 
 pytest_plugins = ["tests.support.chronicle"]
+
+# A module registers its handlers when it is first imported: in a test that has a
+# registry of its own they would be lost to those after it.
+handlers.autodiscover()
 
 # Keys that may live without a bound in time; everything else a test leaves is a leak.
 PERMANENT = (
@@ -116,6 +121,15 @@ def cleanup_test_data(redis_client: redis.Redis) -> Iterator[None]:
 def test_topic(cleanup_test_data: None) -> str:
     """A topic no other test uses, on the real server."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """Handlers that a test registers or loads are forgotten after it."""
+    before = dict(handlers.registry)
+    yield
+    handlers.registry.clear()
+    handlers.registry.update(before)
 
 
 @pytest.fixture

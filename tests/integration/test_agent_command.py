@@ -15,7 +15,6 @@ from django.core import management
 from django.core.management.base import CommandError
 
 import bus
-from bus import handlers
 from examples.stdlib_metrics import corpus
 from tests.support import agents
 from tests.support.processes import is_gone
@@ -74,15 +73,6 @@ BAD: list[tuple[list[str], str]] = [
     (["--group", "~", "--handler", ECHO, "--topic", "t"], "'~'"),
     (["--no-such-option"], "unrecognized arguments"),
 ]
-
-
-@pytest.fixture
-def own_registry() -> Iterator[None]:
-    """Handlers loaded by a test are forgotten after it."""
-    before = dict(handlers.registry)
-    yield
-    handlers.registry.clear()
-    handlers.registry.update(before)
 
 
 @pytest.mark.parametrize(("args", "sentence"), BAD)

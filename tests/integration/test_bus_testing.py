@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
 import bus
-from bus import handlers, tasks, testing
+from bus import tasks, testing
 from tests.support import agents, work
 
 
@@ -21,15 +20,6 @@ from tests.support import agents, work
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server: whatever needs one fails."""
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-
-
-@pytest.fixture
-def own_registry() -> Iterator[None]:
-    """Handlers registered by a test are forgotten after it."""
-    before = dict(handlers.registry)
-    yield
-    handlers.registry.clear()
-    handlers.registry.update(before)
 
 
 def test_what_is_sent_is_collected_and_needs_no_server(nobody: None) -> None:
