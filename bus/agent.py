@@ -192,7 +192,7 @@ class Agent:
         beats = Beats(
             self.id, self.consumer, self.record, self._lanes, self.retire, breaks
         )
-        janitor = Janitor(self.consumer, lambda: beats.steady_s)
+        janitor = Janitor(self.consumer, lambda: beats.steady_s, lambda: beats.alive)
         self._threads = [beats, janitor, Foreman()]
         for thread in self._threads:
             thread.start()

@@ -68,12 +68,13 @@ def heartbeat_agent(agent_id: str, ttl_seconds: float = 60) -> bool:
 class Beaten(NamedTuple):
     """What a beat came to: KEPT, DRAIN, or 0 where there was nothing to keep.
 
-    `other` is the record that it took the place of, where another process under the
-    same id had written it, else empty.
+    `other` is the record that it replaced, where another process under the same id had
+    written it, else empty; `alive` counts all that are registered.
     """
 
     kept: int
     other: dict[str, Any]
+    alive: int
 
 
 def beat(
@@ -89,8 +90,8 @@ def beat(
     more = [keys.agent_key(agent_id)]
     # On a client of its own the caller decides about another try.
     retry_s = None if client is None else 0
-    kept, other = scripts.run("beat", "", args, more, client=client, retry_s=retry_s)
-    return Beaten(int(kept), messages.parse_row(other))
+    got = scripts.run("beat", "", args, more, client=client, retry_s=retry_s)
+    return Beaten(int(got[0]), messages.parse_row(got[1]), int(got[2]))
 
 
 def drain_agent(agent_id: str) -> None:
@@ -274,9 +275,7 @@ def _ms(time: tuple[int, int]) -> int:
 
 
 def registered_until(consumers: list[str]) -> list[float | None]:
-    """Per consumer its expiry in server ms, None if it never registered."""
-    if not consumers:
-        return []
+    """Per consumer, one at least, its expiry in server ms; None if not registered."""
     with refusals.guard():
         scores = connection.reader().execute_command("ZMSCORE", keys.AGENTS, *consumers)
     return [None if score is None else float(score) for score in scores]

@@ -2,7 +2,9 @@
 
 Promote what is due, take tasks of dead owners, trim, audit, find topics that fell off
 the list, forget agents long gone.
-Every duty is a script that finds nothing to do when somebody else was first.
+Every duty is a script that finds nothing to do when somebody else was first. The more
+janitors there are, the less often each of them looks: a hundred idle agents would keep
+the server busy with looks alone.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from typing import Any, Final
 import redis
 
 from . import (
+    agents,
     auditor,
+    connection,
     errors,
+    keys,
+    refusals,
     scripts,
     topics,
 )
@@ -30,6 +36,7 @@ from .judge import Judge, take, take_from_child
 __all__ = [
     "Janitor",
     "Judge",
+    "Sharing",
     "forget_agents",
     "promote",
     "take",
@@ -40,45 +47,103 @@ __all__ = [
 log = logging.getLogger("bus.janitor")
 
 _TICK_S: Final = 1.0
+_LOOKS_PER_S: Final = 8  # of all janitors together, once there are more than these
+_PERIOD_MOST_S: Final = 8.0
+_HEED_S: Final = 0.25  # within which a janitor sees that others have gone
 _TRIM_EVERY: Final = 5  # ticks
 _REGISTRY_EVERY: Final = 3
 _SAY_EVERY_S: Final = 60.0
 
 
-class Janitor(threading.Thread):
-    """A thread that does the duties about once a second until closed."""
+class Sharing:
+    """How often one of the janitors looks; `alive` says how many agents have a
+    registration, as the last beat of this one told.
 
-    def __init__(self, consumer: str, steady_s: Callable[[], float]) -> None:
+    Together they look at least `_LOOKS_PER_S` times a second. Whoever looks counts the
+    others; in between every agent that goes may have been one of them, so that those
+    who survive a massacre look as often as they must from their next beat on.
+    """
+
+    def __init__(self, alive: Callable[[], int]) -> None:
+        self._alive = alive
+        self._janitors, self._of = 1, 0
+
+    def count(self) -> None:
+        """Look who is there; BusError without a server."""
+        with refusals.guard():
+            now_ms = agents.server_ms()
+            names = connection.reader().zrangebyscore(keys.AGENTS, now_ms, "+inf")
+        self._janitors = sum(map(_has_janitor, names))
+        self._of = len(names)
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two looks of one janitor."""
+        gone = max(0, self._of - self._alive())
+        left = (self._janitors - gone) / _LOOKS_PER_S
+        return _TICK_S * min(max(left, 1.0), _PERIOD_MOST_S)
+
+
+def _has_janitor(consumer: str) -> bool:
+    """Whether it is of our runtime: neither written by hand nor over HTTP."""
+    by_hand = keys.agent_of(consumer) == consumer
+    return not by_hand and keys.lease_of(consumer) is None
+
+
+class Janitor(threading.Thread):
+    """A thread that does its share of the duties until closed.
+
+    About once a second, or as often as its `Sharing` of `alive` agents asks for.
+    """
+
+    def __init__(
+        self, consumer: str, steady_s: Callable[[], float], alive: Callable[[], int]
+    ) -> None:
         super().__init__(name="mesh-janitor", daemon=True)
         self._consumer = consumer
         self._steady_s = steady_s
+        self.sharing = Sharing(alive)
         self._closed = threading.Event()
         self._known: set[str] = set()
         self._cursor = 0  # of the walk through all keys
         self._said: dict[str, float] = {}
+        self._ticks = 0
+        self._tick_at, self._share, self._again_s = -math.inf, 1.0, math.inf
+        self._judged = False  # at the last tick
 
     def run(self) -> None:
-        ticks, next_tick = 0, 0.0
         while not self._closed.is_set():
-            wait_s = _TICK_S
+            looked = time.monotonic()
             try:
                 names = self._topics()
-                wait_s = min([_TICK_S, *map(self._promoted, names)])
-                if time.monotonic() >= next_tick:
-                    ticks += 1
-                    again_s = self._tick(ticks, names)
-                    pause_s = min(_TICK_S * random.uniform(0.7, 1.1), again_s)
-                    next_tick = time.monotonic() + pause_s
+                due_s = min(map(self._promoted, names), default=math.inf)
+                if self._tick_in() <= 0:
+                    self.sharing.count()
+                    self._tick(names)
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 self._say("", exc)
                 with contextlib.suppress(errors.BusError):
                     auditor.audit_registry()
-            left_s = conf.JUDGE_AFTER_S - self._steady_s()
-            if 0 < left_s < wait_s:
-                wait_s, next_tick = left_s, 0.0  # judge as soon as we may
-            if (tick_s := next_tick - time.monotonic()) > 0:
-                wait_s = min(wait_s, tick_s)
-            self._closed.wait(max(wait_s, 0.005))
+                self._closed.wait(_TICK_S)
+            else:
+                self._rest(looked + due_s)
+
+    def _rest(self, until: float) -> None:
+        """Wait until then or the next tick, with an eye on who else is there."""
+        while not self._closed.is_set():
+            wait_s = min(until - time.monotonic(), self._tick_in())
+            self._closed.wait(min(max(wait_s, 0.005), _HEED_S))
+            if wait_s <= _HEED_S:
+                return
+
+    def _tick_in(self) -> float:
+        """Seconds until the next tick; it comes early where a judge is missed."""
+        pause_s = min(self.sharing.period_s * self._share, self._again_s)
+        left_s = self._tick_at + pause_s - time.monotonic()
+        if not self._judged:
+            may_judge_s = conf.JUDGE_AFTER_S - self._steady_s()
+            left_s = min(left_s, may_judge_s) if may_judge_s > 0 else 0.0
+        return left_s
 
     def _topics(self) -> list[str]:
         """Every topic, also one whose name fell off the list.
@@ -105,28 +170,30 @@ class Janitor(threading.Thread):
         """Stop after the duty at hand."""
         self._closed.set()
 
-    def _tick(self, tick: int, names: list[str]) -> float:
-        """The duties that once a second is enough for; in how many s at the latest they
-        are due again."""
+    def _tick(self, names: list[str]) -> None:
+        """The duties that once a period is enough for."""
+        self._ticks += 1
         # After an outage of the server everybody looks dead; they get time to beat.
-        may_judge = self._steady_s() >= conf.JUDGE_AFTER_S
-        judge = Judge(self._consumer) if may_judge else None
+        self._judged = self._steady_s() >= conf.JUDGE_AFTER_S
+        judge = Judge(self._consumer) if self._judged else None
         for topic in names:
             # One topic in trouble does not keep the others from being looked after.
             try:
                 if judge is not None:
                     judge.reclaim(topic)
-                if tick % _TRIM_EVERY == 0:
+                if self._ticks % _TRIM_EVERY == 0:
                     trim(topic)
             except errors.BusError as exc:
                 self._say(topic, exc)
         auditor.tick(names, self._say)
-        if tick % _REGISTRY_EVERY == 0:
+        if self._ticks % _REGISTRY_EVERY == 0:
             auditor.audit_registry()
             self._look_for_topics()
-        if tick % 60 == 0:
+        if self._ticks % 60 == 0:
             forget_agents()
-        return math.inf if judge is None else judge.again_s
+        self._again_s = math.inf if judge is None else judge.again_s
+        self._share = random.uniform(0.7, 1.1)
+        self._tick_at = time.monotonic()
 
     def _look_for_topics(self) -> None:
         """A stretch of all keys, for topics that fell off the list unseen.
@@ -150,11 +217,11 @@ class Janitor(threading.Thread):
 
 
 def promote(topic: str) -> float:
-    """Move what is due into the stream; seconds until the next one is due."""
+    """Move what is due into the stream; seconds until the next one is due, if any."""
     while True:
         moved, next_ms = scripts.run("promote", topic, [100], retry_s=0)
         if moved < 100:
-            return _TICK_S if next_ms < 0 else max(next_ms, 1) / 1000
+            return math.inf if next_ms < 0 else max(next_ms, 1) / 1000
 
 
 def trim(topic: str) -> None:

@@ -63,6 +63,7 @@ class Beats(threading.Thread):
         self._closed = threading.Event()
         self._steady_since: float | None = None
         self._said = ""  # why the last beat failed
+        self.alive = 0  # agents with a registration at the last beat
         self._known = False  # whether a registration under our id was ours before
         self._namesake = ("", 0.0)  # who else beats under it, and when it was met
 
@@ -113,7 +114,8 @@ class Beats(threading.Thread):
             name = keys.client_name(self._consumer)
             self._client = connection.dedicated(name=name)
         record, ttl = {**self._record(), "namesake": self.namesake}, conf.EXPIRY_S
-        kept, other = agents.beat(self._id, self._consumer, ttl, record, self._client)
+        beaten = agents.beat(self._id, self._consumer, ttl, record, self._client)
+        kept, other, self.alive = beaten
         if other and self._known:
             self._meet(other)
         self._known = True

@@ -393,7 +393,7 @@ def test_janitors_do_it_without_being_asked(
     monkeypatch.setattr(auditor, "PACE_MS", 40)
     ids = bus.enqueue_many(test_topic, range(500))
     redis_client.xtrim(key(test_topic, "tasks_stream"), maxlen=100, approximate=False)
-    duty = janitor.Janitor("me#1", lambda: 100.0)
+    duty = janitor.Janitor("me#1", lambda: 100.0, lambda: 1)
 
     duty.start()
     try:
@@ -516,7 +516,7 @@ def test_a_duty_that_fails_is_told_once(
     test_topic: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus.enqueue_task(test_topic, 1)
-    duty = janitor.Janitor("me#1", lambda: 100.0)
+    duty = janitor.Janitor("me#1", lambda: 100.0, lambda: 1)
 
     for _ in range(3):
         duty._say(test_topic, bus.BusError("odd"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 
 import pytest
+import redis
 
 import bus
-from bus import agents, janitor
+from bus import agents, auditor, janitor, keys
 from bus.judge import Judge
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until
@@ -41,16 +43,10 @@ def test_a_judge_comes_again_when_a_registration_ends(
 def test_no_tick_is_missed_for_a_wait_that_ends_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A tick may be due after 1.1 s, and the waits between last 1 s at most."""
     ticks: list[float] = []
-
-    def tick(*_: object) -> float:
-        ticks.append(time.monotonic())
-        return math.inf
-
-    monkeypatch.setattr(janitor.random, "uniform", lambda *_: 1.1)
-    monkeypatch.setattr(janitor.Janitor, "_tick", tick)
-    thread = janitor.Janitor("me#1", lambda: 60.0)
+    monkeypatch.setattr(random, "uniform", lambda *_: 1.1)
+    monkeypatch.setattr(auditor, "tick", lambda *_: ticks.append(time.monotonic()))
+    thread = janitor.Janitor("me#1", lambda: 60.0, lambda: 1)
     thread.start()
     try:
         wait_until(lambda: len(ticks) >= 4, 15, "it ticks")
@@ -60,3 +56,82 @@ def test_no_tick_is_missed_for_a_wait_that_ends_before_it(
 
     gaps = [after - before for before, after in zip(ticks, ticks[1:], strict=False)]
     assert min(gaps) < 1.6
+
+
+# --- the more there are, the less often one of them looks
+
+
+def crowd(count: int, *, ttl_s: float = 60.0, sort: str = "a{0}#0") -> None:
+    """So many registrations that last so long."""
+    for number in range(count):
+        consumer = sort.format(number)
+        agents.register(keys.agent_of(consumer), consumer, ttl_s, {})
+
+
+def alive(client: redis.Redis) -> int:
+    now_s, rest_us = client.time()
+    return int(client.zcount(keys.AGENTS, now_s * 1000 + rest_us // 1000, "+inf"))
+
+
+@pytest.mark.parametrize(
+    ("count", "sort", "period_s"),
+    [
+        (1, "a{0}#0", 1.0),
+        (8, "a{0}#0", 1.0),
+        (40, "a{0}#0", 5.0),
+        (100, "a{0}#0", 8.0),
+        (100, "a{0}", 1.0),
+        (100, "a{0}#http:30", 1.0),
+    ],
+    ids=["alone", "a few", "many", "a crowd", "written by hand", "over HTTP"],
+)
+@pytest.mark.usefixtures("test_topic")
+def test_together_they_look_eight_times_a_second(
+    redis_client: redis.Redis, count: int, sort: str, period_s: float
+) -> None:
+    crowd(count, sort=sort)
+    sharing = janitor.Sharing(lambda: alive(redis_client))
+
+    assert sharing.period_s == 1.0  # before it has looked
+    sharing.count()
+
+    assert sharing.period_s == period_s
+
+
+def test_the_one_that_is_left_of_a_crowd_looks_at_once(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """With its period of a crowd the task would come after 8 s."""
+    crowd(99, ttl_s=3.0)
+    holder(test_topic, 3.0)
+    agents.register("me", "me#1", 60.0, {})
+    survivor = janitor.Janitor("me#1", lambda: 60.0, lambda: alive(redis_client))
+    began = time.monotonic()
+    survivor.start()
+    try:
+        wait_until(lambda: bus.stats(test_topic)["lost"], 15, "it is handed over")
+    finally:
+        survivor.close()
+        survivor.join(5)
+
+    assert time.monotonic() - began < 6.0
+
+
+def test_in_a_crowd_what_is_due_comes_in_time(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has looked since it was sent knows when it is due."""
+    monkeypatch.setattr(janitor, "_PERIOD_MOST_S", 3.0)
+    crowd(100)
+    few = [janitor.Janitor(f"a{n}#0", lambda: 60.0, lambda: 100) for n in range(12)]
+    for each in few:
+        each.start()
+    try:
+        wait_until(lambda: all(each.sharing.period_s == 3.0 for each in few), 10)
+        bus.enqueue_task(test_topic, 1, delay_s=3.5)
+        wait_until(lambda: bus.stats(test_topic)["waiting"] == 1, 20, "it is due")
+    finally:
+        for each in few:
+            each.close()
+        for each in few:
+            each.join(5)

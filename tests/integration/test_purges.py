@@ -229,7 +229,7 @@ def test_tasks_that_come_while_a_topic_is_deleted_begin_a_new_one(
 
     producer = threading.Thread(target=produce)
     producer.start()
-    duty = janitor.Janitor("me#1", lambda: 100.0)
+    duty = janitor.Janitor("me#1", lambda: 100.0, lambda: 1)
     duty.start()
     try:
         cancelled = 0
@@ -266,7 +266,7 @@ def test_a_janitor_puts_a_lost_name_back_on_the_list(
 ) -> None:
     monkeypatch.setattr(janitor, "_TICK_S", 0.05)
     bus.enqueue_task(test_topic, 1)
-    duty = janitor.Janitor("me#1", lambda: 100.0)
+    duty = janitor.Janitor("me#1", lambda: 100.0, lambda: 1)
     duty.start()
     try:
         wait_until(lambda: redis_client.exists(keys.named("audit", test_topic)))
