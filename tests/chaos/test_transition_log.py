@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 import redis
 
-from bus import scripts
+import bus
+from bus import keys, scripts
 from tests.chaos.test_mutants import MUTANTS
 from tests.chaos.test_state_machine import poison_comes_soon, walk
 from tests.support import chronicle, transitions
@@ -45,6 +46,21 @@ def test_every_transition_of_a_walk_is_an_edge_of_the_diagram(
         (verb, *edge) for verb, edges in transitions.EDGES.items() for edge in edges
     }
     assert len(taken & usual) > 0.6 * len(usual)
+
+
+def test_a_send_that_meets_a_new_minute_moves_its_task_once(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    """It takes its entry back and leaves it to `enqueue`."""
+    bus.enqueue_task(test_topic, 1)
+    redis_client.hset(keys.named("minutes", test_topic), "last", 1)
+
+    bus.enqueue_task(test_topic, 2)
+
+    steps = transitions.steps(redis_client, test_topic)
+    assert [step.verb for step in steps] == ["enqueue", "send", "enqueue"]
+    assert transitions.faults(redis_client, test_topic) == []
+    assert transitions.moves(redis_client, test_topic).total() == 2
 
 
 # Those whose mistake is one of moves or counts; the others are for the data's checker.
