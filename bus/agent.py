@@ -31,7 +31,7 @@ from .conf import conf
 from .handlers import Handler
 from .home import child
 from .janitor import Janitor
-from .runtime import lane, quiet
+from .runtime import lane, quiet, usage
 from .runtime.beats import Beats
 
 try:
@@ -46,7 +46,6 @@ _FAREWELL_S: Final = 0.5
 _REPEAT_S: Final = 1.0  # within which one stop may come as several signals
 GRACE_S: Final = 4.0  # for running tasks; `up` ends everything within 10 s
 _CONCURRENCY: Final = {"async": 100, "thread": 8, "process": os.cpu_count() or 1}
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def default_id() -> str:
@@ -88,7 +87,7 @@ class Agent:
         self._threads: list[Beats | Janitor | Foreman] = []
         self._started = time.monotonic()
         self._state = "live"
-        self._cpu = (time.monotonic(), _cpu_s())
+        self._cpu = (time.monotonic(), usage.cpu_s())
 
     def run(self) -> None:
         """Run until a signal tells to stop, then drain; who insists ends it at once.
@@ -193,7 +192,8 @@ class Agent:
             self.id, self.consumer, self.record, self._lanes, self.retire, breaks
         )
         janitor = Janitor(self.consumer, lambda: beats.steady_s, lambda: beats.alive)
-        self._threads = [beats, janitor, Foreman()]
+        foreman = Foreman(lambda: janitor.sharing.period_s)
+        self._threads = [beats, janitor, foreman]
         for thread in self._threads:
             thread.start()
         topics = ", ".join(
@@ -241,7 +241,7 @@ class Agent:
 
     def record(self) -> dict[str, Any]:
         """What operators see of this agent; read from the beat thread."""
-        now, cpu = time.monotonic(), _cpu_s()
+        now, cpu = time.monotonic(), usage.cpu_s()
         then, before = self._cpu
         self._cpu = (now, cpu)
         return {
@@ -255,7 +255,7 @@ class Agent:
             "per_topic": {each.topic: each.told() for each in self._lanes},
             "done": sum(each.reports.done for each in self._lanes),
             "failed": sum(each.reports.failed for each in self._lanes),
-            "rss_bytes": _rss_bytes(),
+            "rss_bytes": usage.rss_bytes(),
             "cpu": round((cpu - before) / (now - then), 3) if now > then else 0.0,
             "version": VERSION,
             "host": socket.gethostname(),
@@ -284,17 +284,3 @@ def _slots(size: int) -> str:
 def _fail(future: asyncio.Future[None], exc: Exception) -> None:
     if not future.done():
         future.set_exception(exc)
-
-
-def _cpu_s() -> float:
-    spent = os.times()
-    return spent.user + spent.system
-
-
-def _rss_bytes() -> int | None:
-    """Resident memory, where the system tells."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return None

@@ -21,7 +21,6 @@ from typing import Any, Final
 import redis
 
 from . import (
-    agents,
     auditor,
     connection,
     errors,
@@ -48,9 +47,11 @@ log = logging.getLogger("bus.janitor")
 
 _TICK_S: Final = 1.0
 _LOOKS_PER_S: Final = 8  # of all janitors together, once there are more than these
-_PERIOD_MOST_S: Final = 8.0
+_PERIOD_MOST_S: Final = 12.5
 _HEED_S: Final = 0.25  # within which a janitor sees that others have gone
 _TRIM_EVERY: Final = 5  # ticks
+_TIDY_EVERY: Final = 5
+_AUDIT_EVERY_S: Final = 2.0  # of period: in a crowd a janitor audits at each such tick
 _REGISTRY_EVERY: Final = 3
 _SAY_EVERY_S: Final = 60.0
 
@@ -71,8 +72,11 @@ class Sharing:
     def count(self) -> None:
         """Look who is there; BusError without a server."""
         with refusals.guard():
-            now_ms = agents.server_ms()
-            names = connection.reader().zrangebyscore(keys.AGENTS, now_ms, "+inf")
+            pipe = connection.reader().pipeline(transaction=False)
+            pipe.time()
+            pipe.zrange(keys.AGENTS, 0, -1, withscores=True)
+            (now_s, _), rows = pipe.execute()
+        names = [name for name, until_ms in rows if until_ms >= now_s * 1000]
         self._janitors = sum(map(_has_janitor, names))
         self._of = len(names)
 
@@ -180,12 +184,14 @@ class Janitor(threading.Thread):
             # One topic in trouble does not keep the others from being looked after.
             try:
                 if judge is not None:
-                    judge.reclaim(topic)
+                    judge.reclaim(topic, tidy=self._ticks % _TIDY_EVERY == 0)
                 if self._ticks % _TRIM_EVERY == 0:
                     trim(topic)
             except errors.BusError as exc:
                 self._say(topic, exc)
-        auditor.tick(names, self._say)
+        # Of all looks that janitors try for a topic one a second is granted.
+        if self._ticks % max(1, round(self.sharing.period_s / _AUDIT_EVERY_S)) == 0:
+            auditor.tick(names, self._say)
         if self._ticks % _REGISTRY_EVERY == 0:
             auditor.audit_registry()
             self._look_for_topics()

@@ -37,7 +37,9 @@ class Judge:
     """Who is dead, decided once per tick from one look at registry and connections.
 
     An owner is dead if its registration has expired and no connection carries its name,
-    or if its tasks were idle for one lease. Agents written by hand are registered under
+    or if its tasks were idle for one lease. In a crowd registrations last longer than
+    tasks may wait, so one without a connection that renewed nothing for as long as the
+    usual one lasts is dead as well. Agents written by hand are registered under
     the consumer name itself and keep their tasks while the registration lives. Those
     over HTTP have the lease they registered with, and nothing else counts for them.
     """
@@ -48,19 +50,13 @@ class Judge:
         self._looked = False
         self._names: set[str] | None = None
 
-    def reclaim(self, topic: str) -> int:
-        """Take the tasks of dead owners of one topic; how many."""
-        with refusals.guard():
-            client = connection.reader()
-            group = client.hget(keys.named("settings", topic), "group")
-            if not group:
-                return 0
-            try:
-                rows = client.execute_command(
-                    "XINFO", "CONSUMERS", keys.task_stream(topic), group
-                )
-            except redis.ResponseError:
-                return 0  # the group is gone; its next reader makes it again
+    def reclaim(self, topic: str, *, tidy: bool = True) -> int:
+        """Take the tasks of dead owners of one topic; how many.
+
+        With `tidy` consumers that have ended are removed as well.
+        """
+        args = ["1" if tidy else "0"]
+        group, rows = scripts.run("holding", topic, args, retry_s=0)
         consumers = [_facts(row) for row in rows]
         holding = [
             c for c in consumers if c["name"] != keys.HANDED_OVER and c["pending"]
@@ -72,13 +68,16 @@ class Judge:
         now_ms = agents.server_ms()
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
-            idle_ms = self._verdict(consumer["name"], expiry, now_ms)
+            idle_ms = self._verdict(consumer, expiry, now_ms)
             if idle_ms is not None:
                 taken += take(topic, group, consumer["name"], idle_ms)
         return taken
 
-    def _verdict(self, name: str, expiry: float | None, now_ms: int) -> int | None:
+    def _verdict(
+        self, consumer: dict[str, Any], expiry: float | None, now_ms: int
+    ) -> int | None:
         """How idle rows must be to be taken; None if all of them stay."""
+        name = consumer["name"]
         lent_s = keys.lease_of(name)
         if lent_s is not None:
             return lent_s * 1000  # over HTTP there is no connection to judge by
@@ -95,7 +94,12 @@ class Judge:
             return min(settled_ms, lease_ms)
         if expiry - now_ms < conf.EXPIRY_S * 500:  # a beat is missing
             self.again_s = min(self.again_s, (expiry - now_ms) / 1000 + _JUST_AFTER_S)
-        return None if by_hand else lease_ms
+        if by_hand:
+            return None
+        unrenewed_ms = int(conf.EXPIRY_S * 1000)
+        if consumer["idle"] >= unrenewed_ms and self.connected(name) is False:
+            return min(unrenewed_ms, lease_ms)
+        return lease_ms
 
     def connected(self, name: str) -> bool | None:
         """Whether a connection carries the owner's name; None if we may not look."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import redis
@@ -33,10 +35,14 @@ _SAY_EVERY_S: Final = 60.0
 
 
 class Foreman(threading.Thread):
-    """A thread that drives the open bulk replays nobody else drives."""
+    """A thread that drives the open bulk replays nobody else drives.
 
-    def __init__(self) -> None:
+    `idle_s` says how long to wait between two looks for one.
+    """
+
+    def __init__(self, idle_s: Callable[[], float] = lambda: _IDLE_S) -> None:
         super().__init__(name="mesh-foreman", daemon=True)
+        self._idle_s = idle_s
         self._me = secrets.token_hex(8)
         self._closed = threading.Event()
         self._drives: dict[str, Drive] = {}
@@ -44,7 +50,7 @@ class Foreman(threading.Thread):
 
     def run(self) -> None:
         while not self._closed.is_set():
-            wait_s = _IDLE_S * random.uniform(0.8, 1.2)
+            wait_s = self._idle_s() * random.uniform(0.8, 1.2)
             try:
                 wait_s = min(wait_s, self.round())
             except (errors.BusError, redis.RedisError, OSError) as exc:
@@ -56,10 +62,10 @@ class Foreman(threading.Thread):
         self._closed.set()
 
     def round(self) -> float:
-        """A turn for each open bulk replay; seconds until there is more to do."""
+        """A turn for each open bulk replay; s until there is more to do, or inf."""
         open_ids = record.ids(only_open=True)
         self._drives = {i: d for i, d in self._drives.items() if i in open_ids}
-        wait_s = _IDLE_S
+        wait_s = math.inf
         for job_id, job in zip(open_ids, record.read(open_ids), strict=True):
             if self._closed.is_set():
                 break
@@ -83,9 +89,9 @@ class Foreman(threading.Thread):
 
     def _drive(self, job_id: str) -> float:
         job = record.hold(job_id, self._me)
-        if job is None:
+        if job is None:  # somebody else has it
             self._drives.pop(job_id, None)
-            return _IDLE_S
+            return math.inf
         drive = self._drives.get(job_id)
         if drive is None or drive.job.fence != job.fence:
             drive = self._drives[job_id] = Drive(job, self._me)

@@ -3,6 +3,9 @@
 Its own thread and its own connection: a handler that holds the loop must not cost the
 agent its life. It renews the registration and the lease of every task in hand, once a
 second, and reports what the server answered to the loop.
+
+In a crowd an agent that has nothing to do beats more rarely, under a registration that
+lasts longer: nobody loses anything by it. What it takes in hand ends that at once.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import redis
 
@@ -20,6 +23,11 @@ from ..conf import conf
 from ..deliveries import Beat, Delivery
 
 log = logging.getLogger("bus.agent")
+
+_CROWD: Final = 25  # agents; from so many on, idle ones share the looks for tasks
+_RAREST: Final = 4.0  # times as long as usual from beat to beat
+_BEATS_IN_TTL: Final = 2.5  # of those that are rare: late only after one is missed
+_HEED_S: Final = 0.2  # within which an idle agent sees that it has something in hand
 
 
 class Held(Protocol):
@@ -64,6 +72,8 @@ class Beats(threading.Thread):
         self._steady_since: float | None = None
         self._said = ""  # why the last beat failed
         self.alive = 0  # agents with a registration at the last beat
+        self._stretch = 1.0  # how many times as long as usual this beat is to last
+        self._news = False  # whether the last beat told of something to heed
         self._known = False  # whether a registration under our id was ours before
         self._namesake = ("", 0.0)  # who else beats under it, and when it was met
 
@@ -77,7 +87,13 @@ class Beats(threading.Thread):
     def namesake(self) -> str | None:
         """Another process that lives under the same id, as a person looks for it."""
         said, met_at = self._namesake
-        return said if said and time.monotonic() - met_at < conf.EXPIRY_S else None
+        return said if said and time.monotonic() - met_at < self._ttl_s else None
+
+    @property
+    def _ttl_s(self) -> float:
+        """How long the registration is to last without another beat."""
+        rare_s = conf.BEAT_S * self._stretch * _BEATS_IN_TTL
+        return conf.EXPIRY_S if self._stretch == 1 else max(conf.EXPIRY_S, rare_s)
 
     def run(self) -> None:
         while not self._closed.is_set():
@@ -89,7 +105,7 @@ class Beats(threading.Thread):
                     self._said = ""
                     for topic in self._topics:
                         topic.reached()
-                pause = conf.BEAT_S - (time.monotonic() - began)
+                pause = conf.BEAT_S * self._stretch - (time.monotonic() - began)
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 said, self._said = self._said, str(exc)
                 # Once is enough: until it beats an agent takes no task.
@@ -102,8 +118,21 @@ class Beats(threading.Thread):
                 log.exception("the beats are broken")
                 self._broken(exc)
                 return
-            self._closed.wait(max(pause, 0.01))
+            self._rest(max(pause, 0.01))
         self._drop_client()
+
+    def _rest(self, pause_s: float) -> None:
+        """Wait for the next beat; not where a rare one would come too late."""
+        until = time.monotonic() + pause_s
+        while (left_s := until - time.monotonic()) > 0:
+            rare = self._stretch > 1
+            if self._closed.wait(min(left_s, _HEED_S) if rare else left_s):
+                return
+            if rare and (self._news or self._busy()):
+                until = min(until, time.monotonic())
+
+    def _busy(self) -> bool:
+        return any(topic.leased() for topic in self._topics)
 
     def close(self) -> None:
         """Stop beating; the registration ends by itself or by `deregister`."""
@@ -113,7 +142,10 @@ class Beats(threading.Thread):
         if self._client is None:
             name = keys.client_name(self._consumer)
             self._client = connection.dedicated(name=name)
-        record, ttl = {**self._record(), "namesake": self.namesake}, conf.EXPIRY_S
+        calm = self._known and not (self._news or self._busy())
+        crowd = min(max(self.alive / _CROWD, 1.0), _RAREST)
+        self._stretch, self._news = crowd if calm else 1.0, False
+        record, ttl = {**self._record(), "namesake": self.namesake}, self._ttl_s
         beaten = agents.beat(self._id, self._consumer, ttl, record, self._client)
         kept, other, self.alive = beaten
         if other and self._known:
@@ -155,11 +187,11 @@ class Beats(threading.Thread):
         held = topic.leased()
         for at in range(0, max(len(held), 1), deliveries.BATCH):
             part = held[at : at + deliveries.BATCH]
-            topic.beaten(
-                deliveries.heartbeat(
-                    client, topic.topic, topic.group, self._consumer, part
-                )
+            beat = deliveries.heartbeat(
+                client, topic.topic, topic.group, self._consumer, part
             )
+            self._news |= beat.paused or beat.handed_over
+            topic.beaten(beat)
 
     def _drop_client(self) -> None:
         client, self._client = self._client, None

@@ -79,11 +79,12 @@ def alive(client: redis.Redis) -> int:
         (1, "a{0}#0", 1.0),
         (8, "a{0}#0", 1.0),
         (40, "a{0}#0", 5.0),
-        (100, "a{0}#0", 8.0),
+        (100, "a{0}#0", 12.5),
+        (150, "a{0}#0", 12.5),
         (100, "a{0}", 1.0),
         (100, "a{0}#http:30", 1.0),
     ],
-    ids=["alone", "a few", "many", "a crowd", "written by hand", "over HTTP"],
+    ids=["alone", "a few", "many", "a crowd", "more", "written by hand", "over HTTP"],
 )
 @pytest.mark.usefixtures("test_topic")
 def test_together_they_look_eight_times_a_second(
@@ -101,7 +102,7 @@ def test_together_they_look_eight_times_a_second(
 def test_the_one_that_is_left_of_a_crowd_looks_at_once(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
-    """With its period of a crowd the task would come after 8 s."""
+    """With its period of a crowd the task would come after 12 s."""
     crowd(99, ttl_s=3.0)
     holder(test_topic, 3.0)
     agents.register("me", "me#1", 60.0, {})

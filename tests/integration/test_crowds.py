@@ -1,0 +1,122 @@
+"""Of many agents each that has nothing to do looks more rarely; nothing comes later."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytest
+import redis
+from pytest_django import Settings
+
+import bus
+from bus import agents, keys
+from bus.bulk.driver import Foreman
+from bus.judge import Judge
+from tests.support import agents as runtime
+from tests.support import work
+from tests.support.desk import Desk
+from tests.support.waiting import wait_until
+
+ME = "one-of-many"
+
+
+@pytest.fixture
+def crowd(redis_client: redis.Redis, settings: Settings) -> None:
+    """A hundred other agents that stay."""
+    settings.MESH_BEAT_S, settings.MESH_EXPIRY_S = 0.2, 0.75
+    for number in range(100):
+        agents.register(f"a{number}", f"a{number}#0", 3_600.0, {})
+
+
+def beat_times(client: redis.Redis, count: int) -> list[int]:
+    """When so many beats came, server ms."""
+    seen: list[int] = []
+
+    def more() -> bool:
+        kept: Any = client.hget(keys.GONE, ME) or "0|"
+        at = int(kept.split("|")[0])
+        if at not in seen[-1:]:
+            seen.append(at)
+        return len(seen) == count
+
+    wait_until(more, 30, "it beats")
+    return seen
+
+
+def ttl_ms(client: redis.Redis) -> int:
+    kept: Any = client.hget(keys.GONE, ME)
+    return int(kept.split("|")[1])
+
+
+def test_an_idle_one_beats_rarely_under_a_longer_registration(
+    crowd: None, test_topic: str, redis_client: redis.Redis
+) -> None:
+    with runtime.running(test_topic, work.echo, agent_id=ME):
+        wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
+        wait_until(lambda: ttl_ms(redis_client) == 2_000, 15, "it is calm")
+        times = beat_times(redis_client, 4)
+
+        assert min(b - a for a, b in zip(times[1:], times[2:], strict=False)) > 500
+        assert agents.get_agent(ME)["state"] == "idle"
+
+
+def test_what_it_takes_in_hand_ends_that_at_once(
+    crowd: None, test_topic: str, redis_client: redis.Redis
+) -> None:
+    with runtime.running(test_topic, work.rest, agent_id=ME):
+        wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
+        wait_until(lambda: ttl_ms(redis_client) == 2_000, 15, "it is calm")
+        bus.enqueue_task(test_topic, 3)
+
+        wait_until(lambda: ttl_ms(redis_client) == 750, 15, "it beats as usual")
+        assert agents.get_agent(ME)["in_flight"] == 1
+        wait_until(lambda: ttl_ms(redis_client) == 2_000, 15, "it is calm again")
+
+
+def test_a_pause_keeps_it_awake(
+    crowd: None, test_topic: str, redis_client: redis.Redis
+) -> None:
+    """What was paused is to go on in a moment."""
+    bus.enqueue_task(test_topic, 1)
+    bus.pause(test_topic)
+    with runtime.running(test_topic, work.echo, agent_id=ME):
+        times = beat_times(redis_client, 12)
+
+        assert ttl_ms(redis_client) == 750
+        assert len(times) == 12
+
+
+def test_tasks_of_one_killed_before_its_next_beat_do_not_wait_for_its_registration(
+    crowd: None, test_topic: str
+) -> None:
+    """It took a task while it beat rarely, and nobody holds a connection for it."""
+    agents.register(ME, f"{ME}#1", 3_600.0, {"topics": [test_topic]})
+    bus.enqueue_task(test_topic, 1)
+    assert Desk(test_topic, f"{ME}#1").claim(1)
+    began = time.monotonic()
+
+    wait_until(lambda: Judge("me#1").reclaim(test_topic) == 1, 15, "handed over")
+
+    assert time.monotonic() - began > 0.7
+
+
+def test_tasks_of_one_that_is_connected_stay(
+    crowd: None, test_topic: str, redis_url: str
+) -> None:
+    agents.register(ME, f"{ME}#1", 3_600.0, {"topics": [test_topic]})
+    bus.enqueue_task(test_topic, 1)
+    assert Desk(test_topic, f"{ME}#1").claim(1)
+    with redis.Redis.from_url(
+        redis_url, client_name=keys.client_name(f"{ME}#1")
+    ) as client:
+        client.ping()
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert Judge("me#1").reclaim(test_topic) == 0
+
+
+@pytest.mark.usefixtures("redis_client")
+def test_a_foreman_without_work_waits_as_long_as_it_is_told() -> None:
+    assert Foreman(lambda: 12.5).round() == math.inf
