@@ -191,7 +191,7 @@ class Agent:
         beats = Beats(
             self.id, self.consumer, self.record, self._lanes, self.retire, breaks
         )
-        janitor = Janitor(self.consumer, lambda: beats.steady_s, lambda: beats.alive)
+        janitor = Janitor(self.consumer, beats)
         foreman = Foreman(lambda: janitor.sharing.period_s)
         self._threads = [beats, janitor, foreman]
         for thread in self._threads:

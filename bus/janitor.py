@@ -15,8 +15,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import redis
 
@@ -35,6 +34,7 @@ from .judge import Judge, take, take_from_child
 __all__ = [
     "Janitor",
     "Judge",
+    "Pulse",
     "Sharing",
     "forget_agents",
     "promote",
@@ -56,17 +56,31 @@ _REGISTRY_EVERY: Final = 3
 _SAY_EVERY_S: Final = 60.0
 
 
+class Pulse(Protocol):
+    """What a janitor needs to know of the beats of its agent."""
+
+    @property
+    def steady_s(self) -> float:
+        """Seconds of unbroken beats."""
+
+    @property
+    def alive(self) -> int:
+        """How many agents had a registration at the last beat."""
+
+    def confirmed(self) -> bool:
+        """Whether the server is the one of all these beats, as of now."""
+
+
 class Sharing:
-    """How often one of the janitors looks; `alive` says how many agents have a
-    registration, as the last beat of this one told.
+    """How often one of the janitors looks.
 
     Together they look at least `_LOOKS_PER_S` times a second. Whoever looks counts the
     others; in between every agent that goes may have been one of them, so that those
     who survive a massacre look as often as they must from their next beat on.
     """
 
-    def __init__(self, alive: Callable[[], int]) -> None:
-        self._alive = alive
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
         self._janitors, self._of = 1, 0
 
     def count(self) -> None:
@@ -83,7 +97,7 @@ class Sharing:
     @property
     def period_s(self) -> float:
         """Seconds between two looks of one janitor."""
-        gone = max(0, self._of - self._alive())
+        gone = max(0, self._of - self._pulse.alive)
         left = (self._janitors - gone) / _LOOKS_PER_S
         return _TICK_S * min(max(left, 1.0), _PERIOD_MOST_S)
 
@@ -97,16 +111,14 @@ def _has_janitor(consumer: str) -> bool:
 class Janitor(threading.Thread):
     """A thread that does its share of the duties until closed.
 
-    About once a second, or as often as its `Sharing` of `alive` agents asks for.
+    About once a second, or as often as its `Sharing` asks for.
     """
 
-    def __init__(
-        self, consumer: str, steady_s: Callable[[], float], alive: Callable[[], int]
-    ) -> None:
+    def __init__(self, consumer: str, pulse: Pulse) -> None:
         super().__init__(name="mesh-janitor", daemon=True)
         self._consumer = consumer
-        self._steady_s = steady_s
-        self.sharing = Sharing(alive)
+        self._pulse = pulse
+        self.sharing = Sharing(pulse)
         self._closed = threading.Event()
         self._known: set[str] = set()
         self._cursor = 0  # of the walk through all keys
@@ -145,7 +157,7 @@ class Janitor(threading.Thread):
         pause_s = min(self.sharing.period_s * self._share, self._again_s)
         left_s = self._tick_at + pause_s - time.monotonic()
         if not self._judged:
-            may_judge_s = conf.JUDGE_AFTER_S - self._steady_s()
+            may_judge_s = conf.JUDGE_AFTER_S - self._pulse.steady_s
             left_s = min(left_s, may_judge_s) if may_judge_s > 0 else 0.0
         return left_s
 
@@ -178,8 +190,8 @@ class Janitor(threading.Thread):
         """The duties that once a period is enough for."""
         self._ticks += 1
         # After an outage of the server everybody looks dead; they get time to beat.
-        self._judged = self._steady_s() >= conf.JUDGE_AFTER_S
-        judge = Judge(self._consumer) if self._judged else None
+        self._judged = self._pulse.steady_s >= conf.JUDGE_AFTER_S
+        judge = Judge(self._consumer, self._pulse.confirmed) if self._judged else None
         for topic in names:
             # One topic in trouble does not keep the others from being looked after.
             try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import re
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import redis
@@ -42,10 +44,12 @@ class Judge:
     usual one lasts is dead as well. Agents written by hand are registered under
     the consumer name itself and keep their tasks while the registration lives. Those
     over HTTP have the lease they registered with, and nothing else counts for them.
+    Nobody is judged by who is not `sure` that the server was there all the time.
     """
 
-    def __init__(self, me: str) -> None:
+    def __init__(self, me: str, sure: Callable[[], bool] = lambda: True) -> None:
         self._me = me
+        self._sure = functools.cache(sure)  # asked where somebody seems dead
         self.again_s = math.inf  # until a registration ends whose agent missed a beat
         self._looked = False
         self._names: set[str] | None = None
@@ -69,7 +73,7 @@ class Judge:
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
             idle_ms = self._verdict(consumer, expiry, now_ms)
-            if idle_ms is not None:
+            if idle_ms is not None and self._sure():
                 taken += take(topic, group, consumer["name"], idle_ms)
         return taken
 

@@ -74,6 +74,7 @@ class Beats(threading.Thread):
         self.alive = 0  # agents with a registration at the last beat
         self._stretch = 1.0  # how many times as long as usual this beat is to last
         self._news = False  # whether the last beat told of something to heed
+        self._asked = False  # for a beat at once
         self._known = False  # whether a registration under our id was ours before
         self._namesake = ("", 0.0)  # who else beats under it, and when it was met
 
@@ -82,6 +83,20 @@ class Beats(threading.Thread):
         """Seconds of unbroken beats; nobody is judged before enough of them."""
         since = self._steady_since
         return 0.0 if since is None else time.monotonic() - since
+
+    def confirmed(self) -> bool:
+        """Whether the server is the one of all these beats, as of now.
+
+        Between two rare beats it may have been away without our noticing: then all who
+        lost their connections look dead. For other threads; waits for a beat.
+        """
+        asked_at = time.monotonic()
+        self._asked = self._stretch > 1
+        while self._asked and not self._closed.is_set():
+            if time.monotonic() - asked_at > conf.SOCKET_TIMEOUT_S:
+                return False
+            time.sleep(_HEED_S / 4)
+        return self.steady_s >= conf.JUDGE_AFTER_S
 
     @property
     def namesake(self) -> str | None:
@@ -118,6 +133,7 @@ class Beats(threading.Thread):
                 log.exception("the beats are broken")
                 self._broken(exc)
                 return
+            self._asked = False  # its beat, or the failure of it, is known
             self._rest(max(pause, 0.01))
         self._drop_client()
 
@@ -128,7 +144,7 @@ class Beats(threading.Thread):
             rare = self._stretch > 1
             if self._closed.wait(min(left_s, _HEED_S) if rare else left_s):
                 return
-            if rare and (self._news or self._busy()):
+            if rare and (self._news or self._asked or self._busy()):
                 until = min(until, time.monotonic())
 
     def _busy(self) -> bool:

@@ -16,6 +16,7 @@ from bus import auditor, health, janitor, keys
 from tests.support import agents, work
 from tests.support.desk import GROUP, Desk
 from tests.support.keyspace import wounds
+from tests.support.pulse import Steady
 from tests.support.town import SABOTAGE, Town, build_town
 from tests.support.waiting import wait_until
 
@@ -393,7 +394,7 @@ def test_janitors_do_it_without_being_asked(
     monkeypatch.setattr(auditor, "PACE_MS", 40)
     ids = bus.enqueue_many(test_topic, range(500))
     redis_client.xtrim(key(test_topic, "tasks_stream"), maxlen=100, approximate=False)
-    duty = janitor.Janitor("me#1", lambda: 100.0, lambda: 1)
+    duty = janitor.Janitor("me#1", Steady())
 
     duty.start()
     try:
@@ -516,7 +517,7 @@ def test_a_duty_that_fails_is_told_once(
     test_topic: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus.enqueue_task(test_topic, 1)
-    duty = janitor.Janitor("me#1", lambda: 100.0, lambda: 1)
+    duty = janitor.Janitor("me#1", Steady())
 
     for _ in range(3):
         duty._say(test_topic, bus.BusError("odd"))

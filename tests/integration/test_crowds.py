@@ -14,6 +14,7 @@ import bus
 from bus import agents, keys
 from bus.bulk.driver import Foreman
 from bus.judge import Judge
+from bus.runtime.beats import Beats
 from tests.support import agents as runtime
 from tests.support import work
 from tests.support.desk import Desk
@@ -86,6 +87,26 @@ def test_a_pause_keeps_it_awake(
 
         assert ttl_ms(redis_client) == 750
         assert len(times) == 12
+
+
+def test_before_it_judges_it_makes_sure_that_the_server_was_there(
+    crowd: None, test_topic: str, redis_client: redis.Redis, settings: Settings
+) -> None:
+    """Of an outage between two of its rare beats it knows nothing, and all who lost
+    their connections by it look dead."""
+    settings.MESH_JUDGE_AFTER_S = 0.5
+    with runtime.running(test_topic, work.echo, agent_id=ME) as agent:
+        wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
+        wait_until(lambda: ttl_ms(redis_client) == 2_000, 15, "it is calm")
+        pulse = agent._threads[0]
+        assert isinstance(pulse, Beats)
+        wait_until(lambda: pulse.steady_s > 0.5, 15)
+
+        assert pulse.confirmed()
+
+        redis_client.client_kill_filter(_type="normal", skipme=True)
+        assert not pulse.confirmed()
+        wait_until(pulse.confirmed, 15, "it has beaten for long enough again")
 
 
 def test_tasks_of_one_killed_before_its_next_beat_do_not_wait_for_its_registration(

@@ -13,6 +13,7 @@ import bus
 from bus import agents, auditor, janitor, keys
 from bus.judge import Judge
 from tests.support.desk import Desk
+from tests.support.pulse import Steady
 from tests.support.waiting import wait_until
 
 
@@ -46,7 +47,7 @@ def test_no_tick_is_missed_for_a_wait_that_ends_before_it(
     ticks: list[float] = []
     monkeypatch.setattr(random, "uniform", lambda *_: 1.1)
     monkeypatch.setattr(auditor, "tick", lambda *_: ticks.append(time.monotonic()))
-    thread = janitor.Janitor("me#1", lambda: 60.0, lambda: 1)
+    thread = janitor.Janitor("me#1", Steady())
     thread.start()
     try:
         wait_until(lambda: len(ticks) >= 4, 15, "it ticks")
@@ -91,7 +92,7 @@ def test_together_they_look_eight_times_a_second(
     redis_client: redis.Redis, count: int, sort: str, period_s: float
 ) -> None:
     crowd(count, sort=sort)
-    sharing = janitor.Sharing(lambda: alive(redis_client))
+    sharing = janitor.Sharing(Steady(lambda: alive(redis_client)))
 
     assert sharing.period_s == 1.0  # before it has looked
     sharing.count()
@@ -106,7 +107,7 @@ def test_the_one_that_is_left_of_a_crowd_looks_at_once(
     crowd(99, ttl_s=3.0)
     holder(test_topic, 3.0)
     agents.register("me", "me#1", 60.0, {})
-    survivor = janitor.Janitor("me#1", lambda: 60.0, lambda: alive(redis_client))
+    survivor = janitor.Janitor("me#1", Steady(lambda: alive(redis_client)))
     began = time.monotonic()
     survivor.start()
     try:
@@ -124,7 +125,7 @@ def test_in_a_crowd_what_is_due_comes_in_time(
     """Who has looked since it was sent knows when it is due."""
     monkeypatch.setattr(janitor, "_PERIOD_MOST_S", 3.0)
     crowd(100)
-    few = [janitor.Janitor(f"a{n}#0", lambda: 60.0, lambda: 100) for n in range(12)]
+    few = [janitor.Janitor(f"a{n}#0", Steady(lambda: 100)) for n in range(12)]
     for each in few:
         each.start()
     try:
