@@ -51,6 +51,7 @@ FLOORS: list[set[str]] = [
         "lines",
         "mishaps",
         "runtime.quiet",
+        "runtime.usage",
         "home.syncing",
         "recent",
         "records",
