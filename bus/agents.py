@@ -14,7 +14,6 @@ from . import connection, errors, keys, messages, records, refusals, scripts
 
 STATES: Final = ("live", "idle", "late", "deaf", "draining", "gone")
 _TTL_MOST_S = 24 * 3600
-# What a beat comes to; 0 where there is no registration to keep.
 KEPT: Final = 1
 DRAIN: Final = 2  # kept, and the agent is to finish what it has in hand and end
 
@@ -53,8 +52,7 @@ def register(
     client: redis.Redis | None = None,
 ) -> int:
     """Register a consumer of an agent; its expiry in server ms."""
-    body = messages.encode(record)
-    args = [agent_id, consumer, _ttl_ms(ttl_s), body]
+    args = [agent_id, consumer, _ttl_ms(ttl_s), messages.encode(record)]
     more = [keys.agent_key(agent_id)]
     retry_s = None if client is None else 0
     return int(scripts.run("register", "", args, more, client=client, retry_s=retry_s))
@@ -85,13 +83,23 @@ def beat(
     client: redis.Redis | None = None,
 ) -> Beaten:
     """Renew a consumer's registration, with a new record if given; never creates."""
+    call = beat_call(agent_id, consumer, ttl_s, record)
+    retry_s = None if client is None else 0  # on its own the caller tries again
+    return parse_beat(scripts.run(*call, client=client, retry_s=retry_s))
+
+
+def beat_call(
+    agent_id: str, consumer: str, ttl_s: float, record: dict[str, Any] | None
+) -> scripts.Call:
+    """`beat` as a call of its script."""
     body = b"" if record is None else messages.dump(record)
     args = [agent_id, consumer, _ttl_ms(ttl_s), body]
-    more = [keys.agent_key(agent_id)]
-    # On a client of its own the caller decides about another try.
-    retry_s = None if client is None else 0
-    got = scripts.run("beat", "", args, more, client=client, retry_s=retry_s)
-    return Beaten(int(got[0]), messages.parse_row(got[1]), int(got[2]))
+    return "beat", "", args, [keys.agent_key(agent_id)]
+
+
+def parse_beat(reply: list[Any]) -> Beaten:
+    """What `beat_call` came to."""
+    return Beaten(int(reply[0]), messages.parse_row(reply[1]), int(reply[2]))
 
 
 def drain_agent(agent_id: str) -> None:
@@ -272,13 +280,6 @@ def server_ms() -> int:
 def _ms(time: tuple[int, int]) -> int:
     """A reply of TIME in ms."""
     return int(time[0]) * 1000 + int(time[1]) // 1000
-
-
-def registered_until(consumers: list[str]) -> list[float | None]:
-    """Per consumer, one at least, its expiry in server ms; None if not registered."""
-    with refusals.guard():
-        scores = connection.reader().execute_command("ZMSCORE", keys.AGENTS, *consumers)
-    return [None if score is None else float(score) for score in scores]
 
 
 def _type(agent_type: str) -> str:

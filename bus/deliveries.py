@@ -48,8 +48,10 @@ __all__ = [
     "complete",
     "fail",
     "heartbeat",
+    "heartbeat_call",
     "parse_claim",
     "parse_deliveries",
+    "parse_heartbeat",
     "recover",
     "release",
     "verify",
@@ -223,12 +225,24 @@ def heartbeat(
     held: Sequence[Delivery],
 ) -> Beat:
     """Renew the lease of up to 100 deliveries of one topic."""
+    call = heartbeat_call(topic, group, consumer, held)
+    # One try: the beat thread has its own rhythm and reconnects itself.
+    return parse_heartbeat(scripts.run(*call, client=client, retry_s=0), held)
+
+
+def heartbeat_call(
+    topic: str, group: str, consumer: str, held: Sequence[Delivery]
+) -> scripts.Call:
+    """`heartbeat` as a call of its script."""
     args: list[Any] = [group, consumer]
     for item in held:
         args += (item.sid, item.record.n, item.id)
-    # One try: the beat thread has its own rhythm and reconnects itself.
-    raw = scripts.run("heartbeat", topic, args, client=client, retry_s=0)
-    now, paused, waiting, cancelled, fenced = raw
+    return "heartbeat", topic, args, ()
+
+
+def parse_heartbeat(reply: list[Any], held: Sequence[Delivery]) -> Beat:
+    """What `heartbeat_call` came to."""
+    now, paused, waiting, cancelled, fenced = reply
     return Beat(
         now,
         bool(paused),

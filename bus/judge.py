@@ -68,7 +68,7 @@ class Judge:
         self._drop_gone(topic, group, consumers)
         if not holding:
             return 0
-        expiries = agents.registered_until([c["name"] for c in holding])
+        expiries = _registered_until([c["name"] for c in holding])
         now_ms = agents.server_ms()
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
@@ -190,6 +190,13 @@ def _connected_for(consumer: str, most_s: float) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def _registered_until(consumers: list[str]) -> list[float | None]:
+    """Per consumer, one at least, its expiry in server ms; None if not registered."""
+    with refusals.guard():
+        scores = connection.reader().execute_command("ZMSCORE", keys.AGENTS, *consumers)
+    return [None if score is None else float(score) for score in scores]
 
 
 def _facts(row: Any) -> dict[str, Any]:

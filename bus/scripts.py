@@ -185,6 +185,9 @@ def run(
             time.sleep(pause.after(exc))
 
 
+Call = tuple[str, str, Sequence[Any], Sequence[str]]  # name, topic, args, more
+
+
 def _asked(server: Any, script: Script, tail: list[Any]) -> Any:
     try:
         return server.execute_command("EVALSHA", script.sha, *tail)

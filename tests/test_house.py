@@ -117,6 +117,7 @@ FLOORS: list[set[str]] = [
         "auditor",
         "batches",
         "deliveries",
+        "trips",
         "fences",
         "gateway.relay",
         "gateway.reports",

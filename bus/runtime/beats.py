@@ -18,14 +18,14 @@ from typing import Any, Final, Protocol
 
 import redis
 
-from .. import agents, connection, deliveries, errors, keys
+from .. import agents, connection, deliveries, errors, keys, lines, trips
 from ..conf import conf
 from ..deliveries import Beat, Delivery
 
 log = logging.getLogger("bus.agent")
 
-_CROWD: Final = 25  # agents; from so many on, idle ones share the looks for tasks
-_RAREST: Final = 4.0  # times as long as usual from beat to beat
+_CROWD: Final = 20  # agents; from so many on, idle ones share the looks for tasks
+_RAREST: Final = 5.0  # times as long as usual from beat to beat
 _BEATS_IN_TTL: Final = 2.5  # of those that are rare: late only after one is missed
 _HEED_S: Final = 0.2  # within which an idle agent sees that it has something in hand
 
@@ -162,23 +162,59 @@ class Beats(threading.Thread):
         crowd = min(max(self.alive / _CROWD, 1.0), _RAREST)
         self._stretch, self._news = crowd if calm else 1.0, False
         record, ttl = {**self._record(), "namesake": self.namesake}, self._ttl_s
-        beaten = agents.beat(self._id, self._consumer, ttl, record, self._client)
-        kept, other, self.alive = beaten
-        if other and self._known:
-            self._meet(other)
-        self._known = True
-        if not kept:
-            agents.register(self._id, self._consumer, ttl, record, self._client)
-        elif kept == agents.DRAIN:
-            self._drain()
+        client = self._client
+        if self._stretch > 1 and self._in_one_trip(client, ttl, record):
+            return
+        told = agents.beat(self._id, self._consumer, ttl, record, client)
+        self._heed(told, client, ttl, record)
         for topic in self._topics:
             try:
-                self._renew(topic, self._client)
+                self._renew(topic, client)
             except errors.BusUnavailable:
                 raise
             except errors.BusError as exc:
                 # What somebody broke in one topic costs the others no lease.
                 log.warning("%s: no lease is renewed: %s", topic.topic, exc)
+
+    def _in_one_trip(
+        self, client: redis.Redis, ttl_s: float, record: dict[str, Any]
+    ) -> bool:
+        """The beat of one with nothing in hand; False where it is to go step by step.
+
+        To be woken costs the server more than what it is woken for.
+        """
+        calls = [agents.beat_call(self._id, self._consumer, ttl_s, record)]
+        calls += [
+            deliveries.heartbeat_call(each.topic, each.group, self._consumer, ())
+            for each in self._topics
+        ]
+        try:
+            told, *rest = trips.run_all(calls, lines.Line(client))
+        except errors.BusUnavailable:
+            raise
+        except errors.BusError:  # a script it does not know, a topic somebody broke
+            return False
+        self._heed(agents.parse_beat(told), client, ttl_s, record)
+        for topic, reply in zip(self._topics, rest, strict=True):
+            self._hear(topic, deliveries.parse_heartbeat(reply, ()))
+        return True
+
+    def _heed(
+        self,
+        told: agents.Beaten,
+        client: redis.Redis,
+        ttl_s: float,
+        record: dict[str, Any],
+    ) -> None:
+        """What the registration came to."""
+        self.alive = told.alive
+        if told.other and self._known:
+            self._meet(told.other)
+        self._known = True
+        if not told.kept:
+            agents.register(self._id, self._consumer, ttl_s, record, client)
+        elif told.kept == agents.DRAIN:
+            self._drain()
 
     def _meet(self, other: dict[str, Any]) -> None:
         """Say that somebody beat under our id since we did.
@@ -206,8 +242,11 @@ class Beats(threading.Thread):
             beat = deliveries.heartbeat(
                 client, topic.topic, topic.group, self._consumer, part
             )
-            self._news |= beat.paused or beat.handed_over
-            topic.beaten(beat)
+            self._hear(topic, beat)
+
+    def _hear(self, topic: Held, beat: Beat) -> None:
+        self._news |= beat.paused or beat.handed_over
+        topic.beaten(beat)
 
     def _drop_client(self) -> None:
         client, self._client = self._client, None

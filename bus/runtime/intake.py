@@ -17,7 +17,7 @@ from .quiet import Quiet
 
 log = logging.getLogger("bus.agent")
 
-_BLOCK_S: Final = 2.0
+_BLOCK_S: Final = 4.0  # an idle agent wakes the server as rarely
 _ALONE_S: Final = 1.0  # for suspects in a row, before other tasks get their turn
 
 
