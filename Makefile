@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-llm test-llm test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-reads rivals doctor screenshots wheels clean venv venv-run venv-lint venv-llm python
+.PHONY: help run demo demo-llm test-llm test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots wheels clean venv venv-run venv-lint venv-llm python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -67,6 +67,9 @@ bench-scenarios: venv-run ## how fast beside a backlog, idle agents, real work: 
 
 bench-http: venv-run ## POST enqueue beside FastAPI, by wrk: a few minutes
 	@$(VENV) -m bench.http $(ARGS)
+
+bench-pages: venv-run ## every page of the dashboard at full size, beside 200 ms
+	@$(VENV) -m bench.pages $(ARGS)
 
 bench-reads: venv-run ## every GET on a full mesh, beside a small one
 	@$(VENV) -m bench.http.reads $(ARGS)

@@ -191,7 +191,7 @@ def seen() -> list[Seen]:
     return sorted(rows, key=lambda each: (each.gone, each.agent_id))
 
 
-def serving(topic: str, also: str) -> list[dict[str, Any]]:
+def serving(topic: str, also: str = "") -> list[dict[str, Any]]:
     """Rows of `overview` of those that may serve the topic, and of the agent `also`."""
     # Others' records are not read: a name of a topic stands in JSON as it is.
     near = [x for x in seen() if f'"{topic}"' in x.text or x.agent_id == also]

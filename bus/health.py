@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import redis
@@ -23,6 +23,7 @@ from . import (
     messages,
     refusals,
     topics,
+    volley,
 )
 from .fitness import BAD, OK, WARN, Check
 
@@ -32,10 +33,11 @@ ANSWER_S: Final = 2.0
 _AWAY: Final = "unreachable"
 
 
-def checks() -> list[Check]:
+def checks(facts: Sequence[dict[str, Any]] | None = None) -> list[Check]:
     """All findings; without a server only those that need none.
 
-    A server that hangs is given up after one timeout: `ANSWER_S` at the first look.
+    `facts` are `topics.all_stats` of just now, where the caller has them. A server that
+    hangs is given up after one timeout: `ANSWER_S` at the first look.
     """
     try:
         with _probe() as probe:
@@ -46,7 +48,8 @@ def checks() -> list[Check]:
         return unreachable(exc)
     try:
         found = [_python(), *_server(info), _layout(), _connections(client)]
-        return [*found, *_keys(client), *_mesh()]
+        facts = topics.all_stats() if facts is None else facts
+        return [*found, *_keys([row["topic"] for row in facts]), *_mesh(facts)]
     except errors.BusUnavailable as exc:
         return unreachable(exc)  # it went while we looked: what it said is history
 
@@ -109,7 +112,8 @@ def _layout() -> Check:
 def _connections(client: Any) -> Check:
     try:
         with refusals.guard():
-            client.execute_command("CLIENT", "LIST")
+            # Whether, not who: every agent has connections.
+            client.execute_command("CLIENT", "LIST", "TYPE", "replica")
     except errors.BusUnavailable:
         raise
     except errors.BusError as exc:
@@ -124,15 +128,10 @@ def _connections(client: Any) -> Check:
     return Check("liveness", OK, "tasks of killed agents are handed over within 5 s")
 
 
-def _keys(client: Any) -> Iterator[Check]:
+def _keys(names: Sequence[str]) -> Iterator[Check]:
     """Whether idempotency keys are remembered for as long as they should."""
-    names = topics.list_topics()
-    pipe = client.pipeline(transaction=False)
-    for name in names:
-        for seen in ("seen0", "seen1"):
-            pipe.hget(keys.named(seen, name), "@early")
-    with refusals.guard():
-        early = pipe.execute() if names else []
+    seen = [keys.named(each, name) for name in names for each in ("seen0", "seen1")]
+    early = volley.ask([("HGET", key, "@early") for key in seen]) if seen else []
     for name, *spans in zip(names, early[::2], early[1::2], strict=True):
         hours = [int(ms) / 3_600_000 for ms in spans if ms]
         if hours:
@@ -147,7 +146,7 @@ def _keys(client: Any) -> Iterator[Check]:
             )
 
 
-def _mesh() -> Iterator[Check]:
+def _mesh(standing: Sequence[dict[str, Any]]) -> Iterator[Check]:
     """Agents, topics and their ledgers."""
     live = agents.list_agents()
     served = set(_told(live))
@@ -161,7 +160,7 @@ def _mesh() -> Iterator[Check]:
             text = f"two live under this id, one is {agent['namesake']}"
             hint = "manage.py agent --agent-id, another one for each, or without it"
             yield Check(f"agent {agent.get('agent_id')}", WARN, text, hint, "namesake")
-    for facts in topics.all_stats():
+    for facts in standing:
         name = facts["topic"]
         drift = facts["ledger"]["drift"]
         ledger = (

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
-from . import connection, errors, keys, records, refusals
+from . import connection, errors, keys, records, refusals, volley
 
 MINUTES_MOST: Final = 179  # the ring has 180 fields, the running minute is one of them
 _RING: Final = 180
 _BUCKETS: Final = 32
+# A count in a row of the ring; whatever else somebody wrote there counts nothing.
+_PART: Final = re.compile(r" ([a-zA-Z])([0-9]{0,2})=([0-9]{1,15})(?![^ ])")
+_DONE: Final = re.compile(r" d=([0-9]{1,15})(?![^ ])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +46,66 @@ _LETTERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Rates:
     """The last minutes of one topic, the oldest first; the last one is still running.
 
     What happened in the last 60 s is the running minute, and of the one before it the
-    share that is less than 60 s ago.
+    share that is less than 60 s ago. Rows of the ring are read when somebody wants what
+    is in them: pages want little of many topics.
     """
 
-    minutes: tuple[Minute, ...]
-    done_per_minute: float
-    dead_per_minute: float
+    def __init__(
+        self,
+        stamps: Sequence[int],
+        texts: Sequence[str | None],
+        accepted: int,
+        over: float,
+    ) -> None:
+        # A row left over from three hours ago counts nothing.
+        self._rows = [
+            text if text and text.partition(" ")[0] == str(stamp) else ""
+            for stamp, text in zip(stamps, texts, strict=True)
+        ]
+        self._stamps, self._accepted = stamps, accepted
+        before, running = (_counts(row) for row in self._rows[-2:])
+        self.done_per_minute: float = running["d"] + before["d"] * (1 - over)
+        self.dead_per_minute: float = running["x"] + before["x"] * (1 - over)
+
+    @cached_property
+    def minutes(self) -> tuple[Minute, ...]:
+        """Everything they counted."""
+        return _ring(self._stamps, self._rows, self._accepted)
+
+    @cached_property
+    def done(self) -> list[int]:
+        """How many tasks were done, minute by minute."""
+        found = (row and _DONE.search(row) for row in self._rows)
+        return [int(match[1]) if match else 0 for match in found]
 
     def wait_ms(self, share: float) -> int | None:
         """What this share of the tasks done waited at most; None if none was done."""
-        return _quantile([minute.waits for minute in self.minutes], share)
+        return _quantile(self._spans["w"], share)
 
     def run_ms(self, share: float) -> int | None:
         """What this share of the attempts ran at most; None if none ended."""
-        return _quantile([minute.runs for minute in self.minutes], share)
+        return _quantile(self._spans["r"], share)
+
+    @cached_property
+    def _spans(self) -> dict[str, Counter[int]]:
+        """The buckets of all minutes together."""
+        found: dict[str, Counter[int]] = {"w": Counter(), "r": Counter()}
+        # One look at all of them: each begins with a space, as a part does.
+        for name, bucket, count in _PART.findall(" ".join(self._rows)):
+            if name in found and bucket and int(bucket) < _BUCKETS:
+                found[name][int(bucket)] += int(count)
+        return found
 
 
-def _quantile(counts: Sequence[Counter[int]], share: float) -> int | None:
+def _quantile(counts: Counter[int], share: float) -> int | None:
     """The upper edge of the bucket that reaches the share: right to a doubling."""
-    total: Counter[int] = Counter()
-    for each in counts:
-        total.update(each)
-    left = share * total.total()
-    for bucket in sorted(total):
-        left -= total[bucket]
+    left = share * counts.total()
+    for bucket in sorted(counts):
+        left -= counts[bucket]
         if left <= 0:
             return int(2**bucket)
     return None
@@ -81,34 +117,27 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
         raise errors.InvalidOption(f"count {count!r} is not 2 to {MINUTES_MOST}")
     with refusals.guard():
         seconds, micros = connection.reader().time()
-        now = int(seconds) // 60
-        stamps = range(now - count + 1, now + 1)
-        fields = [str(stamp % _RING) for stamp in stamps]
-        pipe = connection.reader().pipeline(transaction=False)
-        for topic in topics:
-            pipe.hmget(keys.named("minutes", keys.check_topic(topic)), fields)
-            pipe.hget(keys.named("counters", topic), "accepted")
-        replies = pipe.execute() if topics else []
-    over_share = (int(seconds) % 60 + int(micros) / 1e6) / 60
-    # Most minutes of most topics are empty: one object stands for them all.
-    empty = [Minute(stamp * 60_000) for stamp in stamps]
-    found = {}
-    for topic, texts, now_accepted in zip(
-        topics, replies[::2], replies[1::2], strict=True
-    ):
-        minutes = _ring(empty, texts, records.number(now_accepted or "") or 0)
-        before, running = minutes[-2:]
-        share = 1 - over_share
-        found[topic] = Rates(
-            minutes,
-            running.done + before.done * share,
-            running.dead + before.dead * share,
+    now = int(seconds) // 60
+    stamps = range(now - count + 1, now + 1)
+    fields = [str(stamp % _RING) for stamp in stamps]
+    commands: list[tuple[str, ...]] = []
+    for topic in topics:
+        commands.append(
+            ("HMGET", keys.named("minutes", keys.check_topic(topic)), *fields)
         )
-    return found
+        commands.append(("HGET", keys.named("counters", topic), "accepted"))
+    replies = volley.ask(commands) if commands else []
+    over = (int(seconds) % 60 + int(micros) / 1e6) / 60
+    return {
+        topic: Rates(stamps, texts, records.number(accepted or "") or 0, over)
+        for topic, texts, accepted in zip(
+            topics, replies[::2], replies[1::2], strict=True
+        )
+    }
 
 
 def _ring(
-    empty: Sequence[Minute], texts: Sequence[str | None], accepted: int
+    stamps: Sequence[int], rows: Sequence[str], accepted: int
 ) -> tuple[Minute, ...]:
     """The minutes, given what the topic has `accepted` up to now.
 
@@ -116,33 +145,33 @@ def _ring(
     was accepted in this one, since every minute that accepts has a row.
     """
     found = []
-    for nothing, text in zip(reversed(empty), reversed(texts), strict=True):
-        minute, before = _minute(nothing, text, accepted) if text else (nothing, None)
+    for stamp, row in zip(reversed(stamps), reversed(rows), strict=True):
+        minute, before = _minute(stamp * 60_000, row, accepted)
         found.append(minute)
         accepted = accepted if before is None else before
     return tuple(reversed(found))
 
 
-def _minute(nothing: Minute, text: str, accepted: int) -> tuple[Minute, int | None]:
-    """A field of the ring, and what was accepted before it, if it tells.
-
-    One left over from three hours ago counts nothing.
-    """
-    written, *parts = text.split() or [""]
-    if written != str(nothing.at_ms // 60_000):
-        return nothing, None
+def _minute(at_ms: int, row: str, accepted: int) -> tuple[Minute, int | None]:
+    """A row of the ring, and what was accepted before it, if it tells."""
     before = None
-    counts = {}
+    counts: dict[str, int] = {}
     spans: dict[str, Counter[int]] = {"w": Counter(), "r": Counter()}
-    for part in parts:
-        name, _, text_of = part.partition("=")
-        number, bucket = records.number(text_of) or 0, records.number(name[1:])
-        if name == "A":
+    for name, bucket, text in _PART.findall(row):
+        number = int(text)
+        if name in spans and bucket and int(bucket) < _BUCKETS:
+            spans[name][int(bucket)] = number
+        elif bucket:
+            continue
+        elif name == "A":
             before = number
             counts["accepted"] = max(0, accepted - before)
         elif name in _LETTERS:
             counts[_LETTERS[name]] = number
-        elif bucket is not None and bucket < _BUCKETS and name[0] in spans:
-            spans[name[0]][bucket] = number
-    minute = Minute(nothing.at_ms, waits=spans["w"], runs=spans["r"], **counts)
-    return minute, before
+    return Minute(at_ms, waits=spans["w"], runs=spans["r"], **counts), before
+
+
+def _counts(row: str) -> Counter[str]:
+    """The counts of a row by their letters."""
+    parts = _PART.findall(row) if row else ()
+    return Counter({name: int(text) for name, bucket, text in parts if not bucket})

@@ -8,7 +8,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from . import connection, errors, keys, messages, records, refusals, scripts
+import redis
+
+from . import (
+    connection,
+    errors,
+    keys,
+    messages,
+    records,
+    refusals,
+    scripts,
+    volley,
+)
 from .conf import conf
 
 log = logging.getLogger("bus.topics")
@@ -81,20 +92,20 @@ def all_stats() -> list[dict[str, Any]]:
 
 
 def stats_of(names: Sequence[str]) -> list[dict[str, Any]]:
-    """`stats` of these topics, in their order, in two round trips however many."""
-    if not names:
-        return []
-    with refusals.guard():
-        client = connection.reader()
-        script, _ = scripts.call("stats", names[0], [READER_MS])
-        if not client.script_exists(script.sha)[0]:
-            client.script_load(script.text)
-        pipe = client.pipeline(transaction=False)
-        for topic in names:
-            _, tail = scripts.call("stats", topic, [READER_MS])
-            pipe.execute_command("EVALSHA", script.sha, *tail)
-        replies = pipe.execute()
-    return [_standing(topic, flat) for topic, flat in zip(names, replies, strict=True)]
+    """`stats` of these topics, in their order, in one round trip however many."""
+    commands = []
+    for topic in names:
+        script, tail = scripts.call("stats", topic, [READER_MS])
+        commands.append(("EVALSHA", script.sha, *tail))
+    replies = volley.tried(commands) if commands else []
+    if any(isinstance(each, redis.exceptions.NoScriptError) for each in replies):
+        stats(names[0])  # the server has the script from now on
+        replies = volley.tried(commands)
+    # Asked alone, an error is raised as ours, with the key it is about.
+    return [
+        stats(topic) if isinstance(flat, Exception) else _standing(topic, flat)
+        for topic, flat in zip(names, replies, strict=True)
+    ]
 
 
 def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:

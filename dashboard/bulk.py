@@ -12,7 +12,7 @@ from django.utils.html import format_html
 
 from bus import audit, blame, errors, replays, roles
 from bus.replays import Job, Pace, Selection
-from dashboard import formats, queries
+from dashboard import formats, lists, queries
 from dashboard.access import action, confirmed, page
 from dashboard.frame import shown
 
@@ -138,7 +138,7 @@ def _form(request: Any, draft: Any, wrong: str = "") -> HttpResponse:
         "section": "replays",
         "draft": draft,
         "wrong": wrong,
-        "names": [row["topic"] for row in queries.standing().topics if row["dead"]],
+        "names": [row["topic"] for row in lists.all_facts() if row["dead"]],
     }
     return shown(request, "bulk_new.html", context, status=422 if wrong else 200)
 

@@ -74,10 +74,11 @@ class Painter:
             await asyncio.sleep(0)
 
     async def region(self, now: Standing, name: str, most: int | None = None) -> str:
-        """The content of a live region; of `topics` the `most` with a backlog first."""
+        """The content of a live region; of `topics` the `most` with a backlog first, of
+        `agents` the first `most` of their table."""
         if self._of is not now:
             self._of, self._painted = now, {}
-        key = (name, most if name == TOPICS else None)
+        key = (name, most if name in (TOPICS, AGENTS) else None)
         painted = self._painted
         while key not in painted:
             if self._busy is not None:
@@ -120,12 +121,12 @@ def _can(role: str) -> dict[str, bool]:
 
 
 def _paint(now: Standing, name: str, most: int | None) -> str:
-    topics = now.topics
+    topics, agents = now.topics, now.agents[:most]
     if most is not None:
         topics = heapq.nsmallest(most, topics, key=_busiest_first)
-    context = {"agents": now.agents, "topics": topics, "totals": now.totals}
+    context = {"agents": agents, "topics": topics, "totals": now.totals}
     if name == SAYS:
-        context["problems"] = queries.problems(now, queries.checks())
+        context["problems"] = queries.problems(now, queries.checks(now.topics))
     text = loader.render_to_string(f"dashboard/{_TEMPLATES[name]}.html", context)
     return formats.seen(text)
 

@@ -63,7 +63,7 @@ def one_topic(topic: str) -> tuple[Row, list[Row]]:
     """One topic as `standing` shows it, and its agents; NotFound for an unknown one."""
     if topic not in bus.list_topics():
         raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
-    told = registry.overview()
+    told = registry.serving(topic)
     measured = rates.of_topics([topic], SPARK_MINUTES)[topic]
     row = _topic_row(bus.stats(topic), _serving(told)[topic], measured)
     row["wait_ms"] = [measured.wait_ms(share) for share in SHARES]
@@ -92,7 +92,7 @@ def _topic_row(facts: Row, told: int, measured: rates.Rates) -> Row:
         **facts,
         "agents": serving,
         "done_per_minute": measured.done_per_minute,
-        "spark": [minute.done for minute in measured.minutes],
+        "spark": measured.done,
         "note": _note(facts, serving),
     }
 
@@ -111,8 +111,38 @@ def _note(facts: Row, serving: int) -> str:
 
 def agent_rows(told: Iterable[Row]) -> list[Row]:
     """Agents for their table: what needs attention first, the gone ones last."""
-    order = {"deaf": 0, "late": 1, "draining": 2, "live": 3, "idle": 3, "gone": 4}
-    return sorted(told, key=lambda row: (order.get(row["state"], 0), row["agent_id"]))
+    return sorted(told, key=_agent_place)
+
+
+_AGENT_ORDER: Final = {
+    "deaf": 0,
+    "late": 1,
+    "draining": 2,
+    "live": 3,
+    "idle": 3,
+    "gone": 4,
+}
+
+
+def _agent_place(row: Row) -> tuple[int, str]:
+    return _AGENT_ORDER[row["state"]], row["agent_id"]
+
+
+def agent_place(row: Row) -> str:
+    """Where an agent stands in `agent_rows`, for the address of the page behind it."""
+    rank, agent_id = _agent_place(row)
+    return f"{rank}.{agent_id}"
+
+
+def agents_after(rows: list[Row], place: str) -> list[Row]:
+    """Those of `agent_rows` behind a place, all without one; InvalidOption."""
+    if not place:
+        return rows
+    rank, _, agent_id = place.partition(".")
+    if not rank.isascii() or not rank.isdigit():
+        raise errors.InvalidOption("the address names no place in this list")
+    behind = int(rank), agent_id
+    return [row for row in rows if _agent_place(row) > behind]
 
 
 def agent_totals(told: list[Row]) -> Row:
@@ -195,13 +225,16 @@ _health_lock = threading.Lock()
 _health: tuple[float, list[health.Check]] = (-_HEALTH_KEEP_S, [])
 
 
-def checks() -> list[health.Check]:
-    """Findings about the server, at most 5 s old: they ask for much, change seldom."""
+def checks(facts: list[Row]) -> list[health.Check]:
+    """Findings about the server, at most 5 s old: they ask for much, change seldom.
+
+    `facts` is how every topic stands now.
+    """
     global _health
     with _health_lock:
         at, found = _health
         if time.monotonic() - at > _HEALTH_KEEP_S:
-            found = health.checks()
+            found = health.checks(facts)
             _health = (time.monotonic(), found)
         return found
 

@@ -41,7 +41,7 @@ class Resume:
     """What a client asks for; `topics` None means all it may see.
 
     `html` adds the rows and regions of pages, `regions` says which frames it wants,
-    `most` bounds the table of topics.
+    `most` bounds the tables of topics and of agents.
     """
 
     after: dict[str, str]

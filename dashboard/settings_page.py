@@ -13,8 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from bus import accounts, audit, effective, errors, roles
-from dashboard import formats, lists, queries
+from bus import accounts, audit, effective, errors, health, roles
+from dashboard import formats, lists
 from dashboard.access import action, confirmed, page
 from dashboard.frame import shown
 
@@ -88,10 +88,11 @@ def _shown(
     request: Any, draft: dict[str, Any] | None = None, status: int = 200
 ) -> HttpResponse:
     everything = effective.everything()
+    ledgers = _ledgers()
     context: dict[str, Any] = {
         "section": "settings",
-        "checks": queries.checks(),
-        "ledgers": _ledgers(),
+        "checks": health.checks(ledgers),
+        "ledgers": ledgers,
         "chosen": [each for each in everything if each.source != effective.DEFAULT],
         "defaults": [each for each in everything if each.source == effective.DEFAULT],
     }

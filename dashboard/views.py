@@ -20,6 +20,7 @@ from dashboard.status import TASKS
 
 _TOP = 10
 _TOPICS = 100  # on a page of many
+_AGENTS = 100
 _ALL_GROUPS = 500
 
 
@@ -27,7 +28,7 @@ _ALL_GROUPS = 500
 def overview(request: HttpRequest) -> HttpResponse:
     """How the mesh stands, in one sentence first."""
     now = queries.standing()
-    checks = queries.checks()
+    checks = queries.checks(now.topics)
     busiest = sorted(now.topics, key=lambda row: (-row["backlog"], row["topic"]))
     context = {
         "section": "overview",
@@ -143,13 +144,22 @@ def results(request: HttpRequest) -> HttpResponse:
 
 @page
 def agents(request: HttpRequest) -> HttpResponse:
-    """Every agent of the last day."""
-    found = queries.agent_rows(registry.overview())
+    """Every agent of the last day, live on the first page."""
+    told = queries.agent_rows(registry.overview())
+    wanted = request.GET.get("q", "").strip()
+    found = [row for row in told if wanted in row["agent_id"]]
+    rest = queries.agents_after(found, request.GET.get("after", ""))
+    rows, first = rest[:_AGENTS], len(rest) == len(found)
     context = {
         "section": "agents",
-        "agents": found,
-        "totals": queries.agent_totals(found),
-        "live": live.state([]),
+        "agents": rows,
+        "most": _AGENTS,
+        "totals": queries.agent_totals(told),
+        "known": len(told),
+        "q": wanted,
+        "first": first,
+        "next": queries.agent_place(rows[-1]) if len(rest) > len(rows) else None,
+        "live": live.state([]) if first and not wanted else None,
     }
     return shown(request, "agents.html", context)
 

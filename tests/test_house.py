@@ -108,6 +108,7 @@ FLOORS: list[set[str]] = [
         "runtime.processes",
         "scripts",
         "supervisor",
+        "volley",
         "live.window",
     },
     {"bulk.record", "fitness", "sought", "settled"},

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -39,9 +40,11 @@ class Size:
 SMALL: Final = Size(tasks=PAGE, topics=1, dead=PAGE, agents=PAGE)
 
 
-def filled(redis_url: str, size: Size) -> dict[str, str]:
+def filled(
+    redis_url: str, size: Size, module: str = "bench.http.filling"
+) -> dict[str, str]:
     """Fill the server; `topic`, `agent`, and by state `waiting`, `done`, `dead` ids."""
-    argv = [sys.executable, "-m", "bench.http.filling"]
+    argv = [sys.executable, "-m", module]
     argv += [f"{name}={value}" for name, value in asdict(size).items()]
     env = {
         **os.environ,
@@ -108,7 +111,12 @@ def _ended(count: int, *, die: bool) -> str:
     return last
 
 
-if __name__ == "__main__":
+def main(how: Callable[[Size], dict[str, str]]) -> None:
+    """What `filled` starts: fill as the arguments say, and tell the names."""
     django.setup()
-    _given = dict(each.split("=") for each in sys.argv[1:])
-    print(json.dumps(fill(Size(**{name: int(_given[name]) for name in _given}))))
+    given = dict(each.split("=") for each in sys.argv[1:])
+    print(json.dumps(how(Size(**{name: int(given[name]) for name in given}))))
+
+
+if __name__ == "__main__":
+    main(fill)

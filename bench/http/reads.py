@@ -140,8 +140,8 @@ def site(size: Size) -> Iterator[Site]:
         prefix = "mesh-bench-"
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
         redis = stack.enter_context(EmbeddedServer(folder / "redis", port=0))
-        port, token = stack.enter_context(servers.mesh(folder, redis.url))
-        made = Site(port, token, filling.filled(redis.url, size))
+        web = stack.enter_context(servers.mesh(folder, redis.url))
+        made = Site(web.port, web.token, filling.filled(redis.url, size))
         stack.callback(made.close)
         yield made
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.stage import ROOT, BenchError
 from bus.home import child
@@ -55,15 +55,28 @@ def _run(argv: Sequence[str]) -> None:
         raise BenchError(f"{' '.join(argv[:4])} failed: {said}")
 
 
-@contextlib.contextmanager
-def mesh(folder: Path, redis_url: str) -> Iterator[tuple[int, str]]:
-    """Port and an admin's token of the site on a server, with its state in a folder."""
-    env = {
+class Site(NamedTuple):
+    """A web process: where it answers, an admin's token, which process it is."""
+
+    port: int
+    token: str
+    pid: int
+
+
+def environment(folder: Path, redis_url: str) -> dict[str, str]:
+    """What the processes of a site are started with."""
+    return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "bench.http.settings",
         "MESH_VAR_DIR": str(folder),
         "REDIS_URL": redis_url,
     }
+
+
+@contextlib.contextmanager
+def mesh(folder: Path, redis_url: str) -> Iterator[Site]:
+    """The site on a server, with its state in a folder."""
+    env = environment(folder, redis_url)
     made = [sys.executable, "-c", _TOKEN]
     token = subprocess.check_output(made, cwd=ROOT, env=env, text=True).split()[-1]
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
@@ -72,7 +85,7 @@ def mesh(folder: Path, redis_url: str) -> Iterator[tuple[int, str]]:
         log = folder / "web.log"
         with _process(argv, log, env, [listener.fileno()]) as process:
             _until_it_answers(process, port, "/api/v1/mesh/health/live", log)
-            yield port, token
+            yield Site(port, token, process.pid)
 
 
 @contextlib.contextmanager

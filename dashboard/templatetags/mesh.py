@@ -1,7 +1,8 @@
-"""What templates draw with: icons, states, links, times, sparklines, and formats."""
+"""What templates draw with: icons, states, links, times, and formats."""
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ register.simple_tag(formats.curl)
 
 
 @register.simple_tag
+@functools.lru_cache(maxsize=256)
 def icon(name: str) -> SafeString:
     """A symbol of the sprite, for eyes only: words always stand beside it."""
     return format_html(
@@ -111,6 +113,7 @@ def replayed(attempts: Sequence[dict[str, Any]]) -> bool:
     return len({attempt.get("epoch") for attempt in attempts}) > 1
 
 
+@functools.lru_cache(maxsize=256)
 def _pill(found: status.Status) -> SafeString:
     return format_html(
         '<span class="state" data-tone="{}" title="{}">{}{}</span>',
@@ -261,32 +264,3 @@ def took(row: dict[str, Any]) -> str:
     if began is None or ended is None:
         return NOTHING
     return duration(max(0, ended - began) / 1000)
-
-
-_WIDTH: Final = 96
-_HEIGHT: Final = 24
-
-
-@register.simple_tag
-def sparkline(points: Sequence[float], what: str) -> SafeString:
-    """A line over the minutes, drawn by attributes alone, with words for its label."""
-    if not points or not any(points):
-        return format_html('<span class="muted">{}</span>', NOTHING)
-    most = max(points)
-    step = _WIDTH / max(len(points) - 1, 1)
-    # Half a line's width stays free, so that peaks are not cut.
-    xy = " ".join(
-        f"{at * step:.1f},{_HEIGHT - 1.5 - value / most * (_HEIGHT - 3):.1f}"
-        for at, value in enumerate(points)
-    )
-    label = f"{what}, last {len(points)} minutes: 0 to {most:,.0f} per minute"
-    return format_html(
-        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" '
-        'preserveAspectRatio="none" aria-label="{}"><polyline points="{}"/></svg>',
-        _WIDTH,
-        _HEIGHT,
-        _WIDTH,
-        _HEIGHT,
-        label,
-        xy,
-    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+import redis
 from django.db import OperationalError
 from django.test import Client
 
 import bus
-from bus import keys
-from dashboard import queries
+from bus import agents, keys
+from dashboard import painting, queries, views
 from tests.support.bulk import dead
 from tests.support.pages import looked_at, signed_in
 
@@ -143,6 +145,66 @@ def test_a_list_over_very_many_topics_says_what_it_leaves_out(
         "many-2",
     }
     assert keys.dead_stream("many-0") not in page.context["live"]["after"]
+
+
+# --- many agents
+
+
+def test_many_agents_come_page_by_page_what_needs_attention_first(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_AGENTS", 3)
+    for n in range(7):
+        bus.register_agent(f"agent-{n}", "t", 600)
+    bus.deregister_agent("agent-1")
+    agents.drain_agent("agent-5")
+
+    first = viewer.get("/agents/")
+    seen = [row["agent_id"] for row in first.context["agents"]]
+    second = viewer.get(f"/agents/?after={first.context['next']}")
+    seen += [row["agent_id"] for row in second.context["agents"]]
+    last = viewer.get(f"/agents/?after={second.context['next']}")
+    seen += [row["agent_id"] for row in last.context["agents"]]
+
+    assert seen == [f"agent-{n}" for n in (5, 0, 2, 3, 4, 6, 1)]
+    assert 'data-live="agents" data-most="3"' in first.content.decode()
+    assert 'data-live="agents"' not in second.content.decode()
+    assert "First page" in looked_at(last).text and last.context["next"] is None
+    assert "6 agents" in looked_at(last).title
+
+
+def test_agents_are_found_by_a_part_of_their_id(viewer: Client) -> None:
+    for n in range(12):
+        bus.register_agent(f"agent-{n:02}", "t", 600)
+
+    page = viewer.get("/agents/?q=t-1")
+    none = viewer.get("/agents/?q=<b>")
+
+    found = [row["agent_id"] for row in page.context["agents"]]
+    assert found == ["agent-10", "agent-11"]
+    assert "No agent with “<b>”" in looked_at(none).text
+
+
+@pytest.mark.parametrize("place", ["x", "x.agent", "-1.agent", "¹.agent"])
+def test_a_place_among_agents_that_is_none_is_not_found(
+    viewer: Client, place: str
+) -> None:
+    bus.register_agent("agent", "t", 600)
+
+    assert viewer.get("/agents/", {"after": place}).status_code == 404
+
+
+def test_a_live_table_of_agents_is_as_long_as_its_page(
+    redis_client: redis.Redis,
+) -> None:
+    for n in range(4):
+        bus.register_agent(f"agent-{n}", "t", 600)
+    painter, now = painting.Painter(), queries.standing()
+
+    short, whole = (asyncio.run(painter.region(now, "agents", n)) for n in (3, None))
+
+    assert (short.count("<tr"), whole.count("<tr")) == (3, 4)
+    assert "agent-3" not in short
 
 
 # --- the database away

@@ -13,6 +13,7 @@ from django.test import Client
 from redis.connection import AbstractConnection
 
 import bus
+from bus import lines
 from dashboard import queries
 from tests.support.desk import Desk
 from tests.support.pages import signed_in
@@ -53,8 +54,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         trips.append(1)
         send(self, command, check_health)
 
+    def over_a_line(name: str) -> Any:
+        send_over = getattr(lines.Line, name)
+
+        def counting(self: Any, what: Any) -> Any:
+            trips.append(1)
+            return send_over(self, what)
+
+        return counting
+
     with monkeypatch.context() as patch:
         patch.setattr(AbstractConnection, "send_packed_command", noted)
+        for name in ("call", "call_all"):
+            patch.setattr(lines.Line, name, over_a_line(name))
         yield trips
 
 

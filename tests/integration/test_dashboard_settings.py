@@ -72,6 +72,16 @@ def test_a_ledger_that_is_off_is_told(
     assert "off by 2" in text and "nothing lost" not in text
 
 
+def test_the_self_check_is_of_this_moment(test_topic: str, admin: Client) -> None:
+    before = text_of(admin.get("/settings/"))
+    bus.enqueue_task(test_topic, 1)
+
+    after = text_of(admin.get("/settings/"))
+
+    waits = "1 task waits and no live agent serves it"
+    assert (waits in before, waits in after) == (False, True)
+
+
 def test_without_redis_it_still_says_what_is_wrong(
     admin: Client, failure_simulator: Any
 ) -> None:

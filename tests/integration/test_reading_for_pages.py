@@ -6,7 +6,7 @@ import pytest
 import redis
 
 import bus
-from bus import alike, errors, keys, rates, topics
+from bus import alike, errors, keys, rates, refusals, topics
 from tests.support import agents, work
 
 
@@ -51,6 +51,20 @@ def test_a_field_left_over_from_three_hours_ago_counts_nothing(
     assert 4 in (before.done, running.done, found.minutes[0].done)
     assert 0 <= found.done_per_minute <= 4
     assert sum(minute.dead for minute in found.minutes) == 2
+
+
+def test_a_line_over_the_minutes_is_what_the_minutes_counted(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    now = int(redis_client.time()[0]) // 60
+    key = keys.named("minutes", test_topic)
+    for ago, row in enumerate(("d=5", "A=3 w2=9 d=7", "dd=1 d=x", "d=1 d2=8", "x=2")):
+        redis_client.hset(key, str((now - ago) % 180), f"{now - ago} {row}")
+
+    found = rates.of_topics([test_topic], 6)[test_topic]
+
+    assert found.done == [minute.done for minute in found.minutes]
+    assert sum(found.done) == 13
 
 
 def test_unknown_topics_did_nothing_and_none_is_no_error(test_topic: str) -> None:
@@ -128,6 +142,53 @@ def test_every_topic_stands_as_it_stands_alone(test_topic: str) -> None:
     asked = topics.stats_of([names[2], names[0]])
     assert [row["topic"] for row in asked] == [names[2], names[0]]
     assert [row["waiting"] for row in asked] == [3, 1]
+
+
+def test_a_server_that_forgot_the_script_is_told_it_again(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    names = [f"{test_topic}-{at}" for at in range(3)]
+    for name in names:
+        bus.enqueue_task(name, 1)
+    redis_client.script_flush()
+
+    assert [row["waiting"] for row in topics.stats_of(names)] == [1, 1, 1]
+
+
+def test_a_connection_that_broke_meanwhile_is_made_anew(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    topics.all_stats()
+    for each in redis_client.client_list():
+        if int(each["id"]) != redis_client.client_id():
+            redis_client.client_kill_filter(_id=each["id"])
+
+    assert [row["waiting"] for row in topics.all_stats()] == [1]
+
+
+def test_one_damaged_topic_among_many_is_told_by_its_key(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    names = [f"{test_topic}-{at}" for at in range(3)]
+    for name in names:
+        bus.enqueue_task(name, 1)
+    damaged = keys.named("delayed", names[1])
+    redis_client.set(damaged, "by hand")
+
+    with pytest.raises(refusals.DamagedKey) as told:
+        topics.stats_of(names)
+
+    assert told.value.key == damaged
+
+
+def test_rates_of_a_damaged_ring_are_refused(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    redis_client.set(keys.named("minutes", test_topic), "by hand")
+
+    with pytest.raises(refusals.DamagedKey):
+        rates.of_topics([test_topic])
 
 
 def test_without_topics_there_is_nothing(redis_client: redis.Redis) -> None:
