@@ -26,6 +26,7 @@ class BusConfig(AppConfig):
     def ready(self) -> None:
         checks.register(runserver_lacks_sockets)
         checks.register(gateway_makes_sense)
+        checks.register(environment_fits)
         if wish := crash_at():
             from . import crash  # tests only; it loads the whole engine
 
@@ -77,6 +78,17 @@ def gateway_makes_sense(**_: Any) -> list[checks.CheckMessage]:
     return found
 
 
+def environment_fits(**_: Any) -> list[checks.CheckMessage]:
+    """The word that stands on every page must leave room for the page."""
+    word = str(getattr(settings, "MESH_ENVIRONMENT", ""))
+    if len(word) <= _ENVIRONMENT_MOST and (not word or word.isprintable()):
+        return []
+    text = f"MESH_ENVIRONMENT {word[:80]!r} does not fit on every page."
+    hint = f"A word such as production, {_ENVIRONMENT_MOST} characters at most."
+    return [checks.Error(text, hint=hint, id="bus.E004")]
+
+
+_ENVIRONMENT_MOST: Final = 24
 # Below these the gateway answers nobody.
 _LEAST: Final = {
     "OLLAMA_RATE_CAPACITY": 1,

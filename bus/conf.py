@@ -74,6 +74,7 @@ class _Defaults:
     HOST: str = "127.0.0.1"
     PORT: str = ""
     TRUSTED_PROXIES: tuple[str, ...] = ()  # whose X-Forwarded-* headers count
+    ENVIRONMENT: str = ""  # a word on every page, such as production
 
     # What was chosen rather than left to a default; `up --prod` asks.
     GIVEN: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ KEPT: Final = "var folder"
 # Which variable of the environment meshsite/settings.py reads a setting of ours from.
 VARIABLES: Final = {
     "DURABILITY": "MESH_DURABILITY",
+    "ENVIRONMENT": "MESH_ENVIRONMENT",
     "EXPRESS_LANE": "MESH_EXPRESS_LANE",
     "HOST": "HOST",
     "OLLAMA_BASE_URL": "OLLAMA_BASE_URL",

@@ -1,4 +1,4 @@
-"""How much each topic did per minute, how fast, from the rings its scripts keep."""
+"""How much topics did per minute and hour, how fast, by the rings of their scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Final
 from . import connection, errors, keys, records, refusals, volley
 
 MINUTES_MOST: Final = 179  # the ring has 180 fields, the running minute is one of them
+HOURS_MOST: Final = 719  # 30 days but for the running hour, likewise
 _RING: Final = 180
+_HOURS: Final = 720
+_MINUTE_MS: Final = 60_000
+_HOUR_MS: Final = 3_600_000
 _BUCKETS: Final = 32
 # A count in a row of the ring; whatever else somebody wrote there counts nothing.
 _PART: Final = re.compile(r" ([a-zA-Z])([0-9]{0,2})=([0-9]{1,15})(?![^ ])")
@@ -20,8 +24,8 @@ _DONE: Final = re.compile(r" d=([0-9]{1,15})(?![^ ])")
 
 
 @dataclass(frozen=True, slots=True)
-class Minute:
-    """What one minute of a topic counted; `at_ms` is when it began (server clock).
+class Span:
+    """What one minute or hour of a topic counted; it began at `at_ms` (server clock).
 
     `waits` counts tasks done by how long they waited, `runs` attempts that ended by how
     long they ran: bucket 0 is below 1 ms, bucket b below 2^b ms.
@@ -36,9 +40,32 @@ class Minute:
     waits: Counter[int] = field(default_factory=Counter)
     runs: Counter[int] = field(default_factory=Counter)
 
+    def __add__(self, other: Span) -> Span:
+        """Both counted together, from where this one began."""
+        return Span(
+            self.at_ms,
+            self.accepted + other.accepted,
+            self.done + other.done,
+            self.retried + other.retried,
+            self.dead + other.dead,
+            self.lost + other.lost,
+            self.waits + other.waits,
+            self.runs + other.runs,
+        )
 
-# How `prelude.lua` writes them; what was accepted follows from the `A` of two rows.
+    def wait_ms(self, share: float) -> int | None:
+        """What this share of the tasks done waited at most; None if none was done."""
+        return _quantile(self.waits, share)
+
+    def run_ms(self, share: float) -> int | None:
+        """What this share of the attempts ran at most; None if none ended."""
+        return _quantile(self.runs, share)
+
+
+# How `prelude.lua` writes them. What was accepted follows from the `A` of two minutes;
+# an hour has it as `a`.
 _LETTERS: Final = {
+    "a": "accepted",
     "d": "done",
     "t": "retried",
     "x": "dead",
@@ -61,10 +88,8 @@ class Rates:
         accepted: int,
         over: float,
     ) -> None:
-        # A row left over from three hours ago counts nothing.
         self._rows = [
-            text if text and text.partition(" ")[0] == str(stamp) else ""
-            for stamp, text in zip(stamps, texts, strict=True)
+            _of(stamp, text) for stamp, text in zip(stamps, texts, strict=True)
         ]
         self._stamps, self._accepted = stamps, accepted
         before, running = (_counts(row) for row in self._rows[-2:])
@@ -72,7 +97,7 @@ class Rates:
         self.dead_per_minute: float = running["x"] + before["x"] * (1 - over)
 
     @cached_property
-    def minutes(self) -> tuple[Minute, ...]:
+    def minutes(self) -> tuple[Span, ...]:
         """Everything they counted."""
         return _ring(self._stamps, self._rows, self._accepted)
 
@@ -138,7 +163,7 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
 
 def _ring(
     stamps: Sequence[int], rows: Sequence[str], accepted: int
-) -> tuple[Minute, ...]:
+) -> tuple[Span, ...]:
     """The minutes, given what the topic has `accepted` up to now.
 
     A row says what was accepted before its minute; whatever the next row says more, it
@@ -146,14 +171,14 @@ def _ring(
     """
     found = []
     for stamp, row in zip(reversed(stamps), reversed(rows), strict=True):
-        minute, before = _minute(stamp * 60_000, row, accepted)
+        minute, before = _counted(stamp * _MINUTE_MS, row, accepted)
         found.append(minute)
         accepted = accepted if before is None else before
     return tuple(reversed(found))
 
 
-def _minute(at_ms: int, row: str, accepted: int) -> tuple[Minute, int | None]:
-    """A row of the ring, and what was accepted before it, if it tells."""
+def _counted(at_ms: int, row: str, accepted: int) -> tuple[Span, int | None]:
+    """A row of a ring, and what was accepted before it, if it tells."""
     before = None
     counts: dict[str, int] = {}
     spans: dict[str, Counter[int]] = {"w": Counter(), "r": Counter()}
@@ -168,10 +193,48 @@ def _minute(at_ms: int, row: str, accepted: int) -> tuple[Minute, int | None]:
             counts["accepted"] = max(0, accepted - before)
         elif name in _LETTERS:
             counts[_LETTERS[name]] = number
-    return Minute(at_ms, waits=spans["w"], runs=spans["r"], **counts), before
+    return Span(at_ms, waits=spans["w"], runs=spans["r"], **counts), before
 
 
 def _counts(row: str) -> Counter[str]:
     """The counts of a row by their letters."""
     parts = _PART.findall(row) if row else ()
     return Counter({name: int(text) for name, bucket, text in parts if not bucket})
+
+
+def hours(topic: str, count: int = 24) -> tuple[Span, ...]:
+    """The last `count` hours (1 to 719) of a topic, the oldest first, in three trips.
+
+    The last one is still running. InvalidOption for another count.
+    """
+    if not 1 <= count <= HOURS_MOST:
+        raise errors.InvalidOption(f"count {count!r} is not 1 to {HOURS_MOST}")
+    minutes = keys.named("minutes", keys.check_topic(topic))
+    with refusals.guard():
+        client = connection.reader()
+        seconds, _ = client.time()
+        now = int(seconds) // 3600
+        stamps = range(now - count + 1, now + 1)
+        pipe = client.pipeline(transaction=False)
+        pipe.hmget(keys.named("hours", topic), [str(at % _HOURS) for at in stamps])
+        pipe.hget(minutes, "last")
+        pipe.hget(keys.named("counters", topic), "accepted")
+        texts, last, accepted = pipe.execute()
+        # The topic's last minute is in no hour: the first call after it adds it. One
+        # that ends between these commands is left out for once, never counted twice.
+        minute = records.number(last or "") or 0
+        text = client.hget(minutes, str(minute % _RING))
+    found = [
+        _counted(at * _HOUR_MS, _of(at, row), 0)[0]
+        for at, row in zip(stamps, texts, strict=True)
+    ]
+    at = minute * _MINUTE_MS // _HOUR_MS - stamps[0]
+    if 0 <= at < count:
+        so_far = records.number(accepted or "") or 0
+        found[at] += _counted(minute * _MINUTE_MS, _of(minute, text), so_far)[0]
+    return tuple(found)
+
+
+def _of(stamp: int, row: str | None) -> str:
+    """The row, if it is of this time: one of the ring's last turn counts nothing."""
+    return row if row and row.partition(" ")[0] == str(stamp) else ""

@@ -1,8 +1,7 @@
 """Forms that change something: each one audited, told about, and safe to click twice.
 
-A second click meets what the first one did and says so; nothing happens twice. Tasks
-are sent under an id that the form was rendered with, and a replay names the letter it
-saw: one that died again in between has another entry id.
+A second click meets what the first one did and says so; nothing happens twice. A replay
+names the letter it saw: one that died again in between has another entry id.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from django.utils.html import format_html
 
 import bus
 from bus import again, agents, audit, errors, messages, roles
-from dashboard import formats, links, topic_page
+from dashboard import formats, links
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
 
@@ -189,25 +188,3 @@ def _known(topic: str) -> None:
     """NotFound for a topic that nobody sent to: a form makes none by a slip."""
     if topic not in bus.list_topics():
         raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
-
-
-@action(roles.ENQUEUE)
-def send(request: Any, topic: str) -> HttpResponse:
-    """Send a task from the topic's page; a mistake is shown beside the field."""
-    text = request.POST.get("task", "")
-    task_id = request.POST.get("task_id", "")
-    _known(topic)
-    try:
-        payload = messages.decode(text.strip())
-        bus.enqueue_task(topic, payload, task_id=task_id or None)
-    except (errors.DecodeError, errors.InvalidPayload, errors.TopicFull) as exc:
-        draft = {"task_id": task_id, "task": text, "error": formats.said(exc)}
-        context = topic_page.context(topic, draft)
-        return shown(request, "topic.html", context, status=422)
-    except errors.TaskConflict:
-        # Sent before, then changed and sent again from the same form: another task.
-        task_id = bus.enqueue_task(topic, payload)
-    audit.record(request.principal, roles.ENQUEUE, topic=topic, target=task_id)
-    says = 'Sent: <a href="{}">the task</a> is on its way.'
-    toasts.success(request, format_html(says, links.task(task_id, topic)))
-    return _back(request, links.task(task_id, topic))

@@ -101,12 +101,15 @@ def _warnings(found: Job) -> list[str]:
 
 def words(selection: dict[str, Any]) -> str:
     """A selection as half a sentence."""
-    told = []
+    if not selection:
+        return ""
+    letters = "all letters"
     if "ids" in selection:
         count = selection["ids"]
-        told.append("1 chosen letter" if count == 1 else f"{count:,} chosen letters")
+        letters = "1 chosen letter" if count == 1 else f"{count:,} chosen letters"
     if "topics" in selection:
-        told.append(f"in {', '.join(selection['topics'])}")
+        letters += f" in {', '.join(selection['topics'])}"
+    told = [letters]
     if "group" in selection:
         told.append("of one failure")
     if "error" in selection:
@@ -134,11 +137,13 @@ def new(request: Any) -> HttpResponse:
 
 
 def _form(request: Any, draft: Any, wrong: str = "") -> HttpResponse:
+    having = [row for row in lists.all_facts() if row["dead"]]
     context = {
         "section": "replays",
         "draft": draft,
         "wrong": wrong,
-        "names": [row["topic"] for row in lists.all_facts() if row["dead"]],
+        "having": having,
+        "there": sorted(having, key=lambda row: -row["dead"])[:_GROUPS],
     }
     return shown(request, "bulk_new.html", context, status=422 if wrong else 200)
 

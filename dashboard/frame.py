@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template import loader
 
 from bus import roles
+from bus.conf import conf
 from dashboard import formats, queries
 
 VERBS: Final = sorted(roles.VERBS[roles.ADMIN])
@@ -39,6 +40,9 @@ def frame(request: Any) -> dict[str, Any]:
         "can": {verb: may(verb) for verb in VERBS},
         "theme": theme_of(request),
         "origin": f"{request.scheme}://{request.get_host()}",
+        "environment": conf.ENVIRONMENT,
+        # Where a slip costs most.
+        "earnest": conf.ENVIRONMENT.lower().startswith("prod"),
     }
 
 

@@ -59,8 +59,11 @@ def standing() -> Standing:
     return Standing(rows, agent_rows(told), _totals(rows, told))
 
 
-def one_topic(topic: str) -> tuple[Row, list[Row]]:
-    """One topic as `standing` shows it, and its agents; NotFound for an unknown one."""
+def one_topic(topic: str) -> tuple[Row, list[Row], tuple[rates.Span, ...]]:
+    """One topic as `standing` shows it, its agents, its last hour minute by minute.
+
+    NotFound for an unknown one.
+    """
     if topic not in bus.list_topics():
         raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
     told = registry.serving(topic)
@@ -68,7 +71,8 @@ def one_topic(topic: str) -> tuple[Row, list[Row]]:
     row = _topic_row(bus.stats(topic), _serving(told)[topic], measured)
     row["wait_ms"] = [measured.wait_ms(share) for share in SHARES]
     row["run_ms"] = [measured.run_ms(share) for share in SHARES]
-    return row, agent_rows(each for each in told if topic in each["topics"])
+    agents = agent_rows(each for each in told if topic in each["topics"])
+    return row, agents, measured.minutes
 
 
 def _serving(told: list[Row]) -> Counter[str]:

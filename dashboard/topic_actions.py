@@ -33,9 +33,10 @@ _LIMITS: Final = {
 @confirmed(roles.LIMIT)
 def limits(request: HttpRequest, topic: str) -> HttpResponse:
     """Set the limits of a topic; an empty field is the default."""
-    old = bus.stats(topics.check_known(topic))["limits"]
+    row = bus.stats(topics.check_known(topic))
+    old = row["limits"]
     if request.method != "POST":
-        return _limits(request, topic, {name: _own(name, old[name]) for name in old})
+        return _limits(request, row, {name: _own(name, old[name]) for name in old})
     draft = {name: request.POST.get(name, "").strip() for name in _LIMITS}
     try:
         wanted = {name: _number(name, text) for name, text in draft.items()}
@@ -46,7 +47,7 @@ def limits(request: HttpRequest, topic: str) -> HttpResponse:
         }
         bus.set_limits(topic, **changed)
     except errors.InvalidOption as exc:
-        return _limits(request, topic, draft, formats.said(exc))
+        return _limits(request, row, draft, formats.said(exc))
     if changed:
         stood = bus.stats(topic)["limits"]
         before, after = ({name: at[name] for name in changed} for at in (old, stood))
@@ -58,7 +59,7 @@ def limits(request: HttpRequest, topic: str) -> HttpResponse:
 
 
 def _limits(
-    request: HttpRequest, topic: str, draft: dict[str, str], wrong: str = ""
+    request: HttpRequest, row: dict[str, Any], draft: dict[str, str], wrong: str = ""
 ) -> HttpResponse:
     fields = [
         {
@@ -70,7 +71,13 @@ def _limits(
         }
         for name, (label, hint) in _LIMITS.items()
     ]
-    context = {"section": "topics", "topic": topic, "fields": fields, "wrong": wrong}
+    context = {
+        "section": "topics",
+        "topic": row["topic"],
+        "row": row,
+        "fields": fields,
+        "wrong": wrong,
+    }
     return shown(request, "topic_limits.html", context, status=422 if wrong else 200)
 
 

@@ -12,14 +12,14 @@ from typing import Any, Final
 from django.template import loader
 
 import bus
-from bus import errors
+from bus import errors, footprint
 from bus.tasks import new_id
-from dashboard import formats, links, lists, live, queries
+from dashboard import charts, formats, links, lists, live, queries
 
 Row = dict[str, Any]
 PARTS: Final = (
     *("note", "switch", "tiles", "groups"),
-    *("running", "waiting", "agents", "facts"),
+    *("running", "waiting", "agents", "facts", "charts"),
 )
 LATEST: Final = 10  # rows of a list
 LETTERS: Final = 5  # as in topic.html, which keeps so many
@@ -36,12 +36,12 @@ class TopicNow:
     parts: dict[str, str]
 
 
-def standing(topic: str) -> Row:
-    """What is known of a topic: its counts, agents, failures, first tasks.
+def standing(topic: str, span: str = charts.HOUR) -> Row:
+    """What is known of a topic: its counts, agents, failures, first tasks, charts.
 
     NotFound for a topic that nobody sent to, or that was deleted.
     """
-    row, serving = queries.one_topic(topic)
+    row, serving, minutes = queries.one_topic(topic)
     running, _ = bus.list_tasks(topic, "running", LATEST)
     waiting, _ = bus.list_tasks(topic, "waiting", LATEST)
     return {
@@ -50,17 +50,19 @@ def standing(topic: str) -> Row:
         "waiting": waiting,
         "agents": serving[:LATEST],
         "groups": lists.groups([row], most=5),
+        "chart": charts.of_topic(topic, span, minutes),
     }
 
 
-def context(topic: str, draft: Row | None = None) -> Row:
+def context(topic: str, draft: Row | None = None, span: str = charts.HOUR) -> Row:
     """What the page shows; `draft` is a form that could not be sent yet."""
-    found = standing(topic)
+    found = standing(topic, span)
     facts = [found["row"]]
     results = lists.results_page(facts, count=LATEST)
     letters = lists.dead_page(facts, count=LETTERS)
     return {
         **found,
+        "memory": footprint.of_topic(topic),
         "section": "topics",
         "results": results.items,
         "page": letters,

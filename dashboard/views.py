@@ -13,7 +13,7 @@ from bus import agents as registry
 from bus import errors, timeline, whynot
 from bus.messages import DEAD, DELAYED, ENDED
 from bus.tasks import new_id
-from dashboard import links, lists, live, queries, topic_page
+from dashboard import charts, links, lists, live, queries, topic_page
 from dashboard.access import page
 from dashboard.frame import shown
 from dashboard.status import TASKS
@@ -68,7 +68,8 @@ def topics(request: HttpRequest) -> HttpResponse:
 @page
 def topic(request: HttpRequest, topic: str) -> HttpResponse:
     """One topic: how it stands, what runs and waits, and a form to send a task."""
-    return shown(request, "topic.html", topic_page.context(topic))
+    span = request.GET.get("span", charts.HOUR)
+    return shown(request, "topic.html", topic_page.context(topic, span=span))
 
 
 @page
@@ -84,6 +85,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
     context = {
         "section": "tasks",
         "page": found,
+        "cancellable": any(not task.ended for task in found.tasks),
         "state": state,
         "topic": request.GET.get("topic", ""),
         "names": [row["topic"] for row in facts],
@@ -154,7 +156,7 @@ def agents(request: HttpRequest) -> HttpResponse:
         "section": "agents",
         "agents": rows,
         "most": _AGENTS,
-        "totals": queries.agent_totals(told),
+        "fleet": queries.agent_totals(told),
         "known": len(told),
         "q": wanted,
         "first": first,

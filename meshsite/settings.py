@@ -33,6 +33,7 @@ MESH_EXPRESS_LANE = env.bool("MESH_EXPRESS_LANE", default=True)
 MESH_HOST = env.str("HOST", default="") or "127.0.0.1"
 MESH_PORT = env.str("PORT", default="")
 MESH_TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
+MESH_ENVIRONMENT = env.str("MESH_ENVIRONMENT", default="").strip()
 # What somebody chose, where `up --prod` takes no default for an answer.
 MESH_GIVEN = [
     name

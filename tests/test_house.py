@@ -111,7 +111,7 @@ FLOORS: list[set[str]] = [
         "volley",
         "live.window",
     },
-    {"bulk.record", "fitness", "sought", "settled"},
+    {"bulk.record", "fitness", "footprint", "sought", "settled"},
     {
         "agents",
         "alike",

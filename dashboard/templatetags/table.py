@@ -20,6 +20,7 @@ register = template.Library()
 _FORMATS: Final[dict[str, Callable[[object], str]]] = {
     "duration": formats.duration,
     "number": formats.number,
+    "percent": formats.percent,
     "rate": formats.rate,
     "size": formats.size,
 }

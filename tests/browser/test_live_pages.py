@@ -216,6 +216,66 @@ def test_a_paused_page_stands_still_until_it_is_resumed(
         expect(page.locator("tr[data-task]")).to_have_count(4)
 
 
+def test_a_page_changes_no_more_often_than_it_was_told(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    heard: list[str] = []
+    page = new_page()
+    page.on(
+        "websocket",
+        lambda socket: socket.on("framereceived", lambda text: heard.append(str(text))),
+    )
+    with errands(mesh, topic):
+        bus.enqueue_task(topic, 0)
+        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        page.goto(f"/results/?topic={topic}")
+        is_live(page)
+        away(page)
+        page.get_by_label("How often this page changes").select_option(
+            "Update every minute"
+        )
+        ids = bus.enqueue_many(topic, range(1, 4))
+        wait_until(lambda: _told(page, heard, ids), 20)
+        expect(page.locator("tr[data-task]")).to_have_count(1)
+
+        page.reload()
+        pace = page.get_by_label("How often this page changes")
+        expect(pace).to_have_value("60000")  # kept for the next page
+        expect(page.locator("tr[data-task]")).to_have_count(4)
+        pace.select_option("Update at once")
+        bus.enqueue_task(topic, 4)
+        expect(page.locator("tr[data-task]")).to_have_count(5)
+
+
+def _told(page: Page, heard: list[str], ids: list[str]) -> bool:
+    """Whether the page's socket has told of all these tasks."""
+    page.wait_for_timeout(20)  # lets Playwright hand on what it heard
+    return all(any(each in text for text in heard) for each in ids)
+
+
+def test_a_discarded_letter_leaves_the_letters_and_stays_among_the_results(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        [task_id] = bus.enqueue_many(topic, [{"fail": 1}])
+        wait_until(lambda: bus.get_task(task_id, topic).state == "dead", 60)
+        page = new_page()
+        page.goto(f"/topics/{topic}/")
+        is_live(page)
+        away(page)
+        row = f"tr[data-task='{task_id}']"
+        letters = page.locator(f"[data-live=dead] {row}")
+        expect(letters).to_have_count(1)
+
+        bus.discard(task_id, topic)
+
+        expect(letters).to_have_count(0)
+        expect(page.locator(f"[data-live=results] {row}")).to_contain_text("discarded")
+        page.reload()
+        is_live(page)
+        expect(page.locator(f"[data-live=results] {row}")).to_contain_text("discarded")
+
+
 def test_without_sockets_the_page_is_read_again_every_few_seconds(
     mesh: Mesh, topic: str, new_page: NewPage
 ) -> None:

@@ -133,7 +133,8 @@ def test_a_form_chooses_by_error_and_time(test_topic: str, operator: Client) -> 
     job = replays.get(job_id)
     assert job.total == 4
     assert bulk.words(job.selection) == (
-        f"in {test_topic}, whose error says “INK”, that died since 2020-01-01 00:00:00"
+        f"all letters in {test_topic}, whose error says “INK”, "
+        "that died since 2020-01-01 00:00:00"
     )
     assert replays.get(every).total == 6
     assert bulk.words(replays.get(every).selection) == ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import bus
 from bus import replays
 from tests.support import agents
+from tests.support.past import past
 from tests.support.waiting import wait_until
 
 WORK = "tests.support.showcase_work:run"
@@ -37,6 +38,10 @@ class Showcase:
             "overview": "/",
             "topics": "/topics/",
             "topic": images,
+            "topic-week": f"{images}?span=week",
+            "topic-month": f"{images}?span=month",
+            "send": f"{images}new",
+            "send-copy": f"/topics/mail/new?copy={self.delayed}",
             "limits": f"{images}limits",
             "purge": f"{images}purge",
             "settle": f"{images}settle",
@@ -104,6 +109,7 @@ def _filled() -> Showcase:
     wait_until(lambda: bus.get_task(delayed, "mail").state == "delayed", START_S)
     wait_until(lambda: bus.get_task(done[-1], "images").ended, START_S)
     bus.discard(broken[0], "images")
+    past("images", 1_200)
     frozen = replays.create(replays.select(topics=["images"]), by="ann", start=False)
     pace = replays.paced(None, True, 0.2)
     letters = replays.select(topics=["mail"], ids=refused)

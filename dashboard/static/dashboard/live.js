@@ -4,7 +4,7 @@
 (() => {
   "use strict";
 
-  const CAP = 500, PAINT_MS = 250, POLL_MS = 5000, TELL_MS = 10000, HIDDEN_MS = 30000;
+  const CAP = 500, AT_ONCE_MS = 250, POLL_MS = 5000, TELL_MS = 10000, HIDDEN_MS = 30000;
   const state = JSON.parse(document.getElementById("live-state").textContent);
   const chip = document.getElementById("connection");
   const make = (name, attributes = {}, text = "") => {
@@ -28,6 +28,8 @@
   const keyOf = (row) => `${row.dataset.entry} ${row.dataset.task}`;
 
   let paused = sessionStorage.getItem("live-paused") === "1";
+  const PACES = [["Update at once", AT_ONCE_MS], ["Update every 2 s", 2000], ["Update every 10 s", 10000], ["Update every minute", 60000]];
+  let paintMs = Number(localStorage.getItem("live-pace")) || AT_ONCE_MS;
   const lists = [], regions = [];
 
   // A table to which rows come at the top. They wait behind a bar while it is paused,
@@ -63,6 +65,7 @@
 
     // `at` is when the letter left: one with the same task that came later stays.
     remove(task, at) {
+      if (this.noun === "result") return; // of a letter that was discarded, say
       const left = (row) => row.dataset.task === task && newer(row.dataset.entry, at) <= 0;
       this.waiting.filter(left).forEach((row) => this.forget(row));
       this.waiting = this.waiting.filter((row) => !left(row));
@@ -188,7 +191,7 @@
     document.dispatchEvent(new Event("mesh:painted"));
   };
   function paintSoon() {
-    timer = timer || setTimeout(paint, Math.max(0, painted + PAINT_MS - Date.now()));
+    timer = timer || setTimeout(paint, Math.max(0, painted + paintMs - Date.now()));
   }
 
   // --- what the feed tells
@@ -362,7 +365,18 @@
     paintSoon();
   });
   label();
-  chip.after(button);
+
+  // How often the page changes while it is looked at; what comes meanwhile is not lost.
+  const pace = make("select", { id: "live-pace", title: "How often this page changes", ariaLabel: "How often this page changes" });
+  for (const [text, ms] of PACES) pace.append(make("option", { value: ms, selected: ms === paintMs }, text));
+  pace.addEventListener("change", () => {
+    paintMs = Number(pace.value);
+    localStorage.setItem("live-pace", pace.value);
+    clearTimeout(timer);
+    timer = 0;
+    paintSoon();
+  });
+  chip.after(button, pace);
 
   const summary = make("span", { className: "visually-hidden", role: "status" });
   chip.after(summary);

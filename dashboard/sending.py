@@ -1,0 +1,180 @@
+"""Tasks sent from pages: quickly, with options, or as a copy that replaces another."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from django.contrib import messages as toasts
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+
+import bus
+from bus import audit, errors, messages, roles, wanted
+from bus.tasks import new_id
+from dashboard import formats, links, topic_page
+from dashboard.access import action, confirmed
+from dashboard.frame import shown
+
+# Fields beside the payload: what each is called, and what an empty one means.
+_OPTIONS: Final = {
+    "delay_s": ("Starts in, s", "now"),
+    "max_attempts": ("Attempts", "as the topic says"),
+    "timeout_s": ("Time limit of an attempt, s", "as the topic says"),
+}
+_WRONG: Final = (
+    errors.DecodeError,
+    errors.InvalidPayload,
+    errors.InvalidOption,
+    errors.TopicFull,
+    errors.NotCancellable,
+)
+
+
+@action(roles.ENQUEUE)
+def send(request: Any, topic: str) -> HttpResponse:
+    """Send a task from the topic's page; a mistake is shown beside the field."""
+    _known(topic)
+    try:
+        return _sent(request, topic, {})
+    except _WRONG as exc:
+        context = topic_page.context(topic, _draft(request.POST, formats.said(exc)))
+        return shown(request, "topic.html", context, status=422)
+
+
+@confirmed(roles.ENQUEUE)
+def new(request: Any, topic: str) -> HttpResponse:
+    """A page for one task: its payload, when and how often it runs.
+
+    With `?copy=<task id>` it begins as a copy of that task, which it may replace.
+    """
+    _known(topic)
+    of = request.POST.get("copy") or request.GET.get("copy")
+    original = bus.get_task(of, topic) if of else None
+    if request.method != "POST":
+        return _form(request, topic, original, _copied(original))
+    try:
+        options = {name: _number(name, request.POST.get(name, "")) for name in _OPTIONS}
+        if original is not None and request.POST.get("instead"):
+            _make_room(request, topic, original, options)
+        return _sent(request, topic, options, original)
+    except _WRONG as exc:
+        now = bus.get_task(original.id, topic) if original else None
+        draft = _draft(request.POST, _said(exc))
+        return _form(request, topic, now, draft, 422)
+
+
+def _make_room(
+    request: Any, topic: str, original: bus.Task, options: dict[str, Any]
+) -> None:
+    """Cancel the original before its copy is sent: rather none of the two than both.
+
+    What is wrong with the copy is told before, while the original still stands.
+    """
+    payload = messages.encode(_payload(request))
+    wanted.item(topic, payload, task_id=request.POST.get("task_id") or None, **options)
+    bus.cancel(original.id, topic)
+    audit.record(request.principal, roles.CANCEL, topic=topic, target=original.id)
+
+
+def _payload(request: HttpRequest) -> Any:
+    return messages.decode(request.POST.get("task", "").strip())
+
+
+def _known(topic: str) -> None:
+    """NotFound for a topic that nobody sent to: a form makes none by a slip."""
+    if topic not in bus.list_topics():
+        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
+
+
+def _sent(
+    request: Any,
+    topic: str,
+    options: dict[str, Any],
+    original: bus.Task | None = None,
+) -> HttpResponse:
+    """To the task's page. Its id came with the form: a second click sends no other."""
+    payload = _payload(request)
+    task_id = request.POST.get("task_id") or None
+    try:
+        task_id = bus.enqueue_task(topic, payload, task_id=task_id, **options)
+    except errors.TaskConflict:
+        # Sent before, then changed and sent again from the same form: another task.
+        task_id = bus.enqueue_task(topic, payload, **options)
+    copied = {"copy_of": original.id} if original else {}
+    audit.record(
+        request.principal, roles.ENQUEUE, topic=topic, target=task_id, **copied
+    )
+    url = links.task(task_id, topic)
+    says = 'Sent: <a href="{}">the task</a> is on its way.'
+    toasts.success(request, format_html(says, url))
+    return HttpResponse(status=303, headers={"Location": url})
+
+
+def _form(
+    request: HttpRequest,
+    topic: str,
+    original: bus.Task | None,
+    draft: dict[str, Any],
+    status: int = 200,
+) -> HttpResponse:
+    fields = [
+        {"name": name, "label": label, "empty": empty, "value": draft[name]}
+        for name, (label, empty) in _OPTIONS.items()
+    ]
+    context = {
+        "section": "topics",
+        "topic": topic,
+        "draft": draft,
+        "fields": fields,
+        "original": original,
+        "replaceable": original is not None and not original.ended,
+        "latest": _latest(topic),
+    }
+    return shown(request, "send.html", context, status)
+
+
+def _latest(topic: str) -> list[bus.Task]:
+    """Tasks of the topic that show what a payload looks like there."""
+    for state in ("waiting", "running", "done", "dead"):
+        if found := bus.list_tasks(topic, state, 1)[0]:
+            return found
+    return []
+
+
+def _copied(original: bus.Task | None) -> dict[str, Any]:
+    """What the form holds at first: the task that is copied, as it was sent."""
+    if original is None:
+        return _draft({}, "")
+    text = json.dumps(original.payload, ensure_ascii=False, indent=2)
+    told = {"task": text, "instead": "" if original.ended else "1"}
+    for name in ("max_attempts", "timeout_s"):
+        value = getattr(original, name)
+        told[name] = "" if value is None else f"{value:g}"
+    return _draft(told, "")
+
+
+def _draft(form: Any, error: str) -> dict[str, Any]:
+    names = ("task", "instead", *_OPTIONS)
+    task_id = form.get("task_id") or new_id()
+    told = {name: form.get(name, "") for name in names}
+    return {**told, "task_id": task_id, "error": error}
+
+
+def _said(exc: Exception) -> str:
+    """What is wrong, with fields called as on the page."""
+    text = formats.said(exc)
+    for name, (label, _) in _OPTIONS.items():
+        text = text.replace(name, label).replace(name.capitalize(), label)
+    return text
+
+
+def _number(name: str, text: str) -> float | None:
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        label, _ = _OPTIONS[name]
+        raise errors.InvalidOption(f"{label}: {text!r:.40} is not a number") from None
