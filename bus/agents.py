@@ -6,6 +6,7 @@ own runtime, the agent id itself for agents written by hand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -174,27 +175,26 @@ class Seen(NamedTuple):
         return _seen(self.agent_id, self.text, self.told, self.now_ms)
 
 
-def seen() -> list[Seen]:
-    """Whom `overview` has, in its order, for who needs a few rows of many agents."""
+def seen(near: Callable[[str, str], bool] = lambda who, text: True) -> list[Seen]:
+    """Whom `overview` has and are `near` by id and text, in its order: few of many."""
     with refusals.guard():
         pipe = connection.reader().pipeline(transaction=False)
-        pipe.hgetall(keys.GONE)
-        pipe.hgetall(keys.DRAINING)
-        pipe.time()
-        kept, told, now = pipe.execute()
-    rows = []
+        kept, told, now = (
+            pipe.hgetall(keys.GONE).hgetall(keys.DRAINING).time().execute()
+        )
+    now_ms, rows = _ms(now), []
     for agent_id, text in kept.items():
-        beat_ms, ttl_ms, _ = _parts(text)
+        beat_ms, ttl_ms, _ = _parts(text) if near(agent_id, text) else (None, None, "")
         if beat_ms is not None and ttl_ms is not None:
-            gone = _ms(now) - beat_ms >= ttl_ms
-            rows.append(Seen(agent_id, gone, text, told.get(agent_id), _ms(now)))
+            gone = now_ms - beat_ms >= ttl_ms
+            rows.append(Seen(agent_id, gone, text, told.get(agent_id), now_ms))
     return sorted(rows, key=lambda each: (each.gone, each.agent_id))
 
 
 def serving(topic: str, also: str = "") -> list[dict[str, Any]]:
     """Rows of `overview` of those that may serve the topic, and of the agent `also`."""
-    # Others' records are not read: a name of a topic stands in JSON as it is.
-    near = [x for x in seen() if f'"{topic}"' in x.text or x.agent_id == also]
+    # The name of a topic stands in JSON as it is.
+    near = seen(lambda who, text: f'"{topic}"' in text or who == also)
     return [row for each in near if (row := each.row())]
 
 

@@ -11,7 +11,9 @@ from .conf import conf
 from .messages import Task
 from .topics import READER_MS
 
-_COUNT_MOST: Final = 1_000  # tasks ahead, or behind, that are counted
+# Tasks that are counted: each is read for it. Who has just sent one looks from the end.
+_AHEAD_MOST: Final = 500
+_BEHIND_MOST: Final = 250
 _LATE_S: Final = 3.0  # a due task has waited so long that nobody sees to it
 _AT_WORK: Final = ("live", "idle")
 # Why agents in another state take nothing: one of them, several.
@@ -61,7 +63,7 @@ class _Facts:
 
 
 def _look(task: Task) -> _Facts:
-    args = [task.id, _COUNT_MOST, READER_MS]
+    args = [task.id, _AHEAD_MOST, _BEHIND_MOST, READER_MS]
     raw = scripts.run("whynot", task.topic, args)
     now, paused, most, who, idle, ahead, more, mean_ms, since, *seen, flat = raw
     held, hands = _held(flat)

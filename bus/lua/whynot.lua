@@ -1,7 +1,8 @@
 -- What a task waits for, as far as its topic knows.
 -- Reads only.
 -- KEYS: tasks_stream tasks settings minutes done
--- ARGV: id, most entries to count, ms after which a reader is no sign of life any more
+-- ARGV: id, most entries to count ahead of it, most behind it, ms after which a reader is
+--   no sign of life any more
 -- Returns {now, paused 0/1, max attempts of the topic or '', holder or '', its idle ms,
 --   tasks ahead, 1 if there are more ahead than were counted, mean run time in ms ('' if
 --   no attempt ended within an hour), start of the busy time in ms ('' if nothing is
@@ -9,10 +10,11 @@
 --   ended in its minutes, consumers}; consumers: flat name, rows held, 1 if it is an
 --   agent by hand with a sign of life.
 -- Entries are counted by looking at them, up to a number and 2 MB, from the head, then
--- from the end: sids and lag tell nothing once an entry was deleted.
+-- from the end: sids and lag tell nothing once an entry was deleted. Each look costs the
+-- server 2 us, so they are few.
 -- The topic is busy for as long as the oldest unread entry waits; of that the last 30 s
 -- count, or eight mean runs where these are longer.
-local id, most, alive_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local id, most, alive_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local now = now_ms()
 local set = call('HMGET', settings, 'paused', 'max_attempts', 'group')
 local group = set[3]
@@ -33,8 +35,8 @@ if group then
   end
 end
 
--- How many entries lie between two, and whether that is all of them.
-local function counted(verb, from, to)
+-- How many entries lie between two, up to a number, and whether that is all of them.
+local function counted(verb, from, to, most)
   local found, bytes, step = 0, 0, 8
   while true do
     step = math.min(step, most - found)
@@ -62,9 +64,10 @@ if r and r.sid ~= '' then
     ahead = rows.err and 0 or #rows
     if ahead >= most then more = 1 end
   elseif who == '' then
-    local found, all = counted('XRANGE', '(' .. last, '(' .. r.sid)
+    local found, all = counted('XRANGE', '(' .. last, '(' .. r.sid, most)
     if not all then
-      local behind, to_the_end = counted('XREVRANGE', '+', '(' .. r.sid)
+      local behind, to_the_end =
+        counted('XREVRANGE', '+', '(' .. r.sid, tonumber(ARGV[3]))
       if to_the_end then
         found = math.max(found, call('XLEN', tasks_stream) - pending - behind - 1)
       else
