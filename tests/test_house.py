@@ -47,6 +47,7 @@ FLOORS: list[set[str]] = [
         "conf",
         "errors",
         "exports",
+        "gateway.links",
         "home.heads",
         "lines",
         "mishaps",

@@ -120,7 +120,6 @@ def serve(listener: socket.socket) -> NoReturn:
     # Said after the import, which sets Django's loggers back to their defaults.
     for name in ("django.request", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line per generation
     proxies = list(conf.conf.TRUSTED_PROXIES)
     config = uvicorn.Config(
         app,
