@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,15 @@ import httpx2
 import pytest
 import redis
 
+from tests.integration.test_serving import signed_in
 from tests.support.gateway import PATH, GatewayClient
 from tests.support.ollama_stub import (
+    LOOKS,
+    Call,
     Gate,
     Later,
     OllamaStub,
+    like_ollama,
     refusing,
     saying,
     stalling_after,
@@ -223,3 +228,46 @@ def test_of_a_hundred_callers_at_capacity_ten_ten_pass(
 
     assert statuses == {200: 10, 429: 90}
     assert len(model.calls) == 10
+
+
+async def _stalling(call: Call) -> None:
+    """Looks are answered; a generation begins and never goes on."""
+    await (like_ollama if call.path in LOOKS else stalling_after("one"))(call)
+
+
+def test_what_one_process_generates_is_ended_on_the_page_of_the_other(
+    calling: list[GatewayClient], both: list[Site], folder: Folder, model: OllamaStub
+) -> None:
+    model.script = _stalling
+    url = both[1].url
+    with (
+        closing(calling[0].open(ASK)) as led,
+        closing(calling[1].open(ASK)) as followed,
+        httpx2.Client(timeout=PATIENCE_S, trust_env=False) as browser,
+    ):
+        read = [answer.iter_lines() for answer in (led, followed)]
+        assert [json.loads(next(lines))["response"] for lines in read] == ["one"] * 2
+        signed_in(browser, {**folder.signing_in, "url": url})
+
+        path, token = wait_until(lambda: _form(browser, url), PATIENCE_S)
+        clicked = browser.post(
+            f"{url}{path}",
+            data={"csrfmiddlewaretoken": token},
+            headers={"Origin": url},
+        )
+        rest = [list(lines) for lines in read]
+
+    assert clicked.status_code == 303, clicked.text
+    told = {"error": "an operator ended the generation"}
+    assert [[json.loads(line) for line in lines] for lines in rest] == [[told]] * 2
+    generations = [call for call in model.calls if call.path not in LOOKS]
+    assert len(generations) == 1
+    wait_until(lambda: generations[0].gone, PATIENCE_S)
+
+
+def _form(browser: httpx2.Client, url: str) -> tuple[str, ...]:
+    """Where the button posts that ends what runs, and its token; empty without one."""
+    page = browser.get(f"{url}/ollama/").text
+    button = re.search(r'action="(/ollama/generations/\w+/end)"', page)
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    return (button[1], token[1]) if button and token else ()

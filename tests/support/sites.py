@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bus.home import web
 from tests.support.processes import ROOT
@@ -21,6 +22,7 @@ django.setup()
 from django.core.management import call_command
 from bus import accounts
 call_command("migrate", verbosity=0)
+accounts.ensure_user("sites", "operator", "a-password-for-sites")
 print(accounts.create_token("sites", "operator")[1])
 """
 _START_S = 60  # several starts at once on a machine with too few cores
@@ -35,7 +37,9 @@ class Site:
 
 
 class Folder:
-    """The state that the web servers share, with a token of an operator."""
+    """The state that the web servers share, with a token and a login of operators."""
+
+    signing_in: Final = {"username": "sites", "password": "a-password-for-sites"}
 
     def __init__(self, path: Path, redis_url: str) -> None:
         self._env = {
