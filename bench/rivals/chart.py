@@ -73,11 +73,13 @@ def chart(medians: Medians) -> str:
         parts.append(
             f'<text class="head" x="0" y="{top - 12}">{escape(title)} ({note})</text>'
         )
-        most = max(figures[field] for figures in medians.values())
+        most = _scale([figures[field] for figures in medians.values()])
         sign = -1 if more else 1
         for name in sorted(medians, key=lambda each: sign * medians[each][field]):
             value = medians[name][field]
-            long = max(1, round((_WIDTH - _LEFT - 90) * value / most))
+            share = min(value / most, 1.0)
+            long = max(1, round((_WIDTH - _LEFT - 90) * share))
+            told = form.format(value) + (" »" if value > most else "")
             middle = top + _BAR - 4
             kind = "bar ours" if name == "mesh" else "bar"
             parts.append(
@@ -85,7 +87,7 @@ def chart(medians: Medians) -> str:
                 f"{escape(NAMES.get(name, name))}</text>"
                 f'<rect class="{kind}" x="{_LEFT}" y="{top}" width="{long}" '
                 f'height="{_BAR}" rx="2"/>'
-                f'<text x="{_LEFT + long + 6}" y="{middle}">{form.format(value)}</text>'
+                f'<text x="{_LEFT + long + 6}" y="{middle}">{told}</text>'
             )
             top += _BAR + _GAP
     return (
@@ -93,6 +95,12 @@ def chart(medians: Medians) -> str:
         f'role="img" aria-label="Speed of the task mesh beside other queues">'
         f"<style>{_STYLE}</style>{''.join(parts)}</svg>\n"
     )
+
+
+def _scale(values: list[float]) -> float:
+    """What a whole bar stands for: one far out does not make the others dots."""
+    *_, second, most = [0.0, *sorted(values)]
+    return second * 1.1 if most > 3 * second > 0 and len(values) > 3 else most
 
 
 def main() -> int:
