@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from . import errors, keys, levels, lookup, scripts, settled
@@ -119,14 +119,19 @@ def _all(out: list[Accepted | None]) -> list[Accepted]:
     return [outcome for outcome in out if outcome is not None]
 
 
-def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
+def send(
+    batches: Sequence[Batch],
+    level: Level,
+    meanwhile: Callable[[], None] | None = None,
+) -> list[list[Accepted]]:
     """The one way tasks leave for the server (`bus.testing` takes its place).
 
     What the server refuses or leaves open is an error of its tasks, for each batch
-    alone; where they wait for a level, one wait is for all.
+    alone; where they wait for a level, one wait is for all. `meanwhile` may be called
+    once they are sent.
     """
     if len(batches) == 1 and not level.waits:
-        return [_sent_alone(batches[0], level)]
+        return [_sent_alone(batches[0], level, meanwhile)]
     raws: list[settled.Reply] = []
     short = None
     for batch in batches:
@@ -152,11 +157,18 @@ def send(batches: Sequence[Batch], level: Level) -> list[list[Accepted]]:
     return _judged(batches, looked, level, short)
 
 
-def _sent_alone(batch: Batch, level: Level) -> list[Accepted]:
+def _sent_alone(
+    batch: Batch, level: Level, meanwhile: Callable[[], None] | None
+) -> list[Accepted]:
     """One batch that waits for nothing: what nearly every call brings."""
     try:
         raw = scripts.run(
-            "enqueue", batch.topic, batch.args, known=False, first=batch.first
+            "enqueue",
+            batch.topic,
+            batch.args,
+            known=False,
+            first=batch.first,
+            meanwhile=meanwhile,
         )
     except _REFUSALS as exc:
         return batch.refused(exc)

@@ -54,9 +54,13 @@ class Line:
         self._socket = connection._sock
         self._reader = make_reader()
 
-    def call(self, command: tuple[Any, ...]) -> Any:
+    def call(
+        self, command: tuple[Any, ...], meanwhile: Callable[[], None] | None = None
+    ) -> Any:
         """The reply to one command; the server's error raised."""
         self._socket.sendall(hiredis.pack_command(command))
+        if meanwhile is not None:
+            meanwhile()
         return self._reply()
 
     def call_all(self, commands: list[tuple[Any, ...]]) -> list[Any]:
@@ -101,13 +105,15 @@ class Lines:
         self._freed = threading.Condition()
         self._waiting = 0
 
-    def execute_command(self, *command: Any) -> Any:
-        """One command over a free line."""
+    def execute_command(
+        self, *command: Any, meanwhile: Callable[[], None] | None = None
+    ) -> Any:
+        """One command over a free line; `meanwhile` the server works, if given."""
         # `line` without its generator: this is passed by every task.
         line = self._take()
         kept: Line | None = None
         try:
-            reply = line.call(command)
+            reply = line.call(command, meanwhile)
             kept = line
             return reply
         except redis.ResponseError as exc:

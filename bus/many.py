@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
+from types import NoneType
 from typing import Any
 
 from . import accepting, errors, keys, levels, messages, wanted, words
@@ -27,6 +28,8 @@ def enqueue_many(
 ) -> list[str]:
     """Accept many tasks, 100 per round trip; their ids in order.
 
+    While the server works on a hundred, the next of a list are encoded.
+
     Whatever ends it early, the exception has the ids that were `accepted`, in order,
     also one that `payloads` itself raised: those and no others are in the mesh. Of a
     hundred with a conflict in it the rest is written. At a bound it is TopicFull.
@@ -46,8 +49,11 @@ def enqueue_many(
     with sending.telling():
         sending.name(task_ids, payloads)
         sending.level = levels.granted(durability)
-        while chunk := list(itertools.islice(source, sending.size)):
-            sending.send(chunk)
+        ahead = _Ahead(sending, source)
+        # A source that makes its payloads may call us: not while a line is in use.
+        lists = isinstance(payloads, Sized) and isinstance(task_ids, (Sized, NoneType))
+        while batches := ahead.take():
+            sending.send(batches, ahead.look if lists else None)
         sending.finish()
     return sending.accepted
 
@@ -87,10 +93,10 @@ async def aenqueue_many(
         async for payload in payloads:
             chunk.append(payload)
             if len(chunk) == sending.size:
-                await asyncio.to_thread(sending.send, chunk)
+                await asyncio.to_thread(sending.send, sending.prepared(chunk))
                 chunk = []
         if chunk:
-            await asyncio.to_thread(sending.send, chunk)
+            await asyncio.to_thread(sending.send, sending.prepared(chunk))
         sending.finish()
     return sending.accepted
 
@@ -135,8 +141,8 @@ class _Sending:
         """How many payloads to send at once."""
         return BATCH * (accepting.SET if self.level.waits else 1)
 
-    def send(self, chunk: list[Any]) -> None:
-        """Send up to `size` tasks; raises what became of the first that was refused."""
+    def prepared(self, chunk: list[Any]) -> list[Batch]:
+        """Up to `size` tasks, ready to be sent; raises what is wrong with one."""
         items = [
             wanted.Item(
                 self._id(place), self._due, self._options, _encoded(payload, place)
@@ -144,11 +150,16 @@ class _Sending:
             for place, payload in enumerate(chunk, self._place)
         ]
         self._place += len(items)
-        batches = [
+        return [
             Batch(self.topic, items[at : at + BATCH], self._maxlen)
             for at in range(0, len(items), BATCH)
         ]
-        found = accepting.send(batches, self.level)
+
+    def send(
+        self, batches: list[Batch], meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """Send what is prepared; raises what became of the first that was refused."""
+        found = accepting.send(batches, self.level, meanwhile)
         outcomes = list(itertools.chain.from_iterable(found))
         # Before anything is raised: what follows a refusal in its hundred is written.
         self.accepted += [one.id for one in outcomes if one.error is None]
@@ -187,6 +198,35 @@ class _Sending:
             raise errors.InvalidOption(
                 f"task_ids ended before payloads[{place}]; give one for each"
             ) from None
+
+
+class _Ahead:
+    """What is sent next, made ready while the server works on what was sent before.
+
+    One hundred is on its way at a time: what the mesh has at any end is known.
+    """
+
+    def __init__(self, sending: _Sending, source: Iterator[Any]) -> None:
+        self._sending, self._source = sending, source
+        self._next: list[Batch] | None = None
+        self._broke: BaseException | None = None
+
+    def look(self) -> None:
+        """Have the next ready; what goes wrong in it waits for its turn."""
+        if self._next is None and self._broke is None:
+            try:
+                chunk = list(itertools.islice(self._source, self._sending.size))
+                self._next = self._sending.prepared(chunk)
+            except BaseException as exc:
+                self._broke = exc
+
+    def take(self) -> list[Batch]:
+        """The next; empty after the last."""
+        self.look()
+        if self._broke is not None:
+            raise self._broke
+        batches, self._next = self._next or [], None
+        return batches
 
 
 def _encoded(payload: Any, place: int) -> bytes:

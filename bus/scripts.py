@@ -16,7 +16,7 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
@@ -153,12 +153,14 @@ def run(
     retry_s: float | None = None,
     known: bool = True,
     first: str = "",
+    meanwhile: Callable[[], None] | None = None,
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds.
 
     Where the topic may not be `known` yet, it is made known first: `ensure_topic`.
     `first` names a cheaper verb with the same arguments; where it says None, or gives
-    no answer, the other one decides.
+    no answer, the other one decides. `meanwhile` may be called while the server works,
+    more than once, where no `client` is given; it raises nothing.
     """
     script, tail = call(name, topic, args, more)
     pause, began = None, time.monotonic()
@@ -169,10 +171,10 @@ def run(
                 ensure_topic(topic)
             if first:
                 cheap, first = first, ""
-                reply = _asked(server, *call(cheap, topic, args))
+                reply = _asked(server, *call(cheap, topic, args), meanwhile)
                 if reply is not None:
                     return reply
-            return _asked(server, script, tail)
+            return _asked(server, script, tail, meanwhile)
         except (redis.RedisError, OSError) as exc:
             if refusals.is_misfit(exc):
                 with refusals.guard():
@@ -188,9 +190,15 @@ def run(
 Call = tuple[str, str, Sequence[Any], Sequence[str]]  # name, topic, args, more
 
 
-def _asked(server: Any, script: Script, tail: list[Any]) -> Any:
+def _asked(
+    server: Any,
+    script: Script,
+    tail: list[Any],
+    meanwhile: Callable[[], None] | None = None,
+) -> Any:
+    beside = {} if meanwhile is None else {"meanwhile": meanwhile}
     try:
-        return server.execute_command("EVALSHA", script.sha, *tail)
+        return server.execute_command("EVALSHA", script.sha, *tail, **beside)
     except redis.exceptions.NoScriptError:
         return server.execute_command("EVAL", script.text, *tail)
 

@@ -56,7 +56,9 @@ def collect() -> Iterator[list[Sent]]:
             outcomes.append(Accepted(item.id, state, new, error))
         return outcomes
 
-    def take_all(batches: Sequence[Batch], level: Level) -> Outcomes:
+    def take_all(
+        batches: Sequence[Batch], level: Level, meanwhile: Any = None
+    ) -> Outcomes:
         return [take(batch) for batch in batches]
 
     async def atake_all(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 import bus
 from bus import errors, many, wanted
@@ -166,3 +167,68 @@ def test_payloads_that_come_one_by_one_keep_their_order(test_topic: str) -> None
 def test_both_doors_say_the_same() -> None:
     assert bus.enqueue_many is many.enqueue_many
     assert bus.aenqueue_many is many.aenqueue_many
+
+
+# --- what is made ready while the server works
+
+
+class Watched(list[Any]):
+    """A list that notes how many tasks were in the mesh when it gave one out."""
+
+    def __init__(self, topic: str, payloads: Any) -> None:
+        super().__init__(payloads)
+        self._topic = topic
+        self.ahead: list[int] = []  # payloads taken beyond those in the mesh
+
+    def __iter__(self) -> Iterator[Any]:
+        for at, payload in enumerate(super().__iter__()):
+            if at % 100 == 99:
+                self.ahead.append(at + 1 - bus.stats(self._topic)["backlog"])
+            yield payload
+
+
+def test_one_hundred_is_made_ready_while_one_is_on_its_way(test_topic: str) -> None:
+    """And no more, so that what the mesh has at any end is known."""
+    payloads = Watched(test_topic, range(450))
+
+    bus.enqueue_many(test_topic, payloads)
+
+    assert bus.stats(test_topic)["backlog"] == 450
+    assert max(payloads.ahead) <= 200
+
+
+def test_a_source_that_calls_us_is_never_asked_while_a_line_is_in_use(
+    test_topic: str, settings: Settings
+) -> None:
+    settings.MESH_POOL_SIZE = 1
+
+    def source() -> Iterator[int]:
+        for number in range(250):
+            if number % 90 == 0:
+                bus.enqueue_task(f"{test_topic}:log", number)
+            yield number
+
+    assert len(bus.enqueue_many(test_topic, source())) == 250
+
+
+def test_what_is_wrong_with_the_next_hundred_waits_for_the_one_on_its_way(
+    test_topic: str,
+) -> None:
+    payloads: list[Any] = [*range(150), object(), *range(100)]
+
+    with pytest.raises(errors.InvalidPayload, match=r"payloads\[150\]") as wrong:
+        bus.enqueue_many(test_topic, payloads)
+
+    assert len(accepted(wrong)) == bus.stats(test_topic)["backlog"] == 100
+    assert written(test_topic, accepted(wrong)) == accepted(wrong)
+
+
+def test_a_full_topic_is_told_even_if_the_next_hundred_is_wrong(
+    test_topic: str,
+) -> None:
+    payloads: list[Any] = [*range(150), object()]
+
+    with pytest.raises(errors.TopicFull) as full:
+        bus.enqueue_many(test_topic, payloads, maxlen=50)
+
+    assert len(accepted(full)) == bus.stats(test_topic)["backlog"] == 50

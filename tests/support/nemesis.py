@@ -45,11 +45,11 @@ class FailureSimulator:
         self._patch.setattr(redis.connection.AbstractConnection, "send_command", send)
         lean = lines.Line.call
 
-        def call(line: Any, command: tuple[Any, ...]) -> Any:
+        def call(line: Any, *command: Any) -> Any:
             if chance.random() < share:
                 self.failed += 1
                 raise make()
-            return lean(line, command)
+            return lean(line, *command)
 
         self._patch.setattr(lines.Line, "call", call)
 
@@ -71,9 +71,9 @@ class FailureSimulator:
         self._patch.setattr(redis.connection.AbstractConnection, "read_response", read)
         lean = lines.Line.call
 
-        def call(line: Any, command: tuple[Any, ...]) -> Any:
+        def call(line: Any, *command: Any) -> Any:
             nonlocal count
-            reply = lean(line, command)
+            reply = lean(line, *command)
             count += 1
             if count % every == 0:
                 self.failed += 1
