@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from redis import RedisError
 from rich.console import Console
 
-from bus import BusError
-
-from . import baseline, machine, report, runs, stage
+from . import baseline, machine, program, report, runs, stage
 from .figures import FIGURES
 
 TASKS: Final = 20_000
@@ -26,21 +22,16 @@ RUNS_FULL: Final = 5
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a check finds a figure too low, 69 without a server."""
     options = _options(argv)
-    # A kill ends the children as cleanly as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return program.ended("bench", lambda: _program(options))
+
+
+def _program(options: argparse.Namespace) -> int:
     chosen = [each for each in FIGURES if not options.only or each.name in options.only]
     times = options.runs or (RUNS_FULL if options.full else RUNS)
-    try:
-        before = baseline.kept(options.against) if options.against else {}
-        with stage.opened(options.url) as here:
-            rows = runs.measured(here, chosen, times, options.tasks)
-            machine_now = machine.describe(here.server)
-    except KeyboardInterrupt:
-        print("stopped; all processes of the benchmark have ended", file=sys.stderr)
-        return 130
-    except (BusError, RedisError, stage.BenchError) as exc:
-        print(f"bench: {exc}", file=sys.stderr)
-        return 69
+    before = baseline.kept(options.against) if options.against else {}
+    with stage.opened(options.url) as here:
+        rows = runs.measured(here, chosen, times, options.tasks)
+        machine_now = machine.describe(here.server)
     report.show(rows, machine_now, options.tasks, Console())
     if options.json:
         facts = report.as_dict(rows, machine_now, options.tasks)

@@ -9,9 +9,8 @@ import redis
 
 from . import connection, patience, refusals
 
-_AGAIN_S: Final = (
-    1.0  # a connection that broke is made anew; a server that is away is told
-)
+# A connection that broke is made anew; a server that is away is told.
+_AGAIN_S: Final = 1.0
 
 
 def ask(commands: list[tuple[Any, ...]]) -> list[Any]:

@@ -7,22 +7,19 @@ import contextlib
 import functools
 import hashlib
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from redis import RedisError
 from rich.console import Console
 
 import bus
-from bench import machine, payloads, report, runs, stage
+from bench import machine, payloads, program, report, runs, stage
 from bench.__main__ import count
 from bench.figures import Figure
 from bench.report import Floor, Pair, Row
-from bus import BusError
 
 from . import load, reference_names, servers
 
@@ -114,16 +111,11 @@ def _run(doors: Doors, seconds: int, here: stage.Stage, tasks: int) -> dict[str,
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a check finds a floor missed, 69 without what it needs."""
     options = _options(argv)
-    # A kill ends the children as cleanly as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        measured, machine_now = _measured(options.runs, options.seconds)
-    except KeyboardInterrupt:
-        print("stopped; all processes of the benchmark have ended", file=sys.stderr)
-        return 130
-    except (BusError, RedisError, stage.BenchError) as exc:
-        print(f"bench.http: {exc}", file=sys.stderr)
-        return 69
+    return program.ended("bench.http", lambda: _program(options))
+
+
+def _program(options: argparse.Namespace) -> int:
+    measured, machine_now = _measured(options.runs, options.seconds)
     _show(measured, machine_now, options)
     if options.json:
         facts = report.as_dict(measured, machine_now, 0)

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import http.client
-import signal
 import sys
 import tempfile
 import time
@@ -20,14 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from redis import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, stage
+from bench import machine, program, stage
 from bench.__main__ import count
 from bench.report import percentile
-from bus import BusError
 from bus.server import EmbeddedServer
 
 from . import filling, servers
@@ -182,21 +179,16 @@ def table(reads: Sequence[Read]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a check finds a read too late, 69 without a server."""
     options = _options(argv)
-    # A kill ends the children as cleanly as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return program.ended("bench.http.reads", lambda: _program(options))
+
+
+def _program(options: argparse.Namespace) -> int:
     names = [each.name for each in dataclasses.fields(Size)]
     size = Size(**{name: getattr(options, name) for name in names})
-    try:
-        with site(filling.SMALL) as small, site(size) as full:
-            before = machine.ticks()
-            reads = measured(small, full, options.calls)
-            load = machine.load(before, machine.ticks())
-    except KeyboardInterrupt:
-        print("stopped; all processes of the benchmark have ended", file=sys.stderr)
-        return 130
-    except (BusError, RedisError, stage.BenchError) as exc:
-        print(f"bench.http.reads: {exc}", file=sys.stderr)
-        return 69
+    with site(filling.SMALL) as small, site(size) as full:
+        before = machine.ticks()
+        reads = measured(small, full, options.calls)
+        load = machine.load(before, machine.ticks())
     console = Console()
     said = ", ".join(f"{getattr(size, name):,} {name}" for name in names)
     console.print(f"{said}; {options.calls} calls each\n", highlight=False)

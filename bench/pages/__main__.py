@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from redis import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, stage
+from bench import machine, program
 from bench.__main__ import count
 from bench.http import servers
 from bench.http.filling import Size, filled
 from bench.report import percentile
-from bus import BusError
 from bus.server import EmbeddedServer
 
 from . import browser, filling
@@ -41,6 +38,7 @@ PAGES: Final[tuple[tuple[str, str], ...]] = (
     ("limits", "/topics/{topic}/limits"),
     ("purge", "/topics/{topic}/purge"),
     ("settle", "/topics/{topic}/settle"),
+    ("send-new", "/topics/{topic}/new"),
     ("delete-topic", "/topics/{topic}/delete"),
     ("tasks", "/tasks/"),
     ("tasks", "/tasks/?state=waiting"),
@@ -75,7 +73,7 @@ LEFT_OUT: Final = {
         (
             *("send", "pause", "resume", "cancel", "run", "drain", "replay", "undo"),
             *("ollama-ask", "ollama-end", "make-token", "bulk-start", "bulk-pause"),
-            *("bulk-cancel", "logout", "theme"),
+            *("bulk-cancel", "cancel-ticked", "discard-ticked", "logout", "theme"),
         ),
         _POST,
     ),
@@ -143,20 +141,15 @@ def table(pages: Sequence[Page]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a page takes too long, 69 without a server."""
     options = _options(argv)
-    # A kill ends the children as cleanly as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return program.ended("bench.pages", lambda: _program(options))
+
+
+def _program(options: argparse.Namespace) -> int:
     size = filling.SMALL if options.small else FULL
-    try:
-        with opened(size) as (visitor, names):
-            before = machine.ticks()
-            pages = [*measured(visitor, names, options.calls)]
-            load = machine.load(before, machine.ticks())
-    except KeyboardInterrupt:
-        print("stopped; all processes of the benchmark have ended", file=sys.stderr)
-        return 130
-    except (BusError, RedisError, stage.BenchError) as exc:
-        print(f"bench.pages: {exc}", file=sys.stderr)
-        return 69
+    with opened(size) as (visitor, names):
+        before = machine.ticks()
+        pages = [*measured(visitor, names, options.calls)]
+        load = machine.load(before, machine.ticks())
     console = Console()
     held = ", ".join(f"{n:,} {name}" for name, n in dataclasses.asdict(size).items())
     console.print(f"{held}; {options.calls} calls each\n", highlight=False)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
-from redis import RedisError
 from rich.console import Console
 
-from bench import machine, report, runs, stage
+from bench import machine, program, report, runs, stage
 from bench.__main__ import count
 from bench.figures import Figure
 from bench.report import Pair, Row
-from bus import BusError
 
 from . import full, idle_agents, two_agents, work
 from .sizes import Sizes
@@ -45,21 +42,16 @@ NOTES: Final = (
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a check finds a floor missed, 69 without a server."""
     options = _options(argv)
-    # A kill ends the children as cleanly as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return program.ended("bench.scenarios", lambda: _program(options))
+
+
+def _program(options: argparse.Namespace) -> int:
     sizes = Sizes(**{each.name: getattr(options, each.name) for each in fields(Sizes)})
-    try:
-        with stage.opened(options.url) as here:
-            rows = runs.measured(
-                here, chosen(options.only, sizes), options.runs, sizes.tasks
-            )
-            machine_now = machine.describe(here.server)
-    except KeyboardInterrupt:
-        print("stopped; all processes of the benchmark have ended", file=sys.stderr)
-        return 130
-    except (BusError, RedisError, stage.BenchError) as exc:
-        print(f"bench.scenarios: {exc}", file=sys.stderr)
-        return 69
+    with stage.opened(options.url) as here:
+        rows = runs.measured(
+            here, chosen(options.only, sizes), options.runs, sizes.tasks
+        )
+        machine_now = machine.describe(here.server)
     _show(rows, machine_now, sizes)
     if options.json:
         facts = report.as_dict(rows, machine_now, sizes.tasks)
