@@ -25,7 +25,7 @@ demo: venv-run ## send the standard library through two agents, show what comes 
 demo-llm: venv-llm ## the mesh with a real engine and a tiny model behind its gateway
 	@$(VENV) -m examples.llm_demo
 
-test-llm: venv venv-llm ## Ollama's own client through the gateway to that engine
+test-llm: venv venv-llm ## Ollama's own clients through the gateway to that engine
 	@$(VENV) -m pytest -n 0 tests/integration/test_llm_demo.py
 
 test: venv ## all tests; those of pages in a browser where Chromium is

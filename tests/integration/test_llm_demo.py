@@ -1,17 +1,22 @@
-"""A real engine behind the gateway: Ollama's own client generates, chats, streams."""
+"""A real engine behind the gateway: Ollama's own clients generate, chat, stream."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_django import Settings
 
 from bus import accounts
+from examples.llm_demo.__main__ import paste
 from examples.llm_demo.upstream import MODEL, READY
 from tests.support.processes import ROOT
 from tests.support.site import LiveSite
@@ -20,12 +25,15 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
     pytest.mark.usefixtures("cleanup_test_data"),
     pytest.mark.skipif(
-        not all(map(importlib.util.find_spec, ("xllamacpp", "ollama"))),
+        not all(map(importlib.util.find_spec, ("xllamacpp", "ollama")))
+        and not os.getenv("CI"),
         reason="needs pip install -r examples/llm_demo/requirements.txt",
     ),
 ]
 
 FIXED = {"num_predict": 8, "temperature": 0, "seed": 1}
+JS = Path(__file__).parent / "ollama_js"
+INSTALL = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 
 
 @pytest.fixture
@@ -89,3 +97,62 @@ def test_a_model_that_the_engine_does_not_have_is_404(client: Any) -> None:
         client.generate("llama3.2", "hello")
 
     assert refused.value.status_code == 404
+
+
+@pytest.fixture
+def js_client(tmp_path: Path) -> Path:
+    """A folder with Ollama's client for JavaScript, of the versions in its lock."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        _lacking("no node or npm: install Node.js 18 or later")
+    folder = shutil.copytree(JS, tmp_path / "js")
+    done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        _lacking(f"npm could not install the client: {done.stderr}")
+    return folder
+
+
+def _lacking(what: str) -> None:
+    """A laptop may lack it, what lands may not."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def test_the_official_js_client_generates_chats_and_streams(
+    live_site: LiveSite, engine: str, js_client: Path
+) -> None:
+    _, token = accounts.create_token("client", "operator")
+    env = {**os.environ, "MESH": live_site.url, "TOKEN": token, "MODEL": MODEL}
+
+    ran = subprocess.run(
+        ["node", "client.mjs"], cwd=js_client, env=env, capture_output=True, text=True
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    whole, chat = told["whole"], told["chat"]
+    assert whole["done_reason"] == "length" and whole["eval_count"] == 8
+    assert len(told["streamed"]) > 1 and told["streamed"][-1]["done"] is True
+    text = "".join(piece["response"] for piece in told["streamed"])
+    assert text == whole["response"] != ""
+    text = "".join(piece["message"]["content"] for piece in told["spoken"])
+    assert text == chat["message"]["content"] != ""
+    assert told["models"] == [MODEL]
+    assert told["capabilities"] == ["completion"]
+    assert told["unknown"] == {"status": 404, "error": "model 'llama3.2' not found"}
+    assert told["odd"]["status"] == 422 and "keep_alive" in told["odd"]["error"]
+
+
+def test_the_line_that_the_demo_prints_works_when_it_is_pasted(
+    live_site: LiveSite, engine: str, tmp_path: Path
+) -> None:
+    _, token = accounts.create_token("client", "operator")
+    kept = tmp_path / "a folder" / "credentials.json"
+    kept.parent.mkdir()
+    kept.write_text(json.dumps({"url": live_site.url, "token": token}, indent=2))
+
+    pasted = subprocess.run(paste(kept), shell=True, capture_output=True, text=True)
+
+    assert pasted.returncode == 0, pasted.stderr
+    lines = [json.loads(line) for line in pasted.stdout.splitlines()]
+    assert len(lines) > 1 and lines[-1]["done"] is True
