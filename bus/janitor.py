@@ -46,12 +46,12 @@ __all__ = [
 log = logging.getLogger("bus.janitor")
 
 _TICK_S: Final = 1.0
-_LOOKS_PER_S: Final = 8  # of all janitors together, once there are more than these
+_LOOKS_PER_S: Final = 12  # of all janitors together, once there are more than these
 _PERIOD_MOST_S: Final = 12.5
 _HEED_S: Final = 0.25  # within which a janitor sees that others have gone
 _TRIM_EVERY: Final = 5  # ticks
 _TIDY_EVERY: Final = 5
-_AUDIT_EVERY_S: Final = 2.0  # of period: in a crowd a janitor audits at each such tick
+_SHARED_S: Final = 1.3  # of period: what can wait, a crowd does that often more rarely
 _REGISTRY_EVERY: Final = 3
 _SAY_EVERY_S: Final = 60.0
 
@@ -196,15 +196,15 @@ class Janitor(threading.Thread):
             # One topic in trouble does not keep the others from being looked after.
             try:
                 if judge is not None:
-                    judge.reclaim(topic, tidy=self._ticks % _TIDY_EVERY == 0)
-                if self._ticks % _TRIM_EVERY == 0:
+                    judge.reclaim(topic, tidy=self._turn(_TIDY_EVERY))
+                if self._turn(_TRIM_EVERY):
                     trim(topic)
             except errors.BusError as exc:
                 self._say(topic, exc)
         # Of all looks that janitors try for a topic one a second is granted.
-        if self._ticks % max(1, round(self.sharing.period_s / _AUDIT_EVERY_S)) == 0:
+        if self._turn(1):
             auditor.tick(names, self._say)
-        if self._ticks % _REGISTRY_EVERY == 0:
+        if self._turn(_REGISTRY_EVERY):
             auditor.audit_registry()
             self._look_for_topics()
         if self._ticks % 60 == 0:
@@ -212,6 +212,14 @@ class Janitor(threading.Thread):
         self._again_s = math.inf if judge is None else judge.again_s
         self._share = random.uniform(0.7, 1.1)
         self._tick_at = time.monotonic()
+
+    def _turn(self, ticks: int) -> bool:
+        """Whether this is one tick of so many, and of more where many share the duty.
+
+        Unlike the dead it does not have to be met within seconds by who is left.
+        """
+        shared = max(1, round(self.sharing.period_s / _SHARED_S))
+        return self._ticks % (ticks * shared) == 0
 
     def _look_for_topics(self) -> None:
         """A stretch of all keys, for topics that fell off the list unseen.

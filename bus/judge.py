@@ -32,6 +32,7 @@ _FAREWELL_S: Final = 1.0  # for the connections of a process that ended to go
 _ENDED_MS: Final = 60_000  # of silence before a consumer without connection goes
 _SILENT_MS: Final = 3_600_000  # before any other goes that holds nothing
 _SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
+_MISSED: Final = 1.5  # beats after which one that renews its tasks has missed one
 _JUST_AFTER_S: Final = 0.02  # its end: not a moment before the server agrees
 
 
@@ -50,7 +51,7 @@ class Judge:
     def __init__(self, me: str, sure: Callable[[], bool] = lambda: True) -> None:
         self._me = me
         self._sure = functools.cache(sure)  # asked where somebody seems dead
-        self.again_s = math.inf  # until a registration ends whose agent missed a beat
+        self.again_s = math.inf  # until one who missed a beat is dead
         self._looked = False
         self._names: set[str] | None = None
 
@@ -97,13 +98,22 @@ class Judge:
             settled_ms = int(conf.EXPIRY_S * 1000) if expiry is None else _SETTLED_MS
             return min(settled_ms, lease_ms)
         if expiry - now_ms < conf.EXPIRY_S * 500:  # a beat is missing
-            self.again_s = min(self.again_s, (expiry - now_ms) / 1000 + _JUST_AFTER_S)
+            self._come_again(expiry - now_ms)
         if by_hand:
             return None
         unrenewed_ms = int(conf.EXPIRY_S * 1000)
-        if consumer["idle"] >= unrenewed_ms and self.connected(name) is False:
-            return min(unrenewed_ms, lease_ms)
+        if consumer["idle"] >= unrenewed_ms:
+            if self.connected(name) is False:
+                return min(unrenewed_ms, lease_ms)
+        elif consumer["idle"] >= conf.BEAT_S * _MISSED * 1000:
+            # Under a registration made for rare beats this is all there is to see; who
+            # is left of a crowd that was killed would look again too late.
+            self._come_again(unrenewed_ms - consumer["idle"])
         return lease_ms
+
+    def _come_again(self, after_ms: float) -> None:
+        """Have a look at the moment when somebody may be dead."""
+        self.again_s = min(self.again_s, after_ms / 1000 + _JUST_AFTER_S)
 
     def connected(self, name: str) -> bool | None:
         """Whether a connection carries the owner's name; None if we may not look."""

@@ -8,11 +8,12 @@ import time
 
 import pytest
 import redis
+from pytest_django import Settings
 
 import bus
 from bus import agents, auditor, janitor, keys
 from bus.judge import Judge
-from tests.support.desk import Desk
+from tests.support.desk import GROUP, Desk
 from tests.support.pulse import Steady
 from tests.support.waiting import wait_until
 
@@ -38,6 +39,42 @@ def test_a_judge_comes_again_when_a_registration_ends(
     judge.reclaim(test_topic)
 
     assert least <= judge.again_s <= most
+
+
+def unrenewed(client: redis.Redis, topic: str, for_ms: int) -> bool:
+    """Whether one who holds tasks has not renewed them for so long."""
+    rows = client.xinfo_consumers(keys.task_stream(topic), GROUP)
+    return any(row["pending"] and row["idle"] >= for_ms for row in rows)
+
+
+def test_a_judge_comes_again_for_one_that_has_missed_to_renew_its_tasks(
+    test_topic: str, redis_client: redis.Redis, settings: Settings
+) -> None:
+    """It beat rarely when it took them, and its registration lasts for long."""
+    settings.MESH_BEAT_S, settings.MESH_EXPIRY_S = 0.2, 60.0
+    holder(test_topic, 3_600.0)
+    wait_until(lambda: unrenewed(redis_client, test_topic, 300), 15)
+    judge = Judge("me#1")
+
+    judge.reclaim(test_topic)
+
+    assert judge.again_s < 60.0
+
+
+def test_one_of_a_crowd_that_saw_that_does_not_wait_for_its_turn(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Of a crowd few are left, and each would look again after up to 14 s."""
+    crowd(150)
+    holder(test_topic, 3_600.0)
+    wait_until(lambda: unrenewed(redis_client, test_topic, 1_200), 15)
+    survivor = janitor.Janitor("me#1", Steady(lambda: alive(redis_client)))
+    survivor.start()
+    try:
+        wait_until(lambda: bus.stats(test_topic)["lost"], 7, "it is handed over")
+    finally:
+        survivor.close()
+        survivor.join(5)
 
 
 @pytest.mark.usefixtures("test_topic")
@@ -79,16 +116,26 @@ def alive(client: redis.Redis) -> int:
     [
         (1, "a{0}#0", 1.0),
         (8, "a{0}#0", 1.0),
-        (40, "a{0}#0", 5.0),
-        (100, "a{0}#0", 12.5),
+        (36, "a{0}#0", 3.0),
+        (108, "a{0}#0", 9.0),
         (150, "a{0}#0", 12.5),
+        (160, "a{0}#0", 12.5),
         (100, "a{0}", 1.0),
         (100, "a{0}#http:30", 1.0),
     ],
-    ids=["alone", "a few", "many", "a crowd", "more", "written by hand", "over HTTP"],
+    ids=[
+        "alone",
+        "a few",
+        "many",
+        "a crowd",
+        "full",
+        "more",
+        "written by hand",
+        "over HTTP",
+    ],
 )
 @pytest.mark.usefixtures("test_topic")
-def test_together_they_look_eight_times_a_second(
+def test_together_they_look_twelve_times_a_second(
     redis_client: redis.Redis, count: int, sort: str, period_s: float
 ) -> None:
     crowd(count, sort=sort)
@@ -98,6 +145,24 @@ def test_together_they_look_eight_times_a_second(
     sharing.count()
 
     assert sharing.period_s == period_s
+
+
+@pytest.mark.usefixtures("test_topic")
+def test_what_can_wait_a_crowd_does_more_rarely(redis_client: redis.Redis) -> None:
+    crowd(96)
+    one = janitor.Janitor("me#1", Steady(lambda: alive(redis_client)))
+
+    def turns(ticks: int) -> int:
+        found = 0
+        for tick in range(1, 61):
+            one._ticks = tick
+            found += one._turn(ticks)
+        return found
+
+    assert (turns(1), turns(5)) == (60, 12)
+    one.sharing.count()
+
+    assert (turns(1), turns(5)) == (10, 2)
 
 
 def test_the_one_that_is_left_of_a_crowd_looks_at_once(
