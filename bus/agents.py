@@ -165,36 +165,70 @@ class Seen(NamedTuple):
     """An agent of the last 24 h whose record nobody has read yet."""
 
     agent_id: str
-    gone: bool
-    text: str
-    told: str | None
+    beat_ms: int
+    ttl_ms: int
+    json: str
+    told: str | None  # the consumer of this agent that is to drain, if any
     now_ms: int
+
+    @property
+    def gone(self) -> bool:
+        """Whether its registration has ended."""
+        return self.now_ms - self.beat_ms >= self.ttl_ms
+
+    def record(self) -> dict[str, Any]:
+        """What it told of itself and its `state`; empty where that is no record."""
+        record = messages.parse_row(self.json)
+        if record:
+            if self.told and self.told == (record.get("consumer") or self.agent_id):
+                record["state"] = "draining"
+            record["state"] = _state(record, self.now_ms - self.beat_ms, self.ttl_ms)
+        return record
 
     def row(self) -> dict[str, Any] | None:
         """Its row of `overview`; None where its record is none."""
-        return _seen(self.agent_id, self.text, self.told, self.now_ms)
+        record = self.record()
+        if not record:
+            return None
+        meta, served = record.get("meta"), record.get("topics")
+        shares = record.get("per_topic")
+        return {
+            "agent_id": self.agent_id,
+            "agent_type": record.get("agent_type"),
+            "meta": meta if isinstance(meta, dict) else {},
+            "state": record["state"],
+            "expires_in_s": max(0, self.beat_ms + self.ttl_ms - self.now_ms) / 1000,
+            "last_beat_at": messages.iso(self.beat_ms),
+            "topics": served if isinstance(served, list) else [],
+            "per_topic": shares if isinstance(shares, dict) else {},
+            **{name: record.get(name) for name in _TOLD},
+        }
+
+
+def _seen(agent_id: str, text: str, told: str | None, now_ms: int) -> Seen | None:
+    """From a kept record `last beat|ttl|json`; None for something else."""
+    beat, _, rest = text.partition("|")
+    ttl, _, json = rest.partition("|")
+    beat_ms, ttl_ms = records.number(beat), records.number(ttl)
+    if beat_ms is None or ttl_ms is None:
+        return None
+    return Seen(agent_id, beat_ms, ttl_ms, json, told, now_ms)
 
 
 def seen(near: Callable[[str, str], bool] = lambda who, text: True) -> list[Seen]:
     """Whom `overview` has and are `near` by id and text, in its order: few of many."""
     with refusals.guard():
         pipe = connection.reader().pipeline(transaction=False)
-        kept, told, now = (
-            pipe.hgetall(keys.GONE).hgetall(keys.DRAINING).time().execute()
-        )
-    now_ms, rows = _ms(now), []
-    for agent_id, text in kept.items():
-        beat_ms, ttl_ms, _ = _parts(text) if near(agent_id, text) else (None, None, "")
-        if beat_ms is not None and ttl_ms is not None:
-            gone = now_ms - beat_ms >= ttl_ms
-            rows.append(Seen(agent_id, gone, text, told.get(agent_id), now_ms))
-    return sorted(rows, key=lambda each: (each.gone, each.agent_id))
+        pipe.hgetall(keys.GONE).hgetall(keys.DRAINING).time()
+        kept, told, now = pipe.execute()
+    now_ms = _ms(now)
+    each = (_seen(w, t, told.get(w), now_ms) for w, t in kept.items() if near(w, t))
+    return sorted(filter(None, each), key=lambda one: (one.gone, one.agent_id))
 
 
 def serving(topic: str, also: str = "") -> list[dict[str, Any]]:
     """Rows of `overview` of those that may serve the topic, and of the agent `also`."""
-    # The name of a topic stands in JSON as it is.
-    near = seen(lambda who, text: f'"{topic}"' in text or who == also)
+    near = seen(lambda who, text: f'"{topic}"' in text or who == also)  # as in JSON
     return [row for each in near if (row := each.row())]
 
 
@@ -203,12 +237,11 @@ def get_agent(agent_id: str) -> dict[str, Any]:
     keys.check_agent(agent_id)
     with refusals.guard():
         pipe = connection.reader().pipeline(transaction=False)
-        pipe.hget(keys.GONE, agent_id)
-        pipe.hget(keys.DRAINING, agent_id)
-        pipe.time()
+        pipe.hget(keys.GONE, agent_id).hget(keys.DRAINING, agent_id).time()
         text, told, now = pipe.execute()
-    row = _seen(agent_id, text or "", told, _ms(now))
-    if row is None:
+    found = _seen(agent_id, text or "", told, _ms(now))
+    row = found and found.row()
+    if not row:
         raise errors.AgentNotFound(
             f"no agent {agent_id!r}: it never registered here, or left over a day ago"
         )
@@ -223,39 +256,6 @@ _TOLD: Final = (
 )
 _LATE_SHARE: Final = 0.6  # of the ttl: 1.8 s of 3 s are two missed beats of 0.8 s
 _DEAF_S: Final = 6.0  # of reads that fail, or are overdue
-
-
-def _seen(
-    agent_id: str, text: str, told: str | None, now_ms: int
-) -> dict[str, Any] | None:
-    """A kept record `last beat|ttl|json` as pages show it; None for something else.
-
-    `told` is the consumer of this agent that is to drain, if any.
-    """
-    beat_ms, ttl_ms, json = _parts(text)
-    record = messages.parse_row(json)
-    if beat_ms is None or ttl_ms is None or not record:
-        return None
-    meta, served = record.get("meta"), record.get("topics")
-    shares = record.get("per_topic")
-    if told is not None and told == (record.get("consumer") or agent_id):
-        record["state"] = "draining"
-    return {
-        "agent_id": agent_id,
-        "agent_type": record.get("agent_type"),
-        "meta": meta if isinstance(meta, dict) else {},
-        "state": _state(record, now_ms - beat_ms, ttl_ms),
-        "expires_in_s": max(0, beat_ms + ttl_ms - now_ms) / 1000,
-        "last_beat_at": messages.iso(beat_ms),
-        "topics": served if isinstance(served, list) else [],
-        "per_topic": shares if isinstance(shares, dict) else {},
-        **{name: record.get(name) for name in _TOLD},
-    }
-
-
-def _parts(text: str) -> tuple[int | None, int | None, str]:
-    beat, ttl, json = [*text.split("|", 2), "", ""][:3]
-    return records.number(beat), records.number(ttl), json
 
 
 def _state(record: dict[str, Any], age_ms: int, ttl_ms: int) -> str:

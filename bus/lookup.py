@@ -16,6 +16,7 @@ from . import (
     records,
     refusals,
     scripts,
+    volley,
 )
 from .messages import Task
 
@@ -80,18 +81,8 @@ async def afound(topic: str, task_id: str, client: Any = None) -> Task | None:
 def _searched(task_id: str) -> list[Task]:
     """Ask every known topic; one pipeline after one look at their names."""
     with refusals.guard():
-        client = connection.reader()
-        topics = sorted(client.smembers(keys.TOPICS))
-        if not topics:
-            return []
-        script, _ = scripts.call("get_task", topics[0], [task_id])
-        if not client.script_exists(script.sha)[0]:
-            client.script_load(script.text)
-        pipe = client.pipeline(transaction=False)
-        for topic in topics:
-            _, tail = scripts.call("get_task", topic, [task_id])
-            pipe.execute_command("EVALSHA", script.sha, *tail)
-        replies = pipe.execute(raise_on_error=False)
+        topics = sorted(connection.reader().smembers(keys.TOPICS))
+    replies = volley.run("get_task", topics, [task_id])
     failed = [raw for raw in replies if isinstance(raw, Exception)]
     pairs = zip(topics, replies, strict=True)
     looked = (

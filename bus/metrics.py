@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
-from . import agents, rates, topics
+from . import agents, scripts, topics, volley
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MINUTES: Final = 15  # of which the quantiles are, as on the pages
-
-_Rows = Sequence[tuple[dict[str, str], float]]
 
 # What happened to tasks, as `topics.stats` names it.
 _EVENTS: Final = (
@@ -19,6 +17,18 @@ _EVENTS: Final = (
     *("replayed", "discarded", "cancelled", "orphans", "repaired"),
 )
 _STATES: Final = ("waiting", "delayed", "running", "dead")
+_COUNTERS: Final = (*_EVENTS, "settled")
+# What the script tells of a topic, in its order.
+_TOLD: Final = (
+    *("live", "running", "delayed", "dead", "unmended", "oldest_ms", "paused"),
+    *("readers", "wait_0.5", "wait_0.99", "run_0.5", "run_0.99", *_COUNTERS),
+)
+
+# Each topic with what is told of it.
+_Rows = Sequence[tuple[str, dict[str, int]]]
+# Name, kind, sentence and lines of a metric. 200 topics have 5,000 lines: each is made
+# by one f-string; names need no escapes.
+_Metric = tuple[str, str, str, list[str]]
 
 
 def text(shown: Callable[[str], bool] = lambda topic: True) -> str:
@@ -26,98 +36,115 @@ def text(shown: Callable[[str], bool] = lambda topic: True) -> str:
 
     In three round trips, however many topics. Raises BusUnavailable.
     """
-    rows = [row for row in topics.all_stats() if shown(row["topic"])]
-    spans = rates.of_topics([row["topic"] for row in rows], _MINUTES)
-    seen = agents.overview()
+    rows = _told(list(filter(shown, topics.list_topics())))
     lines: list[str] = []
-    for name, kind, says, found in [*_metrics(rows, spans), *_of_agents(seen)]:
-        lines += [f"# HELP {name} {says}", f"# TYPE {name} {kind}"]
-        lines += [f"{name}{_labels(labels)} {value:.15g}" for labels, value in found]
+    for name, kind, says, found in [*_of_topics(rows), *_of_agents(agents.seen())]:
+        lines += [f"# HELP {name} {says}", f"# TYPE {name} {kind}", *found]
     return "\n".join(lines) + "\n"
 
 
-def _metrics(
-    rows: list[dict[str, Any]], spans: dict[str, rates.Rates]
-) -> Iterator[tuple[str, str, str, _Rows]]:
-    """Name, kind, sentence and values of each metric."""
+def _told(names: Sequence[str]) -> _Rows:
+    """What each of these topics is at this moment; of all in one round trip.
 
-    def of(pick: Callable[[dict[str, Any]], float | None]) -> _Rows:
-        values = [({"topic": row["topic"]}, pick(row)) for row in rows]
-        return [(labels, value) for labels, value in values if value is not None]
+    `topics.stats` and `rates` know more, and take several times as long to tell.
+    """
+    args = [topics.READER_MS, _MINUTES, *_COUNTERS]
+    replies = volley.run("metrics", names, args)
+    rows = []
+    for topic, said in zip(names, replies, strict=True):
+        if isinstance(said, Exception):
+            # Asked alone, an error is raised as ours, with the key it is about.
+            said = scripts.run("metrics", topic, args)
+        facts = dict(zip(_TOLD, map(int, said.split()), strict=True))
+        facts["waiting"] = facts["live"] - facts["running"] - facts["delayed"]
+        rows.append((topic, facts))
+    return rows
 
-    def by(label: str, names: Sequence[str]) -> _Rows:
+
+def _of_topics(rows: _Rows) -> Iterator[_Metric]:
+    """How each topic stands, what happened in it, how long that took."""
+
+    def of(name: str, pick: Callable[[dict[str, int]], float]) -> list[str]:
+        return [f'{name}{{topic="{t}"}} {pick(facts):.15g}' for t, facts in rows]
+
+    def by(name: str, label: str, values: Sequence[str]) -> list[str]:
         return [
-            ({"topic": row["topic"], label: name}, row[name])
-            for row in rows
-            for name in names
+            f'{name}{{topic="{t}",{label}="{value}"}} {facts[value]}'
+            for t, facts in rows
+            for value in values
         ]
 
-    yield "mesh_tasks", "gauge", "Tasks by where they are.", by("state", _STATES)
-    events = by("event", _EVENTS)
-    yield "mesh_tasks_total", "counter", "What happened to tasks, ever.", events
-    drift = of(lambda row: row["ledger"]["drift"])
-    yield "mesh_ledger_drift", "gauge", "Tasks the ledger misses; 0.", drift
-    settled = of(lambda row: row["settled"])
+    def quantiles(name: str, what: str) -> list[str]:
+        return [
+            f'{name}{{topic="{t}",quantile="{share}"}} {ms / 1000:.15g}'
+            for t, facts in rows
+            for share in ("0.5", "0.99")
+            if (ms := facts[f"{what}_{share}"]) >= 0
+        ]
+
+    name = "mesh_tasks"
+    yield name, "gauge", "Tasks by where they are.", by(name, "state", _STATES)
+    name = "mesh_tasks_total"
+    yield name, "counter", "What happened to tasks, ever.", by(name, "event", _EVENTS)
+    name = "mesh_ledger_drift"
+    yield name, "gauge", "Tasks the ledger misses; 0.", of(name, _drift)
+    name = "mesh_ledger_settled"
     says = "Tasks a person entered where the ledger was off; 0."
-    yield "mesh_ledger_settled", "gauge", says, settled
-    unmended = of(lambda row: row["unmended"])
-    yield "mesh_unmended", "gauge", "Tasks in two states at once; 0.", unmended
-    oldest = of(lambda row: row["oldest_s"] or 0)
-    yield "mesh_oldest_waiting_seconds", "gauge", "Age of the oldest one.", oldest
-    paused = of(lambda row: int(row["paused"]))
-    yield "mesh_paused", "gauge", "1 while no task of the topic starts.", paused
-    readers = of(lambda row: row["readers"])
-    yield "mesh_readers", "gauge", "Consumers with a recent sign of life.", readers
-    yield (
-        "mesh_wait_seconds",
-        "gauge",
-        "How long tasks waited, those done in 15 minutes, up to a doubling.",
-        _quantiles(spans, rates.Rates.wait_ms),
-    )
-    yield (
-        "mesh_run_seconds",
-        "gauge",
-        "How long attempts ran, those ended in 15 minutes, up to a doubling.",
-        _quantiles(spans, rates.Rates.run_ms),
-    )
+    yield name, "gauge", says, of(name, lambda facts: facts["settled"])
+    name = "mesh_unmended"
+    says = "Tasks in two states at once; 0."
+    yield name, "gauge", says, of(name, lambda facts: facts["unmended"])
+    name = "mesh_oldest_waiting_seconds"
+    oldest = of(name, lambda facts: facts["oldest_ms"] / 1000)
+    yield name, "gauge", "Age of the oldest one.", oldest
+    name = "mesh_paused"
+    says = "1 while no task of the topic starts."
+    yield name, "gauge", says, of(name, lambda facts: facts["paused"])
+    name = "mesh_readers"
+    says = "Consumers with a recent sign of life."
+    yield name, "gauge", says, of(name, lambda facts: facts["readers"])
+    name = "mesh_wait_seconds"
+    says = "How long tasks waited, those done in 15 minutes, up to a doubling."
+    yield name, "gauge", says, quantiles(name, "wait")
+    name = "mesh_run_seconds"
+    says = "How long attempts ran, those ended in 15 minutes, up to a doubling."
+    yield name, "gauge", says, quantiles(name, "run")
 
 
-def _of_agents(seen: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, _Rows]]:
+def _drift(facts: dict[str, int]) -> int:
+    """What the ledger misses, as `topics.stats` has it."""
+    came = facts["accepted"] + facts["adopted"]
+    went = facts["done"] + facts["dead"] + facts["discarded"] + facts["cancelled"]
+    return came - facts["live"] - went - facts["settled"]
+
+
+def _of_agents(seen: Sequence[agents.Seen]) -> Iterator[_Metric]:
     """How many agents there are, and what each of them tells of itself.
 
     A series of an agent ends with it: a dashboard that still drew it would show tasks
     in flight where nobody is. Who told nothing (agents over HTTP) has none.
     """
-    states = Counter(row["state"] for row in seen)
-    found = [({"state": state}, float(states[state])) for state in agents.STATES]
-    yield "mesh_agents", "gauge", "Agents of the last 24 h by state.", found
-    there = [row for row in seen if row["state"] != "gone"]
+    name = "mesh_agents"
+    told = [(each.agent_id, record) for each in seen if (record := each.record())]
+    states = Counter(record["state"] for _, record in told)
+    found = [f'{name}{{state="{state}"}} {states[state]}' for state in agents.STATES]
+    yield name, "gauge", "Agents of the last 24 h by state.", found
+    there = [(who, record) for who, record in told if record["state"] != "gone"]
 
-    def of(name: str, **labels: str) -> _Rows:
-        told = [(row["agent_id"], row[name]) for row in there]
-        numbers = [(who, what) for who, what in told if type(what) in (int, float)]
-        return [({"agent": who, **labels}, what) for who, what in numbers]
+    def of(name: str, fact: str, label: str = "") -> list[str]:
+        return [
+            f'{name}{{agent="{who}"{label}}} {what:.15g}'
+            for who, record in there
+            if type(what := record.get(fact)) in (int, float)
+        ]
 
-    yield "mesh_agent_slots", "gauge", "Tasks it runs at once, at most.", of("slots")
-    yield "mesh_agent_in_flight", "gauge", "Tasks it has in hand.", of("in_flight")
-    ends = [*of("done", outcome="done"), *of("failed", outcome="failed")]
-    yield "mesh_agent_attempts_total", "counter", "Attempts since it began.", ends
-    memory = "Memory it has taken."
-    yield "mesh_agent_resident_bytes", "gauge", memory, of("rss_bytes")
-
-
-def _quantiles(
-    spans: dict[str, rates.Rates], ms_of: Callable[[rates.Rates, float], int | None]
-) -> _Rows:
-    found = []
-    for topic, span in spans.items():
-        for share in (0.5, 0.99):
-            ms = ms_of(span, share)
-            if ms is not None:
-                found.append(({"topic": topic, "quantile": f"{share:g}"}, ms / 1000))
-    return found
-
-
-def _labels(labels: dict[str, str]) -> str:
-    """`{name="value",…}`; names of topics need no escapes."""
-    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+    name = "mesh_agent_slots"
+    yield name, "gauge", "Tasks it runs at once, at most.", of(name, "slots")
+    name = "mesh_agent_in_flight"
+    yield name, "gauge", "Tasks it has in hand.", of(name, "in_flight")
+    name = "mesh_agent_attempts_total"
+    ends = of(name, "done", ',outcome="done"')
+    ends += of(name, "failed", ',outcome="failed"')
+    yield name, "counter", "Attempts since it began.", ends
+    name = "mesh_agent_resident_bytes"
+    yield name, "gauge", "Memory it has taken.", of(name, "rss_bytes")

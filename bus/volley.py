@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import redis
 
-from . import connection, patience, refusals
+from . import connection, patience, refusals, scripts
 
 # A connection that broke is made anew; a server that is away is told.
 _AGAIN_S: Final = 1.0
@@ -34,3 +35,23 @@ def tried(commands: list[tuple[Any, ...]]) -> list[Any]:
             return connection.writer().execute_all(commands)
         except (redis.RedisError, OSError) as exc:
             time.sleep(pause.after(exc))
+
+
+def run(name: str, topics: Sequence[str], args: Sequence[Any] = ()) -> list[Any]:
+    """The replies of one reading script for each of these topics, in their order.
+
+    Errors of the server are among them: whoever runs the script alone for such a topic
+    gets them as ours, with the key they are about.
+    """
+    if not topics:
+        return []
+    commands: list[tuple[Any, ...]] = []
+    for topic in topics:
+        script, tail = scripts.call(name, topic, args)
+        commands.append(("EVALSHA", script.sha, *tail))
+    replies = tried(commands)
+    if any(isinstance(each, redis.exceptions.NoScriptError) for each in replies):
+        # The first one brings the text, so the others find it.
+        script, tail = scripts.call(name, topics[0], args)
+        replies = tried([("EVAL", script.text, *tail), *commands[1:]])
+    return replies

@@ -109,10 +109,9 @@ FLOORS: list[set[str]] = [
         "runtime.processes",
         "scripts",
         "supervisor",
-        "volley",
         "live.window",
     },
-    {"bulk.record", "fitness", "footprint", "sought", "settled"},
+    {"bulk.record", "fitness", "footprint", "sought", "settled", "volley"},
     {
         "agents",
         "alike",

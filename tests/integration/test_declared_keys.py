@@ -26,6 +26,7 @@ from bus import (
     keys,
     leases,
     lines,
+    metrics,
     ratelimit,
     replays,
     scripts,
@@ -92,6 +93,15 @@ def fence(
     def execute_lean(pool: lines.Lines, *args: Any) -> Any:
         return fence.run(*args)
 
+    def execute_many(pool: lines.Lines, commands: list[tuple[Any, ...]]) -> list[Any]:
+        replies = []
+        for command in commands:
+            try:
+                replies.append(fence.run(*command))
+            except redis.ResponseError as exc:
+                replies.append(exc)
+        return replies
+
     async def aexecute_redis(client: Any, *args: Any, **options: Any) -> Any:
         if args[0] in ("EVAL", "EVALSHA"):
             return fence.run(*args)
@@ -104,6 +114,7 @@ def fence(
 
     monkeypatch.setattr(redis.Redis, "execute_command", execute)
     monkeypatch.setattr(lines.Lines, "execute_command", execute_lean)
+    monkeypatch.setattr(lines.Lines, "execute_all", execute_many)
     monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute_redis)
     monkeypatch.setattr(wire.Wire, "execute_command", aexecute)
     yield fence
@@ -257,6 +268,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     for task in bus.list_tasks(test_topic)[0]:
         bus.explain(task.id, test_topic)
         timeline.timeline(task)
+        metrics.text()
 
     assert fourth
     assert fence.denied() == []

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 import bus
-from bus import agents, auditor, metrics
+from bus import agents, auditor, errors, keys, metrics, rates, topics
 from tests.support.api import ROOT, api, problem
-from tests.support.desk import Desk
+from tests.support.desk import GROUP, Desk
 from tests.support.town import SABOTAGE, build_town
 from tests.support.waiting import wait_until
 
@@ -63,6 +63,131 @@ def test_an_alarm_of_the_audit_is_among_them(
     topic = f'topic="{test_topic}"'
     assert found["mesh_ledger_drift", topic] == 1
     assert found["mesh_tasks_total", f'{topic},event="repaired"'] == 1
+
+
+def told_elsewhere(topic: str) -> dict[tuple[str, str], float]:
+    """What metrics say of a topic, as pages and calls have it."""
+    stats, span = topics.stats(topic), rates.of_topics([topic], 15)[topic]
+    label = f'topic="{topic}"'
+    found: dict[tuple[str, str], float | None] = {
+        ("mesh_ledger_drift", label): stats["ledger"]["drift"],
+        ("mesh_ledger_settled", label): stats["settled"],
+        ("mesh_unmended", label): stats["unmended"],
+        ("mesh_paused", label): stats["paused"],
+        ("mesh_readers", label): stats["readers"],
+    }
+    for state in ("waiting", "delayed", "running", "dead"):
+        found["mesh_tasks", f'{label},state="{state}"'] = stats[state]
+    for event in (
+        *("accepted", "adopted", "repeated", "done", "retried", "died", "lost"),
+        *("replayed", "discarded", "cancelled", "orphans", "repaired"),
+    ):
+        found["mesh_tasks_total", f'{label},event="{event}"'] = stats[event]
+    for name, ms_of in (("wait", span.wait_ms), ("run", span.run_ms)):
+        for share in (0.5, 0.99):
+            ms = ms_of(share)
+            key = f"mesh_{name}_seconds", f'{label},quantile="{share}"'
+            found[key] = None if ms is None else ms / 1000
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def same_as_elsewhere(topic: str) -> float:
+    """Metrics agree with the rest of the mesh; returns the age of the oldest task."""
+    found = values(metrics.text())
+    label = f'topic="{topic}"'
+    mine = {key: value for key, value in found.items() if label in key[1]}
+    oldest_s = mine.pop(("mesh_oldest_waiting_seconds", label))
+    assert mine == told_elsewhere(topic)
+    return oldest_s
+
+
+@pytest.mark.parametrize("sabotage", [None, *SABOTAGE])
+def test_they_tell_of_a_topic_what_the_rest_of_the_mesh_does(
+    sabotage: str | None, test_topic: str, redis_client: redis.Redis
+) -> None:
+    town = build_town(redis_client, test_topic)
+    if sabotage:
+        SABOTAGE[sabotage](town)
+
+    same_as_elsewhere(test_topic)
+
+
+def test_of_a_topic_where_nothing_happens_nobody_waited(test_topic: str) -> None:
+    bus.set_limits(test_topic, backlog_max=7)
+
+    assert same_as_elsewhere(test_topic) == 0
+
+
+def test_a_paused_topic_an_agent_by_hand_and_a_task_given_back_are_told(
+    test_topic: str,
+) -> None:
+    bus.enqueue_many(test_topic, range(3))
+    desk = Desk(test_topic)
+    desk.release(*desk.claim(2))
+    bus.read_group(test_topic, GROUP, "by-hand", block_ms=0)
+    bus.pause(test_topic)
+    wait_until(lambda: (topics.stats(test_topic)["oldest_s"] or 0) > 0)
+
+    assert same_as_elsewhere(test_topic) > 0
+
+
+def test_what_somebody_wrote_into_counters_and_audit_counts_nothing(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    build_town(redis_client, test_topic)
+    odd = {"done": "many", "lost": "1e3", "died": "-2", "orphans": "9" * 16}
+    redis_client.hset(keys.named("counters", test_topic), mapping=odd)
+    before = told_elsewhere(test_topic)
+    redis_client.hset(keys.named("audit", test_topic), "live.told", "something")
+
+    found = values(metrics.text())
+
+    assert {key: found[key] for key in before} == before
+
+
+@pytest.mark.parametrize("rows", [1, 14, 15, 40])
+def test_quantiles_are_of_the_last_quarter_of_an_hour_only(
+    rows: int, test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    now = int(redis_client.time()[0]) // 60
+    for ago in range(1, rows + 1):
+        row = f"{now - ago} d=1 w{ago}=3 r{min(2 * ago, 33)}=1 w=1 q3=5"
+        redis_client.hset(ring := keys.named("minutes", test_topic),
+                          str((now - ago) % 180), row)  # fmt: skip
+    redis_client.hset(ring, str((now - 3) % 180), f"{now - 183} w20=999 r20=999")
+    redis_client.hset(ring, str((now - 4) % 180), "by hand")
+
+    # A minute may end between the two looks.
+    wait_until(
+        lambda: values(metrics.text()).items() >= told_elsewhere(test_topic).items()
+    )
+
+
+def test_a_key_of_another_type_is_named(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    redis_client.set(keys.named("delayed", test_topic), "by hand")
+
+    with pytest.raises(
+        errors.BusError, match=re.escape(f"mesh:{{{test_topic}}}:delayed")
+    ):
+        metrics.text()
+
+
+def test_a_server_that_forgot_its_scripts_is_told_them_again(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    topic = f"{test_topic}:b"
+    for name in (test_topic, topic):
+        bus.enqueue_task(name, 1)
+    redis_client.script_flush()
+
+    found = values(metrics.text())
+
+    assert found["mesh_tasks", f'topic="{topic}",state="waiting"'] == 1
+    assert found["mesh_tasks", f'topic="{test_topic}",state="waiting"'] == 1
 
 
 def test_the_series_of_an_agent_end_with_it(
