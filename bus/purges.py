@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from . import connection, dead, errors, keys, letters, refusals, scripts, topics
+from . import alike, connection, dead, errors, keys, letters, refusals, scripts, topics
 from .conf import conf
+from .letters import DeadLetter
 
 WHAT: Final = ("waiting", "dead", "all")
 _LETTERS: Final = 50  # per call; each carries its payload there and back
@@ -81,14 +82,33 @@ def _discarded(topic: str) -> int:
         batch = [x for x in found if _order(x.entry_id) <= _order(last)]
         if not batch:
             return count
-        fingerprints = sorted({letter.fingerprint for letter in batch})
-        groups = [keys.group_key(topic, fp) for fp in fingerprints]
-        args: list[Any] = [conf.RESULTS_KEEP, conf.BIN_MAX, secrets.token_hex(4)]
-        for letter in batch:
-            place = fingerprints.index(letter.fingerprint) + 1
-            args += [letter.entry_id, letters.discarded_row(letter), place]
-        count += int(scripts.run("purge_dead", topic, args, groups))
+        count += _put_away(topic, batch)
         after = batch[-1].entry_id
+
+
+def discard_alike(topic: str, fingerprint: str) -> int:
+    """Discard every letter of one failure that a topic has now; how many.
+
+    `undo` brings the newest 10,000 of an hour back. What dies while this runs stays; 0
+    for a failure that nobody knows. In steps: after an error call it again.
+    """
+    count, before = 0, None
+    # From the newest down, so that those which come meanwhile are never met.
+    while batch := alike.list_alike(topic, fingerprint, _LETTERS, before):
+        count += _put_away(topic, batch)
+        before = batch[-1].entry_id
+    return count
+
+
+def _put_away(topic: str, batch: list[DeadLetter]) -> int:
+    """Discard these letters in one step; how many were still there."""
+    fingerprints = sorted({letter.fingerprint for letter in batch})
+    groups = [keys.group_key(topic, fp) for fp in fingerprints]
+    args: list[Any] = [conf.RESULTS_KEEP, conf.BIN_MAX, secrets.token_hex(4)]
+    for letter in batch:
+        place = fingerprints.index(letter.fingerprint) + 1
+        args += [letter.entry_id, letters.discarded_row(letter), place]
+    return int(scripts.run("purge_dead", topic, args, groups))
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.utils.html import format_html
@@ -13,6 +14,7 @@ from django.utils.safestring import SafeString
 NOTHING: Final = "–"
 # A page shows this much of a payload; more would only make the browser slow.
 _PRETTY_MOST: Final = 64 * 1024
+_NO_LABELS: Final[Mapping[str, str]] = {}
 _EXAMPLE: Final = {"hello": "world"}
 
 
@@ -129,9 +131,11 @@ def _dumped(value: Any, indent: int | None) -> str:
         return str(value)
 
 
-def said(exc: Exception) -> str:
-    """What an error says, as a sentence."""
+def said(exc: Exception, labels: Mapping[str, str] = _NO_LABELS) -> str:
+    """What an error says, as a sentence, with fields called as on the page."""
     text = str(exc)
+    for name, label in labels.items():
+        text = text.replace(name, label)
     return f"{text[:1].upper()}{text[1:]}."
 
 

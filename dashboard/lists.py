@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -31,6 +32,9 @@ TABS: Final = (
 TOPICS_MOST: Final = 200
 # Looks per page of tasks: a look at a topic may find less than the counts promised.
 _LOOKS_MOST: Final = 20
+# A search looks at so many tasks at once, and for so long; then somebody may go on.
+_SEARCH_LOOK: Final = 200
+_SEARCH_S: Final = 1.5
 
 
 def results_page(
@@ -92,10 +96,14 @@ def _all_groups(facts: list[Row]) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class TaskPage:
-    """Tasks with the place of the next page, None after the last."""
+    """Tasks with the place of the next page, None after the last.
+
+    `looked` is at how many tasks was looked for them, in a search.
+    """
 
     tasks: list[Task]
     next: str | None
+    looked: int = 0
 
 
 def tasks_page(
@@ -125,6 +133,32 @@ def tasks_page(
         return TaskPage(found, None)
     leg_state, topic = legs[at]
     return TaskPage(found, f"{leg_state}/{topic}/{inner or ''}")
+
+
+def tasks_found(
+    facts: list[Row],
+    fits: Callable[[Task], bool],
+    state: str | None = None,
+    cursor: str | None = None,
+) -> TaskPage:
+    """The tasks of `tasks_page` that fit, `PAGE` or somewhat more of them.
+
+    It looks for a bounded time, so that a page may hold few of many, or none yet.
+    """
+    found: list[Task] = []
+    legs = _legs(facts, state)
+    at, inner = _opened(cursor, legs) if cursor else (0, None)
+    looked, until = 0, time.monotonic() + _SEARCH_S
+    while at < len(legs) and len(found) < PAGE and time.monotonic() < until:
+        leg_state, topic = legs[at]
+        seen, inner = browse.list_tasks(topic, leg_state, _SEARCH_LOOK, inner)
+        found += filter(fits, seen)
+        looked += len(seen)
+        at += inner is None
+    if at >= len(legs):
+        return TaskPage(found, None, looked)
+    leg_state, topic = legs[at]
+    return TaskPage(found, f"{leg_state}/{topic}/{inner or ''}", looked)
 
 
 def _legs(facts: list[Row], state: str | None) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ _OPTIONS: Final = {
     "max_attempts": ("Attempts", "as the topic says"),
     "timeout_s": ("Time limit of an attempt, s", "as the topic says"),
 }
+_LABELS: Final = {name: label for name, (label, _) in _OPTIONS.items()}
 _WRONG: Final = (
     errors.DecodeError,
     errors.InvalidPayload,
@@ -60,7 +61,7 @@ def new(request: Any, topic: str) -> HttpResponse:
         return _sent(request, topic, options, original)
     except _WRONG as exc:
         now = bus.get_task(original.id, topic) if original else None
-        draft = _draft(request.POST, _said(exc))
+        draft = _draft(request.POST, formats.said(exc, _LABELS))
         return _form(request, topic, now, draft, 422)
 
 
@@ -161,14 +162,6 @@ def _draft(form: Any, error: str) -> dict[str, Any]:
     return {**told, "task_id": task_id, "error": error}
 
 
-def _said(exc: Exception) -> str:
-    """What is wrong, with fields called as on the page."""
-    text = formats.said(exc)
-    for name, (label, _) in _OPTIONS.items():
-        text = text.replace(name, label).replace(name.capitalize(), label)
-    return text
-
-
 def _number(name: str, text: str) -> float | None:
     text = text.strip()
     if not text:
@@ -176,5 +169,4 @@ def _number(name: str, text: str) -> float | None:
     try:
         return int(text) if text.isdecimal() else float(text)
     except ValueError:
-        label, _ = _OPTIONS[name]
-        raise errors.InvalidOption(f"{label}: {text!r:.40} is not a number") from None
+        raise errors.InvalidOption(f"{name}: {text!r:.40} is not a number") from None

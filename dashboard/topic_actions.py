@@ -28,6 +28,7 @@ _LIMITS: Final = {
     "max_attempts": ("Attempts", "then a task is a dead letter"),
     "timeout_s": ("Time limit of an attempt, s", "unless the task has its own"),
 }
+_LABELS: Final = {name: label for name, (label, _) in _LIMITS.items()}
 
 
 @confirmed(roles.LIMIT)
@@ -47,7 +48,7 @@ def limits(request: HttpRequest, topic: str) -> HttpResponse:
         }
         bus.set_limits(topic, **changed)
     except errors.InvalidOption as exc:
-        return _limits(request, row, draft, formats.said(exc))
+        return _limits(request, row, draft, formats.said(exc, _LABELS))
     if changed:
         stood = bus.stats(topic)["limits"]
         before, after = ({name: at[name] for name in changed} for at in (old, stood))

@@ -13,7 +13,7 @@ from bus import agents as registry
 from bus import errors, timeline, whynot
 from bus.messages import DEAD, DELAYED, ENDED
 from bus.tasks import new_id
-from dashboard import charts, links, lists, live, queries, topic_page
+from dashboard import charts, links, lists, live, queries, search, topic_page
 from dashboard.access import page
 from dashboard.frame import shown
 from dashboard.status import TASKS
@@ -22,6 +22,7 @@ _TOP = 10
 _TOPICS = 100  # on a page of many
 _AGENTS = 100
 _ALL_GROUPS = 500
+_SEARCH_MOST = 200  # characters
 
 
 @page
@@ -74,32 +75,41 @@ def topic(request: HttpRequest, topic: str) -> HttpResponse:
 
 @page
 def tasks(request: HttpRequest) -> HttpResponse:
-    """Tasks by state and topic; a whole id in the search goes to its page."""
-    wanted = request.GET.get("q", "").strip()
-    if wanted:
-        return _found(request, wanted)
+    """Tasks by state and topic; a whole id in the search goes to its page.
+
+    Any other text is looked for in payloads and errors of the list.
+    """
+    wanted = request.GET.get("q", "").strip()[:_SEARCH_MOST]
+    if wanted and (response := _by_id(request, wanted)):
+        return response
     facts = lists.all_facts()
     chosen = lists.chosen(facts, request.GET.get("topic", ""))
-    state = request.GET.get("state") or None
-    found = lists.tasks_page(chosen, state, request.GET.get("cursor"))
+    state, cursor = request.GET.get("state") or None, request.GET.get("cursor")
+    if wanted:
+        found = lists.tasks_found(chosen, search.fits(wanted), state, cursor)
+    else:
+        found = lists.tasks_page(chosen, state, cursor)
     context = {
         "section": "tasks",
         "page": found,
         "cancellable": any(not task.ended for task in found.tasks),
+        "q": wanted,
         "state": state,
         "topic": request.GET.get("topic", ""),
         "names": [row["topic"] for row in facts],
         "tabs": [(name, TASKS[name], n) for name, n in lists.counts(chosen).items()],
-        "first": not request.GET.get("cursor"),
+        "first": not cursor,
     }
     return shown(request, "tasks.html", context)
 
 
-def _found(request: HttpRequest, wanted: str) -> HttpResponse:
-    """To the task with this id, else back to the list with a word about it."""
+def _by_id(request: HttpRequest, wanted: str) -> HttpResponse | None:
+    """To the task with this id, or back to the list with a word; None for no id."""
     try:
         task = bus.get_task(wanted)
-    except (errors.TaskNotFound, errors.InvalidName) as exc:
+    except errors.InvalidName:
+        return None
+    except errors.TaskNotFound as exc:
         toasts.warning(request, str(exc))
         return redirect("dashboard:tasks")
     return redirect(links.task(task.id, task.topic))

@@ -235,11 +235,11 @@ def test_a_search_by_id_goes_to_the_task(test_topic: str, viewer: Client) -> Non
     task_id = bus.enqueue_task(test_topic, 1)
 
     found = viewer.get("/tasks/", {"q": f" {task_id.upper()} "})
-    missed = viewer.get("/tasks/", {"q": "nonsense"}, follow=True)
+    missed = viewer.get("/tasks/", {"q": UNKNOWN}, follow=True)
 
     assert found["Location"] == f"/tasks/{task_id}/?topic={test_topic}"
     assert missed.status_code == 200
-    assert "is not a UUID" in looked_at(missed).text
+    assert f"no task {UNKNOWN}" in looked_at(missed).text
 
 
 def test_a_page_goes_on_from_what_it_shows(test_topic: str, viewer: Client) -> None:

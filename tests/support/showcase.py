@@ -56,6 +56,7 @@ class Showcase:
             "agent": f"/agents/{self.agent}/",
             "dead": "/dead/",
             "group": f"/dead/groups/{self.group}/",
+            "discard-all": f"/dead/groups/{self.group}/discard",
             "letter": f"/dead/{self.dead}/?topic=images",
             "letter-again": f"/dead/{self.again}/?topic=mail",
             "edit": f"/dead/{self.dead}/edit?topic=images",

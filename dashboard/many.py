@@ -1,4 +1,4 @@
-"""What is done with the rows that are ticked in a list, each audited by itself."""
+"""What is done with many tasks at once: rows that are ticked, letters of a failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 import bus
-from bus import audit, errors, messages, roles
+from bus import audit, errors, messages, purges, roles
+from dashboard import lists
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
 
@@ -75,6 +76,46 @@ def discard(request: Any) -> HttpResponse:
             continue
         gone += 1
         audit.record(request.principal, roles.DISCARD, topic=topic, target=task_id)
-    says = f"Discarded: {gone:,}. Each can be brought back for an hour, on its page."
-    toasts.success(request, f"{says} {before:,} were gone before." if before else says)
+    told = f"{_discarded(gone)} {before:,} were gone before." if before else ""
+    toasts.success(request, told or _discarded(gone))
     return _to(back)
+
+
+def _discarded(count: int) -> str:
+    return f"Discarded: {count:,}. Each can be brought back for an hour, on its page."
+
+
+@confirmed(roles.DISCARD)
+def discard_alike(request: Any, fingerprint: str) -> HttpResponse:
+    """Ask, then put all letters of one failure away, as they are then."""
+    topic = request.POST.get("topic") or request.GET.get("topic") or ""
+    groups = lists.group(lists.chosen(lists.all_facts(), topic), fingerprint)
+    if request.method != "POST":
+        if not groups:
+            raise errors.NotFound("no dead letters of this failure (any more)")
+        context = {
+            "section": "dead",
+            "groups": groups,
+            "error": groups[0]["error"],
+            "count": sum(group["count"] for group in groups),
+            "fingerprint": fingerprint,
+            "topic": topic,
+        }
+        return shown(request, "discard_alike.html", context)
+    gone = 0
+    for group in groups:
+        count = purges.discard_alike(group["topic"], fingerprint)
+        if count:
+            who, facts = request.principal, {"letters": count}
+            audit.record(
+                who, roles.DISCARD, topic=group["topic"], target=fingerprint, **facts
+            )
+        gone += count
+    if gone:
+        says = (
+            f"Discarded: {gone:,}. Each can be brought back for an hour, on its page."
+        )
+        toasts.success(request, says)
+    else:
+        toasts.warning(request, "There was none left to discard.")
+    return _to(reverse("dashboard:dead"))

@@ -1,0 +1,127 @@
+"""The search on the tasks' page: by id, by text in payload or error, by a field."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+
+import bus
+from bus.messages import Task
+from dashboard import search
+from tests.support.desk import Desk
+from tests.support.pages import looked_at, signed_in
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def viewer() -> Client:
+    return signed_in("viewer")
+
+
+def found(client: Client, **asked: str) -> tuple[list[str], str]:
+    """The tasks on the page, and its text with single spaces."""
+    page = client.get("/tasks/", asked)
+    text = " ".join(looked_at(page).text.split())
+    return [task.id for task in page.context["page"].tasks], text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "payload", "fits"),
+    [
+        ("ACME", {"customer": {"name": "Acme Inc"}}, True),
+        ("ünï", {"a": "ÜNÏ"}, True),
+        ("acme", {"customer": "Akme"}, False),
+        ("customer.id=17", {"customer": {"id": 17}}, True),
+        ("customer.id=17", {"customer": {"id": 170}}, False),
+        ("customer.id=17", {"customer": "17"}, False),
+        ("lines.1.sku=a-1", {"lines": [{"sku": "x"}, {"sku": "A-1"}]}, True),
+        ("lines.2.sku=a-1", {"lines": [{"sku": "a-1"}]}, False),
+        ("paid=true", {"paid": True}, True),
+        ("note=", {"note": ""}, True),
+        ("none=null", {"none": None}, True),
+        ("a=b", "x a=b y", True),
+        ("0=7", [7], True),
+        ("x=1", 1, False),
+    ],
+)
+def test_a_payload_fits_by_text_or_by_a_field(
+    wanted: str, payload: Any, fits: bool
+) -> None:
+    assert search.fits(wanted)(Task("id", "t", payload)) is fits
+
+
+def test_an_error_is_searched_as_well() -> None:
+    task = Task("id", "t", {}, error={"type": "Timeout", "message": "smtp:587 is slow"})
+
+    assert search.fits("SMTP:587")(task)
+    assert search.fits("timeout: smtp")(task)
+    assert not search.fits("imap")(task)
+
+
+def test_text_is_found_in_every_state_and_the_page_says_how_far_it_looked(
+    test_topic: str, viewer: Client
+) -> None:
+    done, dead, waiting, _ = bus.enqueue_many(
+        test_topic, [{"order": 47, "n": n} for n in range(3)] + [{"order": 48}]
+    )
+    desk = Desk(test_topic)
+    desk.complete(desk.one())
+    desk.fail(desk.one(), final=True, message="card refused")
+
+    everywhere, text = found(viewer, q="order=47")
+    by_error, _ = found(viewer, q="Card Refused")
+    in_state, _ = found(viewer, q="order=47", state="done", topic=test_topic)
+    nothing, empty = found(viewer, q="order=49")
+
+    assert everywhere == [waiting, dead, done]
+    assert "3 with “order=47” among 4 tasks." in text
+    assert by_error == [dead]
+    assert in_state == [done]
+    assert nothing == [] and "with “order=49” in payload or error" in empty
+
+
+def test_a_search_goes_on_page_by_page_and_misses_nothing(
+    test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.lists.PAGE", 2)
+    monkeypatch.setattr("dashboard.lists._SEARCH_LOOK", 3)
+    sent = bus.enqueue_many(test_topic, [{"even": n % 2 == 0} for n in range(20)])
+
+    page = viewer.get("/tasks/", {"q": "even=true"})
+    ids = [task.id for task in page.context["page"].tasks]
+    while cursor := page.context["page"].next:
+        assert "looked at so far" in looked_at(page).text
+        link = re.search(r'href="([^"]+)" rel="next"', page.content.decode())
+        assert link and "q=even%3Dtrue" in link[1]
+        page = viewer.get("/tasks/", {"q": "even=true", "cursor": cursor})
+        ids += [task.id for task in page.context["page"].tasks]
+
+    assert ids == sent[::2]
+
+
+def test_a_search_that_takes_long_stops_and_may_go_on(
+    test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.lists._SEARCH_S", 0)
+    bus.enqueue_many(test_topic, range(5))
+
+    ids, text = found(viewer, q="3")
+
+    assert ids == []
+    assert "None on this page" in text and "go on" in text
+
+
+def test_the_filter_by_topic_keeps_what_is_searched(
+    test_topic: str, viewer: Client
+) -> None:
+    bus.enqueue_task(test_topic, "x")
+
+    html = viewer.get("/tasks/", {"q": '"><b>x', "state": "waiting"}).content.decode()
+
+    kept = '<input type="hidden" name="q" value="&quot;&gt;&lt;b&gt;x">'
+    assert kept in html and 'name="state" value="waiting"' in html
+    assert "<b>x" not in html
