@@ -112,6 +112,8 @@ def test_keys_go_to_pages_and_can_be_switched_off(new_page: NewPage) -> None:
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keyboard")
     expect(dialog).to_be_visible()
+    box, middle = dialog.bounding_box(), page.evaluate("innerWidth / 2")
+    assert box and abs(box["x"] + box["width"] / 2 - middle) <= 8  # half a scroll bar
     dialog.get_by_label("Keys work").uncheck()
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_be_hidden()

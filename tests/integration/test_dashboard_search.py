@@ -125,3 +125,14 @@ def test_the_filter_by_topic_keeps_what_is_searched(
     kept = '<input type="hidden" name="q" value="&quot;&gt;&lt;b&gt;x">'
     assert kept in html and 'name="state" value="waiting"' in html
     assert "<b>x" not in html
+
+
+def test_a_state_and_a_topic_in_the_list_filter_it(
+    test_topic: str, viewer: Client
+) -> None:
+    bus.enqueue_task(test_topic, "x")
+
+    html = viewer.get("/tasks/", {"q": "x"}).content.decode()
+
+    assert f'href="?q=x&amp;topic={test_topic}"' in html
+    assert 'href="?q=x&amp;state=waiting"' in html
