@@ -65,7 +65,6 @@ FLOORS: list[set[str]] = [
         "address",
         "announcement",
         "bulk.pace",
-        "gateway.answers",
         "gateway.keys",
         "home.binary",
         "home.claim",
@@ -101,7 +100,7 @@ FLOORS: list[set[str]] = [
         "server",
         "wanted",
     },
-    {"abreast", "admin", "patience"},
+    {"abreast", "admin", "gateway.answers", "patience"},
     {
         "home.credentials",
         "layout",

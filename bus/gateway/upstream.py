@@ -126,15 +126,20 @@ def _check_size(size: int) -> None:
         raise errors.UpstreamError("the answer of the model is too long")
 
 
+def _check_kinds(part: dict[str, Any]) -> None:
+    for name, value in part.items():
+        kind = _KINDS.get(name)
+        if kind is not None and not isinstance(value, kind):
+            raise ValueError(f"a line whose {name} is none")
+
+
 def _is_last(line: bytes) -> bool:
     """Whether this line ends the answer; raises when it is an error instead."""
     piece = orjson.loads(line)
     if not isinstance(piece, dict):
         raise ValueError("a line that is no object")
-    for part in (piece, piece.get("message") or {}):
-        for name, kind in _KINDS.items():
-            if not isinstance(part.get(name, kind()), kind):
-                raise ValueError(f"a line whose {name} is none")
+    _check_kinds(piece)
+    _check_kinds(piece.get("message", {}))
     if "error" in piece:
         log.warning("the model server broke off: %.500r", piece["error"])
         raise errors.UpstreamError("the model server broke off with an error")
