@@ -17,6 +17,7 @@ from . import (
     records,
     refusals,
     scripts,
+    volley,
 )
 from .letters import DeadLetter
 
@@ -51,13 +52,10 @@ def count_dead() -> int:
 def counts() -> dict[str, int]:
     """How many letters each topic has that has any, by name; in two round trips."""
     with refusals.guard():
-        client = connection.reader()
-        names = sorted(client.smembers(keys.TOPICS))
-        pipe = client.pipeline(transaction=False)
-        for topic in names:
-            pipe.xlen(keys.dead_stream(topic))
-        found = zip(names, pipe.execute(), strict=True)
-        return {topic: letters for topic, letters in found if letters}
+        names = sorted(connection.reader().smembers(keys.TOPICS))
+    lengths = volley.ask([("XLEN", keys.dead_stream(topic)) for topic in names])
+    found = zip(names, lengths, strict=True)
+    return {topic: letters for topic, letters in found if letters}
 
 
 def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
@@ -158,17 +156,14 @@ def dead_groups(topic: str) -> list[dict[str, Any]]:
 def groups_of(topics: Sequence[str]) -> list[list[dict[str, Any]]]:
     """`dead_groups` of each of these topics, in two round trips."""
     names = [keys.named("errors", keys.check_topic(topic)) for topic in topics]
-    with refusals.guard():
-        client = connection.reader()
-        pipe = client.pipeline(transaction=False)
-        for name in names:
-            pipe.hgetall(name)
-        facts = pipe.execute() if names else []
-        pipe = client.pipeline(transaction=False)
-        for topic, of in zip(topics, facts, strict=True):
-            for fp in of:
-                pipe.zcard(keys.group_key(topic, fp))
-        counts = iter(pipe.execute() if any(facts) else [])
+    told = volley.ask([("HGETALL", name) for name in names])
+    facts = [*map(volley.pairs, told)]
+    groups = [
+        keys.group_key(topic, fp)
+        for topic, of in zip(topics, facts, strict=True)
+        for fp in of
+    ]
+    counts = iter(volley.ask([("ZCARD", group) for group in groups]))
     found = [
         [_group(fp, text, next(counts)) for fp, text in of.items()] for of in facts
     ]

@@ -131,7 +131,7 @@ def _connections(client: Any) -> Check:
 def _keys(names: Sequence[str]) -> Iterator[Check]:
     """Whether idempotency keys are remembered for as long as they should."""
     seen = [keys.named(each, name) for name in names for each in ("seen0", "seen1")]
-    early = volley.ask([("HGET", key, "@early") for key in seen]) if seen else []
+    early = volley.ask([("HGET", key, "@early") for key in seen])
     for name, *spans in zip(names, early[::2], early[1::2], strict=True):
         hours = [int(ms) / 3_600_000 for ms in spans if ms]
         if hours:

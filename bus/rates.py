@@ -88,13 +88,15 @@ class Rates:
         accepted: int,
         over: float,
     ) -> None:
-        self._rows = [
-            _of(stamp, text) for stamp, text in zip(stamps, texts, strict=True)
-        ]
-        self._stamps, self._accepted = stamps, accepted
-        before, running = (_counts(row) for row in self._rows[-2:])
+        self._stamps, self._texts, self._accepted = stamps, texts, accepted
+        last = zip(stamps[-2:], texts[-2:], strict=True)
+        before, running = (_counts(_of(stamp, text)) for stamp, text in last)
         self.done_per_minute: float = running["d"] + before["d"] * (1 - over)
         self.dead_per_minute: float = running["x"] + before["x"] * (1 - over)
+
+    @cached_property
+    def _rows(self) -> list[str]:
+        return [*map(_of, self._stamps, self._texts)]
 
     @cached_property
     def minutes(self) -> tuple[Span, ...]:
@@ -151,7 +153,7 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
             ("HMGET", keys.named("minutes", keys.check_topic(topic)), *fields)
         )
         commands.append(("HGET", keys.named("counters", topic), "accepted"))
-    replies = volley.ask(commands) if commands else []
+    replies = volley.ask(commands)
     over = (int(seconds) % 60 + int(micros) / 1e6) / 60
     return {
         topic: Rates(stamps, texts, records.number(accepted or "") or 0, over)
@@ -237,4 +239,4 @@ def hours(topic: str, count: int = 24) -> tuple[Span, ...]:
 
 def _of(stamp: int, row: str | None) -> str:
     """The row, if it is of this time: one of the ring's last turn counts nothing."""
-    return row if row and row.partition(" ")[0] == str(stamp) else ""
+    return row if row and row.startswith(f"{stamp} ") else ""

@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-import redis
-
 from . import (
     connection,
     errors,
@@ -93,14 +91,7 @@ def all_stats() -> list[dict[str, Any]]:
 
 def stats_of(names: Sequence[str]) -> list[dict[str, Any]]:
     """`stats` of these topics, in their order, in one round trip however many."""
-    commands = []
-    for topic in names:
-        script, tail = scripts.call("stats", topic, [READER_MS])
-        commands.append(("EVALSHA", script.sha, *tail))
-    replies = volley.tried(commands) if commands else []
-    if any(isinstance(each, redis.exceptions.NoScriptError) for each in replies):
-        stats(names[0])  # the server has the script from now on
-        replies = volley.tried(commands)
+    replies = volley.run("stats", names, [READER_MS])
     # Asked alone, an error is raised as ours, with the key it is about.
     return [
         stats(topic) if isinstance(flat, Exception) else _standing(topic, flat)
@@ -108,10 +99,10 @@ def stats_of(names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
+def _standing(topic: str, told: list[list[Any]]) -> dict[str, Any]:
     """The reply of the stats script as a dict."""
-    raw = dict(zip(flat[::2], flat[1::2], strict=True))
-    count = {name: _count(raw.get(f"counter.{name}", "0")) for name in _COUNTERS}
+    raw, counters, own = (dict(zip(x[::2], x[1::2], strict=True)) for x in told)
+    count = {name: _count(counters.get(name, "0")) for name in _COUNTERS}
     live, dead = int(raw["live"]), int(raw["dead"])
     oldest = raw["oldest"]
     now = int(raw["now"])
@@ -127,14 +118,14 @@ def _standing(topic: str, flat: list[Any]) -> dict[str, Any]:
         "dead": dead,
         "dead_groups": int(raw["groups"]),
         "results": int(raw["results"]),
-        "paused": raw.get("setting.paused") == "1",
+        "paused": own.get("paused") == "1",
         "oldest_s": (now - messages.entry_ms(oldest)) / 1000 if oldest else None,
         "backlog": live,
         **count,
-        "repaired_at": _time(raw, "repaired_at"),
-        "settled_at": _time(raw, "settled_at"),
+        "repaired_at": _time(counters, "repaired_at"),
+        "settled_at": _time(counters, "settled_at"),
         "unmended": int(raw["unmended"]),
-        "limits": {name: _limit(raw, name) for name in LIMITS},
+        "limits": {name: _limit(own, name) for name in LIMITS},
         "ledger": {
             "came": came,
             "live": live,
@@ -169,19 +160,19 @@ def _count(stored: str) -> int:
     return int(stored) if _WHOLE.fullmatch(stored) else 0
 
 
-def _time(raw: dict[str, Any], name: str) -> str | None:
-    ms = _count(raw.get(f"counter.{name}", "0"))
+def _time(counters: dict[str, str], name: str) -> str | None:
+    ms = _count(counters.get(name, "0"))
     return messages.iso(ms) if 0 < ms < _YEAR_9999_MS else None
 
 
-def _limit(raw: dict[str, Any], name: str) -> float:
+def _limit(own: dict[str, str], name: str) -> float:
     """A limit, as the scripts read it: not what somebody wrote past our checks."""
-    stored = str(raw.get(f"setting.{name}", ""))
+    stored = own.get(name, "")
     if name == "timeout_s":
-        own = records.seconds(stored)
+        told = records.seconds(stored)
     else:
-        own = float(stored) if _WHOLE.fullmatch(stored) and stored[0] != "-" else None
-    value = float(getattr(conf, name.upper())) if own is None else own
+        told = float(stored) if _WHOLE.fullmatch(stored) and stored[0] != "-" else None
+    value = float(getattr(conf, name.upper())) if told is None else told
     return int(value) if value.is_integer() else value
 
 

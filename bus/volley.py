@@ -29,6 +29,8 @@ def tried(commands: list[tuple[Any, ...]]) -> list[Any]:
     Pages ask hundreds at once: a pipeline of redis-py computes for 60 us per command,
     a line for 5.
     """
+    if not commands:
+        return []
     pause = patience.Pause(False, _AGAIN_S, brief=True)
     while True:
         try:
@@ -55,3 +57,11 @@ def run(name: str, topics: Sequence[str], args: Sequence[Any] = ()) -> list[Any]
         script, tail = scripts.call(name, topics[0], args)
         replies = tried([("EVAL", script.text, *tail), *commands[1:]])
     return replies
+
+
+def pairs(reply: dict[str, str] | list[str]) -> dict[str, str]:
+    """A hash as a dict: it comes as one, or where a URL asks for the older protocol
+    as names and values in turn."""
+    if isinstance(reply, dict):
+        return reply
+    return dict(zip(reply[::2], reply[1::2], strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
-from bus import audit, blame, errors, replays, roles
+from bus import audit, blame, dead, errors, replays, roles
 from bus.replays import Job, Pace, Selection
-from dashboard import formats, lists, queries
+from dashboard import formats, queries
 from dashboard.access import action, confirmed, page
 from dashboard.frame import shown
 
@@ -137,13 +138,14 @@ def new(request: Any) -> HttpResponse:
 
 
 def _form(request: Any, draft: Any, wrong: str = "") -> HttpResponse:
-    having = [row for row in lists.all_facts() if row["dead"]]
+    counts = dead.counts().items()
+    having: list[dict[str, Any]] = [{"topic": name, "dead": n} for name, n in counts]
     context = {
         "section": "replays",
         "draft": draft,
         "wrong": wrong,
         "having": having,
-        "there": sorted(having, key=lambda row: -row["dead"])[:_GROUPS],
+        "there": heapq.nlargest(_GROUPS, having, key=lambda row: row["dead"]),
     }
     return shown(request, "bulk_new.html", context, status=422 if wrong else 200)
 

@@ -1,31 +1,57 @@
-"""Addresses of pages; every link to a task carries its topic."""
+"""Addresses of pages; every link to a task carries its topic.
+
+Long tables ask for the same ones again and again, and Django looks through all routes
+each time.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlencode
 
-from django.urls import reverse
+from django.urls import get_script_prefix, reverse
+
+
+def to(page: str, *args: str) -> str:
+    """The path of a page by the name of its route; NoReverseMatch."""
+    return _path(get_script_prefix(), page, *args)
+
+
+@lru_cache(maxsize=8_192)
+def _path(below: str, page: str, *args: str) -> str:
+    """`below` is where the site hangs, which differs from server to server."""
+    return reverse(f"dashboard:{page}", args=args)
 
 
 def task(task_id: str, topic: str) -> str:
     """The page of a task."""
-    return _of("dashboard:task", task_id, topic)
+    return _of("task", task_id, topic)
 
 
 def letter(task_id: str, topic: str) -> str:
     """The page of a dead letter."""
-    return _of("dashboard:letter", task_id, topic)
+    return _of("letter", task_id, topic)
 
 
-def _of(name: str, task_id: str, topic: str) -> str:
-    return f"{reverse(name, args=[task_id])}?{urlencode({'topic': topic})}"
+def _of(page: str, task_id: str, topic: str) -> str:
+    return to(page, task_id) + _asked(topic)
 
 
 def topic(name: str) -> str:
     """The page of a topic."""
-    return reverse("dashboard:topic", args=[name])
+    return to("topic", name)
+
+
+def dead_of(topic: str) -> str:
+    """The dead letters of a topic."""
+    return to("dead") + _asked(topic)
+
+
+@lru_cache(maxsize=8_192)
+def _asked(topic: str) -> str:
+    return f"?{urlencode({'topic': topic})}"
 
 
 def agent(agent_id: str) -> str:
     """The page of an agent."""
-    return reverse("dashboard:agent", args=[agent_id])
+    return to("agent", agent_id)

@@ -77,16 +77,17 @@ def group_page(
 
 def groups(facts: list[Row], most: int) -> list[Row]:
     """The failure groups of these topics, most letters first, each with its `topic`."""
-    return heapq.nlargest(most, _all_groups(facts), key=lambda group: group["count"])
+    found = _groups([row["topic"] for row in facts if row["dead"]])
+    return heapq.nlargest(most, found, key=lambda group: group["count"])
 
 
-def group(facts: list[Row], fingerprint: str) -> list[Row]:
-    """One failure as it stands in each of these topics."""
-    return [each for each in _all_groups(facts) if each["fingerprint"] == fingerprint]
+def group(topic: str, fingerprint: str) -> list[Row]:
+    """One failure as it stands in the topic, or in each that has letters of it."""
+    names = [name for name in dead.counts() if topic in ("", name)]
+    return [each for each in _groups(names) if each["fingerprint"] == fingerprint]
 
 
-def _all_groups(facts: list[Row]) -> list[Row]:
-    names = [row["topic"] for row in facts if row["dead"]]
+def _groups(names: list[str]) -> list[Row]:
     return [
         {**each, "topic": name}
         for name, groups in zip(names, dead.groups_of(names), strict=True)
@@ -232,14 +233,13 @@ def counts(facts: list[Row]) -> Row:
     return {state: sum(row[state] for row in facts) for state in TABS}
 
 
-def chosen(facts: list[Row], topic: str) -> list[Row]:
-    """The facts of one topic, of all without one; NotFound for an unknown one."""
-    if not topic:
-        return facts
-    found = [row for row in facts if row["topic"] == topic]
-    if not found:
+def facts(topic: str = "") -> tuple[list[str], list[Row]]:
+    """The names of all topics, and how the chosen one stands, or each of them by name;
+    NotFound for an unknown one."""
+    names = bus.list_topics()
+    if topic and topic not in names:
         raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
-    return found
+    return names, topic_room.stats_of([topic] if topic else names)
 
 
 def _busiest(facts: list[Row], name: str) -> list[str]:
@@ -253,8 +253,3 @@ def _busiest(facts: list[Row], name: str) -> list[str]:
 def left_out(facts: list[Row], name: str) -> int:
     """How many topics a list over all of them leaves out: it would read too many."""
     return max(0, sum(1 for row in facts if row[name]) - TOPICS_MOST)
-
-
-def all_facts() -> list[Row]:
-    """Standing of every topic, sorted by name."""
-    return topic_room.all_stats()

@@ -89,7 +89,7 @@ def _discarded(count: int) -> str:
 def discard_alike(request: Any, fingerprint: str) -> HttpResponse:
     """Ask, then put all letters of one failure away, as they are then."""
     topic = request.POST.get("topic") or request.GET.get("topic") or ""
-    groups = lists.group(lists.chosen(lists.all_facts(), topic), fingerprint)
+    groups = lists.group(topic, fingerprint)
     if request.method != "POST":
         if not groups:
             raise errors.NotFound("no dead letters of this failure (any more)")

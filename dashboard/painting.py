@@ -124,7 +124,7 @@ def _paint(now: Standing, name: str, most: int | None) -> str:
     topics, agents = now.topics, now.agents[:most]
     if most is not None:
         topics = heapq.nsmallest(most, topics, key=_busiest_first)
-    context = {"agents": agents, "topics": topics, "totals": now.totals}
+    context: dict[str, Any] = {"agents": agents, "topics": topics, "totals": now.totals}
     if name == SAYS:
         context["problems"] = queries.problems(now, queries.checks(now.topics))
     text = loader.render_to_string(f"dashboard/{_TEMPLATES[name]}.html", context)

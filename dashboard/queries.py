@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
-
-from django.urls import reverse
 
 import bus
 from bus import agents as registry
 from bus import dead, errors, health, rates
 from bus import topics as topic_room
+from dashboard import links
 
 Row = dict[str, Any]
 SPARK_MINUTES: Final = 60
@@ -196,13 +194,12 @@ def problems(now: Standing, checks: list[health.Check]) -> list[Problem]:
     for agent in late:
         words = {"late": "misses its heartbeats", "deaf": "beats but reads no tasks"}
         says = f"{agent['agent_id']} {words[agent['state']]}"
-        url = reverse("dashboard:agent", args=[agent["agent_id"]])
-        found.append(Problem(says, url, "warn"))
+        found.append(Problem(says, links.agent(agent["agent_id"]), "warn"))
     return sorted(found, key=lambda problem: problem.tone != "bad")
 
 
 def _of_topic(row: Row) -> Iterable[Problem]:
-    topic, url = row["topic"], reverse("dashboard:topic", args=[row["topic"]])
+    topic, url = row["topic"], links.topic(row["topic"])
     if row["ledger"]["drift"]:
         text = f"The ledger of {topic} is off by {row['ledger']['drift']:+,}"
         yield Problem(text, url, "bad")
@@ -216,8 +213,8 @@ def _of_topic(row: Row) -> Iterable[Problem]:
         yield Problem(f"{waits} in {topic}, which is paused", url, "warn")
     if row["dead"]:
         noun = _noun(row["dead"], "dead letter", "dead letters")
-        where = f"{reverse('dashboard:dead')}?{urlencode({'topic': topic})}"
-        yield Problem(f"{row['dead']:,} {noun} in {topic}", where, "warn")
+        text = f"{row['dead']:,} {noun} in {topic}"
+        yield Problem(text, links.dead_of(topic), "warn")
 
 
 def _noun(count: int, one: str, many: str) -> str:

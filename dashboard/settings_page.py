@@ -13,8 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from bus import accounts, audit, effective, errors, health, roles
-from dashboard import formats, lists
+from bus import accounts, audit, effective, errors, health, roles, topics
+from dashboard import formats
 from dashboard.access import action, confirmed, page
 from dashboard.frame import shown
 
@@ -109,7 +109,7 @@ def _shown(
 def _ledgers() -> list[dict[str, Any]] | None:
     """Every topic's ledger; None where Redis does not answer, which a check says."""
     try:
-        return lists.all_facts()
+        return topics.all_stats()
     except errors.BusUnavailable:
         return None
 

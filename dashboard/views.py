@@ -82,8 +82,8 @@ def tasks(request: HttpRequest) -> HttpResponse:
     wanted = request.GET.get("q", "").strip()[:_SEARCH_MOST]
     if wanted and (response := _by_id(request, wanted)):
         return response
-    facts = lists.all_facts()
-    chosen = lists.chosen(facts, request.GET.get("topic", ""))
+    topic = request.GET.get("topic", "")
+    names, chosen = lists.facts(topic)
     state, cursor = request.GET.get("state") or None, request.GET.get("cursor")
     if wanted:
         found = lists.tasks_found(chosen, search.fits(wanted), state, cursor)
@@ -95,8 +95,8 @@ def tasks(request: HttpRequest) -> HttpResponse:
         "cancellable": any(not task.ended for task in found.tasks),
         "q": wanted,
         "state": state,
-        "topic": request.GET.get("topic", ""),
-        "names": [row["topic"] for row in facts],
+        "topic": topic,
+        "names": names,
         "tabs": [(name, TASKS[name], n) for name, n in lists.counts(chosen).items()],
         "first": not cursor,
     }
@@ -137,9 +137,8 @@ def task(request: Any, task_id: str) -> HttpResponse:
 @page
 def results(request: HttpRequest) -> HttpResponse:
     """What tasks came to, the newest first, live on the first page."""
-    facts = lists.all_facts()
     topic = request.GET.get("topic", "")
-    chosen = lists.chosen(facts, topic)
+    names, chosen = lists.facts(topic)
     found = lists.results_page(
         chosen, request.GET.get("before"), request.GET.get("after")
     )
@@ -147,7 +146,7 @@ def results(request: HttpRequest) -> HttpResponse:
         "section": "results",
         "page": found,
         "topic": topic,
-        "names": [row["topic"] for row in facts],
+        "names": names,
         "left_out": lists.left_out(chosen, "results"),
         "live": live.state(chosen, topic=topic, results=found) if found.first else None,
     }
@@ -193,9 +192,8 @@ def agent(request: Any, agent_id: str) -> HttpResponse:
 @page
 def dead(request: HttpRequest) -> HttpResponse:
     """Dead letters: the failures they share first, then the letters."""
-    facts = lists.all_facts()
     topic = request.GET.get("topic", "")
-    chosen = lists.chosen(facts, topic)
+    names, chosen = lists.facts(topic)
     found = lists.dead_page(chosen, request.GET.get("before"), request.GET.get("after"))
     most = _ALL_GROUPS if request.GET.get("groups") == "all" else _TOP
     groups = lists.groups(chosen, most)
@@ -206,7 +204,7 @@ def dead(request: HttpRequest) -> HttpResponse:
         "more_groups": sum(row["dead_groups"] for row in chosen) - len(groups),
         "total": sum(row["dead"] for row in chosen),
         "topic": topic,
-        "names": [row["topic"] for row in facts],
+        "names": names,
         "left_out": lists.left_out(chosen, "dead"),
         "live": live.state(chosen, topic=topic, dead=found) if found.first else None,
     }
@@ -217,8 +215,7 @@ def dead(request: HttpRequest) -> HttpResponse:
 def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     """One failure: the letters that died of it."""
     topic = request.GET.get("topic", "")
-    chosen = lists.chosen(lists.all_facts(), topic)
-    found = lists.group(chosen, fingerprint)
+    found = lists.group(topic, fingerprint)
     if not found:
         raise errors.NotFound("no dead letters of this failure (any more)")
     names = [row["topic"] for row in found]

@@ -53,6 +53,7 @@ PAGES: Final[tuple[tuple[str, str], ...]] = (
     ("dead", "/dead/?groups=all"),
     ("dead", "/dead/?topic={topic}"),
     ("group", "/dead/groups/{group}/"),
+    ("discard-alike", "/dead/groups/{group}/discard"),
     ("letter", "/dead/{dead}/?topic={topic}"),
     ("edit", "/dead/{dead}/edit?topic={topic}"),
     ("discard", "/dead/{dead}/discard?topic={topic}"),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django import template
 from django.templatetags.static import static
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -181,7 +181,7 @@ def agent_link(agent_id: object) -> SafeString | str:
     if not isinstance(agent_id, str) or not agent_id:
         return NOTHING
     try:
-        url = reverse("dashboard:agent", args=[agent_id])
+        url = links.agent(agent_id)
     except NoReverseMatch:
         return agent_id[:60]
     return format_html(

@@ -6,16 +6,21 @@ A filter and two conditions per cell would be most of what a page of 200 rows ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from dashboard import formats
+from dashboard import formats, links
 from dashboard.formats import NOTHING
 
 register = template.Library()
+
+register.filter("topic_url", links.topic)
+register.filter("dead_url", links.dead_of)
+register.filter("agent_url", links.agent)
 
 _FORMATS: Final[dict[str, Callable[[object], str]]] = {
     "duration": formats.duration,
@@ -68,11 +73,11 @@ def sparkline(points: Sequence[float], what: str) -> SafeString:
     most = max(points, default=0)
     if not most:
         return _NOTHING
-    step, scale = _WIDTH / max(len(points) - 1, 1), _PEAK / most
+    scale = _PEAK / most
     xy = " ".join(
         [
-            f"{at * step:.1f},{_LEVELS[int(value * scale + 0.5)]}"
-            for at, value in enumerate(points)
+            x + _LEVELS[int(value * scale + 0.5)]
+            for x, value in zip(_places(len(points)), points, strict=True)
         ]
     )
     label = f"{what}, last {len(points)} minutes: 0 to {most:,.0f} per minute"
@@ -81,3 +86,10 @@ def sparkline(points: Sequence[float], what: str) -> SafeString:
         f'height="{_HEIGHT}" role="img" preserveAspectRatio="none" '
         f'aria-label="{label}"><polyline points="{xy}"/></svg>'
     )
+
+
+@lru_cache(maxsize=16)
+def _places(count: int) -> list[str]:
+    """Where each of so many points is from left to right."""
+    step = _WIDTH / max(count - 1, 1)
+    return [f"{at * step:.1f}," for at in range(count)]

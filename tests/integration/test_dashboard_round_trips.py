@@ -57,9 +57,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     def over_a_line(name: str) -> Any:
         send_over = getattr(lines.Line, name)
 
-        def counting(self: Any, what: Any) -> Any:
+        def counting(self: Any, *what: Any) -> Any:
             trips.append(1)
-            return send_over(self, what)
+            return send_over(self, *what)
 
         return counting
 
