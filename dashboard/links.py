@@ -47,6 +47,11 @@ def dead_of(topic: str) -> str:
     return to("dead") + _asked(topic)
 
 
+def group_of(fingerprint: str, topic: str) -> str:
+    """The letters of one failure in a topic."""
+    return to("group", fingerprint) + _asked(topic)
+
+
 @lru_cache(maxsize=8_192)
 def _asked(topic: str) -> str:
     return f"?{urlencode({'topic': topic})}"

@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _program(options: argparse.Namespace) -> int:
-    size = filling.SMALL if options.small else FULL
+    size = size_of(options)
     with opened(size) as (visitor, names):
         before = machine.ticks()
         pages = [*measured(visitor, names, options.calls)]
@@ -162,6 +162,12 @@ def _program(options: argparse.Namespace) -> int:
     return 0 if all(page.holds for page in pages) else 1
 
 
+def size_of(options: argparse.Namespace) -> Size:
+    """How much the mesh holds: full or small, but for what is said."""
+    base = dataclasses.asdict(filling.SMALL if options.small else FULL)
+    return Size(**{name: getattr(options, name) or n for name, n in base.items()})
+
+
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.pages",
@@ -174,6 +180,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--small", action="store_true", help="a small mesh, for a quick try"
     )
+    for name, n in dataclasses.asdict(FULL).items():
+        parser.add_argument(f"--{name}", type=count(1), help=f"of the mesh ({n:,})")
     return parser.parse_args(argv)
 
 

@@ -21,6 +21,7 @@ register = template.Library()
 register.filter("topic_url", links.topic)
 register.filter("dead_url", links.dead_of)
 register.filter("agent_url", links.agent)
+register.filter("group_url", links.group_of)
 
 _FORMATS: Final[dict[str, Callable[[object], str]]] = {
     "duration": formats.duration,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -126,6 +128,17 @@ def test_a_filled_mesh_has_every_page_that_is_asked(
     assert bus.get_agent("agent-1")["state"] == "live"
 
 
-def test_pages_of_nothing_are_refused() -> None:
+def test_a_size_is_full_or_small_but_for_what_is_said() -> None:
+    said = {"tasks": None, "topics": 3, "dead": None, "agents": None}
+
+    full = command.size_of(argparse.Namespace(small=False, **said))
+    small = command.size_of(argparse.Namespace(small=True, **said))
+
+    assert full == replace(command.FULL, topics=3)
+    assert small == replace(filling.SMALL, topics=3)
+
+
+@pytest.mark.parametrize("name", ["calls", "tasks", "topics", "dead", "agents"])
+def test_pages_of_nothing_are_refused(name: str) -> None:
     with pytest.raises(SystemExit, match="2"):
-        command.main(["--calls", "0"])
+        command.main([f"--{name}", "0"])
