@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from bus.messages import Task
 from dashboard import formats
 
+_NAME: Final = re.compile(r"[^\s=.]+")
 # `customer.id=17`, `lines.0.sku=A-1`: a path into the payload, and what is there.
 _FIELD: Final = re.compile(r"([^\s=]+)=(.*)", re.DOTALL)
 
@@ -29,6 +32,42 @@ def fits(wanted: str) -> Callable[[Task], bool]:
     return fit
 
 
+def suggestions(tasks: Iterable[Task]) -> list[str]:
+    """What could be searched among tasks like these: their fields, then with values.
+
+    `customer.id=`, `customer.id=17`; the most frequent first, some of each.
+    """
+    fields: Counter[str] = Counter()
+    values: Counter[str] = Counter()
+    for task in tasks:
+        for path, value in _leaves(task.payload, _DEPTH_MOST):
+            fields[f"{path}="] += 1
+            if len(text := _shown(value)) <= _VALUE_MOST:
+                values[f"{path}={text}"] += 1
+    found = [*fields.most_common(_SUGGESTED), *values.most_common(_SUGGESTED)]
+    return [each for each, _ in found]
+
+
+_DEPTH_MOST: Final = 4
+_FIELDS_MOST: Final = 20  # of one payload
+_VALUE_MOST: Final = 40  # characters
+_SUGGESTED: Final = 40
+
+
+def _leaves(payload: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """Paths to what is no object, with what is there; objects in lists are left out."""
+    if not isinstance(payload, dict):
+        return
+    for name, value in islice(payload.items(), _FIELDS_MOST):
+        if not name or not _NAME.fullmatch(name):
+            continue  # a path could not say it
+        if not isinstance(value, (dict, list)):
+            yield name, value
+        elif depth > 1:
+            for path, leaf in _leaves(value, depth - 1):
+                yield f"{name}.{path}", leaf
+
+
 def _texts(task: Task) -> Iterator[str]:
     yield _text(task.payload)
     if task.error:
@@ -46,7 +85,12 @@ def _at(payload: Any, path: list[str]) -> str | None:
             payload = payload[int(name)]
         else:
             return None
-    return payload.lower() if isinstance(payload, str) else _text(payload).lower()
+    return _shown(payload).lower()
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed behind a field's name."""
+    return value if isinstance(value, str) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -94,6 +94,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         "page": found,
         "cancellable": any(not task.ended for task in found.tasks),
         "q": wanted,
+        "suggestions": search.suggestions(found.tasks),
         "state": state,
         "topic": topic,
         "names": names,

@@ -136,3 +136,31 @@ def test_a_state_and_a_topic_in_the_list_filter_it(
 
     assert f'href="?q=x&amp;topic={test_topic}"' in html
     assert 'href="?q=x&amp;state=waiting"' in html
+
+
+def test_fields_and_values_of_the_listed_tasks_are_suggested(
+    test_topic: str, viewer: Client
+) -> None:
+    payloads: list[Any] = [{"order": {"id": 7, "note": "x" * 41}}, {"order": {"id": 8}}]
+    bus.enqueue_many(test_topic, [*payloads, {"a b": 1, "c.d": 2, "e": '"<'}, 5, ["f"]])
+
+    page = viewer.get("/tasks/")
+
+    assert page.context["suggestions"] == [
+        *("order.id=", "order.note=", "e="),
+        *("order.id=7", "order.id=8", 'e="<'),
+    ]
+    looked_at(page)
+    assert '<option value="e=&quot;&lt;"></option>' in page.content.decode()
+    for each in page.context["suggestions"][3:]:  # each finds what it was made of
+        assert len(found(viewer, q=each)[0]) == 1
+
+
+def test_a_payload_with_many_fields_suggests_some() -> None:
+    wide = {f"field{n}": n for n in range(1_000)}
+    deep: Any = 1
+    for _ in range(30):
+        deep = {"in": deep}
+
+    assert len(search.suggestions([Task("id", "t", wide)])) == 40
+    assert search.suggestions([Task("id", "t", deep)]) == []
