@@ -27,6 +27,8 @@ PAGES = [
     *("/dead/", "/dead/?groups=all", "/dead/?topic=size-00", "/settings/", "/audit/"),
     *("/tasks/?state=waiting", "/tasks/?topic=size-00&state=waiting"),
     *("/tasks/{done}/", "/dead/{dead}/", "/dead/groups/{failure}/"),
+    *("/topics/size-00/?span=month", "/topics/size-00/new"),
+    "/dead/groups/{failure}/discard?topic=size-00",
 ]
 SMALL, LARGE = 1, 60  # topics; agents as well
 
