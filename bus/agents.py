@@ -112,8 +112,7 @@ def drain_agent(agent_id: str) -> None:
     """
     record = get_agent(agent_id)
     args = [agent_id, record["consumer"] or agent_id]
-    more = [keys.agent_key(agent_id)]
-    if not scripts.run("drain", "", args, more):
+    if not scripts.run("drain", "", args, [keys.agent_key(agent_id)]):
         raise errors.AgentNotFound(f"agent {agent_id!r} is not registered (any more)")
 
 
@@ -222,8 +221,9 @@ def seen(near: Callable[[str, str], bool] = lambda who, text: True) -> list[Seen
         pipe.hgetall(keys.GONE).hgetall(keys.DRAINING).time()
         kept, told, now = pipe.execute()
     now_ms = _ms(now)
-    each = (_seen(w, t, told.get(w), now_ms) for w, t in kept.items() if near(w, t))
-    return sorted(filter(None, each), key=lambda one: (one.gone, one.agent_id))
+    by_id = sorted(each for each in kept.items() if near(*each))
+    found = (_seen(who, text, told.get(who), now_ms) for who, text in by_id)
+    return sorted(filter(None, found), key=lambda one: one.gone)
 
 
 def serving(topic: str, also: str = "") -> list[dict[str, Any]]:

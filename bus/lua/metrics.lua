@@ -1,12 +1,12 @@
--- What metrics tell of one topic, in one text: less than `stats` says.
+-- What metrics tell of one topic: less than `stats` and `rates`, at half the cost.
 -- Reads only.
 -- KEYS: tasks_stream tasks delayed dead counters settings audit minutes
 -- ARGV: ms after which a reader is no sign of life any more, how many minutes the
 --   quantiles are of, names of counters...
--- Returns whole numbers in one text: live, running, delayed, dead, unmended, ms since the
---   oldest waiting task came, 1 if paused, readers, what half of the tasks done waited at
---   most in ms (-1 if none was done), what 99 of 100 waited, what half of the attempts
---   ran, what 99 of 100 ran, the counters.
+-- Returns {live, running, delayed, dead, unmended, ms since the oldest waiting task came,
+--   1 if paused, readers, what half of the tasks done waited at most in ms (-1 if none was
+--   done), what 99 of 100 waited, what half of the attempts ran, what 99 of 100 ran,
+--   {counters}}
 local alive_ms, span = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now, set = now_ms(), call('HMGET', settings, 'group', 'paused')
 local group = set[1]
@@ -75,13 +75,6 @@ end
 
 local told = redis.pcall('HMGET', audit, 'live.told', 'dead.told')
 local unmended = (tonumber(told[1]) or 0) + (tonumber(told[2]) or 0)
-local counted = call('HMGET', counters, unpack(ARGV, 3))
-for i = 1, #counted do
-  -- 0 where somebody wrote what is none, until the audit takes it out.
-  local digits = match(counted[i] or '', '^%-?(%d+)$')
-  if not digits or #digits > 15 then counted[i] = '0' end
-end
-return fmt('%d %d %d %d %d %d %d %d %d %d %d %d ', live, running, late,
-  call('XLEN', dead), unmended, age, set[2] == '1' and 1 or 0, readers,
-  quantile(waits, 0.5), quantile(waits, 0.99), quantile(runs, 0.5),
-  quantile(runs, 0.99)) .. table.concat(counted, ' ')
+return { live, running, late, call('XLEN', dead), unmended, age, set[2] == '1' and 1 or 0,
+  readers, quantile(waits, 0.5), quantile(waits, 0.99), quantile(runs, 0.5),
+  quantile(runs, 0.99), call('HMGET', counters, unpack(ARGV, 3)) }

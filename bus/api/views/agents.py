@@ -105,7 +105,10 @@ class AgentViewSet(MeshViewSet):
         responses={204: None},
     )
     def destroy(self, request: Any, agent_id: str) -> Response:
-        """End its registration: what it has in hand is given to others at once."""
+        """End its registration: what it has in hand is given to others at once.
+
+        For 24 h it is still shown, as `gone`.
+        """
         parsing.nothing(self.body(needed=False))
         if not by_id(leases.leave, errors.AgentNotFound, agent_id):
             raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
