@@ -23,7 +23,7 @@ def status(mesh: Mesh, token: str) -> int:
         f"{mesh.url}/api/v1/mesh/topics", headers={"Authorization": f"Bearer {token}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         return refused.code

@@ -305,7 +305,7 @@ def said_to(site: LiveSite, *parts: bytes, pause_s: float = 0.0) -> bytes:
     """What the server says until it hangs up."""
     host, port = site.url.removeprefix("http://").split(":")
     said = b""
-    with socket.create_connection((host, int(port)), timeout=20) as line:
+    with socket.create_connection((host, int(port)), timeout=60) as line:
         with contextlib.suppress(ConnectionError):
             for part in parts:
                 line.sendall(part)

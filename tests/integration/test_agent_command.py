@@ -32,7 +32,7 @@ def _agent(*args: str) -> subprocess.CompletedProcess[str]:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
 

@@ -48,7 +48,7 @@ def http(url: str, token: str) -> Iterator[httpx2.Client]:
     with httpx2.Client(
         base_url=f"{url}{ROOT}/",
         headers={"Authorization": f"Bearer {token}"},
-        timeout=15,
+        timeout=60,
         trust_env=False,
     ) as client:
         yield client
@@ -61,7 +61,7 @@ def exchange(url: str, token: str, head: list[str], *parts: bytes) -> bytes:
         *(f"POST {ROOT}/enqueue HTTP/1.1", f"Host: {host}:{port}"),
         *(f"Authorization: Bearer {token}", "Content-Type: application/json", *head),
     ]
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=60) as line:
         line.sendall("\r\n".join([*lines, "", ""]).encode())
         said = b""
         try:
@@ -157,7 +157,7 @@ def test_a_body_cut_short_is_no_task(
 ) -> None:
     body = json.dumps(TASK).encode()
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=60) as line:
         line.sendall(
             f"POST {ROOT}/enqueue HTTP/1.1\r\nHost: {host}:{port}\r\n"
             f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
@@ -205,7 +205,7 @@ def test_a_batch_of_8_mib_goes_through(http: httpx2.Client) -> None:
 
 def test_bytes_in_a_header_are_no_token(url: str) -> None:
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=60) as line:
         line.sendall(
             f"GET {ROOT}/topics HTTP/1.1\r\nHost: {host}:{port}\r\n".encode()
             + b"Authorization: Bearer \xff\xfe\r\nConnection: close\r\n\r\n"
@@ -340,7 +340,7 @@ def test_whoever_waits_holds_neither_thread_nor_connection(
         headers = {"Authorization": f"Bearer {token}"}
         limits = httpx2.Limits(max_connections=count)
         async with httpx2.AsyncClient(
-            headers=headers, limits=limits, timeout=30, trust_env=False
+            headers=headers, limits=limits, timeout=60, trust_env=False
         ) as client:
             waiting = []
             for _ in range(count):

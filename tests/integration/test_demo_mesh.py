@@ -81,7 +81,7 @@ def other(folder: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     yield start
     for child in started:
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
 
 
 def test_a_demo_starts_a_mesh_and_ends_it(folder: Path) -> None:

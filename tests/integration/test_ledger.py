@@ -337,8 +337,10 @@ class Walk:
 
 @pytest.fixture
 def patient(settings: Settings) -> None:
-    """No task is poison however often its agent is lost."""
+    """No task is poison however often its agent is lost, none forgotten however long
+    the walk takes."""
     settings.MESH_SUSPECT_AFTER = settings.MESH_MAX_DELIVERIES = 10_000
+    settings.MESH_DONE_WINDOW_S = 3_600
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -189,7 +189,7 @@ def test_it_leaves_the_server_piece_by_piece(
     headers = {"Authorization": f"Bearer {token}"}
 
     with (
-        httpx2.Client(headers=headers, timeout=30, trust_env=False) as http,
+        httpx2.Client(headers=headers, timeout=60, trust_env=False) as http,
         http.stream("GET", url, params={"format": "jsonl"}) as response,
     ):
         rows = [json.loads(line) for line in response.iter_lines()]

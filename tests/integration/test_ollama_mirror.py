@@ -45,7 +45,7 @@ def _client(site: LiveSite, token: str) -> ollama.Client:
     return ollama.Client(
         host=f"{site.url}{HOST}",
         headers={"Authorization": f"Bearer {token}"},
-        timeout=30,
+        timeout=60,
         trust_env=False,
     )
 

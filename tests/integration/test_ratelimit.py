@@ -53,13 +53,13 @@ def test_a_refused_take_costs_nothing(redis_client: redis.Redis) -> None:
 
 
 def test_what_was_told_to_wait_passes_afterwards() -> None:
-    assert _taken("again", 5, 5, 50) == 5
-    wait_s = ratelimit.take("again", 5, 50)
-    assert wait_s > 0
+    # Where the machine stalls a token comes in between.
+    takes = (ratelimit.take("again", 5, 2) for _ in range(100))
+    wait_s = next(each for each in takes if each > 0)
 
     async def later() -> float:
         await asyncio.sleep(wait_s)
-        return await ratelimit.atake("again", 5, 50)
+        return await ratelimit.atake("again", 5, 2)
 
     assert asyncio.run(later()) == 0.0
 

@@ -304,7 +304,7 @@ def test_a_session_reads_and_ends_with_its_sign_out(
     client.force_login(accounts.ensure_user("the-viewer", "viewer", "a-password-1"))
     cookie = client.cookies[settings.SESSION_COOKIE_NAME]
     host, port = live_site.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=60) as line:
         line.sendall(
             f"GET {ROOT}/results/stream?topic={test_topic} HTTP/1.0\r\n"
             f"Host: {host}:{port}\r\n".encode()
@@ -444,7 +444,7 @@ def test_a_reader_that_takes_nothing_is_let_go(
     for _ in range(20):
         redis_client.xadd(bus.result_stream(test_topic), {"json": json.dumps(row)})
 
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=60) as line:
         line.sendall(
             f"GET {ROOT}/results/stream?topic={test_topic}&after=0-0 HTTP/1.1\r\n"
             f"Host: {host}:{port}\r\n".encode()

@@ -403,7 +403,7 @@ def test_who_signed_in_at_one_is_known_to_the_other(
     doors: tuple[Place, Place], folder: Path
 ) -> None:
     kept = json.loads((folder / "credentials.json").read_text())
-    with httpx2.Client(timeout=30) as browser:
+    with httpx2.Client(timeout=60) as browser:
         signed_in(browser, {**kept, "url": doors[0].url})
 
         pages = [browser.get(f"{place.url}/topics/") for place in doors]

@@ -89,7 +89,7 @@ class Door:
         for name, text in [*usual, *headers]:
             raw = text if isinstance(text, bytes) else text.encode()
             lines.append(name.encode() + b": " + raw)
-        with socket.create_connection((host, int(port)), timeout=30) as line:
+        with socket.create_connection((host, int(port)), timeout=60) as line:
             line.sendall(b"\r\n".join([*lines, b"", b""]) + body)
             said = b""
             while part := line.recv(65536):

@@ -16,7 +16,7 @@ class GatewayClient:
     def __init__(self, url: str, token: str = "") -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.http = httpx2.Client(
-            base_url=url, headers=headers, timeout=10, trust_env=False
+            base_url=url, headers=headers, timeout=60, trust_env=False
         )
 
     def ask(self, body: Any = None, **headers: str) -> httpx2.Response:

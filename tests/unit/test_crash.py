@@ -35,7 +35,7 @@ def test_only_a_process_that_is_to_die_knows_of_it(point: str) -> None:
         env={**os.environ, "MESH_CRASH_AT": point},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     ).stdout
 
     assert said.strip() == str(bool(point))
@@ -48,7 +48,7 @@ def test_a_command_says_what_is_wrong_with_the_point() -> None:
         env={**os.environ, "MESH_CRASH_AT": "nowhere"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
     assert done.returncode == 1

@@ -234,7 +234,7 @@ def test_a_value_nested_without_end_does_not_kill_the_process(
     )
 
     with program(source) as process:
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
 
     assert (process.returncode, said) == (0, "refused\n")
 
