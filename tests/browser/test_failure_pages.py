@@ -132,9 +132,7 @@ def test_a_letter_is_discarded_and_brought_back(
     page = new_page()
     page.goto(f"/dead/{task_id}/?topic={topic}")
     page.get_by_role("link", name="Discard…").click()
-    expect(
-        page.get_by_role("heading", name="Discard this dead letter?")
-    ).to_be_visible()
+    expect(page.get_by_role("heading", name="Discard it?")).to_be_visible()
     assert bus.get_task(task_id, topic).state == "dead"
     page.get_by_role("button", name="Discard").click()
     undo = page.get_by_role("button", name="Undo the discard")
