@@ -38,8 +38,14 @@ _known: Final[dict[bytes, tuple[roles.Principal, float]]] = {}
 
 def remembered(text: bytes | str) -> roles.Principal | None:
     """What `principal_of` answered within the last 2 s, without a look; else None."""
+    return believed(text)[0]
+
+
+def believed(text: bytes | str) -> tuple[roles.Principal | None, float]:
+    """`remembered`, and for how many seconds more."""
     found = _known.get(_mark(text))
-    return found[0] if found and time.monotonic() < found[1] else None
+    left_s = found[1] - time.monotonic() if found else 0.0
+    return (found[0], left_s) if found and left_s > 0 else (None, 0.0)
 
 
 def is_familiar(text: bytes | str) -> bool:
@@ -47,17 +53,18 @@ def is_familiar(text: bytes | str) -> bool:
     return _mark(text) in _known
 
 
-def principal_of(text: bytes | str) -> roles.Principal | None:
+def principal_of(text: bytes | str, *, anew: bool = False) -> roles.Principal | None:
     """Whom the text of a bearer token stands for; None if it is wrong or has ended.
 
     Every door asks here, and nowhere else, with what stands behind `Bearer `: a call
     once, a socket or stream at its start and then every `conf.FEED_RECHECK_S`, to end
     when the answer is not the same principal any more. Answers are remembered for 2 s
     per process; a token revoked or changed here counts at once, elsewhere within that.
+    `anew` looks again at what is remembered, before that is over.
     Whether the principal `may(verb)` and `may_topic(topic)` is for the caller to ask.
     Raises OperationalError where the database is away and nothing is remembered.
     """
-    found = remembered(text)
+    found, mark = None if anew else remembered(text), _mark(text)
     if found is not None or len(text) > _TEXT_MOST or not text.isascii():
         return found
     plain = text.decode() if isinstance(text, bytes) else text
@@ -67,26 +74,31 @@ def principal_of(text: bytes | str) -> roles.Principal | None:
     )
     now = timezone.now()
     if token is None or not token.user.is_active or token.has_ended(now):
+        _known.pop(mark, None)
         return None
     _used(token, now)
     principal = of_token(token)
     left_s = (token.expiry - now).total_seconds() if token.expiry else BELIEVED_S
+    if anew and mark not in _known:
+        return principal  # a token was changed meanwhile: this look may be older
     if len(_known) >= _KNOWN_MOST:
         _known.clear()
-    _known[_mark(text)] = (principal, time.monotonic() + min(left_s, BELIEVED_S))
+    _known[mark] = (principal, time.monotonic() + min(left_s, BELIEVED_S))
     return principal
 
 
-async def aprincipal_of(text: bytes | str) -> roles.Principal | None:
-    """`principal_of` on an event loop: a thread only where nothing is remembered."""
-    return remembered(text) or await _alooked(text)
+async def aprincipal_of(
+    text: bytes | str, *, anew: bool = False
+) -> roles.Principal | None:
+    """`principal_of` on an event loop: a thread only where it looks."""
+    return (None if anew else remembered(text)) or await _alooked(text, anew)
 
 
 @sync_to_async
-def _alooked(text: bytes | str) -> roles.Principal | None:
+def _alooked(text: bytes | str, anew: bool) -> roles.Principal | None:
     _drop_old_connections()
     try:
-        return principal_of(text)
+        return principal_of(text, anew=anew)
     finally:
         _drop_old_connections()
 

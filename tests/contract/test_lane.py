@@ -128,11 +128,11 @@ def test_without_the_database_the_views_say_so(
 ) -> None:
     from bus import accounts
 
-    def away(text: Any) -> Any:
+    def away(text: Any, **_: Any) -> Any:
         raise OperationalError("no such file")
 
     door = enter("express")
-    monkeypatch.setattr(accounts, "remembered", lambda text: None)
+    monkeypatch.setattr(accounts, "believed", lambda text: (None, 0.0))
     monkeypatch.setattr(accounts, "principal_of", away)
 
     reply = door.ask("enqueue", task())
@@ -269,6 +269,29 @@ def test_a_claim_that_waits_gets_what_comes(enter: Enter) -> None:
 
     assert [each["id"] for each in deliveries] == [task_id]
     assert time.monotonic() - began < 15
+
+
+def test_who_calls_all_the_time_does_not_wait_for_a_look_at_his_token(
+    enter: Enter, site: LiveSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bus import accounts
+    from bus.api import express
+
+    text = enter("express").tokens["operator"].encode()
+    who, mark, go = accounts.principal_of(text), accounts._mark(text), threading.Event()
+    assert who is not None
+    until = time.monotonic() + 500
+    accounts._known[mark] = (who, until)
+    monkeypatch.setattr(express, "_AHEAD_S", 1000)  # so that it is time to look again
+    monkeypatch.setattr(accounts, "_used", lambda *_: go.wait(60))  # a slow database
+
+    seen = [site.call(express.known(text), 60) for _ in range(3)]
+
+    assert seen == [who] * 3
+    assert (accounts._known[mark], len(express._looking)) == ((who, until), 1)
+    go.set()
+    wait_until(lambda: not express._looking, 30)
+    assert accounts._known[mark][1] < until
 
 
 def test_a_claim_that_waits_takes_nothing_once_its_token_is_revoked(

@@ -123,6 +123,42 @@ def test_a_look_is_not_believed_beyond_the_end_of_the_token(
     assert accounts.remembered(text) is None
 
 
+def test_a_look_before_the_time_is_over_is_believed_from_then_on(
+    clock: list[float],
+) -> None:
+    _, text = accounts.create_token("ci", "operator")
+    assert accounts.principal_of(text)
+    elsewhere("UPDATE bus_token SET role = 'viewer'")
+
+    clock[0] += accounts.BELIEVED_S - 0.5
+    accounts.principal_of(text, anew=True)
+    clock[0] += accounts.BELIEVED_S - 0.5
+
+    found, left_s = accounts.believed(text)
+    assert found is not None and found.role == "viewer"
+    assert left_s == pytest.approx(0.5)
+    elsewhere("DELETE FROM bus_token")
+    assert accounts.principal_of(text, anew=True) is None
+    assert accounts.remembered(text) is None
+
+
+def test_a_change_made_while_a_look_is_taken_anew_is_not_undone_by_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token, text = accounts.create_token("ci", "operator")
+    assert accounts.principal_of(text)
+    of_token = accounts.of_token
+
+    def slowly(row: models.Token) -> roles.Principal:
+        accounts.revoke_token(token.token_key)  # by somebody else, who is quicker
+        return of_token(row)
+
+    monkeypatch.setattr(accounts, "of_token", slowly)
+    accounts.principal_of(text, anew=True)
+
+    assert accounts.remembered(text) is None
+
+
 def test_a_wrong_token_is_not_remembered(django_assert_num_queries: Any) -> None:
     for _ in range(2):
         with django_assert_num_queries(1):
