@@ -215,6 +215,7 @@ class Beat:
     handed_over: bool  # rows wait for any agent of this group
     cancelled: list[Delivery]
     fenced: list[Delivery]
+    consumers: int  # of the group, who would take them as well
 
 
 def heartbeat(
@@ -242,11 +243,12 @@ def heartbeat_call(
 
 def parse_heartbeat(reply: list[Any], held: Sequence[Delivery]) -> Beat:
     """What `heartbeat_call` came to."""
-    now, paused, waiting, cancelled, fenced = reply
+    now, paused, waiting, cancelled, fenced, consumers = reply
     return Beat(
         now,
         bool(paused),
         bool(waiting),
         [held[i] for i in cancelled],
         [held[i] for i in fenced],
+        consumers,
     )

@@ -82,7 +82,7 @@ def extend(fences: Sequence[Fence]) -> list[str]:
         args: list[Any] = [look.group, consumer]
         for at in places:
             args += (held[at].fence.sid, held[at].fence.n, held[at].fence.id)
-        _, _, _, cancelled, fenced = scripts.run("heartbeat", look.topic, args)
+        _, _, _, cancelled, fenced, _ = scripts.run("heartbeat", look.topic, args)
         for kind, found in ((CANCELLED, cancelled), (FENCED, fenced)):
             for index in found:
                 outcomes[places[int(index)]] = kind

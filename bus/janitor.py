@@ -67,6 +67,9 @@ class Pulse(Protocol):
     def alive(self) -> int:
         """How many agents had a registration at the last beat."""
 
+    def hurry(self) -> None:
+        """Have the next beat at once."""
+
     def confirmed(self) -> bool:
         """Whether the server is the one of all these beats, as of now."""
 
@@ -195,8 +198,9 @@ class Janitor(threading.Thread):
         for topic in names:
             # One topic in trouble does not keep the others from being looked after.
             try:
-                if judge is not None:
-                    judge.reclaim(topic, tidy=self._turn(_TIDY_EVERY))
+                tidy = self._turn(_TIDY_EVERY)
+                if judge is not None and judge.reclaim(topic, tidy=tidy):
+                    self._pulse.hurry()  # it tells our lanes of what they can take
                 if self._turn(_TRIM_EVERY):
                     trim(topic)
             except errors.BusError as exc:

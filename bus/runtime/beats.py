@@ -5,7 +5,9 @@ agent its life. It renews the registration and the lease of every task in hand, 
 second, and reports what the server answered to the loop.
 
 In a crowd an agent that has nothing to do beats more rarely, under a registration that
-lasts longer: nobody loses anything by it. What it takes in hand ends that at once.
+lasts longer: nobody loses anything by it. What it takes in hand ends that at once. A
+crowd are those who serve the same topic: of what is handed over they hear by their
+beats, and it must not wait for the rare beat of the only one.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class Beats(threading.Thread):
         self._steady_since: float | None = None
         self._said = ""  # why the last beat failed
         self.alive = 0  # agents with a registration at the last beat
+        self._beside: dict[str, int] = {}  # by topic, how many take its tasks
         self._stretch = 1.0  # how many times as long as usual this beat is to last
         self._news = False  # whether the last beat told of something to heed
         self._asked = False  # for a beat at once
@@ -84,6 +87,10 @@ class Beats(threading.Thread):
         since = self._steady_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def hurry(self) -> None:
+        """Have the next beat at once; for other threads."""
+        self._asked = self._stretch > 1
+
     def confirmed(self) -> bool:
         """Whether the server is the one of all these beats, as of now.
 
@@ -91,7 +98,7 @@ class Beats(threading.Thread):
         lost their connections look dead. For other threads; waits for a beat.
         """
         asked_at = time.monotonic()
-        self._asked = self._stretch > 1
+        self.hurry()
         while self._asked and not self._closed.is_set():
             if time.monotonic() - asked_at > conf.SOCKET_TIMEOUT_S:
                 return False
@@ -159,7 +166,8 @@ class Beats(threading.Thread):
             name = keys.client_name(self._consumer)
             self._client = connection.dedicated(name=name)
         calm = self._known and not (self._news or self._busy())
-        crowd = min(max(self.alive / _CROWD, 1.0), _RAREST)
+        fewest = min(self.alive, *self._beside.values()) if self._beside else 0
+        crowd = min(max(fewest / _CROWD, 1.0), _RAREST)
         self._stretch, self._news = crowd if calm else 1.0, False
         record, ttl = {**self._record(), "namesake": self.namesake}, self._ttl_s
         client = self._client
@@ -246,6 +254,7 @@ class Beats(threading.Thread):
 
     def _hear(self, topic: Held, beat: Beat) -> None:
         self._news |= beat.paused or beat.handed_over
+        self._beside[topic.topic] = beat.consumers
         topic.beaten(beat)
 
     def _drop_client(self) -> None:

@@ -11,7 +11,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import agents, keys
+from bus import agents, janitor, keys
 from bus.bulk.driver import Foreman
 from bus.judge import Judge
 from bus.runtime.beats import Beats
@@ -29,6 +29,15 @@ def crowd(redis_client: redis.Redis, settings: Settings) -> None:
     settings.MESH_BEAT_S, settings.MESH_EXPIRY_S = 0.2, 0.75
     for number in range(100):
         agents.register(f"a{number}", f"a{number}#0", 3_600.0, {})
+
+
+@pytest.fixture
+def fellows(crowd: None, test_topic: str, redis_client: redis.Redis) -> None:
+    """They all serve the topic."""
+    bus.create_consumer_group(test_topic, "default")
+    stream = keys.task_stream(test_topic)
+    for number in range(100):
+        redis_client.xgroup_createconsumer(stream, "default", f"a{number}#0")
 
 
 def beat_times(client: redis.Redis, count: int) -> list[int]:
@@ -52,7 +61,7 @@ def ttl_ms(client: redis.Redis) -> int:
 
 
 def test_an_idle_one_beats_rarely_under_a_longer_registration(
-    crowd: None, test_topic: str, redis_client: redis.Redis
+    fellows: None, test_topic: str, redis_client: redis.Redis
 ) -> None:
     with runtime.running(test_topic, work.echo, agent_id=ME):
         wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
@@ -63,8 +72,45 @@ def test_an_idle_one_beats_rarely_under_a_longer_registration(
         assert agents.get_agent(ME)["state"] == "idle"
 
 
-def test_what_it_takes_in_hand_ends_that_at_once(
+def test_the_only_one_of_a_topic_beats_as_usual(
     crowd: None, test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Of what is handed over it hears by its beats, and nobody else would take it."""
+    with runtime.running(test_topic, work.echo, agent_id=ME):
+        wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
+        times = beat_times(redis_client, 8)
+
+        assert ttl_ms(redis_client) == 750
+        assert len(times) == 8
+
+
+def test_who_hands_tasks_over_does_not_wait_for_its_next_beat_to_take_them(
+    fellows: None,
+    test_topic: str,
+    redis_client: redis.Redis,
+    redis_url: str,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is the only one left of a crowd, and beats every 20 s."""
+    settings.MESH_BEAT_S, settings.MESH_EXPIRY_S = 4.0, 5.0
+    settings.MESH_LEASE_S, settings.MESH_JUDGE_AFTER_S = 300.0, 0.5
+    monkeypatch.setattr(janitor, "_PERIOD_MOST_S", 1.0)
+    bus.enqueue_task(test_topic, 1)
+    redis_client.xreadgroup("default", "x#1", {keys.task_stream(test_topic): ">"})
+    with redis.Redis.from_url(redis_url, client_name=keys.client_name("x#1")) as holder:
+        holder.ping()
+        with runtime.running(test_topic, work.echo, agent_id=ME):
+            wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
+            wait_until(lambda: ttl_ms(redis_client) == 50_000, 25, "it is calm")
+            holder.close()
+
+            wait_until(lambda: bus.stats(test_topic)["lost"], 20, "handed over")
+            wait_until(lambda: bus.stats(test_topic)["done"], 8, "taken at once")
+
+
+def test_what_it_takes_in_hand_ends_that_at_once(
+    fellows: None, test_topic: str, redis_client: redis.Redis
 ) -> None:
     with runtime.running(test_topic, work.rest, agent_id=ME):
         wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
@@ -77,7 +123,7 @@ def test_what_it_takes_in_hand_ends_that_at_once(
 
 
 def test_a_pause_keeps_it_awake(
-    crowd: None, test_topic: str, redis_client: redis.Redis
+    fellows: None, test_topic: str, redis_client: redis.Redis
 ) -> None:
     """What was paused is to go on in a moment."""
     bus.enqueue_task(test_topic, 1)
@@ -90,7 +136,7 @@ def test_a_pause_keeps_it_awake(
 
 
 def test_before_it_judges_it_makes_sure_that_the_server_was_there(
-    crowd: None, test_topic: str, redis_client: redis.Redis, settings: Settings
+    fellows: None, test_topic: str, redis_client: redis.Redis, settings: Settings
 ) -> None:
     """Of an outage between two of its rare beats it knows nothing, and all who lost
     their connections by it look dead."""

@@ -17,5 +17,8 @@ class Steady:
     def alive(self) -> int:
         return self._alive()
 
+    def hurry(self) -> None:
+        """Nobody hears of it."""
+
     def confirmed(self) -> bool:
         return True
