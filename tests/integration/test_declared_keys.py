@@ -7,7 +7,7 @@ at hand; what a script tries beyond them is refused and stands in the server's A
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -90,7 +90,11 @@ def fence(
             return fence.run(*args)
         return real(client, *args, **options)
 
-    def execute_lean(pool: lines.Lines, *args: Any) -> Any:
+    def execute_lean(
+        pool: lines.Lines, *args: Any, meanwhile: Callable[[], None] | None = None
+    ) -> Any:
+        if meanwhile is not None:
+            meanwhile()
         return fence.run(*args)
 
     def execute_many(pool: lines.Lines, commands: list[tuple[Any, ...]]) -> list[Any]:
