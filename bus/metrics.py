@@ -55,17 +55,19 @@ def _told(names: Sequence[str]) -> _Rows:
 
     `topics.stats` and `rates` know more, and take several times as long to tell.
     """
-    args = [topics.READER_MS, _MINUTES, *_COUNTERS]
+    args = [topics.READER_MS, _MINUTES]
     replies = volley.run("metrics", names, args)
     rows = []
     for topic, said in zip(names, replies, strict=True):
         if isinstance(said, Exception):
             # Asked alone, an error is raised as ours, with the key it is about.
             said = scripts.run("metrics", topic, args)
-        *numbers, counted = said
-        facts = dict(zip(_TOLD, numbers, strict=True))
-        for name, stored in zip(_COUNTERS, counted, strict=True):
-            facts[name] = int(stored) if stored and _WHOLE.fullmatch(stored) else 0
+        *numbers, flat = said
+        counted = dict.fromkeys(_COUNTERS, 0)
+        for name, stored in zip(flat[::2], flat[1::2], strict=True):
+            if name in counted and _WHOLE.fullmatch(stored):
+                counted[name] = int(stored)
+        facts = {**counted, **dict(zip(_TOLD, numbers, strict=True))}
         facts["waiting"] = facts["live"] - facts["running"] - facts["delayed"]
         rows.append((topic, facts))
     return rows

@@ -2,11 +2,11 @@
 -- Reads only.
 -- KEYS: tasks_stream tasks delayed dead counters settings audit minutes
 -- ARGV: ms after which a reader is no sign of life any more, how many minutes the
---   quantiles are of, names of counters...
+--   quantiles are of
 -- Returns {live, running, delayed, dead, unmended, ms since the oldest waiting task came,
 --   1 if paused, readers, what half of the tasks done waited at most in ms (-1 if none was
 --   done), what 99 of 100 waited, what half of the attempts ran, what 99 of 100 ran,
---   {counters}}
+--   {names and values of counters}}
 local alive_ms, span = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now, set = now_ms(), call('HMGET', settings, 'group', 'paused')
 local group = set[1]
@@ -77,4 +77,4 @@ local told = redis.pcall('HMGET', audit, 'live.told', 'dead.told')
 local unmended = (tonumber(told[1]) or 0) + (tonumber(told[2]) or 0)
 return { live, running, late, call('XLEN', dead), unmended, age, set[2] == '1' and 1 or 0,
   readers, quantile(waits, 0.5), quantile(waits, 0.99), quantile(runs, 0.5),
-  quantile(runs, 0.99), call('HMGET', counters, unpack(ARGV, 3)) }
+  quantile(runs, 0.99), call('HGETALL', counters) }

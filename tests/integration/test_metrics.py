@@ -135,7 +135,13 @@ def test_what_somebody_wrote_into_counters_and_audit_counts_nothing(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
     build_town(redis_client, test_topic)
-    odd = {"done": "many", "lost": "1e3", "died": "-2", "orphans": "9" * 16}
+    odd = {
+        "done": "many",
+        "lost": "1e3",
+        "died": "-2",
+        "orphans": "9" * 16,
+        "live": "7",
+    }
     redis_client.hset(keys.named("counters", test_topic), mapping=odd)
     before = told_elsewhere(test_topic)
     redis_client.hset(keys.named("audit", test_topic), "live.told", "something")
