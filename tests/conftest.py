@@ -12,6 +12,7 @@ from typing import Any
 
 import django
 import fakeredis
+import hypothesis
 import pytest
 import redis
 
@@ -40,6 +41,14 @@ pytest_plugins = ["tests.support.chronicle"]
 # A module registers its handlers when it is first imported: in a test that has a
 # registry of its own they would be lost to those after it.
 handlers.autodiscover()
+
+# A machine with others on it takes its time: that fails no property.
+hypothesis.settings.register_profile(
+    "mesh",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("mesh")
 
 # Keys that may live without a bound in time; everything else a test leaves is a leak.
 PERMANENT = (
