@@ -152,7 +152,7 @@ def test_a_restart_of_the_server_under_the_page_shows_every_result_once(
     ids = []
     with errands(mesh, topic):
         ids += bus.enqueue_many(topic, range(30))
-        wait_until(lambda: bus.stats(topic)["done"] == 30, 10)
+        wait_until(lambda: bus.stats(topic)["done"] == 30, 60)
         page.goto(f"/results/?topic={topic}")
         is_live(page)
         page.evaluate("window.sameDocument = true")
@@ -161,7 +161,7 @@ def test_a_restart_of_the_server_under_the_page_shows_every_result_once(
         os.kill(before, signal.SIGTERM)
         expect(page.locator("#connection")).not_to_have_attribute("data-state", LIVE)
         ids += bus.enqueue_many(topic, range(30, 150))
-        wait_until(lambda: bus.stats(topic)["done"] == 150, 10)
+        wait_until(lambda: bus.stats(topic)["done"] == 150, 60)
         expect(page.locator("#connection")).to_have_attribute(
             "data-state", LIVE, timeout=40_000 * PATIENCE
         )
@@ -181,7 +181,7 @@ def test_rows_do_not_move_under_the_pointer(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_many(topic, range(5))
-        wait_until(lambda: bus.stats(topic)["done"] == 5, 10)
+        wait_until(lambda: bus.stats(topic)["done"] == 5, 60)
         page = new_page()
         page.goto(f"/results/?topic={topic}")
         is_live(page)
@@ -202,7 +202,7 @@ def test_a_paused_page_stands_still_until_it_is_resumed(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_task(topic, 0)
-        wait_until(lambda: bus.stats(topic)["done"] == 1, 10)
+        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
         page = new_page()
         page.goto(f"/results/?topic={topic}")
         is_live(page)
@@ -281,7 +281,7 @@ def test_without_sockets_the_page_is_read_again_every_few_seconds(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_task(topic, 0)
-        wait_until(lambda: bus.stats(topic)["done"] == 1, 10)
+        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
         page = new_page(quiet=False)
         page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
         page.goto(f"/results/?topic={topic}")
