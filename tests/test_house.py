@@ -170,7 +170,7 @@ FLOORS: list[set[str]] = [
         "together",
     },
     {"feed", "replays", "runtime.intake", "runtime.reports", "twins"},
-    {"bulk.driver", "runtime.lane", "waits"},
+    {"bulk.driver", "home.pulse", "runtime.lane", "waits"},
     {"home.web"},
     {"agent", "crash", "home.folder"},
     {"apps"},

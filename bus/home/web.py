@@ -8,6 +8,7 @@ import http.client
 import logging
 import os
 import resource
+import secrets
 import signal
 import socket
 from collections.abc import Sequence
@@ -18,10 +19,12 @@ import uvicorn
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from .. import conf, errors, feed
+from .. import conf, errors, feed, keys
 from ..bulk.driver import Foreman
+from ..janitor import Janitor
 from ..live import arrivals
 from . import heads
+from .pulse import Pulse
 
 log = logging.getLogger("bus.web")
 
@@ -150,15 +153,20 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # A mesh whose agents are all written by hand has nobody else to drive these.
-        self._foreman = Foreman()
-        self._foreman.start()
+        # A mesh whose agents are all written by hand, or call over HTTP, has nobody
+        # else for the shared duties.
+        me = keys.consumer_of(f"web-{os.getpid()}", secrets.token_hex(4))
+        pulse = Pulse()
+        self._duties = (pulse, Janitor(me, pulse), Foreman())
+        for duty in self._duties:
+            duty.start()
         for each in sockets or ():
             log.info("web server answers at %s", url_of(each))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("web server stops")
-        self._foreman.close()
+        for duty in self._duties:
+            duty.close()
         # Calls that wait for the end of a task answer now, with how it stands, instead
         # of being cut off when the grace is over.
         feed.shared().close()
