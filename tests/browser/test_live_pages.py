@@ -107,7 +107,7 @@ def test_a_letter_that_somebody_else_replays_leaves_the_page(
 ) -> None:
     with errands(mesh, topic):
         task_id = bus.enqueue_task(topic, {"fail": 8})
-        wait_until(lambda: bus.stats(topic)["dead"] == 1, 10)
+        wait_until(lambda: bus.stats(topic)["dead"] == 1, 60)
     page = new_page()
     page.goto(f"/dead/?topic={topic}")
     row = page.locator(f"tr[data-task='{task_id}']")
@@ -123,7 +123,7 @@ def test_a_viewer_cannot_replay(mesh: Mesh, topic: str, new_page: NewPage) -> No
     page = new_page("vera", quiet=False)  # the refusal below is told in the console
     with errands(mesh, topic):
         old = bus.enqueue_task(topic, {"fail": 1})
-        wait_until(lambda: bus.stats(topic)["dead"] == 1, 10)
+        wait_until(lambda: bus.stats(topic)["dead"] == 1, 60)
         page.goto(f"/dead/?topic={topic}")
         is_live(page)
         away(page)
@@ -397,7 +397,7 @@ def test_pages_work_without_a_script(mesh: Mesh, topic: str, new_page: NewPage) 
     with errands(mesh, topic):
         done = bus.enqueue_task(topic, 1)
         dead = bus.enqueue_task(topic, {"fail": 3})
-        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 10)
+        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 60)
     page = new_page(java_script_enabled=False)
 
     page.goto(f"/results/?topic={topic}")
