@@ -219,9 +219,9 @@ def test_the_common_call_is_one_script(
     asked: list[str] = []
     ask_server = scripts._asked
 
-    def asking(server: Any, script: scripts.Script, tail: list[Any]) -> Any:
+    def asking(server: Any, script: scripts.Script, *rest: Any) -> Any:
         asked.append(script.name)
-        return ask_server(server, script, tail)
+        return ask_server(server, script, *rest)
 
     monkeypatch.setattr(scripts, "_asked", asking)
 
