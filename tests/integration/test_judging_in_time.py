@@ -181,7 +181,7 @@ def test_the_one_that_is_left_of_a_crowd_looks_at_once(
         survivor.close()
         survivor.join(5)
 
-    assert time.monotonic() - began < 6.0
+    assert time.monotonic() - began < 10.0
 
 
 def test_in_a_crowd_what_is_due_comes_in_time(
