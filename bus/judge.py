@@ -45,7 +45,7 @@ class Judge:
     usual one lasts is dead as well. Agents written by hand are registered under
     the consumer name itself and keep their tasks while the registration lives. Those
     over HTTP have the lease they registered with, and nothing else counts for them.
-    Nobody is judged by who is not `sure` that the server was there all the time.
+    Who is not `sure` that the server was there all the time judges by the lease alone.
     """
 
     def __init__(self, me: str, sure: Callable[[], bool] = lambda: True) -> None:
@@ -74,7 +74,7 @@ class Judge:
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
             idle_ms = self._verdict(consumer, expiry, now_ms)
-            if idle_ms is not None and self._sure():
+            if idle_ms is not None:
                 taken += take(topic, group, consumer["name"], idle_ms)
         return taken
 
@@ -91,7 +91,7 @@ class Judge:
         if expiry is None and by_hand:
             return lease_ms
         if expiry is None or expiry < now_ms:
-            if name == self._me or self.connected(name) is not False:
+            if name == self._me or not self._is_cut_off(name):
                 return lease_ms
             # One of ours that was never registered died before its first beat; it gets
             # the time that a registration would have given it.
@@ -103,13 +103,18 @@ class Judge:
             return None
         unrenewed_ms = int(conf.EXPIRY_S * 1000)
         if consumer["idle"] >= unrenewed_ms:
-            if self.connected(name) is False:
+            if self._is_cut_off(name):
                 return min(unrenewed_ms, lease_ms)
         elif consumer["idle"] >= conf.BEAT_S * _MISSED * 1000:
             # Under a registration made for rare beats this is all there is to see; who
             # is left of a crowd that was killed would look again too late.
             self._come_again(unrenewed_ms - consumer["idle"])
         return lease_ms
+
+    def _is_cut_off(self, name: str) -> bool:
+        """Whether no connection carries the name, on a server that was there all along:
+        after an outage nobody has one, and the lease alone counts."""
+        return self.connected(name) is False and self._sure()
 
     def _come_again(self, after_ms: float) -> None:
         """Have a look at the moment when somebody may be dead."""

@@ -14,6 +14,7 @@ from bus import audit, errors, messages, roles, wanted
 from bus.tasks import new_id
 from dashboard import formats, links, topic_page
 from dashboard.access import action, confirmed
+from dashboard.fields import number
 from dashboard.frame import shown
 
 # Fields beside the payload: what each is called, and what an empty one means.
@@ -55,7 +56,7 @@ def new(request: Any, topic: str) -> HttpResponse:
     if request.method != "POST":
         return _form(request, topic, original, _copied(original))
     try:
-        options = {name: _number(name, request.POST.get(name, "")) for name in _OPTIONS}
+        options = {name: number(name, request.POST.get(name, "")) for name in _OPTIONS}
         if original is not None and request.POST.get("instead"):
             _make_room(request, topic, original, options)
         return _sent(request, topic, options, original)
@@ -160,13 +161,3 @@ def _draft(form: Any, error: str) -> dict[str, Any]:
     task_id = form.get("task_id") or new_id()
     told = {name: form.get(name, "") for name in names}
     return {**told, "task_id": task_id, "error": error}
-
-
-def _number(name: str, text: str) -> float | None:
-    text = text.strip()
-    if not text:
-        return None
-    try:
-        return int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        raise errors.InvalidOption(f"{name}: {text!r:.40} is not a number") from None

@@ -18,6 +18,7 @@ from bus import audit, errors, purges, roles, topics
 from bus.conf import conf
 from dashboard import formats, links
 from dashboard.access import confirmed
+from dashboard.fields import number
 from dashboard.frame import shown
 
 # What each limit is called on the page, and what it does.
@@ -40,7 +41,7 @@ def limits(request: HttpRequest, topic: str) -> HttpResponse:
         return _limits(request, row, {name: _own(name, old[name]) for name in old})
     draft = {name: request.POST.get(name, "").strip() for name in _LIMITS}
     try:
-        wanted = {name: _number(name, text) for name, text in draft.items()}
+        wanted = {name: number(name, text) for name, text in draft.items()}
         changed = {
             name: value
             for name, value in wanted.items()
@@ -90,15 +91,6 @@ def _default(name: str) -> float:
 def _own(name: str, value: float) -> str:
     """What stands in the field: nothing for a limit that is the default anyway."""
     return "" if value == _default(name) else str(value)
-
-
-def _number(name: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        return int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        raise errors.InvalidOption(f"{name}: {text!r:.40} is not a number") from None
 
 
 @confirmed(roles.PURGE)

@@ -169,6 +169,19 @@ def test_tasks_of_one_killed_before_its_next_beat_do_not_wait_for_its_registrati
     assert time.monotonic() - began > 0.7
 
 
+def test_who_is_not_sure_of_the_server_judges_by_the_lease_alone(
+    crowd: None, test_topic: str
+) -> None:
+    agents.register(ME, f"{ME}#1", 3_600.0, {"topics": [test_topic]})
+    bus.enqueue_task(test_topic, 1)
+    assert Desk(test_topic, f"{ME}#1").claim(1)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        assert Judge("me#1", lambda: False).reclaim(test_topic) == 0
+
+    wait_until(lambda: Judge("me#1", lambda: True).reclaim(test_topic) == 1, 15)
+
+
 def test_tasks_of_one_that_is_connected_stay(
     crowd: None, test_topic: str, redis_url: str
 ) -> None:
