@@ -68,11 +68,11 @@ def tick(topics: Sequence[str], say: Callable[[str, Exception], None]) -> None:
     """
     start = random.randrange(len(topics)) if topics else 0
     for topic in [*topics[start:], *topics[:start]][:_TOPICS_A_TICK]:
-        try:
-            for verb in ("audit_live", "audit_dead"):
+        for verb in ("audit_live", "audit_dead"):
+            try:
                 _pace(topic, verb)
-        except errors.BusError as exc:
-            say(topic, exc)
+            except errors.BusError as exc:  # the other half may mend what stopped it
+                say(topic, exc)
 
 
 def audit_registry() -> None:
@@ -109,7 +109,8 @@ def _look(topic: str, found: Findings, verb: str, pace_ms: int) -> bool:
     if dead:
         groups, timeless = dead
         mended = [*mended, *_groups(topic, groups, int(round_))]
-        mended += [each for key in timeless for each in _renumbered(topic, key)]
+        for key in dict.fromkeys(timeless):
+            mended += _renumbered(topic, key)
     found.mended += mended
     found.seen += seen
     found.drift = int(drift)

@@ -21,15 +21,23 @@ unlink_misfits(k, { stream = { dead, results, tasks_stream, events, bin },
 local looked, bytes, groups, gone, timeless = 0, 0, {}, {}, {}
 
 -- An id beyond the year 9999 is seen by its entry; one that was deleted by the stream's own
--- facts, which come with two whole entries and so are asked for now and then only.
-local all = mine.round % 8 == 0 and mine.place == 1 and mine.at == '0'
+-- facts, which are asked for at the begin of a round only: of the letters, without which no
+-- task can be given up, at each.
+local begins = mine.place == 1 and mine.at == '0'
 for _, stream in ipairs({ tasks_stream, dead, results, bin, events }) do
-  local info = all and redis.pcall('XINFO', 'STREAM', stream) or {}
-  local last = not info.err and facts_of(info)['last-generated-id'] or '0-0'
-  if tonumber(match(last, '^%d+')) > 253402300799999
-      or call('XRANGE', stream, '253402300800000', '+', 'COUNT', 1)[1] then
+  local asks = begins and (stream == dead or mine.round % 8 == 0)
+  if call('XRANGE', stream, '253402300800000', '+', 'COUNT', 1)[1]
+      or asks and is_at_its_end(stream) then
     timeless[#timeless + 1] = stream
   end
+end
+
+-- Whether a stream takes an entry now. If not, what wanted to write there waits for its
+-- next turn: nothing may leave its place before what it becomes is written.
+local function takes_more(stream)
+  if not is_at_its_end(stream) then return true end
+  timeless[#timeless + 1] = stream
+  return false
 end
 
 local function row_of(id)
@@ -86,7 +94,9 @@ local function belongs(letter, dead_id)
 end
 
 -- Into the bin, and counted: its task was accepted once more than it should have been.
+-- nil while the bin takes nothing.
 local function dismiss(letter, dead_id)
+  if not takes_more(bin) then return nil end
   local flat = {}
   for name, value in pairs(letter) do
     flat[#flat + 1], flat[#flat + 2] = name, value
@@ -101,6 +111,7 @@ local function dismiss(letter, dead_id)
   call('HINCRBY', counters, 'discarded', 1)
   belongs(letter, dead_id)
   mended(k, 'letter', letter.id)
+  return true
 end
 
 local function index(letter, dead_id)
@@ -121,8 +132,7 @@ local function look_at_letter(dead_id, letter)
   if other and other.id == id then
     local spare_id, spare = spare_of(dead_id, letter, named, other)
     if not spare_id then return seen_only(k, 'two letters', id) end
-    dismiss(spare, spare_id)
-    if spare_id == named then index(letter, dead_id) end
+    if dismiss(spare, spare_id) and spare_id == named then index(letter, dead_id) end
   elseif text then
     if lives_again(letter, dead_id, read_record(text)) then return dismiss(letter, dead_id) end
     seen_only(k, 'live and dead', id)
@@ -161,11 +171,11 @@ local function look_at_index(id, dead_id)
     end
     return
   end
+  local is_missed = is_uuid(id) and call('HEXISTS', tasks, id) == 0
+    and not call('ZSCORE', done, id)
+  if is_missed and not takes_more(dead) then return end
   call('HDEL', dead_index, id)
-  if not is_uuid(id) or call('HEXISTS', tasks, id) == 1 or call('ZSCORE', done, id)
-      or not owed(k) then
-    return mended(k, 'letter', id)
-  end
+  if not is_missed or not owed(k) then return mended(k, 'letter', id) end
   -- The letter is gone and its task with it. It stays dead, and says so.
   bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":null}', error = ARGV[5],
     fp = ARGV[4], fence = '', attempts = '', meta = 'e=' .. (match(dead_id, '^%d+') or int(now)) })
@@ -186,7 +196,7 @@ local function look_at_row(entry_id, flat)
   local dead_id = call('HGET', dead_index, id)
   local letter = dead_id and letter_of(dead, dead_id)
   if letter and letter.id == id and ended_again(letter, dead_id, json) then
-    dismiss(letter, dead_id)
+    if not dismiss(letter, dead_id) then return end
   elseif dead_id then
     return
   end

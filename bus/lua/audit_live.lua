@@ -43,8 +43,10 @@ local function is_missed(id)
     and call('HEXISTS', dead_index, id) == 0 and owed(k)
 end
 
--- A live task that cannot be run becomes a letter, so that nobody waits for ever.
+-- A live task that cannot be run becomes a letter, so that nobody waits for ever. It stays
+-- as it is, and this gives nil, while no letter can be written.
 local function give_up(id, r, e, why)
+  if is_at_its_end(dead) then return nil end
   call('HDEL', tasks, '')
   local history = call('HGET', attempts, id) or ''
   local meta = with_enqueued(e and e.meta or '', r.sid) .. ',epoch=' .. int(r.epoch)
@@ -64,6 +66,7 @@ local function give_up(id, r, e, why)
   tally(minutes, hours, counters, now, { x = 1 })
   note(events, 'dead', id, why)
   mended(k, why, id)
+  return true
 end
 
 -- An entry that was handed out and is in nobody's hand (its consumer was deleted) would
@@ -100,8 +103,8 @@ local function seek(id, r)
       call('HDEL', tasks, id)
       return mended(k, 'record', id)
     elseif sought then
-      call('HINCRBY', counters, 'adopted', 1)
-      return give_up(id, r, rest, 'lost')
+      if give_up(id, r, rest, 'lost') then call('HINCRBY', counters, 'adopted', 1) end
+      return
     end
   elseif sought or call('XLEN', tasks_stream) == 0 then
     return give_up(id, r or fresh(), rest, 'lost')

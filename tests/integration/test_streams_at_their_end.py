@@ -3,6 +3,7 @@ refused whole, and says where."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import bus
 from bus import auditor, keys, refusals, scripts
 from tests.integration.test_wrong_types import VERBS, dumped
 from tests.support.desk import Desk
+from tests.support.keyspace import wounds
 from tests.support.town import Town, build_town
 
 LAST = "18446744073709551615-18446744073709551615"
@@ -148,3 +150,50 @@ def test_a_topic_goes_on_behind_an_entry_at_its_end(
     assert bus.get_task(after, test_topic).state == "done"
     assert bus.stats(test_topic)["waiting"] == bus.stats(test_topic)["running"] == 0
     assert bus.stats(test_topic)["ledger"]["drift"] == 0
+
+
+def test_no_letter_is_lost_while_the_audit_cannot_write_one(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    """Letters are gone whose stream takes no new one: each waits in the index for its
+    turn. The end was deleted, and the walk is in a round in which nobody looks for it."""
+    desk = Desk(test_topic)
+    ids = bus.enqueue_many(test_topic, range(5))
+    for item in desk.claim(5):
+        desk.fail(item, final=True)
+    auditor.audit(test_topic)
+    stream = bus.dead_stream(test_topic)
+    rows: Any = redis_client.xrange(stream)
+    redis_client.xadd(stream, {"by": "hand"}, id=LAST)
+    redis_client.xdel(stream, LAST, *(sid for sid, _ in rows[:3]))
+
+    with contextlib.suppress(bus.BusError):
+        auditor.audit(test_topic)
+    auditor.audit(test_topic)
+
+    letters = {each.id: each.error["reason"] for each in bus.list_dead(test_topic, 10)}
+    assert sorted(letters) == sorted(ids)
+    assert [letters[i] for i in ids].count("lost") == 3
+    assert wounds(redis_client, test_topic) == []
+
+
+def test_a_task_is_given_up_once_its_letter_can_be_written(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    """Its payload is gone, and the stream of dead letters takes none."""
+    desk = Desk(test_topic)
+    ids = bus.enqueue_many(test_topic, range(3))
+    for item in desk.claim(1):
+        desk.fail(item, final=True)
+    stream = bus.dead_stream(test_topic)
+    redis_client.xadd(stream, {"by": "hand"}, id=LAST)
+    redis_client.xdel(stream, LAST)
+    redis_client.delete(bus.task_stream(test_topic))
+
+    for _ in range(2):
+        auditor.audit(test_topic)
+
+    letters = {each.id: each.error["reason"] for each in bus.list_dead(test_topic, 10)}
+    assert sorted(letters) == sorted(ids)
+    assert [letters[i] for i in ids].count("lost") == 2
+    assert wounds(redis_client, test_topic) == []

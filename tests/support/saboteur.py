@@ -43,10 +43,6 @@ TWINS: Final = (
     ({"dead"}, {"dead_index"}),
 )
 WHILE_S: Final = 4.0 * PATIENCE
-# What is torn out of the letters again while an audit puts them back proves little: of
-# a thousand tasks one was not found again, in two runs of ten. Each wound has a look.
-SLOWLY: Final = frozenset({"dead"})
-LOOK_S: Final = 2.5 * PATIENCE
 
 Wound = tuple[
     str, str, Callable[[], object]
@@ -83,8 +79,6 @@ class Saboteur:
         others: set[str] = set()
         for one, other in TWINS:
             others |= other if key in one else one if key in other else set()
-        if key in SLOWLY and time.monotonic() - self._last.get(key, 0.0) < LOOK_S:
-            return False
         since = max((self._last.get(name, 0.0) for name in others), default=0.0)
         return time.monotonic() - since > WHILE_S
 
