@@ -60,6 +60,8 @@ __all__ = [
 
 _FIELDS: Final = ["id", "json", "meta"]
 _SETTINGS: Final = ("paused", "timeout_s", "renewed")
+# Entries that are looked up with the read; more are asked for by their ids.
+_LOOK_UP: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,34 +109,69 @@ async def claim(
     return parse_claim(seat.topic, raw)
 
 
+@dataclass(slots=True)
+class Arrived:
+    """What a blocking read has brought: entries as `(sid, flat fields)`, and what stood
+    in the settings and, by sid, in the records of those looked up with it."""
+
+    entries: list[tuple[str, list[str]]]
+    now_ms: int
+    settings: list[Any]
+    records: dict[str, str]
+
+
 async def wait_for_new(
-    seat: Seat, reader: Any, want: int, block_s: float
-) -> list[tuple[str, list[str]]]:
-    """New entries for this consumer, `(sid, flat fields)`, waiting for the first."""
-    command: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
-    command += ["COUNT", want, "BLOCK", int(block_s * 1000)]
-    command += ["STREAMS", keys.task_stream(seat.topic), ">"]
-    return replies.flat_entries(await reader.execute_command(*command))
+    seat: Seat, reader: Any, want: int, block_s: float, after: str
+) -> Arrived | None:
+    """New entries for this consumer, waiting for the first; None where none came.
+
+    `after` is the last sid it was given. What decides whether they may run is asked for
+    behind the read on the same connection: the server answers both in one write, and an
+    idle agent has what it needs a trip earlier.
+    """
+    read: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
+    read += ["COUNT", want, "BLOCK", int(block_s * 1000)]
+    read += ["STREAMS", keys.task_stream(seat.topic), ">"]
+    args = [seat.group, seat.consumer, after, _LOOK_UP]
+    script, tail = scripts.call("received", seat.topic, args)
+    looked: Any = None
+    if isinstance(reader, wire.Wire):
+        ask = ("EVALSHA", script.sha, *tail)
+        reply, looked = await reader.ask_all(tuple(read), ask)
+        if isinstance(reply, Exception):
+            raise reply
+    else:
+        reply = await reader.execute_command(*read)
+    entries = replies.flat_entries(reply)
+    if not entries:
+        return None
+    if not isinstance(looked, list):  # the server forgot its scripts
+        looked = await seat.run("received", args)
+    now_ms, *settings = looked[:4]
+    records_of = dict(zip(looked[4::2], looked[5::2], strict=True))
+    return Arrived(entries, now_ms, settings, records_of)
 
 
-async def verify(
-    seat: Seat, entries: Sequence[tuple[str, list[str]]], now_ms: int
-) -> Claimed | None:
-    """Entries a blocking read has delivered, checked against their records.
+async def verify(seat: Seat, arrived: Arrived) -> Claimed | None:
+    """What a blocking read has delivered, checked against the records.
 
     The short way of `claim` for the common case: every entry is ours and its record
     names it. None where anything else is among them, for the script to sort out.
     """
-    ours = all(flat[::2] == _FIELDS for _, flat in entries)
-    if not ours or not isinstance(seat.client, wire.Wire):
+    if not all(flat[::2] == _FIELDS for _, flat in arrived.entries):
         return None
-    ids = [flat[1] for _, flat in entries]
-    settings, texts = await seat.client.execute_all(
-        ("HMGET", keys.named("settings", seat.topic), *_SETTINGS),
-        ("HMGET", keys.named("tasks", seat.topic), *ids),
-    )
-    items = []
-    for (sid, flat), text in zip(entries, texts, strict=True):
+    settings = arrived.settings
+    texts = [arrived.records.get(sid) for sid, _ in arrived.entries]
+    if not all(texts):
+        if not isinstance(seat.client, wire.Wire):
+            return None
+        ids = [flat[1] for _, flat in arrived.entries]
+        settings, texts = await seat.client.execute_all(
+            ("HMGET", keys.named("settings", seat.topic), *_SETTINGS),
+            ("HMGET", keys.named("tasks", seat.topic), *ids),
+        )
+    items, now_ms = [], arrived.now_ms
+    for (sid, flat), text in zip(arrived.entries, texts, strict=True):
         if not text or not text.startswith(sid + "|"):
             return None
         record = records.parse_record(text)

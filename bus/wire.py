@@ -112,12 +112,20 @@ class Wire:
 
     async def execute_all(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to several commands that go out together."""
+        replies = await self.ask_all(*commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def ask_all(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The same with what the server refuses as values among them."""
         protocol = self._protocol
         if protocol is None or protocol.lost:
             protocol = await self._connected()
         futures = protocol.send(*commands)
         try:
-            return [await future for future in futures]
+            return [await _value_of(future) for future in futures]
         except BaseException:
             for future in futures:
                 # Nobody will ask for the others; a failed one would complain of that.
@@ -175,3 +183,11 @@ class Wire:
             await protocol.send(("AUTH", *words))[0]
         except redis.ResponseError as exc:
             raise redis.AuthenticationError(str(exc)) from exc
+
+
+async def _value_of(future: asyncio.Future[Any]) -> Any:
+    """A reply, also where it is an error of the server's."""
+    try:
+        return await future
+    except redis.ResponseError as exc:
+        return exc

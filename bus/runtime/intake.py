@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import redis.asyncio
 
-from .. import connection, deliveries, errors, groups, keys
+from .. import connection, deliveries, errors, groups, keys, records
 from ..deliveries import Delivery, Seat
 from .quiet import Quiet
 
@@ -65,6 +65,7 @@ class Intake:
         self._taking_over = False  # whether rows handed over are being claimed
         self._recover_due = True  # whether tasks of ours may have been lost on the way
         self._more = True  # whether a claim is likely to find something
+        self._last_sid = "0-0"  # of what was new when it came
         name = keys.client_name(seat.consumer)
         self._reader = connection.adedicated(block_s=_BLOCK_S, name=name)
 
@@ -131,18 +132,20 @@ class Intake:
         # The last claim was not full, and beats tell of tasks handed over: no need to
         # ask for what is not there. A script cannot block: read here, then check.
         self._fine_until = time.monotonic() + _BLOCK_S
-        entries = await deliveries.wait_for_new(
-            self._seat, self._reader, want, _BLOCK_S
+        arrived = await deliveries.wait_for_new(
+            self._seat, self._reader, want, _BLOCK_S, self._last_sid
         )
         self.last_read = time.monotonic()
-        if not entries:
+        if arrived is None:
             return
-        self._more = len(entries) >= want
-        now_ms = int(self.clock_ms + time.monotonic() * 1000)
-        claimed = await deliveries.verify(self._seat, entries, now_ms)
+        sids = [sid for sid, _ in arrived.entries]
+        self._more = len(sids) >= want
+        self._last_sid = sids[-1]
+        claimed = await deliveries.verify(self._seat, arrived)
         if claimed is None:
-            await self._claim(len(entries), [sid for sid, _ in entries])
+            await self._claim(len(sids), sids)
             return
+        self.set_clock(claimed.now_ms)
         self.topic_timeout_s = claimed.timeout_s
         await self._keep(claimed.deliveries)
         # Asking for more costs a system call: first the handlers, then their results.
@@ -156,6 +159,10 @@ class Intake:
             self._seen(claimed.now_ms)
             self.topic_timeout_s = claimed.timeout_s
             self.paused = claimed.paused
+            if claimed.deliveries:  # handed-over ones first, new ones behind them
+                sid = claimed.deliveries[-1].sid
+                if not records.is_upto(sid, self._last_sid):
+                    self._last_sid = sid
             await self._keep(claimed.deliveries)
         if claimed.suspects and self._quiet.reserve():
             self._host.spawn(self._run_suspects())

@@ -116,11 +116,15 @@ def fence(
             return fence.run(*args)
         return await areal(wired, *args)
 
+    async def ask_all(wired: wire.Wire, *commands: tuple[Any, ...]) -> list[Any]:
+        return [await aexecute(wired, *command) for command in commands]
+
     monkeypatch.setattr(redis.Redis, "execute_command", execute)
     monkeypatch.setattr(lines.Lines, "execute_command", execute_lean)
     monkeypatch.setattr(lines.Lines, "execute_all", execute_many)
     monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute_redis)
     monkeypatch.setattr(wire.Wire, "execute_command", aexecute)
+    monkeypatch.setattr(wire.Wire, "ask_all", ask_all)
     yield fence
     fence.client.close()
     redis_client.acl_deluser("fenced")
@@ -187,6 +191,7 @@ def test_a_life_among_agents_stays_within_the_declared_keys(
         "heartbeat",
         "move_to_dead",
         "promote",
+        "received",
         "recover",
         "register",
         "stats",
@@ -357,7 +362,15 @@ def replayed_in_bulk(topic: str, client: redis.Redis) -> None:
 
 
 # These need the runtime; the life among agents has them.
-OF_AGENTS = {"complete", "fail", "heartbeat", "promote", "recover", "release"}
+OF_AGENTS = {
+    "complete",
+    "fail",
+    "heartbeat",
+    "promote",
+    "received",
+    "recover",
+    "release",
+}
 
 
 def test_an_agent_that_gives_back_what_it_has_stays_within_the_declared_keys(

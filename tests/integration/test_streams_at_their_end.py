@@ -155,8 +155,8 @@ def test_a_topic_goes_on_behind_an_entry_at_its_end(
 def test_no_letter_is_lost_while_the_audit_cannot_write_one(
     redis_client: redis.Redis, test_topic: str
 ) -> None:
-    """Letters are gone whose stream takes no new one: each waits in the index for its
-    turn. The end was deleted, and the walk is in a round in which nobody looks for it."""
+    """Letters are gone whose stream takes no new one, and the index that names them
+    waits. Its end was deleted, so only the facts of the stream tell of it."""
     desk = Desk(test_topic)
     ids = bus.enqueue_many(test_topic, range(5))
     for item in desk.claim(5):
