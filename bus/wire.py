@@ -65,6 +65,10 @@ class _Protocol(asyncio.Protocol):
 
     def send(self, *commands: tuple[Any, ...]) -> list[asyncio.Future[Any]]:
         """Write commands at once; a future for each reply."""
+        if self.lost:
+            # It went between the end of its login and this call, and nobody comes by
+            # again to fail what waits here.
+            raise redis.ConnectionError("Connection closed by server.")
         assert self._transport is not None
         now, futures = self._loop.time(), []
         for _ in commands:

@@ -85,6 +85,30 @@ async def test_a_lost_connection_fails_all_who_wait_and_is_made_again() -> None:
         assert await one.execute_command("ECHO", "back") == "back"
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_connection_that_is_lost_while_it_is_made_lets_nobody_wait(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last word of the login and the first command, or so many steps of the
+    loop around it: an agent whose server was killed just then stood still for good."""
+    real = asyncio.wait_for
+
+    async def meanwhile(work: Any, timeout: float) -> Any:
+        protocol = await real(work, timeout)
+        protocol.close()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        return protocol
+
+    async with wired(hang_up) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(wire.asyncio, "wait_for", meanwhile)  # type: ignore[attr-defined]
+            asking = asyncio.create_task(one.execute_command("ECHO", "x"))
+            done, _ = await asyncio.wait([asking], timeout=1.0)
+        assert done
+        assert isinstance(asking.exception(), redis.ConnectionError)
+
+
 async def test_several_commands_that_fail_together_leave_no_complaint() -> None:
     async with wired(hang_up) as one:
         with pytest.raises(redis.ConnectionError):
