@@ -129,6 +129,10 @@ class Answer(asyncio.Protocol):
         """Ask, on a connection on which nothing else is asked."""
         self.status, self.fields, self._parts = 0, {}, []
         self._head_bytes, self._ended = 0, False
+        if self._transport.is_closing():
+            # Nobody comes by again to tell who waits for the answer.
+            self._broke("it ended before it was asked")
+            return
         self._transport.write(request)
 
     def close(self) -> None:

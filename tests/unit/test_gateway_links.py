@@ -294,3 +294,22 @@ async def test_a_request_names_the_place_of_the_url_and_who_asks() -> None:
 async def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(ValueError):
         links.place(url)
+
+
+async def test_a_connection_that_ends_before_it_is_asked_lets_nobody_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that takes connections and is killed in the same moment."""
+    real = links._connected
+
+    async def gone(where: links.Place, connect_s: float) -> links.Answer:
+        link = await real(where, connect_s)
+        link.close()
+        await asyncio.sleep(0.01)
+        return link
+
+    monkeypatch.setattr(links, "_connected", gone)
+    async with Server(saying(SIZED)) as server, asyncio.timeout(PATIENCE_S / 2):
+        with pytest.raises(links.Broken, match="before it was asked"):
+            await said(server.url)
+        assert server.heads == []
