@@ -62,6 +62,10 @@ def _is_verb(verb: str, args: tuple[Any, ...], reply: Any) -> bool:
     return not counted or reply is None or any(reply[:counted])
 
 
+def _is_send(args: tuple[Any, ...], reply: Any) -> bool:
+    return bool(args[0] == "send")
+
+
 def _places() -> dict[str, list[Place]]:
     points: dict[str, list[Place]] = {
         # A blocking read is a claim as well.
@@ -77,9 +81,12 @@ def _places() -> dict[str, list[Place]]:
     for verb in VERBS:
         for when in ("before", "after"):
             behind, counts = when == "after", functools.partial(_is_verb, verb)
-            points[f"{when}_{verb}_sent"] = [
+            places: list[Place] = [
                 (scripts, name, behind, counts) for name in ("run", "arun")
             ]
+            if verb == "enqueue":
+                places.append((scripts, "once", behind, _is_send))
+            points[f"{when}_{verb}_sent"] = places
     return points
 
 

@@ -7,6 +7,8 @@ of 110 us per call about 60 are its own. Nothing is ever sent twice from here.
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -43,6 +45,22 @@ def make_reader() -> hiredis.Reader:
     )
 
 
+def _time_in_kernel(sock: socket.socket) -> None:
+    """Have the kernel keep the timeout of a plain socket, not Python.
+
+    Python asks with a call of its own, before each write and each read, whether it may.
+    What is encrypted or patched (gevent) is left alone.
+    """
+    timeout_s = sock.gettimeout()
+    if not timeout_s or type(sock).__module__ != "socket":
+        return
+    seconds = int(timeout_s)
+    span = struct.pack("@ll", seconds, int((timeout_s - seconds) * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, span)
+    sock.settimeout(None)
+
+
 class Line:
     """One connection; an error that leaves a reply outstanding must drop it."""
 
@@ -52,20 +70,21 @@ class Line:
         connection: Any = client.connection
         connection.connect()
         self._socket = connection._sock
+        _time_in_kernel(self._socket)
         self._reader = make_reader()
 
     def call(
         self, command: tuple[Any, ...], meanwhile: Callable[[], None] | None = None
     ) -> Any:
         """The reply to one command; the server's error raised."""
-        self._socket.sendall(hiredis.pack_command(command))
+        self._send(hiredis.pack_command(command))
         if meanwhile is not None:
             meanwhile()
         return self._reply()
 
     def call_all(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """Replies to several commands sent together; errors among them as values."""
-        self._socket.sendall(b"".join(hiredis.pack_command(each) for each in commands))
+        self._send(b"".join(hiredis.pack_command(each) for each in commands))
         replies = []
         for _ in commands:
             try:
@@ -74,10 +93,19 @@ class Line:
                 replies.append(exc)
         return replies
 
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
+
     def _reply(self) -> Any:
         reader = self._reader
         while (value := reader.gets()) is False:
-            data = self._socket.recv(65_536)
+            try:
+                data = self._socket.recv(65_536)
+            except BlockingIOError:
+                raise TimeoutError("timed out") from None
             if not data:
                 raise redis.ConnectionError("Connection closed by server.")
             reader.feed(data)

@@ -154,19 +154,24 @@ def run(
     known: bool = True,
     first: str = "",
     meanwhile: Callable[[], None] | None = None,
+    failed: Exception | None = None,
 ) -> Any:
     """The script's reply; BusUnavailable or OutcomeUnknown after `retry_s` seconds.
 
     Where the topic may not be `known` yet, it is made known first: `ensure_topic`.
     `first` names a cheaper verb with the same arguments; where it says None, or gives
     no answer, the other one decides. `meanwhile` may be called while the server works,
-    more than once, where no `client` is given; it raises nothing.
+    more than once, where no `client` is given; it raises nothing. `failed` is what a
+    call of `once` with the same arguments came to, for this one to go on from.
     """
     script, tail = call(name, topic, args, more)
     pause, began = None, time.monotonic()
     while True:
         try:
             server: Any = connection.writer() if client is None else client
+            if failed is not None:
+                before, failed = failed, None
+                raise before
             if not known and _known_topics.get((server.url, topic), 0.0) < began:
                 ensure_topic(topic)
             if first:
@@ -185,6 +190,23 @@ def run(
                     not script.reads, retry_s, brief=script.reads, began=began
                 )
             time.sleep(pause.after(exc))
+
+
+def once(name: str, topic: str, args: tuple[Any, ...]) -> Any:
+    """A script's reply over the common connections, by the shortest way there is.
+
+    None, and nothing was sent, where the topic or the script may not be known to the
+    server; what goes wrong is raised as it comes. `run` is for both.
+    """
+    server = connection.writer()
+    if _known_topics.get((server.url, topic), 0.0) < time.monotonic():
+        return None
+    try:
+        return server.execute_command(
+            "EVALSHA", SCRIPTS[name].sha, *_keys_of(name, topic), *args
+        )
+    except redis.exceptions.NoScriptError:
+        return None
 
 
 Call = tuple[str, str, Sequence[Any], Sequence[str]]  # name, topic, args, more

@@ -6,7 +6,7 @@ BusUnavailable (nothing written) or OutcomeUnknown (repeat it with the same id).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from . import (
     accepting,
@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 
+_NO_WORDS: Final = (None,) * 6
+
+
 def enqueue_task(
     topic: str,
     payload: Any,
@@ -74,9 +77,15 @@ def enqueue_task(
     """
     level = levels.granted(durability)
     keys.check_topic(topic)
+    text = messages.encode(payload)
+    words = (maxlen, task_id, delay_s, max_attempts, timeout_s, idempotency_key)
+    if words == _NO_WORDS and not (on_commit or level.waits):
+        task_id = new_id()
+        accepting.send_one(topic, task_id, text)
+        return task_id
     item = wanted.item(
         topic,
-        messages.encode(payload),
+        text,
         task_id=task_id,
         idempotency_key=idempotency_key,
         principal=principal,

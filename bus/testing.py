@@ -19,7 +19,7 @@ from .batches import Accepted, Batch
 from .conf import conf
 from .levels import Level
 from .messages import Task
-from .wanted import new_id
+from .wanted import Item, new_id
 
 _ANY: Any = object()
 Outcomes = list[list[Accepted]]
@@ -61,6 +61,9 @@ def collect() -> Iterator[list[Sent]]:
     ) -> Outcomes:
         return [take(batch) for batch in batches]
 
+    def take_one(topic: str, task_id: str, text: bytes) -> None:
+        take(Batch(topic, [Item(task_id, "", "", text)]))
+
     async def atake_all(
         batches: Sequence[Batch], level: Level, *, client: Any = None
     ) -> Outcomes:
@@ -72,13 +75,15 @@ def collect() -> Iterator[list[Sent]]:
     async def agranted(wanted: str | None = None) -> Level:
         return granted(wanted)
 
-    before = accepting.send, accepting.asend, levels.granted, levels.agranted
-    accepting.send, accepting.asend = take_all, atake_all
+    before = accepting.send, accepting.asend, accepting.send_one
+    were = levels.granted, levels.agranted
+    accepting.send, accepting.asend, accepting.send_one = take_all, atake_all, take_one
     levels.granted, levels.agranted = granted, agranted
     try:
         yield sent
     finally:
-        accepting.send, accepting.asend, levels.granted, levels.agranted = before
+        accepting.send, accepting.asend, accepting.send_one = before
+        levels.granted, levels.agranted = were
 
 
 def assert_enqueued(

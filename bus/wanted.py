@@ -30,13 +30,14 @@ _random: Final = random.Random()
 os.register_at_fork(after_in_child=_random.seed)
 
 
+_CHANCE: Final = (1 << 80) - 1 & ~(0xF << 76) & ~(0x3 << 62)
+_VERSION_7: Final = (0x7 << 76) | (0x2 << 62)
+
+
 def new_id() -> str:
     """A UUID of version 7: sorts by time, chosen before the first send."""
     ms = time.time_ns() // 1_000_000
-    value = (ms << 80) | _random.getrandbits(80)
-    value &= ~(0xF << 76) & ~(0x3 << 62)
-    value |= (0x7 << 76) | (0x2 << 62)
-    text = f"{value:032x}"
+    text = f"{ms << 80 | _random.getrandbits(80) & _CHANCE | _VERSION_7:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

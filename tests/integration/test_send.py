@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import bus
-from bus import keys, scripts
+from bus import keys, lines, scripts
 from bus.batches import Batch
 from bus.wanted import Wanted, item_of
 from tests.support.desk import Desk
@@ -217,13 +217,14 @@ def test_the_common_call_is_one_script(
     bus.enqueue_task(test_topic, 0)
     in_a_minute_with_a_row(redis_client, test_topic, 1)
     asked: list[str] = []
-    ask_server = scripts._asked
+    names = {script.sha: name for name, script in scripts.SCRIPTS.items()}
+    ask_server = lines.Lines.execute_command
 
-    def asking(server: Any, script: scripts.Script, *rest: Any) -> Any:
-        asked.append(script.name)
-        return ask_server(server, script, *rest)
+    def asking(pool: lines.Lines, *command: Any, **options: Any) -> Any:
+        asked.append(names[command[1]])
+        return ask_server(pool, *command, **options)
 
-    monkeypatch.setattr(scripts, "_asked", asking)
+    monkeypatch.setattr(lines.Lines, "execute_command", asking)
 
     bus.enqueue_task(test_topic, 2)
     bus.enqueue_many(test_topic, range(100))
