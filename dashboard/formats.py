@@ -6,12 +6,13 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 NOTHING: Final = "–"
+_LARGEST: Final = 1e18
 # A page shows this much of a payload; more would only make the browser slow.
 _PRETTY_MOST: Final = 64 * 1024
 _NO_LABELS: Final[Mapping[str, str]] = {}
@@ -31,9 +32,16 @@ def seen(html: str) -> str:
     return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", html)
 
 
+def _is_count(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number that says how many; agents may tell anything."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -_LARGEST < value < _LARGEST
+
+
 def duration(seconds: object) -> str:
     """Seconds as `850 ms`, `3.2 s`, `4 m 10 s`, `2 h 5 m`, `3 d 4 h`."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+    if not _is_count(seconds):
         return NOTHING
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
@@ -53,21 +61,21 @@ _UNITS: Final = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s
 
 def ms(value: object) -> str:
     """Milliseconds as a duration."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_count(value):
         return NOTHING
     return duration(value / 1000)
 
 
 def number(value: object) -> str:
     """A count with its thousands set apart; what is unknown is no zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_count(value):
         return NOTHING
     return f"{value:,.0f}"
 
 
 def compact(value: object) -> SafeString | str:
     """A count for a tile: `1.2 k`, `3.4 M`; whole in its title."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_count(value):
         return NOTHING
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
@@ -79,21 +87,21 @@ def compact(value: object) -> SafeString | str:
 
 def rate(value: object) -> str:
     """Things per minute, with a decimal where there are few."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_count(value):
         return NOTHING
     return f"{value:.1f}" if 0 < value < 9.95 else f"{value:,.0f}"
 
 
 def percent(value: object) -> str:
     """A share of one as `10 %`, `0.5 %`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_count(value):
         return NOTHING
     return f"{value * 100:.3g} %"
 
 
 def size(value: object) -> str:
     """Bytes in binary units."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_count(value):
         return NOTHING
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":

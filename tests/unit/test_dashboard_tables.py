@@ -39,6 +39,9 @@ def below() -> Iterator[str]:
         (0.26, "rate", "num", "0.3"),
         (2048, "size", "num", "2.0 KiB"),
         ("<b>", "number", "num", "–"),
+        (float("inf"), "duration", "num", "–"),
+        (float("nan"), "duration", "num", "–"),
+        (10**400, "size", "num", "–"),
     ],
 )
 def test_a_cell_with_a_number_is_quiet_without_one(
