@@ -15,6 +15,7 @@ from . import (
     records,
     replies,
     scripts,
+    verbs,
     wire,
 )
 from .conf import conf
@@ -133,7 +134,7 @@ async def wait_for_new(
     read += ["COUNT", want, "BLOCK", int(block_s * 1000)]
     read += ["STREAMS", keys.task_stream(seat.topic), ">"]
     args = [seat.group, seat.consumer, after, _LOOK_UP]
-    script, tail = scripts.call("received", seat.topic, args)
+    script, tail = verbs.call("received", seat.topic, args)
     looked: Any = None
     if isinstance(reader, wire.Wire):
         ask = ("EVALSHA", script.sha, *tail)

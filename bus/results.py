@@ -19,6 +19,7 @@ from . import (
     refusals,
     replies,
     scripts,
+    verbs,
 )
 from .messages import Task
 
@@ -198,7 +199,7 @@ def _waited(task_id: str, topic: str, until: float) -> Task:
 
 def _first_look(streams: list[str], task_id: str, topic: str) -> tuple[list[str], Task]:
     """Where the streams end and, looked at after that, how the task stands."""
-    script, tail = scripts.call("get_task", topic, [task_id])
+    script, tail = verbs.call("get_task", topic, [task_id])
     ends = [("XREVRANGE", stream, "+", "-", "COUNT", "1") for stream in streams]
     with refusals.guard():
         answers = connection.writer().execute_all(

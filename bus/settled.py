@@ -15,7 +15,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from . import connection, errors, patience, refusals, scripts
+from . import connection, errors, patience, refusals, verbs
 from .conf import conf
 from .levels import Level
 
@@ -29,8 +29,8 @@ class _Round:
         self, name: str, calls: Sequence[tuple[str, list[Any]]], level: Level
     ) -> None:
         self.level = level
-        self.script = scripts.SCRIPTS[name]
-        self.tails = [scripts.call(name, *each)[1] for each in calls]
+        self.script = verbs.SCRIPTS[name]
+        self.tails = [verbs.call(name, *each)[1] for each in calls]
         self.pause = patience.Pause(not self.script.reads)
 
     def ran(self, reply: Reply) -> Reply:
@@ -87,7 +87,7 @@ def run_all(
             time.sleep(work.pause.after(exc))
 
 
-def _one(line: Any, script: scripts.Script, tail: list[Any]) -> Reply:
+def _one(line: Any, script: verbs.Script, tail: list[Any]) -> Reply:
     try:
         try:
             return line.call(("EVALSHA", script.sha, *tail))
@@ -127,7 +127,7 @@ async def arun_all(
 
 
 async def _aone(
-    line: redis.asyncio.Redis, script: scripts.Script, tail: list[Any]
+    line: redis.asyncio.Redis, script: verbs.Script, tail: list[Any]
 ) -> Reply:
     client: Any = line
     try:

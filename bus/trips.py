@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import lines, refusals, scripts
+from . import lines, refusals, scripts, verbs
 
 
 def run_all(calls: Sequence[scripts.Call], line: lines.Line) -> list[Any]:
@@ -15,7 +15,7 @@ def run_all(calls: Sequence[scripts.Call], line: lines.Line) -> list[Any]:
     """
     commands: list[tuple[Any, ...]] = []
     for each in calls:
-        script, tail = scripts.call(*each)
+        script, tail = verbs.call(*each)
         commands.append(("EVALSHA", script.sha, *tail))
     with refusals.guard():
         replies = line.call_all(commands)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import redis
 
-from . import connection, patience, refusals, scripts
+from . import connection, patience, refusals, verbs
 
 # A connection that broke is made anew; a server that is away is told.
 _AGAIN_S: Final = 1.0
@@ -49,12 +49,12 @@ def run(name: str, topics: Sequence[str], args: Sequence[Any] = ()) -> list[Any]
         return []
     commands: list[tuple[Any, ...]] = []
     for topic in topics:
-        script, tail = scripts.call(name, topic, args)
+        script, tail = verbs.call(name, topic, args)
         commands.append(("EVALSHA", script.sha, *tail))
     replies = tried(commands)
     if any(isinstance(each, redis.exceptions.NoScriptError) for each in replies):
         # The first one brings the text, so the others find it.
-        script, tail = scripts.call(name, topics[0], args)
+        script, tail = verbs.call(name, topics[0], args)
         replies = tried([("EVAL", script.text, *tail), *commands[1:]])
     return replies
 

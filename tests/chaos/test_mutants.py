@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from bus import scripts
+from bus import verbs
 from tests.chaos.test_state_machine import poison_comes_soon, walk
 from tests.support import chronicle
 
@@ -265,12 +265,12 @@ def test_a_broken_script_is_noticed(
     redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     verb, old, new = MUTANTS[name]
-    script = scripts.SCRIPTS[verb]
+    script = verbs.SCRIPTS[verb]
     assert old in script.text, "the script has changed: bring the mutant along"
     text = script.text.replace(old, new)
     sha = hashlib.sha1(text.encode()).hexdigest()
     mutant = replace(script, text=text, sha=sha)
-    monkeypatch.setitem(scripts.SCRIPTS, verb, mutant)
+    monkeypatch.setitem(verbs.SCRIPTS, verb, mutant)
 
     caught = any(_stumbles(redis_client, seed) for seed in range(WALKS))
 

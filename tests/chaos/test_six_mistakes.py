@@ -16,7 +16,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, scripts, tasks
+from bus import errors, janitor, keys, tasks, verbs
 from tests.support import chronicle
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
@@ -159,12 +159,12 @@ def test_the_mistake_is_noticed(
     name: str,
 ) -> None:
     mistake = MISTAKES[name]
-    script = scripts.SCRIPTS[mistake.verb]
+    script = verbs.SCRIPTS[mistake.verb]
     text = mistake.broken(script.text)
     redis_client.script_load(text)  # a mistake, not nonsense
     sha = hashlib.sha1(text.encode()).hexdigest()
     monkeypatch.setitem(
-        scripts.SCRIPTS, mistake.verb, replace(script, text=text, sha=sha)
+        verbs.SCRIPTS, mistake.verb, replace(script, text=text, sha=sha)
     )
 
     with pytest.raises((Exception, pytest.fail.Exception)):

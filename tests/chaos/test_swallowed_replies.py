@@ -14,7 +14,7 @@ import pytest
 import redis
 
 import bus
-from bus import connection, janitor, keys, scripts
+from bus import connection, janitor, keys, verbs
 from bus.deliveries import Delivery
 from tests.support import agents, chronicle, transitions
 from tests.support.desk import GROUP, Desk
@@ -42,7 +42,7 @@ def behind(
 
     @contextlib.contextmanager
     def through(fate: Fate) -> Iterator[RespProxy]:
-        for script in scripts.SCRIPTS.values():
+        for script in verbs.SCRIPTS.values():
             redis_client.script_load(script.text)  # each call is one EVALSHA
         with RespProxy(redis_url, fate) as proxy:
             monkeypatch.setenv("REDIS_URL", proxy.url)

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 import bus
-from bus import keys, scripts
+from bus import keys, verbs
 from tests.chaos.test_mutants import MUTANTS
 from tests.chaos.test_state_machine import poison_comes_soon, walk
 from tests.support import chronicle, transitions
@@ -85,11 +85,11 @@ def test_the_log_gives_a_broken_script_away(
 ) -> None:
     """Proof that the check sees, without any look at the data itself."""
     verb, old, new = MUTANTS[name]
-    script = scripts.SCRIPTS[verb]
+    script = verbs.SCRIPTS[verb]
     assert old in script.text, "the script has changed: bring the mutant along"
     text = script.text.replace(old, new)
     sha = hashlib.sha1(text.encode()).hexdigest()
-    monkeypatch.setitem(scripts.SCRIPTS, verb, replace(script, text=text, sha=sha))
+    monkeypatch.setitem(verbs.SCRIPTS, verb, replace(script, text=text, sha=sha))
     said: list[str] = []
 
     def judge(topic: str) -> None:

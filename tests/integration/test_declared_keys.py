@@ -31,6 +31,7 @@ from bus import (
     replays,
     scripts,
     timeline,
+    verbs,
     wire,
 )
 from bus.bulk.driver import Foreman
@@ -52,8 +53,8 @@ class Fence:
         self.slots: set[str] = set()
         self._admin = admin
         self._lock = threading.Lock()
-        self._names = {script.sha: name for name, script in scripts.SCRIPTS.items()}
-        self._names |= {script.text: name for name, script in scripts.SCRIPTS.items()}
+        self._names = {script.sha: name for name, script in verbs.SCRIPTS.items()}
+        self._names |= {script.text: name for name, script in verbs.SCRIPTS.items()}
         admin.acl_setuser("fenced", enabled=True, nopass=True, commands=["+@all"])
         host = url.rpartition("@")[2]
         self.client = redis.Redis.from_url(
@@ -282,7 +283,7 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
     assert fourth
     assert fence.denied() == []
     assert bus.stats(test_topic)["ledger"]["drift"] == 0
-    assert set(scripts.SCRIPTS) - fence.verbs <= OF_AGENTS
+    assert set(verbs.SCRIPTS) - fence.verbs <= OF_AGENTS
 
 
 def lent_and_ended(topic: str) -> None:

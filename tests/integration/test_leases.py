@@ -12,7 +12,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import agents, errors, fences, janitor, keys, leases, scripts
+from bus import agents, errors, fences, janitor, keys, leases, verbs
 from bus.endings import Fence, fence_of
 from bus.fences import Failed
 from bus.leases import Lent
@@ -515,4 +515,4 @@ def test_what_a_claim_remembers_is_gone_with_its_lease(
 
     left_ms = int(redis_client.pttl(keys.claim_key(test_topic, "a", "one")))
     assert 0 < left_ms <= 20_000
-    assert "lend" in scripts.SCRIPTS
+    assert "lend" in verbs.SCRIPTS

@@ -10,7 +10,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, lines, scripts
+from bus import errors, janitor, lines, verbs
 from tests.support.nemesis import FailureSimulator
 
 GROUP = "workers"
@@ -25,7 +25,7 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
 
     def arrange(verb: str, times: int = 1) -> list[str]:
         real = lines.Lines.execute_command
-        sha, lost = scripts.SCRIPTS[verb].sha, []
+        sha, lost = verbs.SCRIPTS[verb].sha, []
 
         def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
             reply = real(client, *args, **options)
@@ -42,7 +42,7 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
 
 def warm(topic: str) -> None:
     """Have every script on the server, so that each call is one EVALSHA."""
-    for script in scripts.SCRIPTS.values():
+    for script in verbs.SCRIPTS.values():
         bus.get_redis().script_load(script.text)
     bus.create_consumer_group(topic, GROUP)
 
@@ -107,7 +107,7 @@ def test_a_batch_is_a_batch(test_topic: str, lose: Lose) -> None:
 def end_meanwhile(monkeypatch: pytest.MonkeyPatch, end: Callable[[], Any]) -> None:
     """A fast agent ends the task before its sender hears of it and repeats itself."""
     real = lines.Lines.execute_command
-    sha, sent = scripts.SCRIPTS["enqueue"].sha, []
+    sha, sent = verbs.SCRIPTS["enqueue"].sha, []
 
     def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
         reply = real(client, *args, **options)

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import bus
-from bus import keys, lines, scripts
+from bus import keys, lines, verbs
 from bus.batches import Batch
 from bus.wanted import Wanted, item_of
 from tests.support.desk import Desk
@@ -20,7 +20,7 @@ LAST_ID = "18446744073709551615-18446744073709551615"
 
 
 def ask(verb: str, client: redis.Redis, topic: str, args: list[Any]) -> Any:
-    script = scripts.SCRIPTS[verb]
+    script = verbs.SCRIPTS[verb]
     names = [keys.named(word, topic) for word in script.names]
     return client.eval(script.text, len(names), *names, *args)
 
@@ -217,7 +217,7 @@ def test_the_common_call_is_one_script(
     bus.enqueue_task(test_topic, 0)
     in_a_minute_with_a_row(redis_client, test_topic, 1)
     asked: list[str] = []
-    names = {script.sha: name for name, script in scripts.SCRIPTS.items()}
+    names = {script.sha: name for name, script in verbs.SCRIPTS.items()}
     ask_server = lines.Lines.execute_command
 
     def asking(pool: lines.Lines, *command: Any, **options: Any) -> Any:

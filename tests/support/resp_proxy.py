@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import hiredis
 
-from bus import scripts
+from bus import verbs
 
 PASS: Final = "pass"
 LOSE: Final = "lose"  # executed; connection cut in front of the reply
@@ -52,7 +52,7 @@ class RespProxy:
     ) -> None:
         self._server = urlsplit(url)
         self._fate, self._delay_s = fate, delay_s
-        self._verbs = {script.sha: name for name, script in scripts.SCRIPTS.items()}
+        self._verbs = {script.sha: name for name, script in verbs.SCRIPTS.items()}
         self.done: Counter[tuple[str, str]] = Counter()  # (fate, verb) -> how often
         self._seen: Counter[str] = Counter()
         self._calls = 0

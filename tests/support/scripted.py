@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import hiredis
 
-from bus import scripts
+from bus import verbs
 
 ACCEPTED: Final = b"*1\r\n$3\r\n1-0\r\n"  # of `enqueue` and `send`: one new task
 CUT: Final = b""  # the connection ends where the reply should come
-_SENDS: Final = [scripts.SCRIPTS[name] for name in ("enqueue", "send")]
+_SENDS: Final = [verbs.SCRIPTS[name] for name in ("enqueue", "send")]
 
 
 class _Talk(socketserver.BaseRequestHandler):

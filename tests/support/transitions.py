@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 import redis
 
-from bus import keys, records, scripts
+from bus import keys, records, scripts, verbs
 
 ABSENT, STREAM, DELAYED = "absent", "in the stream", "delayed"
 DEAD, ENDED = "dead", "ended"
@@ -92,8 +92,8 @@ COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
 def logged(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have this process and its children write down all transitions."""
     patch.setenv("MESH_TRANSITION_LOG", "1")
-    for name, script in scripts.load(logged=True).items():
-        patch.setitem(scripts.SCRIPTS, name, script)
+    for name, script in verbs.load(logged=True).items():
+        patch.setitem(verbs.SCRIPTS, name, script)
     scripts._keys_of.cache_clear()  # the log is one key more
     yield
     scripts._keys_of.cache_clear()

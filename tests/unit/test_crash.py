@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bus import crash, errors, scripts
+from bus import crash, errors, verbs
 from tests.support.processes import ROOT
 
 
@@ -57,7 +57,7 @@ def test_a_command_says_what_is_wrong_with_the_point() -> None:
 
 
 def test_scripts_log_nothing_unless_they_are_asked_to() -> None:
-    plain, logged = scripts.load(logged=False), scripts.load(logged=True)
+    plain, logged = verbs.load(logged=False), verbs.load(logged=True)
 
     assert not [name for name, each in plain.items() if "log" in each.names]
     assert {"enqueue", "complete", "fail", "replay", "promote"} <= {
