@@ -169,12 +169,13 @@ def send_one(topic: str, task_id: str, text: bytes) -> None:
     try:
         reply = scripts.once("send", topic, args)
     except (redis.RedisError, OSError) as exc:
-        failed = exc
-    else:
-        if reply is not None:
-            recent.note(task_id, topic, reply[0])
-            return
+        reply, failed = False, exc
+    if reply:
+        recent.note(task_id, topic, reply[0])
+        return
     batch = Batch(topic, [Item(task_id, "", "", text)])
+    if reply is None:
+        batch.first = ""  # that verb has passed it on
     taken(topic, _sent_alone(batch, BY_ITSELF, None, failed))
 
 

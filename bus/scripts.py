@@ -71,18 +71,18 @@ def run(
 def once(name: str, topic: str, args: tuple[Any, ...]) -> Any:
     """A script's reply over the common connections, by the shortest way there is.
 
-    None, and nothing was sent, where the topic or the script may not be known to the
-    server; what goes wrong is raised as it comes. `run` is for both.
+    False where it was not run, since the server may not know the topic or the script,
+    which `run` tells it; what goes wrong is raised as it comes.
     """
     server = connection.writer()
     if _known_topics.get((server.url, topic), 0.0) < time.monotonic():
-        return None
+        return False
     try:
         return server.execute_command(
             "EVALSHA", SCRIPTS[name].sha, *keys_of(name, topic), *args
         )
     except redis.exceptions.NoScriptError:
-        return None
+        return False
 
 
 Call = tuple[str, str, Sequence[Any], Sequence[str]]  # name, topic, args, more

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 import redis
 
-from bus import keys, records, scripts, verbs
+from bus import keys, records, verbs
 
 ABSENT, STREAM, DELAYED = "absent", "in the stream", "delayed"
 DEAD, ENDED = "dead", "ended"
@@ -94,9 +94,9 @@ def logged(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setenv("MESH_TRANSITION_LOG", "1")
     for name, script in verbs.load(logged=True).items():
         patch.setitem(verbs.SCRIPTS, name, script)
-    scripts._keys_of.cache_clear()  # the log is one key more
+    verbs.keys_of.cache_clear()  # the log is one key more
     yield
-    scripts._keys_of.cache_clear()
+    verbs.keys_of.cache_clear()
 
 
 @dataclass
