@@ -50,11 +50,14 @@ def parse(text: str, epoch: int = 0) -> Past:
     return Past(epoch, tuple(attempts), tuple(replays))
 
 
+_NONE: Final = Past(0, (), ())
+
+
 def of_result(fields: Mapping[str, str]) -> Past:
     """The past in a result entry; empty for a task that ended at its first attempt."""
     epoch = records.number(fields.get("epoch", ""))
     if epoch is None:
-        return Past(0, (), ())  # whatever it has, it is not ours
+        return _NONE  # whatever it has, it is not ours
     return parse(fields.get("attempts", ""), epoch)
 
 

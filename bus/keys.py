@@ -94,8 +94,13 @@ def check_group(group: str) -> str:
     return group
 
 
+_CANONICAL: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
 def check_task_id(task_id: str) -> str:
     """The id in canonical UUID text, or InvalidName."""
+    if type(task_id) is str and _CANONICAL.fullmatch(task_id):
+        return task_id  # as we write them
     try:
         return str(uuid.UUID(str(task_id)))
     except (ValueError, AttributeError, TypeError):

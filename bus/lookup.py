@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, Final
 
 from . import (
     connection,
@@ -136,10 +136,16 @@ def dead_task(letter: letters.DeadLetter) -> Task:
 
 
 def done_task(
-    topic: str, task_id: str, fields: Mapping[str, str], entry_id: str
+    topic: str,
+    task_id: str,
+    fields: Mapping[str, str],
+    entry_id: str,
+    row: Mapping[str, Any] | None = None,
 ) -> Task:
-    """An ended task from the fields of its result entry."""
-    row, past = messages.parse_row(fields.get("json", "")), history.of_result(fields)
+    """An ended task from the fields of its result entry; `row` where it is parsed."""
+    if row is None:
+        row = messages.parse_row(fields.get("json", ""))
+    past = history.of_result(fields)
     return Task(
         id=task_id,
         topic=topic,
@@ -160,8 +166,13 @@ def done_task(
     )
 
 
+_OWN: Final = frozenset({"max_attempts", "timeout_s", "again_of"})
+
+
 def _own(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row says its task was sent with; a row by hand may say anything."""
+    if _OWN.isdisjoint(row):
+        return {}
     most, limit = row.get("max_attempts"), row.get("timeout_s")
     return {
         "max_attempts": most if type(most) is int and records.may_try(most) else None,

@@ -178,6 +178,8 @@ _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 def _check(root: Any, what: str, max_depth: int, max_nodes: int) -> None:
     """Refuse what is no JSON value, too deep or too much, without recursion."""
+    if type(root) in _PLAIN:
+        return
     flat = type(root) is dict and _PLAIN.issuperset(map(type, root.values()))
     if flat and len(root) < max_nodes and max_depth:
         return  # most payloads are of this kind

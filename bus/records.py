@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 # How long an attempt may be allowed, whoever says so; no attempt ends sooner.
 TIMEOUT_LEAST_S: Final = 0.001
@@ -11,8 +10,7 @@ TIMEOUT_MOST_S: Final = 7 * 86_400.0
 ATTEMPTS_MOST: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What the mesh knows of a live task beside its payload; written by Lua only."""
 
     sid: str
@@ -24,8 +22,14 @@ class Record:
     options: str
 
 
+_FRESH: Final = "0|0|0|0||"
+
+
 def parse_record(text: str) -> Record:
     """A record as stored in the hash of live tasks."""
+    sid, _, rest = text.partition("|")
+    if rest == _FRESH:  # nothing has happened to it yet, as to most
+        return Record(sid, 0, 0, 0, 0, "", "")
     sid, attempt, epoch, n, lost, flags, options = text.split("|", 6)
     return Record(sid, int(attempt), int(epoch), int(n), int(lost), flags, options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -153,11 +154,12 @@ def wait_result(
     """
     until = time.monotonic() + check_wait(timeout_s)
     task_id = keys.check_task_id(task_id)
+    sent = recent.take(task_id)
     while True:
         try:
-            sent = recent.take(task_id)
             if sent is not None and topic in (None, sent[0]):
-                task = _waited_behind(task_id, *sent, until)
+                behind, sent = sent, None
+                task = _waited_behind(task_id, *behind, until)
                 if task is not None:
                     return task
             topic = lookup.topic_of(task_id, topic)
@@ -169,9 +171,10 @@ def wait_result(
             time.sleep(_RETRY_S)
 
 
-def _streams(topic: str) -> list[str]:
+@functools.lru_cache(maxsize=1_024)
+def _streams(topic: str) -> tuple[str, ...]:
     """Where an end is written down, at the latest as an event: acks by hand are."""
-    return [keys.named(name, topic) for name in ("results", "dead", "events")]
+    return tuple(keys.named(name, topic) for name in ("results", "dead", "events"))
 
 
 def _waited_behind(task_id: str, topic: str, sid: str, until: float) -> Task | None:
@@ -181,26 +184,27 @@ def _waited_behind(task_id: str, topic: str, sid: str, until: float) -> Task | N
     whose clock went back, and for results trimmed before we came to read them.
     """
     # Ids of two streams may be equal within a millisecond: from the one before on.
-    streams, cursors = _streams(topic), [str(messages.entry_ms(sid) - 1)] * 3
-    task = Task(task_id, topic, None, messages.WAITING)
+    cursors = [str(messages.entry_ms(sid) - 1)] * 3
     until = min(until, time.monotonic() + connection.BLOCK_MOST_S)
-    while not task.ended and (left_s := until - time.monotonic()) > 0:
-        task = _next_look(streams, cursors, task, left_s)
-    return task if task.ended else None
+    while (left_s := until - time.monotonic()) > 0:
+        task = _next_look(task_id, topic, cursors, left_s)
+        if task is not None and task.ended:
+            return task
+    return None
 
 
 def _waited(task_id: str, topic: str, until: float) -> Task:
-    streams = _streams(topic)
-    cursors, task = _first_look(streams, task_id, topic)
+    cursors, task = _first_look(task_id, topic)
     while not task.ended and (left_s := until - time.monotonic()) > 0:
-        task = _next_look(streams, cursors, task, min(left_s, connection.BLOCK_MOST_S))
+        left_s = min(left_s, connection.BLOCK_MOST_S)
+        task = _next_look(task_id, topic, cursors, left_s) or task
     return task if task.ended else lookup.get_task(task_id, topic)
 
 
-def _first_look(streams: list[str], task_id: str, topic: str) -> tuple[list[str], Task]:
+def _first_look(task_id: str, topic: str) -> tuple[list[str], Task]:
     """Where the streams end and, looked at after that, how the task stands."""
     script, tail = verbs.call("get_task", topic, [task_id])
-    ends = [("XREVRANGE", stream, "+", "-", "COUNT", "1") for stream in streams]
+    ends = [("XREVRANGE", stream, "+", "-", "COUNT", "1") for stream in _streams(topic)]
     with refusals.guard():
         answers = connection.writer().execute_all(
             [*ends, ("EVALSHA", script.sha, *tail)]
@@ -220,25 +224,28 @@ def _first_look(streams: list[str], task_id: str, topic: str) -> tuple[list[str]
 
 
 def _next_look(
-    streams: list[str], cursors: list[str], task: Task, block_s: float
-) -> Task:
-    """The task once an entry names it, or unchanged after `block_s`."""
-    command: list[Any] = ["XREAD", "COUNT", 100, "BLOCK", max(1, int(block_s * 1000))]
-    with refusals.guard():
-        reply = connection.waiter().execute_command(
-            *command, "STREAMS", *streams, *cursors
-        )
+    task_id: str, topic: str, cursors: list[str], block_s: float
+) -> Task | None:
+    """The task once an entry names it, None after `block_s`; moves the cursors."""
+    streams, block_ms = _streams(topic), max(1, int(block_s * 1000))
+    command = ("XREAD", "COUNT", 100, "BLOCK", block_ms, "STREAMS", *streams, *cursors)
+    try:
+        reply = connection.waiter().execute_command(*command)
+    except (redis.RedisError, OSError) as exc:
+        raise refusals.mapped(exc) from exc
     named = False
     for stream, entries in replies.streams_of(reply):
         at = streams.index(stream)
         cursors[at] = entries[-1][0]
         for entry_id, flat in entries:
+            if task_id not in flat:
+                continue
             fields = dict(zip(flat[::2], flat[1::2], strict=False))
-            if fields.get("id") != task.id:
+            if fields.get("id") != task_id:
                 continue
             named = True
             # Our own row says it all; one that somebody wrote by hand does not.
             row = messages.parse_row(fields.get("json", "")) if at == 0 else {}
             if row.get("fence") and row.get("state"):
-                return lookup.done_task(task.topic, task.id, fields, entry_id)
-    return lookup.get_task(task.id, task.topic) if named else task
+                return lookup.done_task(topic, task_id, fields, entry_id, row)
+    return lookup.get_task(task_id, topic) if named else None

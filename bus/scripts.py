@@ -113,7 +113,7 @@ async def arun(
 ) -> Any:
     """`run` for asyncio."""
     script, tail = call(name, topic, args, more)
-    pause = patience.Pause(not script.reads, retry_s, brief=script.reads)
+    pause, began = None, time.monotonic()
     while True:
         try:
             server: Any = connection.awriter() if client is None else client
@@ -130,6 +130,10 @@ async def arun(
                         await server.execute_command(*q) for q in _kinds(script, tail)
                     ]
                 raise refusals.misfit(script.names, tail[1:], kinds) from exc
+            if pause is None:
+                pause = patience.Pause(
+                    not script.reads, retry_s, brief=script.reads, began=began
+                )
             pause_s = pause.after(exc)
             if client is None and refusals.is_elsewhere(exc):
                 # A wire and a line see to this themselves.
