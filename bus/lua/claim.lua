@@ -1,8 +1,8 @@
 -- Take tasks for one consumer: handed-over rows first, then new entries.
 -- KEYS: tasks_stream tasks settings counters done dead_index dead
 -- ARGV: group, consumer, how many, '1' to take one suspect and nothing else, suspect
---       bound, '1' to read new entries, then sids a blocking read has just delivered to
---       this consumer
+--       bound, '1' to read new entries, then sids a blocking read has delivered to this
+--       consumer; those that it holds no more are passed over
 -- Returns {now, paused 0/1, suspects left for this consumer to run, timeout_s of the
 --   topic, deliveries}; deliveries: flat sid, id, json, meta, record.
 -- Suspects are for one consumer at a time, which has five seconds to make itself empty:
@@ -71,8 +71,12 @@ end
 
 for i = 7, #ARGV do
   local e = entry(tasks_stream, ARGV[i])
-  if e then receive(ARGV[i], e, call('HGET', tasks, e.id))
-  else call('XACK', tasks_stream, group, ARGV[i]) end
+  if not e then
+    call('XACK', tasks_stream, group, ARGV[i])
+  -- Who stood still since may have lost it: it is another's then, and stays there.
+  elseif holds(tasks_stream, group, ARGV[i], me) then
+    receive(ARGV[i], e, call('HGET', tasks, e.id))
+  end
 end
 if paused or want <= count then
   return { now, paused and 1 or 0, suspects_for_me(), set[2], out }

@@ -19,6 +19,8 @@ log = logging.getLogger("bus.agent")
 
 _BLOCK_S: Final = 4.0  # an idle agent wakes the server as rarely
 _ALONE_S: Final = 1.0  # for suspects in a row, before other tasks get their turn
+_LATE_MS: Final = 500  # an answer this long under way is asked for again
+_DRIFT_MS: Final = 1.0  # by which two clocks may part between two answers
 
 
 class Host(Protocol):
@@ -59,6 +61,7 @@ class Intake:
         self.last_read = time.monotonic()
         self._fine_until = time.monotonic()  # reading is in order, or was then
         self.clock_ms = 0.0  # server ms at monotonic 0
+        self._clock_most_ms = 0.0  # the same by the answers that were fastest
         self.topic_timeout_s: float | None = None
         self._seat, self._host, self._quiet = seat, host, quiet
         self._claiming = asyncio.Lock()
@@ -141,7 +144,11 @@ class Intake:
         sids = [sid for sid, _ in arrived.entries]
         self._more = len(sids) >= want
         self._last_sid = sids[-1]
-        claimed = await deliveries.verify(self._seat, arrived)
+        claimed = None
+        # A process that stood still finds in its socket what was true then: its topic
+        # may be paused by now, its lease another's.
+        if not self._is_late(arrived.now_ms):
+            claimed = await deliveries.verify(self._seat, arrived)
         if claimed is None:
             await self._claim(len(sids), sids)
             return
@@ -224,6 +231,13 @@ class Intake:
     def set_clock(self, now_ms: int) -> None:
         """The server's time as of now."""
         self.clock_ms = now_ms - time.monotonic() * 1000
+        # A late answer puts it too early, and must not make the others look in time.
+        self._clock_most_ms = max(self.clock_ms, self._clock_most_ms - _DRIFT_MS)
+
+    def _is_late(self, now_ms: int) -> bool:
+        """Whether what the server said at `now_ms` of its clock is no news any more."""
+        age_ms = self._clock_most_ms + time.monotonic() * 1000 - now_ms
+        return age_ms > _LATE_MS
 
     def handed_over(self) -> None:
         """Somebody's tasks wait to be taken over."""
