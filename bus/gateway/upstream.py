@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 _LOOK_S: Final = 10.0
 _RETRY_AFTER_MOST_S: Final = 120.0
 _LOGGED_MOST: Final = 500
+# A line has a hundred bytes or so, whose sum is bounded. Those of a server gone mad may
+# have one, and each costs us as much as any other.
+_LINES_MOST: Final = 131_072
+_BRACKETS_PLAIN: Final = 100  # with no more of them nothing is nested too deep to write
+_TOO_LONG: Final = "the answer of the model is too long"
 # What the pieces of an answer are joined by; anything else in a line is passed on.
 _KINDS: Final[dict[str, type]] = {
     "response": str,
@@ -68,10 +73,7 @@ async def look(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
             while (part := await answer.more(until)) is not None:
                 said += part
                 _check_size(len(said))
-        told = orjson.loads(said)
-        if not isinstance(told, dict):
-            raise ValueError("an answer that is no object")
-    return told
+        return _read(said)
 
 
 async def aclose() -> None:
@@ -105,25 +107,41 @@ async def _lines(answer: Answer, until: float) -> AsyncGenerator[bytes]:
     The first one comes `until` then, each further one soon after the one before it.
     """
     loop, one_object = asyncio.get_running_loop(), _is_one_object(answer)
-    read, rest = 0, bytearray()
+    read, count, rest = 0, 0, bytearray()
     while (part := await answer.more(until)) is not None:
         read += len(part)
         _check_size(read)
         rest += part
         if one_object or b"\n" not in part:
             continue
+        count += part.count(b"\n")
+        if count > _LINES_MOST:
+            raise errors.UpstreamError(_TOO_LONG)
         *whole, rest = rest.split(b"\n")
         for line in whole:
             if line.strip():
                 yield bytes(line.rstrip(b"\r"))
                 until = loop.time() + conf.OLLAMA_BETWEEN_LINES_S
     if rest.strip():
-        yield orjson.dumps(orjson.loads(rest)) if one_object else bytes(rest)
+        yield orjson.dumps(_read(rest)) if one_object else bytes(rest)
 
 
 def _check_size(size: int) -> None:
     if size > conf.OLLAMA_ANSWER_MAX_BYTES:
-        raise errors.UpstreamError("the answer of the model is too long")
+        raise errors.UpstreamError(_TOO_LONG)
+
+
+def _read(text: bytes | bytearray) -> dict[str, Any]:
+    """The object that this is; ValueError for what is none or cannot be told on."""
+    value = orjson.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("an answer that is no object")
+    if text.count(b"[") + text.count(b"{") > _BRACKETS_PLAIN:
+        try:
+            orjson.dumps(value)  # which writes less deep than it reads
+        except TypeError as exc:
+            raise ValueError("an answer that is nested too deep") from exc
+    return value
 
 
 def _check_kinds(part: dict[str, Any]) -> None:
@@ -135,9 +153,7 @@ def _check_kinds(part: dict[str, Any]) -> None:
 
 def _is_last(line: bytes) -> bool:
     """Whether this line ends the answer; raises when it is an error instead."""
-    piece = orjson.loads(line)
-    if not isinstance(piece, dict):
-        raise ValueError("a line that is no object")
+    piece = _read(line)
     _check_kinds(piece)
     _check_kinds(piece.get("message", {}))
     if "error" in piece:

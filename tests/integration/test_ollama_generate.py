@@ -413,6 +413,8 @@ def test_a_form_of_a_session_is_no_json(
 
 
 SECRET = "secret at http://10.0.0.7:11434/var/lib"
+# It can be read, and not be written as a part of a whole answer.
+DEEP = '{"response": "x", "done": true, "deep": ' + "[" * 900 + "]" * 900 + "}\n"
 
 
 @pytest.mark.parametrize(
@@ -443,6 +445,8 @@ SECRET = "secret at http://10.0.0.7:11434/var/lib"
         (raw('{"response": "x"}\n{"error": "' + SECRET + '"}\n'), 502),
         (raw("<script>alert(1)</script>", kind="text/html"), 502),
         (raw(b"\xff\xfe\n"), 502),
+        (raw(DEEP), 502),
+        (raw(DEEP, kind="application/json"), 502),
     ],
 )
 def test_upstream_faults_have_a_status_and_tell_no_secrets(

@@ -112,6 +112,7 @@ async def _drop_by_drop(call: Call) -> None:
         await asyncio.sleep(0.02)
 
 
+DONE = '{"response": "", "done": true}\n'
 PAGE = "<html><script>alert(document.cookie)</script>\n"
 ROW_50: list[tuple[str, Script, int]] = [
     ("endless", endless, 502),
@@ -119,6 +120,8 @@ ROW_50: list[tuple[str, Script, int]] = [
     ("silent", silent, 504),
     ("drop by drop", _drop_by_drop, 504),
     ("stuck", stalling_after("x"), 504),
+    ("no end of short lines", raw("{}\n" * 150_000, DONE), 502),
+    ("no end of empty lines", raw("\n" * 150_000, DONE), 502),
     ("no JSON", raw("{'response': 1}\n"), 502),
     ("a page", raw(PAGE, kind="text/html"), 502),
     ("a page that says it is lines", raw(PAGE), 502),

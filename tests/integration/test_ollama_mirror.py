@@ -228,6 +228,7 @@ def test_what_manages_the_server_is_not_there(
         (refusing(500, SECRET_FILE), 502),
         (refusing(503, SECRET_FILE), 503),
         (raw("[]", kind="application/json"), 502),
+        (raw('{"models": [' + "[" * 900 + "]" * 900 + "]}"), 502),
         (raw("nonsense " + SECRET_FILE, kind="application/json"), 502),
     ],
 )
