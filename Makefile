@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-llm test-llm test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots wheels clean venv venv-run venv-lint venv-llm python
+.PHONY: help run demo demo-llm test-llm test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -82,6 +82,14 @@ doctor: venv-run ## what is wrong, with what to type
 
 screenshots: venv-lint ## pictures of every page, into var/screenshots; needs Chromium
 	@$(VENV) -m tests.support.screenshots $(ARGS)
+
+sbom: venv-lint ## what a running mesh is made of, as CycloneDX, into var/sbom.json
+	@mkdir -p var
+	@$(PYTHON) -m venv --clear --without-pip var/sbom
+	@$(VENV) -m pip --disable-pip-version-check --python var/sbom/bin/python install -q -r bus/requirements.txt
+	@.venv/bin/cyclonedx-py environment --output-reproducible --of JSON -o var/sbom.json var/sbom/bin/python
+	@rm -rf var/sbom
+	@echo "var/sbom.json: $$(grep -c '"purl"' var/sbom.json) packages"
 
 wheels: venv ## fill wheelhouse/, from which other machines install offline
 	@$(VENV) -m pip --disable-pip-version-check wheel -q -w wheelhouse -r requirements.txt

@@ -254,3 +254,8 @@ CONTENT_SECURITY_POLICY = {
 X_FRAME_OPTIONS = "DENY"
 CSRF_FAILURE_VIEW = "dashboard.failures.csrf_failure"
 SECURE_REFERRER_POLICY = "same-origin"
+# How long a browser that came over https comes back over nothing else. Short enough to
+# be taken back; whole domains, and lists in browsers, are not ours to decide on.
+SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=3600 if HTTPS else 0)
+# W005, W021: those. W008: who ends https redirects; a probe beside us asks plainly.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]

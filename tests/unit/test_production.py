@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from pytest_django import Settings
 
 from bus.home import production
+from tests.support.processes import ROOT
 
 GIVEN = ["SECRET_KEY", "ALLOWED_HOSTS", "HTTPS"]
 
@@ -61,3 +68,25 @@ def test_all_is_told_at_once(settings: Settings) -> None:
     settings.DEBUG = True
 
     assert len(production.refusals()) == 4
+
+
+def test_djangos_own_check_of_a_deployment_finds_nothing(tmp_path: Path) -> None:
+    """With the environment that docs/running.md shows."""
+    own = {
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "ALLOWED_HOSTS": "mesh.example.org",
+        "HTTPS": "1",
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "MESH_VAR_DIR": str(tmp_path),
+        "DJANGO_SETTINGS_MODULE": "meshsite.settings",
+    }
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=ROOT,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no issues" in done.stdout
