@@ -15,14 +15,20 @@ def streams_of(reply: Any) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     for stream, entries in pairs:
         if entries and entries[0] and isinstance(entries[0][0], (list, tuple)):
             entries = entries[0]
-        rows: list[tuple[str, list[str]]] = []
-        for entry_id, fields in entries:
-            if isinstance(fields, dict):
-                fields = [part for pair in fields.items() for part in pair]
-            rows.append((entry_id, list(fields or [])))
+        rows = [
+            (entry_id, fields if type(fields) is list else _flat(fields))
+            for entry_id, fields in entries
+        ]
         if rows:
             out.append((stream, rows))
     return out
+
+
+def _flat(fields: Any) -> list[str]:
+    """Fields as they lie in the entry; none where it was deleted since."""
+    if isinstance(fields, dict):
+        return [part for pair in fields.items() for part in pair]
+    return list(fields or [])
 
 
 def flat_entries(reply: Any) -> list[tuple[str, list[str]]]:
