@@ -134,10 +134,9 @@ async def wait_for_new(
     read += ["COUNT", want, "BLOCK", int(block_s * 1000)]
     read += ["STREAMS", keys.task_stream(seat.topic), ">"]
     args = [seat.group, seat.consumer, after, _LOOK_UP]
-    script, tail = verbs.call("received", seat.topic, args)
     looked: Any = None
     if isinstance(reader, wire.Wire):
-        ask = ("EVALSHA", script.sha, *tail)
+        ask = verbs.command("received", seat.topic, args)
         reply, looked = await reader.ask_all(tuple(read), ask)
         if isinstance(reply, Exception):
             raise reply

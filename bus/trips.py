@@ -13,10 +13,7 @@ def run_all(calls: Sequence[scripts.Call], line: lines.Line) -> list[Any]:
 
     Sent once, and each stands alone: after an error some of them may have run.
     """
-    commands: list[tuple[Any, ...]] = []
-    for each in calls:
-        script, tail = verbs.call(*each)
-        commands.append(("EVALSHA", script.sha, *tail))
+    commands = [verbs.command(*each) for each in calls]
     with refusals.guard():
         replies = line.call_all(commands)
         for reply in replies:

@@ -130,6 +130,14 @@ def call(
     return script, [len(names), *names, *args]
 
 
+def command(
+    name: str, topic: str, args: Sequence[Any] = (), more: Sequence[str] = ()
+) -> tuple[Any, ...]:
+    """What is sent to run a script that the server has been given before."""
+    script, tail = call(name, topic, args, more)
+    return ("EVALSHA", script.sha, *tail)
+
+
 @functools.lru_cache(maxsize=8_192)
 def keys_of(name: str, topic: str) -> tuple[Any, ...]:
     """`numkeys, keys…` of a script that takes none beside its topic's."""

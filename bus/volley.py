@@ -47,10 +47,7 @@ def run(name: str, topics: Sequence[str], args: Sequence[Any] = ()) -> list[Any]
     """
     if not topics:
         return []
-    commands: list[tuple[Any, ...]] = []
-    for topic in topics:
-        script, tail = verbs.call(name, topic, args)
-        commands.append(("EVALSHA", script.sha, *tail))
+    commands = [verbs.command(name, topic, args) for topic in topics]
     replies = tried(commands)
     if any(isinstance(each, redis.exceptions.NoScriptError) for each in replies):
         # The first one brings the text, so the others find it.
