@@ -22,6 +22,7 @@ from .waiting import App, Receive, Send
 T = TypeVar("T")
 
 _ROOT: Final = f"{PREFIX}/ollama/"
+_GENERATIONS: Final = f"{_ROOT}generations"  # a view as all others, for operators
 _REQUEST_ID: Final = whence.HEADER.lower().encode()
 
 
@@ -54,7 +55,7 @@ async def _asked(scope: Any, receive: Receive) -> Asked | None:
     if scope["type"] != "http" or not conf.EXPRESS_LANE or scope["query_string"]:
         return None
     path: str = scope["path"]
-    if not path.startswith(_ROOT):
+    if not path.startswith(_ROOT) or path.startswith(_GENERATIONS):
         return None
     read = head.read(scope["headers"])
     who = None if read is None else await express.known(read.token)

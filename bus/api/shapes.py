@@ -10,6 +10,8 @@ from bus.letters import DeadLetter
 from bus.messages import Task
 from bus.rates import Rates
 
+_TEXT_MOST: Final = 200  # of what a process tells of itself
+
 
 def task_row(task: Task) -> dict[str, Any]:
     """A task in a list: what is known of it in one look."""
@@ -43,6 +45,26 @@ def task_page(task: Task) -> dict[str, Any]:
     """One task in full: with its life in order, and why it is not running."""
     told = {"timeline": timeline.timeline(task), "explain": whynot.explain(task)}
     return {**task_row(task), **told}
+
+
+def generation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `ollama.running`; whatever its process told of itself, in its type."""
+    return {
+        "id": row["id"],
+        "owner": str(row.get("owner", ""))[:_TEXT_MOST],
+        "model": str(row.get("model", ""))[:_TEXT_MOST],
+        "asked_bytes": _number(row.get("size")),
+        "lines": _number(row.get("lines")),
+        "waiting": _number(row.get("waiting")),
+        "running_s": row["s"] if isinstance(row.get("s"), int | float) else None,
+        "host": str(row.get("host", ""))[:_TEXT_MOST],
+        "pid": _number(row.get("pid")),
+        "ending": row["ending"],
+    }
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int else None
 
 
 def letter(found: DeadLetter) -> dict[str, Any]:

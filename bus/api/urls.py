@@ -10,6 +10,7 @@ from .views.audit import AuditViewSet
 from .views.dead import DeadViewSet
 from .views.docs import SchemaViewSet, docs
 from .views.enqueue import EnqueueViewSet
+from .views.generations import GenerationViewSet
 from .views.health import HealthViewSet
 from .views.leases import LeaseViewSet
 from .views.metrics import MetricsViewSet
@@ -72,5 +73,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", MetricsViewSet.as_view({"get": "list"})),
     path("schema", SchemaViewSet.as_view({"get": "retrieve"})),
     path("docs", docs),
+    path("ollama/generations", GenerationViewSet.as_view({"get": "list"})),
+    path(
+        "ollama/generations/<str:generation_id>",
+        GenerationViewSet.as_view({"delete": "destroy"}),
+    ),
     *gateway_door.urlpatterns,
 ]

@@ -48,6 +48,7 @@ from .fleet import (
     TopicChange,
     TopicList,
 )
+from .gateway import GENERATION_ID, Generation, GenerationList
 from .leases import (
     Claim,
     Claimed,
@@ -107,6 +108,9 @@ __all__ = [
     "AUDIT_WHO",
     "FILES",
     "FORMAT",
+    "GENERATION_ID",
+    "Generation",
+    "GenerationList",
     "TOKEN_KEY",
     "AuditList",
     "MadeToken",
