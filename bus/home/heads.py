@@ -1,7 +1,8 @@
 """The connections of the web server: a bound and a deadline for heads, one write.
 
 httptools would collect a head without end, and wait for the rest of it for ever; and
-uvicorn writes the head of an answer and its body one by one, a system call each.
+uvicorn writes the head of an answer and its body one by one, a system call each. Who
+offers another protocol than a socket's loses his body with both, or is never answered.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_MAX_BYTES: Final = 65_536  # as much as h11 allows; browsers send a few thousand
@@ -20,19 +22,28 @@ _REFUSAL: Final = (
 _TOO_LATE: Final = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
+_NO_SOCKET: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
 _GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FRAMES: Final = frozenset((b"content-length", b"transfer-encoding"))  # of a body
 
 
 class BoundedHeads(HttpToolsProtocol):
     """Ends a connection whose request line and headers grow or take beyond the bound.
 
-    Counted in whole reads while a head is incomplete, so one that arrives in a single
-    read may be as long as that read.
+    Counted in whole reads that bring nothing but more of a head, so the read with which
+    it began comes on top: whole requests may stand before it there.
     """
 
     _in_head = False
+    _began = False
     _head_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.parser = _Parser(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,9 +57,10 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._head_bytes > HEAD_MAX_BYTES:
             return  # refused; what was on its way is dropped
+        self._began = False
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
+            self._head_bytes += 0 if self._began else len(data)
             if self._head_bytes > HEAD_MAX_BYTES:
                 self.transport.write(_REFUSAL)
                 self.transport.close()
@@ -56,18 +68,59 @@ class BoundedHeads(HttpToolsProtocol):
                 self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._too_late)
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._in_head = self._began = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
         self._in_time()
+        if self._declines():
+            return  # the parser begins again without the offer
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:  # else it is a websocket
             joined: Any = _Joined(self.transport, self.loop)
             self.cycle.transport = joined
+
+    def on_message_complete(self) -> None:
+        if not self._declines():
+            super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        if not protocol.handshake_initiated and not self.transport.is_closing():
+            # A head that is beyond the bounds of the library for sockets, which has
+            # said so to nobody: without a word from us it would hang there for ever.
+            self.transport.write(_NO_SOCKET)
+            self.transport.close()
+
+    def declined(self) -> bytes | None:
+        """The head that was read, without an offer of another protocol.
+
+        None where there was none, or it is taken up. Whoever offers HTTP/2 by
+        `Upgrade: h2c` (Java's client does with each first call) speaks HTTP/1.1 until
+        a server agrees (RFC 9110, 7.8).
+        """
+        if not self._declines():
+            return None
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % each for each in self.headers if each[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _declines(self) -> bool:
+        offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        return offers and not self._should_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        # The handshake of a socket is a GET without a body, and nothing else.
+        return (
+            super()._should_upgrade()
+            and self.parser.get_method() == b"GET"
+            and not any(name in _FRAMES for name, _ in self.headers)
+        )
 
     def _in_time(self) -> None:
         if self._deadline is not None:
@@ -80,6 +133,36 @@ class BoundedHeads(HttpToolsProtocol):
             if self._in_head:
                 self.transport.write(_TOO_LATE)
             self.transport.close()
+
+
+class _Parser(httptools.HttpRequestParser):
+    """A parser that goes on behind an offer of another protocol that is declined.
+
+    httptools stops there: it takes the body for the first words of that protocol.
+    """
+
+    def __init__(self, protocol: BoundedHeads) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+        # As uvicorn has it: an answer to the first of several requests in one read.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def feed_data(self, data: Any) -> None:
+        """Read on; HttpParserError, or HttpParserUpgrade for a socket."""
+        feed = httptools.HttpRequestParser.feed_data
+        parser, left = self, memoryview(data)
+        while left:
+            try:
+                feed(parser, left)
+            except httptools.HttpParserUpgrade as exc:
+                head = self._protocol.declined()
+                if head is None:
+                    raise
+                self._protocol.parser = parser = _Parser(self._protocol)
+                feed(parser, head)
+                left = left[exc.args[0] :]
+            else:
+                return
 
 
 class _Joined:

@@ -380,3 +380,20 @@ def test_between_two_calls_a_connection_may_rest(site: LiveSite) -> None:
     )
 
     assert said.count(b"HTTP/1.1 200 ") == 2
+
+
+def test_half_a_head_behind_many_whole_calls_is_no_large_head(site: LiveSite) -> None:
+    whole = f"GET {ROOT}/health/live HTTP/1.1\r\nHost: localhost\r\n".encode()
+    calls = [whole + b"\r\n"] * 3 + [whole + b"X: %b\r\n\r\n" % (b"y" * 30_000)] * 4
+
+    said = said_to(
+        site, b"".join(calls) + whole, b"Connection: close\r\n\r\n", pause_s=0.2
+    )
+
+    assert said.count(b"HTTP/1.1 200 ") == 8, said[-300:]
+
+
+def test_a_head_without_end_is_refused(site: LiveSite) -> None:
+    endless = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 1_000_000
+
+    assert said_to(site, endless).startswith(b"HTTP/1.1 431 ")
