@@ -8,10 +8,12 @@ from contextlib import closing
 from typing import Any
 
 import httpx2
+import jsonschema
 import pytest
 import redis
 
 from bus import accounts, models
+from bus.api.views.docs import description
 from bus.gateway import keys
 from tests.support.api import ROOT, Api, api, problem
 from tests.support.gateway import GatewayClient, NewCaller
@@ -73,6 +75,21 @@ def test_what_one_asks_another_sees_and_ends(
     assert (entry.who, entry.target) == ("client 1", row["id"])
     assert entry.detail == {"model": "tiny:1b", "owner": "client 0"}
     assert entry.request_id == response.headers["X-Request-ID"]
+
+
+def test_the_list_is_as_it_is_described(redis_client: redis.Redis) -> None:
+    by_hand(redis_client, g1={"owner": "ada", "model": "tiny", "lines": 3, "s": 1.5})
+    told = description()
+    call = told["paths"][HERE]["get"]["responses"]["200"]["content"]
+    schema = {
+        **call["application/json"]["schema"],
+        "components": told["components"],
+    }
+
+    answer = api("viewer").get("ollama/generations").json()
+
+    jsonschema.validate(answer, schema)
+    assert [row["id"] for row in answer["generations"]] == ["g1"]
 
 
 def test_a_repeat_while_it_ends_is_answered_alike_and_written_down_once(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import OpenApiParameter, extend_schema_serializer
 from rest_framework import serializers as s
 
 from .basics import NULL
@@ -27,6 +27,7 @@ class Generation(s.Serializer):
     ending = s.BooleanField(help_text="Whether somebody has ended it already.")
 
 
+@extend_schema_serializer(many=False)
 class GenerationList(s.Serializer):
     """All that run."""
 
