@@ -28,8 +28,8 @@ _LOOK_S: Final = 10.0
 _RETRY_AFTER_MOST_S: Final = 120.0
 _LOGGED_MOST: Final = 500
 # A line has a hundred bytes or so, whose sum is bounded. Those of a server gone mad may
-# have one, and each costs us as much as any other.
-_LINES_MOST: Final = 131_072
+# have one, and each costs us as much as any other. Beyond the tokens that may be asked.
+_LINES_MOST: Final = 200_000
 _BRACKETS_PLAIN: Final = 100  # with no more of them nothing is nested too deep to write
 _TOO_LONG: Final = "the answer of the model is too long"
 # What the pieces of an answer are joined by; anything else in a line is passed on.
@@ -197,8 +197,15 @@ def _as_ours() -> Iterator[None]:
     except TimeoutError as exc:
         raise errors.UpstreamTimeout("the model server took too long") from exc
     except links.Unreachable as exc:
+        # Only here is it told where that was: who asked is not to know.
+        where = links.place(conf.OLLAMA_BASE_URL)
+        log.warning(
+            "nothing answers at %s:%d (OLLAMA_BASE_URL): %s",
+            *(where.host, where.port, exc),
+        )
         raise errors.UpstreamError("the model server cannot be reached") from exc
     except links.Broken as exc:
+        log.warning("the connection to the model server broke: %s", exc)
         raise errors.UpstreamError("the connection to the model server broke") from exc
     except ValueError as exc:
         log.warning("the model server cannot be used: %s", exc)

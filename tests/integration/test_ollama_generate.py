@@ -479,14 +479,19 @@ def test_the_wait_of_a_busy_upstream_is_passed_on(
 
 
 def test_an_upstream_that_is_down_is_a_bad_gateway(
-    caller: GatewayClient, settings: Settings, unused_tcp_port: int
+    caller: GatewayClient,
+    settings: Settings,
+    unused_tcp_port: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings.MESH_OLLAMA_BASE_URL = f"http://127.0.0.1:{unused_tcp_port}"
+    settings.MESH_OLLAMA_BASE_URL = f"http://me:word@127.0.0.1:{unused_tcp_port}"
 
     status, text = _error(caller.ask())
 
     assert status == 502
     assert str(unused_tcp_port) not in text
+    assert f"nothing answers at 127.0.0.1:{unused_tcp_port} " in caplog.text
+    assert "word" not in caplog.text
 
 
 @pytest.mark.parametrize("url", ["", "not a url", "ftp://127.0.0.1/", "http://"])
