@@ -257,7 +257,8 @@ def facts(token: models.Token) -> dict[str, Any]:
 
 def _check_prefix(prefix: str) -> None:
     try:
-        keys.check_topic(f"{prefix}0")  # a prefix may end in what a topic may not
+        # A prefix may end in what a topic may not; an empty one would bind to nothing.
+        keys.check_topic(prefix and f"{prefix}0")
     except errors.InvalidName:
         said = "topics are of a-z 0-9 : . _ - and start with a letter or digit"
         raise errors.InvalidName(

@@ -95,15 +95,17 @@ def check_group(group: str) -> str:
 
 
 _CANONICAL: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SPELLED: Final = re.compile(r"(?:urn:uuid:)?\{?[0-9A-Fa-f-]{32,40}\}?")
 
 
 def check_task_id(task_id: str) -> str:
     """The id in canonical UUID text, or InvalidName."""
     if type(task_id) is str and _CANONICAL.fullmatch(task_id):
         return task_id  # as we write them
-    try:
-        return str(uuid.UUID(str(task_id)))
-    except (ValueError, AttributeError, TypeError):
+    text = str(task_id)
+    try:  # UUID() alone takes what int() does: digits of other scripts, underscores
+        return str(uuid.UUID(text if _SPELLED.fullmatch(text) else ""))
+    except ValueError:
         raise errors.InvalidName(
             f"task id {_shown(task_id)} is not a UUID, such as "
             "0198c0de-0000-7000-8000-000000000000"

@@ -172,7 +172,7 @@ def _due_at(run_at_ms: int) -> str:
     whole = isinstance(run_at_ms, int) and not isinstance(run_at_ms, bool)
     if not whole or not 0 <= run_at_ms < _YEAR_2100_MS:
         raise errors.InvalidOption(
-            f"run_at_ms {run_at_ms!r} is not a time (ms) from 1970 to 2099"
+            f"run_at is not a time from 1970 to 2099, but {run_at_ms!r} ms from 1970"
         )
     return str(run_at_ms)
 

@@ -85,14 +85,15 @@ def flag_of(query: Mapping[str, str], name: str) -> bool:
 def wait_of(query: Mapping[str, str]) -> float:
     """For how many seconds to wait, up to `WAIT_MAX_S`; 0 where nothing is said."""
     text = query.get("wait", "0")
-    try:
-        wait_s = float(text) if len(text) < 40 else -1.0
-    except ValueError:
-        wait_s = -1.0
+    # float() alone lets through what is no number in JSON, such as 1_0 or ².
+    wait_s = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not 0 <= wait_s <= conf.WAIT_MAX_S:
         said = f"{text[:40]!r} is not 0 to {conf.WAIT_MAX_S:g} seconds"
         raise invalid([("?wait", said)])
     return wait_s
+
+
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 
 
 def time_of(query: Mapping[str, str], name: str) -> int | None:

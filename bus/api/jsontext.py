@@ -33,6 +33,8 @@ def document(
         text = raw.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise _unreadable(f"the body is not UTF-8: byte {exc.start}") from None
+    if text.startswith("\ufeff"):
+        raise _unreadable("the body begins with a byte order mark; send it without")
     if not text.strip(" \t\r\n"):
         raise _unreadable("the body is empty")
     try:

@@ -6,7 +6,7 @@ A type gives back the value, or ... for a wrong one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from .problems import Problem
@@ -73,13 +73,13 @@ def time(value: Any) -> Any:
 
 
 def parsed_time(text: str) -> datetime | None:
-    """A time from ISO 8601 text with an offset; None if it is none."""
+    """A time in UTC from ISO 8601 text with an offset; None if it is none."""
     try:
         when = datetime.fromisoformat(text)
-        when.timestamp()  # the edges of the calendar are outside of it
+        # By its own clock a time may lie in the calendar, and in UTC outside of it.
+        return when.astimezone(UTC) if when.tzinfo else None
     except (ValueError, OverflowError):
         return None
-    return when if when.tzinfo else None
 
 
 NO_TIME: Final = "is not a time with an offset, such as 2026-01-31T12:00:00Z"

@@ -92,23 +92,28 @@ UNREADABLE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_what_cannot_be_read_is_400(redis_client: redis.Redis, name: str) -> None:
-    began = time.monotonic()
-
     response = api().raw("enqueue", UNREADABLE[name])
 
     problem(response, 400, "unreadable")
-    assert time.monotonic() - began < 1
     assert keyspace(redis_client) == {}
+
+
+def test_who_sends_a_byte_order_mark_is_told_of_it() -> None:
+    told = problem(
+        api().raw("enqueue", UNREADABLE["a byte order mark"]), 400, "unreadable"
+    )
+
+    assert told["detail"] == "the body begins with a byte order mark; send it without"
 
 
 @pytest.mark.parametrize("name", ["100,000 brackets", "5,000 objects"])
 def test_depth_costs_no_time(name: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()  # of this thread alone, however busy the machine is
 
     with pytest.raises(Problem):
         jsontext.document(UNREADABLE[name], "application/json", limit=2**20)
 
-    assert time.monotonic() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 OUTSIDE: dict[str, bytes] = {

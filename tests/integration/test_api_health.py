@@ -72,6 +72,20 @@ def test_whoever_is_no_browser_gets_the_docs_with_a_token_and_401_without(
     assert none["WWW-Authenticate"] == other["WWW-Authenticate"] == "Bearer"
 
 
+def test_the_docs_are_a_page_to_read_whatever_the_method() -> None:
+    _, text = accounts.create_token("reader", "viewer")
+    own = {"Authorization": f"Bearer {text}"}
+
+    asked = Client().options(f"{ROOT}/docs")
+    posted = Client(enforce_csrf_checks=True).post(f"{ROOT}/docs", headers=own)
+    traced = Client().generic("TRACE", f"{ROOT}/docs", headers=own)
+
+    assert (asked.status_code, asked.content) == (204, b"")
+    problem(posted, 405, "method_not_allowed")
+    problem(traced, 405, "method_not_allowed")
+    assert {each["Allow"] for each in (asked, posted, traced)} == {"GET, HEAD, OPTIONS"}
+
+
 def test_the_docs_are_for_whoever_is_signed_in() -> None:
     visitor = Client()
     accounts.ensure_user("reader", "viewer", "a long password")

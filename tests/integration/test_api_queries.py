@@ -21,7 +21,12 @@ def calls() -> list[tuple[str, str, list[str]]]:
     found = []
     for path, methods in description()["paths"].items():
         filled = path.removeprefix(f"{ROOT}/").format(
-            task_id=TASK, agent_id="a", topic="a", job_id=TASK, key="a"
+            task_id=TASK,
+            agent_id="a",
+            topic="a",
+            job_id=TASK,
+            key="a",
+            generation_id="a",
         )
         for method, told in methods.items():
             if "ollama" not in path:
@@ -75,6 +80,34 @@ def test_a_slip_is_named(redis_client: redis.Redis, query: str, pointer: str) ->
 
     document = problem(response, 422, "invalid")
     assert [row["pointer"] for row in document["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "audit?since=9999-12-31T23:59:59-23:59",
+        "audit?until=0001-01-01T00:00%2b01:00",
+        "dead?since=9999-12-31T23:59:59-23:59",
+        *("results?topic=a&count=%D9%A5", "tasks/x?wait=%D9%A5"),
+        *("tasks/x?wait=1_0", "tasks/x?wait=%201", "tasks/x?wait=nan"),
+    ],
+)  # fmt: skip
+def test_times_and_numbers_are_those_of_json_and_the_calendar(
+    redis_client: redis.Redis, query: str
+) -> None:
+    """In UTC as well: what lies outside of it by its own offset is no time."""
+    client = api("admin")
+
+    problem(client.raw(query, b"", method="GET"), 422, "invalid")
+    assert client.raw("tasks/x?wait=1e-3", b"", method="GET").status_code == 404
+
+
+def test_a_time_out_of_range_is_named_as_it_was_sent(redis_client: redis.Redis) -> None:
+    early = {"topic": "early", "task": 1, "run_at": "1969-12-31T23:59:59Z"}
+
+    told = problem(api().post("enqueue", early), 422, "invalid_option")
+
+    assert "run_at is not a time from 1970 to 2099" in told["detail"]
 
 
 def test_who_may_not_call_hears_of_that_first(redis_client: redis.Redis) -> None:

@@ -237,7 +237,11 @@ def test_one_task_id_has_one_spelling(spelling: str) -> None:
 
 @pytest.mark.parametrize(
     "task_id",
-    ["", "*", "../", "x" * 1_000_000, "0198c0de", None, 5, b"x", ["a"]],
+    [
+        *("", "*", "../", "x" * 1_000_000, "0198c0de", None, 5, b"x", ["a"]),
+        *("０198c0de-0000-7000-8000-00000000abcd", "0198c0de_0000_7000_8000_00000abc"),
+        *(" 198c0de00007000800000000000abcd", "+198c0de00007000800000000000abcd"),
+    ],
     ids=short,
 )
 def test_it_refuses_a_task_id_that_is_no_uuid(task_id: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
@@ -21,6 +22,8 @@ from .. import auth
 from ..exceptions import handle
 from ..problems import MEDIA_TYPE
 from .base import MeshViewSet
+
+_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class SchemaViewSet(MeshViewSet):
@@ -47,11 +50,16 @@ def description() -> dict[str, Any]:
     return found
 
 
+@csrf_exempt  # else a POST were 403, though no token would help it
 def docs(request: HttpRequest) -> HttpResponse:
     """Swagger UI from our own static files, for a session or a token.
 
     Without either a browser is sent to sign in, anything else gets 401.
     """
+    if request.method == "OPTIONS":
+        return HttpResponse(status=204, headers={"Allow": ", ".join(_METHODS)})
+    if request.method not in _METHODS:
+        return HttpResponseNotAllowed(_METHODS)
     try:
         auth.authenticate(request)
     except exceptions.NotAuthenticated as exc:
