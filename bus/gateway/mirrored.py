@@ -12,7 +12,6 @@ from typing import Any, Final
 import orjson
 
 from .. import errors
-from ..conf import conf
 from . import prompts
 from .prompts import Prompt
 
@@ -73,7 +72,9 @@ def show(body: Any) -> dict[str, Any]:
 
 def models(answer: dict[str, Any]) -> dict[str, Any]:
     """Of `GET api/tags` and `api/ps`: the models that may be asked here."""
-    rows = [row for row in _rows(answer.get("models")) if _is_allowed(row)]
+    rows = [
+        row for row in _rows(answer.get("models")) if prompts.is_allowed(_name(row))
+    ]
     return {"models": [_only(row, _OF_MODEL) for row in rows]}
 
 
@@ -154,11 +155,8 @@ def _rows(value: Any) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _is_allowed(row: dict[str, Any]) -> bool:
-    if not conf.OLLAMA_MODELS:
-        return True
-    names = {prompts.tagged(each) for each in (conf.OLLAMA_MODEL, *conf.OLLAMA_MODELS)}
-    return prompts.tagged(str(row.get("name", ""))) in names
+def _name(row: dict[str, Any]) -> str:
+    return str(row.get("name", ""))
 
 
 def _only(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -159,10 +159,18 @@ def model(value: Any) -> str:
             "model is not a model's name; they look like llama3.2 or "
             "hf.co/org/model:tag"
         )
-    allowed = conf.OLLAMA_MODELS
-    if allowed and value != conf.OLLAMA_MODEL and value not in allowed:
+    if not is_allowed(value):
         raise errors.InvalidPayload(f"model {value!r} is not one of those allowed here")
     return value
+
+
+def is_allowed(name: str) -> bool:
+    """Whether this model may be asked here; a missing tag is `latest`, as everywhere:
+    lists of models name the tag, settings mostly do not."""
+    if not conf.OLLAMA_MODELS:
+        return True
+    names = {tagged(each) for each in (conf.OLLAMA_MODEL, *conf.OLLAMA_MODELS)}
+    return tagged(name) in names
 
 
 def _is_number(value: Any) -> bool:

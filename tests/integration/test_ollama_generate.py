@@ -329,6 +329,17 @@ def test_models_outside_the_allow_list_are_refused(
     assert _error(caller.ask({"prompt": "hi", "model": "huge:70b"}))[0] == 422
 
 
+@pytest.mark.parametrize("allowed", ["small", "small:latest"])
+def test_a_model_is_allowed_under_the_name_that_lists_have_for_it(
+    allowed: str, caller: GatewayClient, upstream: OllamaStub, settings: Settings
+) -> None:
+    settings.MESH_OLLAMA_MODELS = [allowed]
+
+    for name in ("small", "small:latest"):
+        assert caller.ask({"prompt": "hi", "model": name}).status_code == 200
+    assert _error(caller.ask({"prompt": "hi", "model": "small:1b"}))[0] == 422
+
+
 def test_without_a_token_nobody_generates(
     live_site: LiveSite, upstream: OllamaStub
 ) -> None:

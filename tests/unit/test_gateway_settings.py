@@ -78,3 +78,16 @@ def test_a_limit_that_is_no_number_is_told_when_a_command_starts() -> None:
     assert told.returncode == 1
     assert told.stderr.startswith("settings: a limit of OLLAMA_")
     assert "Traceback" not in told.stderr
+
+
+def test_spaces_between_the_names_of_models_are_none_of_the_names() -> None:
+    code = "from meshsite import settings; print(settings.MESH_OLLAMA_MODELS)"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "OLLAMA_MODELS": "small, big:70b ,large"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert told.stdout.strip() == "['small', 'big:70b', 'large']", told.stderr
