@@ -229,7 +229,7 @@ CACHES = {
 # The Ollama gateway; nothing a request says ever changes where it goes.
 MESH_OLLAMA_BASE_URL = env.str("OLLAMA_BASE_URL", default="http://127.0.0.1:11434")
 MESH_OLLAMA_MODEL = env.str("OLLAMA_MODEL", default="llama3.2")
-MESH_OLLAMA_MODELS = [each.strip() for each in env.list("OLLAMA_MODELS", default=[])]
+MESH_OLLAMA_MODELS = env.list("OLLAMA_MODELS", cast=str.strip, default=[])
 MESH_OLLAMA_CACHE = env.str("OLLAMA_CACHE", default="plain")
 MESH_OLLAMA_CACHE_SHARED = env.bool("OLLAMA_CACHE_SHARED", default=False)
 try:
