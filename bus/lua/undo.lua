@@ -16,6 +16,13 @@ local again = call('HGET', dead_index, id)
 if tonumber(match(ARGV[2], '^%d+')) < now - ARGV[3] then return { 'gone' } end
 local score = call('ZSCORE', done, id)
 local ours = score and letter.row and tonumber(score) == tonumber(done_score(letter.row))
+if score and not ours then
+  -- Its stream was given other ids since (renumber); who ended otherwise has no such row.
+  local row = ended_row(results, score, id)
+  ours = row and match(row, '^{"id":"[^"]*","topic":"[^"]*","state":"discarded"') ~= nil
+  local ms = floor(score / 4096)
+  letter.row = int(ms) .. '-' .. int(score - ms * 4096)
+end
 if again or call('HEXISTS', tasks, id) == 1 or (score and not ours) then
   return { 'taken' }
 end

@@ -197,3 +197,21 @@ def test_a_task_is_given_up_once_its_letter_can_be_written(
     assert sorted(letters) == sorted(ids)
     assert [letters[i] for i in ids].count("lost") == 2
     assert wounds(redis_client, test_topic) == []
+
+
+def test_a_letter_is_brought_back_whose_row_was_given_another_id(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    """The bin names the row of the discard by the id that it had first."""
+    town = build_town(redis_client, test_topic)
+    redis_client.xadd(town.key("results"), {"by": "hand"}, id="9999999999999999-0")
+    rows = redis_client.xlen(town.key("results"))
+    bus.discard(town.dead, test_topic)
+    for _ in range(3):
+        auditor.audit(test_topic)
+
+    bus.undo(town.dead, test_topic)
+
+    assert bus.get_task(town.dead, test_topic).state == "dead"
+    assert redis_client.xlen(town.key("results")) == rows
+    assert wounds(redis_client, test_topic) == []
