@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _LOOK_S: Final = 10.0
 _RETRY_AFTER_MOST_S: Final = 120.0
 _LOGGED_MOST: Final = 500
+_LOGGED_S: Final = 1.0  # the status says enough; what comes later is not waited for
 # A line has a hundred bytes or so, whose sum is bounded. Those of a server gone mad may
 # have one, and each costs us as much as any other. Beyond the tokens that may be asked.
 _LINES_MOST: Final = 200_000
@@ -92,7 +93,7 @@ async def _asked(
     connect_s = conf.OLLAMA_CONNECT_S
     async with links.asked(where, path, sent, connect_s=connect_s, until=until) as made:
         if made.status != 200:
-            await _refuse(made, str((body or {}).get("model")), until)
+            await _refuse(made, str((body or {}).get("model")))
         yield made
 
 
@@ -162,10 +163,11 @@ def _is_last(line: bytes) -> bool:
     return piece.get("done") is True
 
 
-async def _refuse(answer: Answer, model: str, until: float) -> NoReturn:
+async def _refuse(answer: Answer, model: str) -> NoReturn:
     """Raise what a status other than 200 means."""
     status, said = answer.status, b""
-    with contextlib.suppress(links.Broken):
+    until = asyncio.get_running_loop().time() + _LOGGED_S
+    with contextlib.suppress(links.Broken, TimeoutError):
         while len(said) <= _LOGGED_MOST and (part := await answer.more(until)):
             said += part
     log.warning("the model server answered %d: %r", status, said[:_LOGGED_MOST])

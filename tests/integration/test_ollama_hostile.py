@@ -112,6 +112,12 @@ async def _drop_by_drop(call: Call) -> None:
         await asyncio.sleep(0.02)
 
 
+async def _refusing_without_end(call: Call) -> None:
+    await call.head(404, "application/json", Content_Length="100")
+    await call.send('{"error": "model')
+    await call.until_gone()
+
+
 DONE = '{"response": "", "done": true}\n'
 PAGE = "<html><script>alert(document.cookie)</script>\n"
 ROW_50: list[tuple[str, Script, int]] = [
@@ -120,6 +126,7 @@ ROW_50: list[tuple[str, Script, int]] = [
     ("silent", silent, 504),
     ("drop by drop", _drop_by_drop, 504),
     ("stuck", stalling_after("x"), 504),
+    ("a refusal that does not end", _refusing_without_end, 404),
     ("no end of short lines", raw("{}\n" * 250_000, DONE), 502),
     ("no end of empty lines", raw("\n" * 250_000, DONE), 502),
     ("no JSON", raw("{'response': 1}\n"), 502),
