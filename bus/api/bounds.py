@@ -14,9 +14,11 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
+from bus import whence
 from bus.conf import conf
 
 from . import jsontext
+from .head import REQUEST_ID, of_site
 from .parsers import body_limit
 from .problems import MEDIA_TYPE, Problem, later
 from .schema import PREFIX
@@ -169,10 +171,14 @@ async def _refuse(scope: Any, receive: Receive, send: Send, problem: Problem) ->
         document = {"error": problem.detail, **problem.extra}
         kind = "application/json"
     body = orjson.dumps(document)
+    told = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
     headers = [
         (b"content-type", kind.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        (b"cache-control", b"no-store"),
+        (REQUEST_ID, whence.request_id(told).encode()),
+        *of_site(scope["scheme"]),
         *(
             (name.lower().encode(), text.encode())
             for name, text in problem.headers.items()

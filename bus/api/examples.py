@@ -190,6 +190,7 @@ BULK_REPLAY: Final = [
     ),
     _asked("these two", {"ids": [_ID, "0198c0de-0000-7000-8000-000000000002"]}),
 ]
+BULK_PACE: Final = [_asked("slower", {"rate": 5})]
 _HELD: Final = {"topic": "resize", "id": _ID, "fence": "1769860800000-0.0"}
 CLAIM: Final = [
     _asked(
@@ -234,6 +235,13 @@ FAILURES: Final = [
         "it will be", {"deliveries": [{**_HELD, "outcome": "ok", "state": "delayed"}]}
     ),
 ]
+DELIVERIES: Final = [
+    _asked("one", {"deliveries": [_HELD]}),
+    _told("done", {"deliveries": [{**_HELD, "outcome": "ok"}]}),
+]
+HEARTBEAT: Final = [
+    _asked("with what it has in hand", {"ttl_seconds": 60, "deliveries": [_HELD]})
+]
 _MOVED: Final = {"id": _ID, "topic": "resize", "state": "waiting"}
 RUN: Final = [
     _told("started, or replayed", {**_MOVED, "again_of": None}),
@@ -259,3 +267,4 @@ TOPIC_CHANGE: Final = [
     _asked("pause it", {"paused": True}),
     _asked("limits", {"backlog_max": 5000, "max_attempts": None}),
 ]
+PURGE: Final = [_asked("of what waits", {"what": "waiting"})]

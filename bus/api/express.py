@@ -59,7 +59,6 @@ _looking: Final[dict[bytes, asyncio.Future[None]]] = {}  # the loop holds them w
 
 _ALWAYS: Final = ((b"allow", b"POST, OPTIONS"), (b"cache-control", b"no-store"))
 _JSON: Final = (b"content-type", b"application/json")
-_REQUEST_ID: Final = whence.HEADER.lower().encode()
 _PROBLEM: Final = (b"content-type", MEDIA_TYPE.encode())
 
 
@@ -172,7 +171,7 @@ async def _answered(
         kind,
         (b"content-length", b"%d" % len(text)),
         *_ALWAYS,
-        (_REQUEST_ID, whence.request_id(asked.head.request_id).encode()),
+        (head.REQUEST_ID, whence.request_id(asked.head.request_id).encode()),
         *head.of_site(scope["scheme"]),
     ]
     for name in more:

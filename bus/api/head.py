@@ -16,6 +16,9 @@ from django.http import HttpRequest, HttpResponse
 from django.http.request import split_domain_port, validate_host
 from django.utils.module_loading import import_string
 
+from bus import whence
+
+REQUEST_ID: Final = whence.HEADER.lower().encode()
 # Beyond this a body costs more to read than the lane saves, and holds up all others:
 # Django reads it in a thread.
 BODY_MOST: Final = 64 * 1024

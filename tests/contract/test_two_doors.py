@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -503,6 +503,20 @@ def test_a_repeat_of_a_request_id_is_said_back(enter: Enter) -> None:
         reply = enter(name).ask("enqueue", task(), [("X-Request-ID", "mine-1")])
 
         assert reply.header("x-request-id") == "mine-1"
+
+
+@pytest.mark.parametrize("name", ["too large", "200 headers", "a slash behind"])
+def test_what_is_refused_in_front_has_the_headers_of_the_site_too(
+    name: str, enter: Enter
+) -> None:
+    row = next(row for row in ROWS if row.name == name)
+    row = replace(row, headers=[*row.headers, ("X-Request-ID", "mine-1")])
+
+    reply = row.ask(enter("views"))
+
+    assert reply.header("x-request-id") == "mine-1"
+    for header in ("x-content-type-options", "content-security-policy"):
+        assert reply.header(header)
 
 
 def test_a_bug_of_ours_is_the_same_500(

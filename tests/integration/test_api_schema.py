@@ -52,6 +52,15 @@ def test_every_call_tells_what_it_is_and_how_it_fails() -> None:
             assert good, where
 
 
+def test_every_body_has_an_example_to_paste() -> None:
+    """Without one Swagger UI makes up "string" where ids and fences are meant."""
+    for path, calls in description()["paths"].items():
+        for call in calls.values():
+            if "requestBody" in call:
+                [told] = call["requestBody"]["content"].values()
+                assert told.get("examples") or told["schema"].get("example"), path
+
+
 def conforms(response: Any, path: str, method: str = "get") -> None:
     """The body is as the description says for this call and status."""
     document = description()

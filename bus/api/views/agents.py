@@ -123,6 +123,7 @@ class AgentViewSet(MeshViewSet):
         parameters=[serializers.AGENT_ID],
         request=serializers.Heartbeat,
         responses=serializers.Beat,
+        examples=examples.HEARTBEAT,
     )
     def heartbeat(self, request: Any, agent_id: str) -> Response:
         """Stay registered for `ttl_seconds` more; 404 says to register again.

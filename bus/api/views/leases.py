@@ -82,6 +82,7 @@ class LeaseViewSet(MeshViewSet):
         tags=["deliveries"],
         request=serializers.Deliveries,
         responses={200: serializers.Outcomes},
+        examples=examples.DELIVERIES,
     )
     def extend(self, request: Any) -> Response:
         """Begin the lease of each delivery anew, as a heartbeat with `deliveries` does.
@@ -98,6 +99,7 @@ class LeaseViewSet(MeshViewSet):
         tags=["deliveries"],
         request=serializers.Deliveries,
         responses={200: serializers.Outcomes},
+        examples=examples.DELIVERIES,
     )
     def release(self, request: Any) -> Response:
         """Give deliveries back unfinished, to their old place; costs no attempt."""

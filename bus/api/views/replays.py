@@ -123,6 +123,7 @@ class ReplayViewSet(MeshViewSet):
         parameters=[serializers.REPLAY_ID],
         request=serializers.BulkPace,
         responses=serializers.BulkReplay,
+        examples=examples.BULK_PACE,
     )
     def resume(self, request: Any, job_id: str) -> Response:
         """Go on where it was frozen, paused or stopped, with another pace if one is

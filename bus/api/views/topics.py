@@ -106,6 +106,7 @@ class TopicViewSet(MeshViewSet):
         parameters=[serializers.TOPIC_IN_PATH],
         request=serializers.Purge,
         responses={200: serializers.Purged},
+        examples=examples.PURGE,
     )
     def purge(self, request: Any, topic: str) -> Response:
         """End what the topic holds now: `cancelled` or `discarded`, nothing vanishes.
