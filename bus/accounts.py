@@ -210,8 +210,9 @@ def tokens(reader: roles.Principal) -> list[models.Token]:
 
 def find_token(reader: roles.Principal, token_key: str) -> models.Token:
     """The token with this shown key; NotFound if there is none, or out of reach."""
-    found: list[models.Token] = list(models.Token.objects.filter(token_key=token_key))
-    for token in found:
+    found = models.Token.objects.filter(token_key=token_key)
+    token: models.Token
+    for token in found if token_key.isalnum() else ():  # PostgreSQL has no NUL
         if reader.covers(token.topics):
             return token
     raise errors.NotFound(f"no token has the key {token_key!r:.40}")
@@ -257,8 +258,7 @@ def facts(token: models.Token) -> dict[str, Any]:
 
 def _check_prefix(prefix: str) -> None:
     try:
-        # A prefix may end in what a topic may not; an empty one would bind to nothing.
-        keys.check_topic(prefix and f"{prefix}0")
+        keys.check_topic(prefix and f"{prefix}0")  # it may end in what a topic may not
     except errors.InvalidName:
         said = "topics are of a-z 0-9 : . _ - and start with a letter or digit"
         raise errors.InvalidName(

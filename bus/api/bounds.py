@@ -80,6 +80,8 @@ def _checked_head(scope: Any) -> int | None:
     for name, value in headers:
         size += len(name) + len(value)
         if name == b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise jsontext.compressed()
             length = None
         elif name == b"content-length" and length is not None:
             if not value.isdigit() or len(value) > 18:

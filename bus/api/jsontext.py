@@ -60,7 +60,12 @@ def check_type(content_type: str, content_encoding: str = "") -> None:
         if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
             raise _unsupported(f"charset {value[:40]!r} is not read; JSON is UTF-8")
     if content_encoding.strip().lower() not in ("", "identity"):
-        raise _unsupported("a compressed body is not read; send it as it is")
+        raise compressed()
+
+
+def compressed() -> Problem:
+    """The problem of a body that does not come as it is."""
+    return _unsupported("a compressed body is not read; send it as it is")
 
 
 def too_large(limit: int) -> Problem:

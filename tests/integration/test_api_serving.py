@@ -131,6 +131,15 @@ def test_a_length_beyond_the_limit_is_refused_unread(url: str, token: str) -> No
     assert time.monotonic() - began < 5
 
 
+def test_a_body_compressed_on_its_way_is_refused(url: str, token: str) -> None:
+    head = ["Transfer-Encoding: gzip, chunked", CLOSE]
+
+    said = exchange(url, token, head, chunk(b"{}"), chunk(b""))
+
+    assert b" 415 " in said.split(b"\r\n")[0]
+    assert b"a compressed body is not read" in said
+
+
 HEADS = {
     "length and chunks": ["Content-Length: 5", *CHUNKED],
     "a made-up coding": ["Transfer-Encoding: xchunked", CLOSE],

@@ -10,7 +10,7 @@ import redis
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
-from bus import accounts, models
+from bus import accounts, errors, models, roles
 from tests.support.api import Api, api, problem, send
 
 pytestmark = [
@@ -89,6 +89,14 @@ def test_only_a_whole_key_is_revoked() -> None:
     problem(admin.get(f"tokens/{key[:-1]}"), 404, "not_found")
 
     assert key in keys(admin)
+
+
+def test_what_cannot_be_a_key_is_not_looked_up(django_assert_num_queries: Any) -> None:
+    """PostgreSQL would fail on NUL."""
+    reader = roles.Principal("k", "admin", roles.ADMIN)
+
+    with django_assert_num_queries(0), pytest.raises(errors.NotFound):
+        accounts.find_token(reader, "a\0b")
 
 
 def test_a_token_ends_when_it_said() -> None:
