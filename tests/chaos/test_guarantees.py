@@ -33,7 +33,7 @@ from tests.support import agents, chronicle, transitions, wrecks
 from tests.support.api import api, problem
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -291,26 +291,27 @@ def test_g5_a_refused_request_leaves_no_trace(
 def test_g8_a_killed_agents_tasks_are_handed_over_within_5_s(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
-    """The tasks of an agent that is killed are in the hand of another within 5 s."""
+    """What an agent that is killed had in hand, another one runs within 5 s."""
     ids: list[str] = []
     took_s: list[float] = []
     kills = 2
-    with _nap(test_topic, "heir"):
+    with _rests(test_topic, "heir"):
         for number in range(kills):
-            with _nap(test_topic, f"victim-{number}") as victim:
-                _registered("heir", f"victim-{number}")
-                ids += bus.enqueue_many(test_topic, range(400))
-                _holds(redis_client, test_topic, f"victim-{number}")
+            name = f"victim-{number}"
+            with _rests(test_topic, name) as victim:
+                _registered("heir", name)
+                ids += bus.enqueue_many(test_topic, [0.1] * 150)
+                _holds(redis_client, test_topic, name)
                 killed = time.monotonic()
                 os.kill(victim.pid, signal.SIGKILL)
                 victim.wait(10)
                 _done(test_topic, len(ids))
-            lost = wrecks.lost_at(redis_client, test_topic)
-            took_s += [at - killed for at in lost if at > killed]
+            begun = wrecks.taken_over_at(redis_client, test_topic, name)
+            assert begun, f"{name} held nothing"
+            took_s += [at - killed for at in begun]
 
     stats = bus.stats(test_topic)
-    assert len(took_s) >= kills, "a victim held nothing"
-    assert max(took_s) < wrecks.HAND_OVER_S
+    assert max(took_s) < wrecks.HAND_OVER_S * PATIENCE
     assert wrecks.complaints(redis_client, test_topic, ids) == []
     assert stats["dead"] == 0
     chronicle.record(
@@ -324,10 +325,10 @@ def test_g8_a_killed_agents_tasks_are_handed_over_within_5_s(
     )
 
 
-def _nap(topic: str, agent_id: str) -> Any:
-    """A process with four slots for tasks of 10 ms."""
+def _rests(topic: str, agent_id: str) -> Any:
+    """A process with four slots for tasks that take as long as their payload says."""
     slots = ("--concurrency", "4", "--agent-id", agent_id)
-    return agents.process(topic, "tests.support.work:nap", *slots)
+    return agents.process(topic, "tests.support.work:rest", *slots)
 
 
 def _registered(*agent_ids: str) -> None:

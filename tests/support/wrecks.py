@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any, Final
 import redis
 
 import bus
-from bus import keys
+from bus import keys, messages
 from tests.support.keyspace import wounds
 from tests.support.processes import ROOT
 
@@ -76,14 +77,38 @@ def bury(processes: dict[str, subprocess.Popen[bytes]]) -> None:
 
 def lost_at(client: redis.Redis, topic: str) -> list[float]:
     """When tasks of a topic were handed over, as monotonic s of this process."""
-    seconds, micros = client.time()  # type: ignore[misc]
-    offset = time.monotonic() - (seconds + micros / 1e6)
-    events: Any = client.xrange(keys.named("events", topic))
+    offset = _offset_s(client)
     return [
         int(entry_id.partition("-")[0]) / 1000 + offset
-        for entry_id, fields in events
-        if fields["event"] == "lost"
+        for entry_id, _ in _losses(client, topic)
     ]
+
+
+def taken_over_at(client: redis.Redis, topic: str, victim: str) -> list[float]:
+    """When others started what agent `victim` lost, as monotonic s; all are done."""
+    offset = _offset_s(client)
+    rows: Any = client.xrange(bus.result_stream(topic))
+    results = {fields["id"]: json.loads(fields["json"]) for _, fields in rows}
+    started = []
+    for _, fields in _losses(client, topic):
+        if keys.agent_of(fields["detail"]) == victim:
+            row = results[fields["id"]]
+            assert row["agent"] != victim, row
+            began_ms = messages.iso_ms(row["started_at"])
+            assert began_ms is not None
+            started.append(began_ms / 1000 + offset)
+    return started
+
+
+def _losses(client: redis.Redis, topic: str) -> list[tuple[str, dict[str, str]]]:
+    events: Any = client.xrange(keys.named("events", topic))
+    return [row for row in events if row[1]["event"] == "lost"]
+
+
+def _offset_s(client: redis.Redis) -> float:
+    """What the server's clock is behind the monotonic one of this process."""
+    seconds, micros = client.time()  # type: ignore[misc]
+    return time.monotonic() - (seconds + micros / 1e6)
 
 
 def complaints(client: redis.Redis, topic: str, ids: list[str]) -> list[str]:
