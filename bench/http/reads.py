@@ -62,6 +62,7 @@ READS: Final[tuple[tuple[str, str], ...]] = (
     ("list_replays", "replays"),
     ("list_tokens", "tokens"),
     ("list_audit", "audit"),
+    ("list_generations", "ollama/generations"),
     ("health", "health"),
     ("health_live", "health/live"),
     ("health_ready", "health/ready"),

@@ -377,7 +377,7 @@ OF_AGENTS = {
 def test_an_agent_that_gives_back_what_it_has_stays_within_the_declared_keys(
     fence: Fence, test_topic: str
 ) -> None:
-    bus.enqueue_many(test_topic, range(20))
+    bus.enqueue_many(test_topic, range(1_000))  # 10 s of work, of which it takes some
 
     with agents.running(test_topic, work.block, concurrency=1, grace_s=0.01):
         wait_until(lambda: bus.stats(test_topic)["running"] > 1, 20)
