@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import http.client
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 from django.conf import settings
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from .. import conf, errors, feed, keys
@@ -119,6 +121,10 @@ def serve(listener: socket.socket) -> NoReturn:
         signal.signal(number, _leave)
     _allow_connections()
     app = import_string(settings.ASGI_APPLICATION)
+    _ = get_resolver().url_patterns  # all views, before they are asked for
+    # To look through all that code again and again takes as long as a hundred calls.
+    gc.collect()
+    gc.freeze()
     # Anybody can cause a 4xx, as often as he likes; the log is for what we do wrong.
     # Said after the import, which sets Django's loggers back to their defaults.
     for name in ("django.request", "uvicorn.error"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from argparse import ArgumentParser
@@ -66,6 +67,8 @@ class Command(MeshCommand):
                 group=group,
             )
         output.log_lines()
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection looks through it again
         with output.bus_errors():
             runtime.run()
         # Threads of handlers that hang must not keep the process.
