@@ -100,9 +100,10 @@ class Receipts:
         if isinstance(run_id, errors.BusError):
             raise run_id
         if run_id != self._run_id:
-            # Nobody knows which of the two took them; for the one that did a repeat is
-            # a duplicate. What is kept meanwhile waits for the next look.
-            for batch in self._batches(count):
+            # Nobody knows which of the two took them, also not of those that came while
+            # this was asked; for the one that did a repeat is a duplicate.
+            self._gone = 0
+            for batch in self._batches(len(self._kept)):
                 await self._send(batch)
             self._run_id = run_id
             return
