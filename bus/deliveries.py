@@ -145,7 +145,7 @@ async def wait_for_new(
     entries = replies.flat_entries(reply)
     if not entries:
         return None
-    if not isinstance(looked, list):  # the server forgot its scripts
+    if not isinstance(looked, list):  # not asked yet, or the server forgot its scripts
         looked = await seat.run("received", args)
     now_ms, *settings = looked[:4]
     records_of = dict(zip(looked[4::2], looked[5::2], strict=True))

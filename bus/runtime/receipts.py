@@ -9,7 +9,6 @@ is not the one which took them.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -102,8 +101,7 @@ class Receipts:
         if run_id != self._run_id:
             # Nobody knows which of the two took them, also not of those that came while
             # this was asked; for the one that did a repeat is a duplicate.
-            self._gone = 0
-            for batch in self._batches(len(self._kept)):
+            for batch in self._batches():
                 await self._send(batch)
             self._run_id = run_id
             return
@@ -112,7 +110,6 @@ class Receipts:
         for _ in range(count - self._gone):
             self._drop()
 
-    def _batches(self, count: int) -> list[list[Completion]]:
-        items = list(itertools.islice(self._kept, max(0, count - self._gone)))
-        size = deliveries.BATCH
+    def _batches(self) -> list[list[Completion]]:
+        items, size = list(self._kept), deliveries.BATCH
         return [items[at : at + size] for at in range(0, len(items), size)]
