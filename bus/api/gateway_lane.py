@@ -8,8 +8,9 @@ means is the same code for both doors (`gateway.py`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from bus import whence
 from bus.conf import conf
@@ -18,8 +19,6 @@ from . import express, gateway, head, waiting
 from .gateway import Asked, Relay, Told
 from .schema import PREFIX
 from .waiting import App, Receive, Send
-
-T = TypeVar("T")
 
 _ROOT: Final = f"{PREFIX}/ollama/"
 _GENERATIONS: Final = f"{_ROOT}generations"  # a view as all others, for operators
@@ -35,17 +34,13 @@ def generating(app: App) -> App:
         if asked is None:
             await app(scope, receive, send)
             return
-        leaving = asyncio.ensure_future(waiting.gone(receive))
-        told = None
-        try:
-            told = await _unless(leaving, _told(asked))
-            if told is not None:
-                await _unless(leaving, _sent(told, scope, send))
-        finally:
-            if told is not None and isinstance(told.body, Relay):
-                told.body.close()
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
+        async with _unless_gone(receive):
+            told = await _told(asked)
+            try:
+                await _sent(told, scope, send)
+            finally:
+                if isinstance(told.body, Relay):
+                    told.body.close()
 
     return outer
 
@@ -78,17 +73,30 @@ def _header(scope: Any, wanted: bytes) -> str:
     return b",".join(values).decode("latin-1")
 
 
-async def _unless(
-    leaving: asyncio.Future[None], work: Coroutine[Any, Any, T]
-) -> T | None:
-    """What the work comes to; None where the client left, and the work with it."""
-    working = asyncio.ensure_future(work)
+@contextlib.asynccontextmanager
+async def _unless_gone(receive: Receive) -> AsyncIterator[None]:
+    """What is done inside ends where the client leaves, in silence.
+
+    A deadline that is never and then at once: the work needs no task of its own, which
+    would be the dearest part of a first byte.
+    """
+    leaving = asyncio.ensure_future(waiting.gone(receive))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        async with asyncio.timeout(None) as deadline:
+            leaving.add_done_callback(lambda _: _now(deadline))
+            yield
+    except TimeoutError:
+        if not deadline.expired():
+            raise
     finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+
+
+def _now(deadline: asyncio.Timeout) -> None:
+    # Behind the end of the block it is none any more.
+    with contextlib.suppress(RuntimeError):
+        deadline.reschedule(0)
 
 
 async def _told(asked: Asked) -> Told:

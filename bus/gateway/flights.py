@@ -101,9 +101,12 @@ class Flights:
         """Follow whoever makes the answer already, in any process, or lead."""
         while True:
             # At once: each look is a way to the server and back.
-            boarded, kept = await asyncio.gather(
-                route.board(route.digest), route.recall(route.digest)
-            )
+            recalling = asyncio.ensure_future(route.recall(route.digest))
+            try:
+                boarded = await route.board(route.digest)
+                kept = await recalling
+            finally:
+                recalling.cancel()
             if isinstance(boarded, relay.Lead):
                 flight.how = MISS
                 await self._lead(flight, route, boarded, kept)

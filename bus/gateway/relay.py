@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
+import os
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
@@ -153,7 +153,7 @@ class Follow:
 
 async def board(digest: str) -> Lead | Follow:
     """Lead the flight of this digest, or follow who does."""
-    own = uuid.uuid4().hex
+    own = os.urandom(16).hex()
     try:
         # Who is cancelled in here may leave a lead behind; it ends by itself.
         names = keys.flight_keys(digest, own)[:1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
+import os
 from typing import Final
 
 from .. import errors
@@ -31,7 +31,7 @@ class Flight:
         self.kept_age_s: float | None = None
         self.seats = 0
         self.boarded = 0
-        self.id = uuid.uuid4().hex
+        self.id = os.urandom(16).hex()
         self.began = self.loop.time()
         self.first_at: float | None = None  # of the first line
         self.stopped = False
