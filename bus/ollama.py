@@ -41,27 +41,36 @@ async def generate(
     `fresh` asks the model again.
     An agent, whose concurrency is its limit, is not `limited` once more.
     """
-    if limited:
-        await _pay(owner)
     digest = ""
     if prompt.is_cacheable() and not fresh:
         digest = prompt.digest("" if conf.OLLAMA_CACHE_SHARED else owner)
     loop = asyncio.get_running_loop()
     flights = _flights.get(loop) or _flights.setdefault(loop, Flights())
-    return flights.board(
-        Route(
-            generate=lambda: upstream.generate(prompt.path, prompt.body()),
-            recall=answers.recall,
-            keep=answers.keep,
-            digest=digest,
-            board=relay.board,
-            about=reports.About(name or owner, prompt.model, prompt.size()),
-        )
+    route = Route(
+        generate=lambda: upstream.generate(prompt.path, prompt.body()),
+        recall=answers.recall,
+        keep=answers.keep,
+        digest=digest,
+        board=relay.board,
+        about=reports.About(name or owner, prompt.model, prompt.size()),
     )
+    # Who generates is asked while the bucket is: one way to the server, not two.
+    seat = flights.board(route, paid=not limited)
+    if limited:
+        try:
+            wait_s = await _pay(owner)
+        except BaseException:
+            seat.refuse()
+            raise
+        if wait_s:
+            seat.refuse()
+            raise await _limited(wait_s)
+        seat.pay()
+    return seat
 
 
-async def _pay(owner: str) -> None:
-    """Take one request from the bucket of the principal, or RateLimited."""
+async def _pay(owner: str) -> float:
+    """Take one request from the principal's bucket, else seconds until it has one."""
     [wait_s] = await ratelimit.atake_each(
         f"generate:{owner}",
         conf.OLLAMA_RATE_CAPACITY,
@@ -69,13 +78,16 @@ async def _pay(owner: str) -> None:
         1,
         client=connection.awire(),
     )
-    if wait_s:
-        await reports.came("", reports.Came({"limited": 1}))
-        raise errors.RateLimited(
-            f"more than {conf.OLLAMA_RATE_CAPACITY:g} requests at once or "
-            f"{conf.OLLAMA_RATE_REFILL_PER_S:g} a second",
-            retry_after_s=wait_s,
-        )
+    return wait_s
+
+
+async def _limited(wait_s: float) -> errors.RateLimited:
+    await reports.came("", reports.Came({"limited": 1}))
+    return errors.RateLimited(
+        f"more than {conf.OLLAMA_RATE_CAPACITY:g} requests at once or "
+        f"{conf.OLLAMA_RATE_REFILL_PER_S:g} a second",
+        retry_after_s=wait_s,
+    )
 
 
 async def whole(seat: Seat) -> dict[str, Any]:

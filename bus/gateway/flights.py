@@ -55,26 +55,31 @@ class Flights:
         self._queued = 0
         self._mean_s = 0.0  # how long a generation holds its place; 0: none ended yet
 
-    def board(self, route: Route) -> Seat:
+    def board(self, route: Route, *, paid: bool = True) -> Seat:
         """A seat on the flight of this route, which is started if there is none.
 
-        Nothing is awaited here: of any number of callers exactly one starts it.
+        Nothing is awaited here: of any number of callers exactly one starts it. The
+        model is asked once anybody on it has `paid`, now or by `Seat.pay`.
         """
         flight = self._of.get(route.digest)
         if flight is not None and not flight.abandoned:
-            return Seat(flight, JOIN)
-        flight = Flight(MISS if route.digest else BYPASS)
-        if route.digest:
-            self._of[route.digest] = flight
-        flight.task = asyncio.create_task(self._fly(flight, route))
-        return Seat(flight)
+            seat = Seat(flight, JOIN)
+        else:
+            flight = Flight(MISS if route.digest else BYPASS)
+            if route.digest:
+                self._of[route.digest] = flight
+            flight.task = asyncio.create_task(self._fly(flight, route))
+            seat = Seat(flight)
+        if paid:
+            seat.pay()
+        return seat
 
     async def _fly(self, flight: Flight, route: Route) -> None:
         try:
             await self._flown(flight, route)
         finally:
             # Behind the end, so that nobody waits for it.
-            if route.about is not None:
+            if route.about is not None and (flight.boarded or flight.lines):
                 await reports.came(flight.id, _what_came(flight))
 
     async def _flown(self, flight: Flight, route: Route) -> None:
@@ -111,6 +116,7 @@ class Flights:
                 flight.how = MISS
                 await self._lead(flight, route, boarded, kept)
                 return
+            flight.led(None)
             if kept is not None:
                 _serve(flight, kept)
                 return
@@ -123,7 +129,7 @@ class Flights:
     async def _lead(
         self, flight: Flight, route: Route, lead: relay.Lead, kept: Answer | None
     ) -> None:
-        flight.lead = lead
+        flight.led(lead)
         signs = asyncio.create_task(lead.accompany(flight.lines, flight.news))
         end: Exception | None = None
         try:
@@ -149,6 +155,7 @@ class Flights:
             await lead.land(flight.lines, end)
 
     async def _generate(self, flight: Flight, route: Route) -> None:
+        await flight.paid()
         late: errors.BusError = errors.UpstreamBusy(
             "the model server stayed busy, please try again",
             retry_after_s=self._wait_s(1) or _RETRY_AFTER_S,
@@ -234,7 +241,7 @@ def _what_came(flight: Flight) -> reports.Came:
         return reports.Came({how: flight.boarded})
     if flight.kept_age_s is not None:
         return reports.Came({"hit": flight.boarded})
-    counts = {JOIN.lower(): flight.boarded - 1}
+    counts = {JOIN.lower(): max(0, flight.boarded - 1)}
     if flight.how == JOIN:
         return reports.Came({JOIN.lower(): flight.boarded})
     first_at = flight.first_at or flight.began

@@ -25,7 +25,8 @@ class Flight:
         self.loop = asyncio.get_running_loop()
         self.how = how  # for whoever boards first
         self.task: asyncio.Task[None] | None = None
-        self.lead = Lead()
+        # Nobody else can know of it, until it is known who leads.
+        self.lead: Lead | None = None if how == MISS else Lead()
         self.lines: list[bytes] = []
         self.starts = 1
         self.kept_age_s: float | None = None
@@ -41,6 +42,7 @@ class Flight:
         self._error: Exception | None = None
         self._news = asyncio.Event()
         self._deserting: asyncio.Task[None] | None = None
+        self._paid = asyncio.Event()
 
     def add(self, *lines: bytes) -> None:
         """More lines have come."""
@@ -54,6 +56,7 @@ class Flight:
         # The list is not emptied but left: a seat may be reading it.
         self.lines = []
         self.starts += 1
+        self.lead = None
 
     def land(self, error: Exception | None) -> None:
         """No more lines will come; why, unless it was the end."""
@@ -99,24 +102,43 @@ class Flight:
             raise self._error
         return self.lines
 
+    def pay(self) -> None:
+        """Somebody who waits for it has paid."""
+        self._paid.set()
+
+    async def paid(self) -> None:
+        """Wait until the call of the model is paid for."""
+        await self._paid.wait()
+
+    def led(self, lead: Lead | None) -> None:
+        """It is known who leads: we do, or (None) somebody whom we follow."""
+        self.lead = lead or Lead()
+        self._look_whether_wanted()
+
     def leave(self) -> None:
         """One fewer waits; without any, here or elsewhere, the call is given up."""
         self.seats -= 1
-        if self._is_wanted():
+        # A lead that was left behind while it is taken would be followed in vain.
+        if self.lead is not None:
+            self._look_whether_wanted()
+
+    def _look_whether_wanted(self) -> None:
+        if self._is_wanted() or self.lead is None:
             return
         if self.lead.is_alone:
             self._give_up()
         elif self._deserting is None or self._deserting.done():
-            self._deserting = asyncio.create_task(self._desert())
+            self._deserting = asyncio.create_task(self._desert(self.lead))
 
-    async def _desert(self) -> None:
+    async def _desert(self, lead: Lead) -> None:
         while not self._is_wanted():
             # Once it has ended for the others nobody can begin to follow; who boarded
             # here meanwhile keeps it going for this process alone.
-            if await self.lead.abandon():
+            if await lead.abandon():
                 if not self._is_wanted():
                     self._give_up()
                 return
+            self.pay()  # those who follow have
             await asyncio.sleep(_AGAIN_S)
 
     def _is_wanted(self) -> bool:
@@ -172,6 +194,17 @@ class Seat:
     async def whole(self) -> list[bytes]:
         """All lines at once."""
         return [] if self._flight is None else await self._flight.whole()
+
+    def pay(self) -> None:
+        """Whoever has this seat has paid: the model may be asked."""
+        if self._flight is not None:
+            self._flight.pay()
+
+    def refuse(self) -> None:
+        """Whoever has this seat may not: it leaves as if it had never come."""
+        if self._flight is not None:
+            self._flight.boarded -= 1
+        self.close()
 
     def close(self) -> None:
         """Leave; may be called from any thread, and again."""
