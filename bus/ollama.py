@@ -51,7 +51,7 @@ async def generate(
         recall=answers.recall,
         keep=answers.keep,
         digest=digest,
-        board=relay.board,
+        board=lambda digest: relay.board(digest, answers.key(digest)),
         about=reports.About(name or owner, prompt.model, prompt.size()),
     )
     # Who generates is asked while the bucket is: one way to the server, not two.

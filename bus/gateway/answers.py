@@ -20,7 +20,6 @@ import redis
 from django.core.cache import cache
 from django_redis.exceptions import CompressorError
 
-from .. import connection
 from ..conf import conf
 
 log = logging.getLogger(__name__)
@@ -37,16 +36,20 @@ class Answer:
     age_s: float
 
 
+def key(digest: str) -> str:
+    """The key that is there where an answer may be kept under this digest.
+
+    Mostly there is none, which the loop's own connection tells. Only what is there is
+    worth the thread of `recall`, whose turn comes late where others want the processor.
+    """
+    made: str = cache.make_key(_slot(digest))
+    return made
+
+
 async def recall(digest: str) -> Answer | None:
     """The answer kept under this digest, None where there is none to be had."""
     slot = _slot(digest)
     try:
-        # Mostly there is none, which the loop's own connection tells on the way on
-        # which it asks who leads. Only what is there is worth a thread, whose turn
-        # comes late where others want the processor.
-        there = connection.awire().execute_command("EXISTS", cache.make_key(slot))
-        if not await there:
-            return None
         # Not `aget`: it would run in the thread of whichever request began the flight,
         # which may be over by now.
         kept = await asyncio.to_thread(cache.get, slot)

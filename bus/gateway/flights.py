@@ -41,7 +41,7 @@ class Route:
     recall: Callable[[str], Awaitable[Answer | None]]
     keep: Callable[[str, Sequence[bytes]], Awaitable[None]]
     digest: str = ""
-    board: Callable[[str], Awaitable[relay.Lead | relay.Follow]] = relay.alone
+    board: Callable[[str], Awaitable[relay.Boarded]] = relay.alone
     about: reports.About | None = None  # without it nothing is told of it
 
 
@@ -105,13 +105,8 @@ class Flights:
     async def _together(self, flight: Flight, route: Route) -> None:
         """Follow whoever makes the answer already, in any process, or lead."""
         while True:
-            # At once: each look is a way to the server and back.
-            recalling = asyncio.ensure_future(route.recall(route.digest))
-            try:
-                boarded = await route.board(route.digest)
-                kept = await recalling
-            finally:
-                recalling.cancel()
+            boarded, may_be_kept = await route.board(route.digest)
+            kept = await route.recall(route.digest) if may_be_kept else None
             if isinstance(boarded, relay.Lead):
                 flight.how = MISS
                 await self._lead(flight, route, boarded, kept)

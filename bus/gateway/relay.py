@@ -17,8 +17,9 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import orjson
+import redis
 
-from .. import connection, errors, scripts
+from .. import connection, errors, scripts, verbs
 from . import keys
 
 log = logging.getLogger(__name__)
@@ -151,24 +152,40 @@ class Follow:
                 await asyncio.sleep(_LOOK_S)
 
 
-async def board(digest: str) -> Lead | Follow:
-    """Lead the flight of this digest, or follow who does."""
+Boarded = tuple[Lead | Follow, bool]
+
+
+async def board(digest: str, kept_at: str) -> Boarded:
+    """Lead the flight of this digest, or follow who does; whether an answer may be
+    kept already, under the key `kept_at`."""
     own = os.urandom(16).hex()
+    args, names = [own, _LEASE_MS], keys.flight_keys(digest, own)[:1]
     try:
         # Who is cancelled in here may leave a lead behind; it ends by itself.
-        names = keys.flight_keys(digest, own)[:1]
-        leader, ended = await _run("board", [own, _LEASE_MS], names)
+        reply, there = await _with_look(args, names, kept_at)
+        leader, ended = reply
     except errors.BusError as exc:
         log.warning("equal requests elsewhere are not known: %s", exc)
-        return Lead()
+        return Lead(), True
     if leader != own:
-        return Follow(digest, str(leader))
-    return Lead(digest, own, is_next=bool(ended))
+        return Follow(digest, str(leader)), there
+    return Lead(digest, own, is_next=bool(ended)), there
 
 
-async def alone(digest: str) -> Lead | Follow:
+async def _with_look(args: list[Any], names: list[str], key: str) -> tuple[Any, bool]:
+    """The reply of `board`, and whether the key is there: one way to the server."""
+    ask = verbs.command("board", "", args, names)
+    with contextlib.suppress(redis.RedisError, OSError):
+        reply, there = await connection.awire().ask_all(ask, ("EXISTS", key))
+        if not isinstance(reply, Exception):
+            return reply, there != 0
+    # The server does not know the script yet, or not us any more.
+    return await _run("board", args, names), True
+
+
+async def alone(digest: str) -> Boarded:
     """Lead whatever anybody else does."""
-    return Lead()
+    return Lead(), True
 
 
 async def _run(verb: str, args: list[Any], names: list[str]) -> Any:

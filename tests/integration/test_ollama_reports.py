@@ -13,7 +13,7 @@ import redis
 from pytest_django import Settings
 
 from bus import errors, ollama
-from bus.gateway import keys
+from bus.gateway import keys, relay
 from tests.support.gateway import GatewayClient
 from tests.support.ollama_stub import (
     OllamaStub,
@@ -75,6 +75,26 @@ def test_who_is_refused_by_the_limit_is_counted(
 
     assert statuses == [200, 429, 429]
     wait_until(counted(miss=1, limited=2), PATIENCE_S)
+
+
+def test_who_is_refused_by_the_limit_leaves_nobody_waiting(
+    caller: GatewayClient,
+    upstream: OllamaStub,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # For so long a lead that the refused one left behind would be followed in vain.
+    monkeypatch.setattr(relay, "_LEASE_MS", 600_000)
+    settings.MESH_OLLAMA_RATE_CAPACITY = 1
+    settings.MESH_OLLAMA_RATE_REFILL_PER_S = 0.001
+    assert caller.ask({"prompt": "first"}).status_code == 200
+    assert caller.ask({"prompt": "second"}).status_code == 429
+
+    settings.MESH_OLLAMA_RATE_CAPACITY = 100
+    answer = caller.ask({"prompt": "second"})
+
+    assert (answer.status_code, answer.headers["X-Cache"]) == (200, "MISS")
+    assert [call.body["prompt"] for call in upstream.calls] == ["first", "second"]
 
 
 def test_the_models_pace_is_what_its_server_says(

@@ -160,3 +160,35 @@ async def test_who_finds_the_queue_full_is_told_the_place_and_the_wait(
     assert known.value.retry_after_s == 1.0
     for seat in (flying, queued):
         seat.close()
+
+
+@pytest.mark.asyncio
+async def test_the_model_is_asked_once_somebody_has_paid() -> None:
+    source, flights = Source(), Flights()
+    source.go.set()
+    first = flights.board(source.route(), paid=False)
+    second = flights.board(source.route(), paid=False)
+    await asyncio.sleep(0.05)
+    assert source.begun == 0
+
+    first.refuse()
+    second.pay()
+
+    assert [line async for line in second] == [b"1", b"2"]
+    assert source.begun == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("digest", ["d", ""], ids=["shared", "of one's own"])
+async def test_who_is_refused_has_asked_nothing(digest: str) -> None:
+    source, flights = Source(), Flights()
+    seat = flights.board(source.route(digest), paid=False)
+    await asyncio.sleep(0.01)
+    flight = seat._flight
+    assert flight is not None and flight.task is not None
+
+    seat.refuse()
+    await asyncio.wait([flight.task], timeout=5)
+
+    assert flight.task.done()
+    assert (source.begun, flight.boarded) == (0, 0)
