@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-llm test-llm test schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
+.PHONY: help run demo demo-llm test-llm test coverage schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -30,6 +30,13 @@ test-llm: venv venv-llm ## Ollama's own clients through the gateway to that engi
 
 test: venv ## all tests; those of pages in a browser where Chromium is
 	@$(VENV) -m pytest -n auto --dist worksteal $(ARGS)
+
+# Processes that were killed while they wrote leave half a file, which counts for nothing.
+coverage: venv ## all tests, and what they run of bus/ and dashboard/, into htmlcov/
+	@$(VENV) -m coverage erase
+	@$(VENV) -m coverage run -m pytest -n auto --dist worksteal $(ARGS); tests=$$?; \
+	  $(VENV) -m coverage combine -q && rm -f .coverage.* && \
+	  $(VENV) -m coverage html -q && $(VENV) -m coverage report && exit $$tests
 
 schema: venv-lint ## every call tried by schemathesis, 200 examples each and more
 	@MESH_SCHEMA_EXAMPLES=200 $(VENV) -m pytest -n 0 -s --timeout 7300 \
