@@ -1,10 +1,14 @@
 # Needs python3 >= 3.11 with venv, nothing else: each target makes its own .venv.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
 ARGS ?=
-VENV := .venv/bin/python
+# `make test-all` has one for each Python; .ci/bootstrap.py makes it.
+VENV_DIR := .venv
+export VENV_DIR
+VENV := $(VENV_DIR)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-llm test-llm test coverage schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
+.PHONY: help run demo demo-llm test-llm test test-all coverage schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -30,6 +34,16 @@ test-llm: venv venv-llm ## Ollama's own clients through the gateway to that engi
 
 test: venv ## all tests; those of pages in a browser where Chromium is
 	@$(VENV) -m pytest -n auto --dist worksteal $(ARGS)
+
+test-all: ## the same on each Python of PYTHONS that is here
+	@ran=; failed=; for python in $(PYTHONS); do \
+	  if ! $$python -c '' 2>/dev/null; then echo "no $$python here: passed over"; continue; fi; \
+	  echo "== $$($$python --version)"; ran="$$ran $$python"; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV_DIR=.venvs/$${python##*/} \
+	    || failed="$$failed $$python"; \
+	done; \
+	test -n "$$ran" || { echo "none of $(PYTHONS) is here: PYTHONS=/path/to/python"; exit 69; }; \
+	echo "ran on:$$ran; failed on:$${failed:- none}"; test -z "$$failed"
 
 # Processes that were killed while they wrote leave half a file, which counts for nothing.
 coverage: venv ## all tests, and what they run of bus/ and dashboard/, into htmlcov/
@@ -94,7 +108,7 @@ sbom: venv-lint ## what a running mesh is made of, as CycloneDX, into var/sbom.j
 	@mkdir -p var
 	@$(PYTHON) -m venv --clear --without-pip var/sbom
 	@$(VENV) -m pip --disable-pip-version-check --python var/sbom/bin/python install -q -r bus/requirements.txt
-	@.venv/bin/cyclonedx-py environment --output-reproducible --of JSON -o var/sbom.json var/sbom/bin/python
+	@$(VENV_DIR)/bin/cyclonedx-py environment --output-reproducible --of JSON -o var/sbom.json var/sbom/bin/python
 	@rm -rf var/sbom
 	@echo "var/sbom.json: $$(grep -c '"purl"' var/sbom.json) packages"
 
@@ -102,7 +116,7 @@ wheels: venv ## fill wheelhouse/, from which other machines install offline
 	@$(VENV) -m pip --disable-pip-version-check wheel -q -w wheelhouse -r requirements.txt
 
 clean: ## delete .venv, caches; var/ holds your data, so it stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov
+	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,7 +1,8 @@
 """Keeps `.venv` in step with a requirements file: `bootstrap.py requirements.txt`.
 
-Standard library only. Old interpreters must at least parse it, so that they can be
-told they are too old; hence no newer syntax here.
+VENV_DIR names another folder than `.venv`. Standard library only. Old interpreters
+must at least parse it, so that they can be told they are too old; hence no newer
+syntax here.
 """
 
 import fcntl
@@ -21,7 +22,7 @@ NEWER_PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.14")
 EXIT_UNAVAILABLE = 69
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
+VENV = ROOT / (os.environ.get("VENV_DIR") or ".venv")
 VENV_PYTHON = VENV / "bin" / "python"
 WHEELHOUSE = ROOT / "wheelhouse"
 
@@ -120,12 +121,12 @@ def make_venv() -> None:
         )
         if found.stdout.decode().strip() == mine:
             return  # only its packages are out of date
-    say("making .venv")
+    say(f"making {VENV}")
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         shutil.rmtree(VENV, ignore_errors=True)
-        fail(done.stdout.decode(errors="replace") + "making .venv failed, see above")
+        fail(done.stdout.decode(errors="replace") + f"making {VENV} failed, see above")
 
 
 def install(requirements: Path) -> None:
@@ -136,7 +137,7 @@ def install(requirements: Path) -> None:
     if WHEELHOUSE.is_dir():
         command += ["--no-index", "--find-links", str(WHEELHOUSE)]
         source = " from wheelhouse/, without network"
-    say(f"installing {shown} into .venv{source}; once per change")
+    say(f"installing {shown} into {VENV}{source}; once per change")
     if subprocess.call([*command, "-r", str(requirements)], cwd=str(ROOT)):
         fail(
             f"pip could not install {shown}, see above. Without network: run "

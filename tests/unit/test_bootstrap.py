@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -157,5 +158,86 @@ def test_make_alone_lists_its_targets() -> None:
         ["make"], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     ).stdout
 
-    for target in ("run", "demo", "test", "lint", "bench", "doctor", "clean"):
+    for target in (
+        "run",
+        "demo",
+        "test",
+        "test-all",
+        "lint",
+        "bench",
+        "doctor",
+        "clean",
+    ):
         assert f"make {target} " in shown
+
+
+def an_installed_python(folder: Path, name: str, tests: str) -> None:
+    """One whose venv, in place of pip and pytest, notes its calls and does `tests`."""
+    made = (
+        f"printf '#!/bin/sh\\necho \"$0 $*\" >> calls; {tests}' > $VENV_DIR/bin/python"
+    )
+    script(
+        folder / name,
+        f"""case "$1" in
+  --version) echo Python of {name};;
+  .ci/bootstrap.py) mkdir -p $VENV_DIR/bin; {made}; chmod +x $VENV_DIR/bin/python;;
+esac""",
+    )
+
+
+def make_test_all(folder: Path, pythons: str) -> subprocess.CompletedProcess[str]:
+    """`make test-all` in a folder that has only the Makefile."""
+    shutil.copy(ROOT / "Makefile", folder)
+    env = {**os.environ, "MAKEFLAGS": "", "PATH": f"{folder}:{os.environ['PATH']}"}
+    command = ["make", "test-all", f"PYTHONS={pythons}", "ARGS=tests/unit"]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_each_python_that_is_there_has_a_run_of_its_own(tmp_path: Path) -> None:
+    an_installed_python(tmp_path, "python-one", "exit 1")
+    an_installed_python(tmp_path, "python-two", "exit 0")
+    # A stub of a version manager is not there.
+    script(tmp_path / "python-stub", "exit 127")
+
+    done = make_test_all(tmp_path, "python-one python-stub python-two")
+
+    calls = (tmp_path / "calls").read_text()
+    assert [call.split()[0] for call in calls.splitlines()] == [
+        ".venvs/python-one/bin/python",
+        ".venvs/python-two/bin/python",
+    ]
+    assert calls.count("-m pytest -n auto --dist worksteal tests/unit") == 2
+    assert "no python-stub here: passed over" in done.stdout
+    assert "ran on: python-one python-two; failed on: python-one" in done.stdout
+    assert done.returncode != 0
+
+
+def test_all_is_well_where_each_python_passes(tmp_path: Path) -> None:
+    an_installed_python(tmp_path, "python-one", "exit 0")
+
+    done = make_test_all(tmp_path, "python-one")
+
+    assert "ran on: python-one; failed on: none" in done.stdout
+    assert done.returncode == 0
+
+
+def test_it_says_so_where_no_python_is_there(tmp_path: Path) -> None:
+    done = make_test_all(tmp_path, "no-such-python")
+
+    assert "none of no-such-python is here: PYTHONS=/path/to/python" in done.stdout
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("given, used", [("", ".venv"), (".venvs/x", ".venvs/x")])
+def test_it_works_on_the_folder_it_is_given(given: str, used: str) -> None:
+    source = f"import runpy; print(runpy.run_path({str(SOURCE)!r})['VENV'])"
+
+    said = subprocess.run(
+        [sys.executable, "-c", source],
+        env={**os.environ, "VENV_DIR": given},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert said.strip() == str(ROOT / used)

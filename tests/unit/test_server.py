@@ -21,6 +21,12 @@ REDIS_7_2 = 'echo "Redis server v=7.2.4 sha=00000000:0 malloc=libc bits=64"'
 REDIS_6_2 = 'echo "Redis server v=6.2.9 sha=00000000:0 malloc=libc bits=64"'
 
 
+@pytest.fixture(autouse=True)
+def nothing_chosen(settings: Settings) -> None:
+    """The suite may itself run on a server that somebody chose."""
+    settings.MESH_REDIS_BIN = ""
+
+
 @pytest.fixture
 def path_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without the wheel, whose PATH is this folder."""
