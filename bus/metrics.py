@@ -40,10 +40,12 @@ def text(shown: Callable[[str], bool] = lambda topic: True) -> str:
 
     In three round trips, however many topics. Raises BusUnavailable.
     """
-    # While the server looks at the topics, we look at the agents.
+    # Agents first, whose answer would wait behind what the topics cost the server; what
+    # they say is read while it looks at the topics.
+    seen = agents.seen()
     with ThreadPoolExecutor(1) as beside:
         told = beside.submit(_told, list(filter(shown, topics.list_topics())))
-        of_agents = [*_of_agents(agents.seen())]
+        of_agents = [*_of_agents(seen)]
     lines: list[str] = []
     for name, kind, says, found in [*_of_topics(told.result()), *of_agents]:
         lines += [f"# HELP {name} {says}", f"# TYPE {name} {kind}", *found]

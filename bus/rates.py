@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from . import connection, errors, keys, records, refusals, volley
@@ -84,19 +84,21 @@ class Rates:
     def __init__(
         self,
         stamps: Sequence[int],
+        marks: Sequence[str],
         texts: Sequence[str | None],
         accepted: int,
         over: float,
     ) -> None:
-        self._stamps, self._texts, self._accepted = stamps, texts, accepted
-        last = zip(stamps[-2:], texts[-2:], strict=True)
-        before, running = (_counts(_of(stamp, text)) for stamp, text in last)
+        self._stamps, self._marks = stamps, marks
+        self._texts, self._accepted = texts, accepted
+        last = zip(marks[-2:], texts[-2:], strict=True)
+        before, running = (_counts(_of(mark, text)) for mark, text in last)
         self.done_per_minute: float = running["d"] + before["d"] * (1 - over)
         self.dead_per_minute: float = running["x"] + before["x"] * (1 - over)
 
     @cached_property
     def _rows(self) -> list[str]:
-        return [*map(_of, self._stamps, self._texts)]
+        return [*map(_of, self._marks, self._texts)]
 
     @cached_property
     def minutes(self) -> tuple[Span, ...]:
@@ -106,8 +108,10 @@ class Rates:
     @cached_property
     def done(self) -> list[int]:
         """How many tasks were done, minute by minute."""
-        found = (row and _DONE.search(row) for row in self._rows)
-        return [int(match[1]) if match else 0 for match in found]
+        return [
+            _done(row) if row and row.startswith(mark) else 0
+            for mark, row in zip(self._marks, self._texts, strict=True)
+        ]
 
     def wait_ms(self, share: float) -> int | None:
         """What this share of the tasks done waited at most; None if none was done."""
@@ -146,6 +150,7 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
         seconds, micros = connection.reader().time()
     now = int(seconds) // 60
     stamps = range(now - count + 1, now + 1)
+    marks = [*map(_mark, stamps)]
     fields = [str(stamp % _RING) for stamp in stamps]
     commands: list[tuple[str, ...]] = []
     for topic in topics:
@@ -156,7 +161,7 @@ def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:
     replies = volley.ask(commands)
     over = (int(seconds) % 60 + int(micros) / 1e6) / 60
     return {
-        topic: Rates(stamps, texts, records.number(accepted or "") or 0, over)
+        topic: Rates(stamps, marks, texts, records.number(accepted or "") or 0, over)
         for topic, texts, accepted in zip(
             topics, replies[::2], replies[1::2], strict=True
         )
@@ -227,16 +232,32 @@ def hours(topic: str, count: int = 24) -> tuple[Span, ...]:
         minute = records.number(last or "") or 0
         text = client.hget(minutes, str(minute % _RING))
     found = [
-        _counted(at * _HOUR_MS, _of(at, row), 0)[0]
+        _counted(at * _HOUR_MS, _of(_mark(at), row), 0)[0]
         for at, row in zip(stamps, texts, strict=True)
     ]
     at = minute * _MINUTE_MS // _HOUR_MS - stamps[0]
     if 0 <= at < count:
         so_far = records.number(accepted or "") or 0
-        found[at] += _counted(minute * _MINUTE_MS, _of(minute, text), so_far)[0]
+        found[at] += _counted(minute * _MINUTE_MS, _of(_mark(minute), text), so_far)[0]
     return tuple(found)
 
 
-def _of(stamp: int, row: str | None) -> str:
-    """The row, if it is of this time: one of the ring's last turn counts nothing."""
-    return row if row and row.startswith(f"{stamp} ") else ""
+@lru_cache(maxsize=2**15)
+def _done(row: str) -> int:
+    """How many tasks were done in the minute of this row.
+
+    Remembered, since pages draw an hour of 200 topics: all rows but the last of each
+    are the ones of the page before.
+    """
+    match = _DONE.search(row)
+    return int(match[1]) if match else 0
+
+
+def _mark(stamp: int) -> str:
+    """How the row of this time begins: one of the ring's last turn counts nothing."""
+    return f"{stamp} "
+
+
+def _of(mark: str, row: str | None) -> str:
+    """The row, if it is of this time."""
+    return row if row and row.startswith(mark) else ""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,9 +48,14 @@ class Problem:
 
 def standing() -> Standing:
     """Every topic and agent as the pages show them, with totals over all topics."""
-    facts = topic_room.all_stats()
-    told = registry.overview()
-    per_topic = rates.of_topics([row["topic"] for row in facts], SPARK_MINUTES)
+    names = bus.list_topics()
+    seen = registry.seen()
+    with ThreadPoolExecutor(1) as beside:
+        # While the server looks at the topics, we read what the agents told.
+        counted = beside.submit(topic_room.stats_of, names)
+        told = [row for each in seen if (row := each.row())]
+    facts = counted.result()
+    per_topic = rates.of_topics(names, SPARK_MINUTES)
     serving = _serving(told)
     rows = [
         _topic_row(row, serving[row["topic"]], per_topic[row["topic"]]) for row in facts
