@@ -148,7 +148,8 @@ def _read(text: bytes | bytearray) -> dict[str, Any]:
 def _check_kinds(part: dict[str, Any]) -> None:
     for name, value in part.items():
         kind = _KINDS.get(name)
-        if kind is not None and not isinstance(value, kind):
+        # Null is none of them, as some servers say it.
+        if kind is not None and value is not None and not isinstance(value, kind):
             raise ValueError(f"a line whose {name} is none")
 
 
@@ -156,8 +157,8 @@ def _is_last(line: bytes) -> bool:
     """Whether this line ends the answer; raises when it is an error instead."""
     piece = _read(line)
     _check_kinds(piece)
-    _check_kinds(piece.get("message", {}))
-    if "error" in piece:
+    _check_kinds(piece.get("message") or {})
+    if piece.get("error") is not None:
         log.warning("the model server broke off: %.500r", piece["error"])
         raise errors.UpstreamError("the model server broke off with an error")
     return piece.get("done") is True

@@ -102,6 +102,24 @@ def test_a_chat_is_kept_and_replayed_in_either_form(
     assert len(model.calls) == 1
 
 
+def test_null_is_nothing_as_some_servers_say_it(
+    caller: GatewayClient, upstream: OllamaStub
+) -> None:
+    said = {"role": "assistant", "content": "Hello", "tool_calls": None}
+    lines: list[dict[str, Any]] = [
+        {"message": said, "response": None, "error": None, "done": None},
+        {"message": None, "logprobs": None, "done": True},
+    ]
+    upstream.script = raw("\n".join(map(json.dumps, lines)))
+
+    for stream in (True, False):
+        body = {"messages": CHAT, "stream": stream}
+        answer = caller.http.post(f"{HOST}/api/chat", json=body)
+        assert answer.status_code == 200, answer.text
+        told = json.loads(answer.text.splitlines()[0])
+        assert told["message"]["content"] == "Hello"
+
+
 def test_it_streams_unless_told_otherwise(
     caller: GatewayClient, model: OllamaStub
 ) -> None:
