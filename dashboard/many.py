@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from django.contrib import messages as toasts
 from django.http import HttpRequest, HttpResponse
@@ -24,36 +25,49 @@ def _rows(request: HttpRequest, name: str) -> list[tuple[str, str]]:
     return [(topic, task_id) for topic, _, task_id in found][:_MOST]
 
 
-def _to(url: str) -> HttpResponse:
+def to(url: str) -> HttpResponse:
+    """To a page, after a form."""
     return HttpResponse(status=303, headers={"Location": url})
+
+
+ENDED: Final = "ended"
+CANCELLED_WORDS: Final = {
+    messages.CANCELLED: "cancelled",
+    messages.RUNNING: "told to stop",
+    ENDED: "had ended before",
+}
+
+
+def cancelled(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Cancel tasks (topic, id) one by one, each with its state then, or ENDED."""
+    for topic, task_id in rows:
+        try:
+            state = bus.cancel(task_id, topic)
+        except (errors.NotCancellable, errors.NotFound, errors.InvalidName):
+            state = ENDED
+        yield topic, task_id, state
+
+
+def cancelled_words(came: Counter[str]) -> str:
+    """How many came to what, as part of a sentence; empty for none."""
+    return ", ".join(
+        f"{came[end]:,} {words}" for end, words in CANCELLED_WORDS.items() if came[end]
+    )
 
 
 @action(roles.CANCEL)
 def cancel(request: Any) -> HttpResponse:
     """Cancel tasks; those that run end when their agents hear of it."""
     came: Counter[str] = Counter()
-    for topic, task_id in _rows(request, "task"):
-        try:
-            state = bus.cancel(task_id, topic)
-        except (errors.NotCancellable, errors.NotFound, errors.InvalidName):
-            came["ended"] += 1
-            continue
+    for topic, task_id, state in cancelled(_rows(request, "task")):
         came[state] += 1
-        audit.record(request.principal, roles.CANCEL, topic=topic, target=task_id)
-    told = [
-        f"{came[what]:,} {words}"
-        for what, words in (
-            (messages.CANCELLED, "cancelled"),
-            (messages.RUNNING, "told to stop"),
-            ("ended", "had ended before"),
-        )
-        if came[what]
-    ]
-    if told:
-        toasts.success(request, f"Of those ticked: {', '.join(told)}.")
+        if state != ENDED:
+            audit.record(request.principal, roles.CANCEL, topic=topic, target=task_id)
+    if came:
+        toasts.success(request, f"Of those ticked: {cancelled_words(came)}.")
     else:
         toasts.warning(request, "Tick the tasks to cancel first.")
-    return _to(back_of(request, reverse("dashboard:tasks")))
+    return to(back_of(request, reverse("dashboard:tasks")))
 
 
 @confirmed(roles.DISCARD)
@@ -63,7 +77,7 @@ def discard(request: Any) -> HttpResponse:
     letters = _rows(request, "letter")
     if not letters:
         toasts.warning(request, "Tick the letters to discard first.")
-        return _to(back)
+        return to(back)
     if "sure" not in request.POST:
         context = {"section": "dead", "letters": letters, "next": back}
         return shown(request, "discard_ticked.html", context)
@@ -78,7 +92,7 @@ def discard(request: Any) -> HttpResponse:
         audit.record(request.principal, roles.DISCARD, topic=topic, target=task_id)
     told = f"{_discarded(gone)} {before:,} were gone before." if before else ""
     toasts.success(request, told or _discarded(gone))
-    return _to(back)
+    return to(back)
 
 
 def _discarded(count: int) -> str:
@@ -118,4 +132,4 @@ def discard_alike(request: Any, fingerprint: str) -> HttpResponse:
         toasts.success(request, says)
     else:
         toasts.warning(request, "There was none left to discard.")
-    return _to(reverse("dashboard:dead"))
+    return to(reverse("dashboard:dead"))

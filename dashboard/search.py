@@ -12,6 +12,7 @@ from typing import Any, Final
 from bus.messages import Task
 from dashboard import formats
 
+MOST: Final = 200  # characters of a search
 _NAME: Final = re.compile(r"[^\s=.]+")
 # `customer.id=17`, `lines.0.sku=A-1`: a path into the payload, and what is there.
 _FIELD: Final = re.compile(r"([^\s=]+)=(.*)", re.DOTALL)

@@ -22,7 +22,6 @@ _TOP = 10
 _TOPICS = 100  # on a page of many
 _AGENTS = 100
 _ALL_GROUPS = 500
-_SEARCH_MOST = 200  # characters
 
 
 @page
@@ -79,7 +78,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
 
     Any other text is looked for in payloads and errors of the list.
     """
-    wanted = request.GET.get("q", "").strip()[:_SEARCH_MOST]
+    wanted = request.GET.get("q", "").strip()[: search.MOST]
     if wanted and (response := _by_id(request, wanted)):
         return response
     topic = request.GET.get("topic", "")
@@ -100,6 +99,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         "names": names,
         "tabs": [(name, TASKS[name], n) for name, n in lists.counts(chosen).items()],
         "first": not cursor,
+        "filtered": bool(state or topic or wanted),
     }
     return shown(request, "tasks.html", context)
 

@@ -47,6 +47,8 @@ class Showcase:
             "settle": f"{images}settle",
             "delete": f"{images}delete",
             "tasks": "/tasks/",
+            "tasks-waiting": "/tasks/?state=waiting",
+            "tasks-cancel-matching": "/tasks/cancel-matching?state=waiting",
             "tasks-none": "/tasks/?state=cancelled&topic=images",
             "task-done": f"/tasks/{self.done}/?topic=images",
             "task-delayed": f"/tasks/{self.delayed}/?topic=mail",

@@ -1,0 +1,143 @@
+"""All tasks that match a list's filter: shown, then cancelled, and no others."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import redis
+from django.test import Client
+
+import bus
+from bus.models import AuditEntry
+from dashboard import matching
+from tests.support.desk import Desk
+from tests.support.pages import looked_at, signed_in
+
+pytestmark = pytest.mark.django_db
+
+PATH = "/tasks/cancel-matching"
+
+
+@pytest.fixture
+def operator() -> Client:
+    return signed_in("operator")
+
+
+def asked(client: Client, **query: str) -> tuple[str, dict[str, str]]:
+    """The question's text, and the form that says yes."""
+    page = client.get(PATH, query)
+    assert page.status_code == 200
+    form = page.content.decode().partition(f'action="{PATH}"')[2]
+    fields = re.findall(r'name="(state|topic|q|tasks)" value="([^"]*)"', form)
+    return " ".join(looked_at(page).text.split()), dict(fields)
+
+
+def told(client: Client, form: dict[str, Any]) -> str:
+    led = client.post(PATH, form)
+    assert led.status_code == 303
+    return " ".join(looked_at(client.get(led["Location"])).text.split())
+
+
+def states(topic: str, ids: list[str]) -> list[str]:
+    return [bus.get_task(each, topic).state for each in ids]
+
+
+def test_all_that_match_are_cancelled_as_they_were_shown(
+    test_topic: str, operator: Client
+) -> None:
+    payloads = [{"customer": n % 2} for n in range(140)]
+    ids = bus.enqueue_many(test_topic, payloads)
+    other = bus.enqueue_task(f"{test_topic}-b", {"customer": 1})
+    Desk(test_topic).claim(2)
+
+    text, form = asked(operator, topic=test_topic, q="customer=1")
+    late = bus.enqueue_task(test_topic, {"customer": 1})
+    outcome = told(operator, form)
+
+    assert "Cancel 70 tasks?" in text and "customer=1" in text
+    assert "69 cancelled, 1 told to stop" in outcome
+    running = ["running", "running"]
+    assert states(test_topic, ids) == [*running, *["waiting", "cancelled"] * 69]
+    assert bus.get_task(ids[1], test_topic).cancel_requested
+    assert not bus.get_task(ids[0], test_topic).cancel_requested
+    assert states(test_topic, [late]) == ["waiting"]
+    assert states(f"{test_topic}-b", [other]) == ["waiting"]
+    entry = AuditEntry.objects.get(verb="cancel")
+    assert (entry.topic, entry.who) == (test_topic, "operator")
+    assert entry.detail == {
+        "state": "",
+        "text": "customer=1",
+        "cancelled": 69,
+        "told to stop": 1,
+    }
+
+
+def test_one_state_is_cancelled_over_topics_and_a_second_click_tells_the_same(
+    test_topic: str, operator: Client
+) -> None:
+    topics = [test_topic, f"{test_topic}-b"]
+    later = [bus.enqueue_task(topic, 1, delay_s=600) for topic in topics]
+    now = bus.enqueue_task(test_topic, 2)
+
+    text, form = asked(operator, state="delayed")
+    first, second = told(operator, form), told(operator, form)
+
+    assert "Cancel 2 tasks?" in text
+    assert all(f"in {topic}" in text for topic in topics)
+    assert "2 cancelled" in first and "2 cancelled" in second
+    found = [bus.get_task(*each).state for each in zip(later, topics, strict=True)]
+    assert found == ["cancelled", "cancelled"]
+    assert states(test_topic, [now]) == ["waiting"]
+
+
+def test_beyond_the_bound_it_says_so_and_the_rest_stays(
+    test_topic: str, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "_MOST", 30)
+    ids = bus.enqueue_many(test_topic, range(40))
+
+    text, form = asked(operator, topic=test_topic)
+    outcome = told(operator, form)
+
+    assert "These are the first 30" in text
+    assert "30 cancelled" in outcome
+    assert states(test_topic, ids) == [*["cancelled"] * 30, *["waiting"] * 10]
+
+
+def test_nothing_that_matches_is_told(test_topic: str, operator: Client) -> None:
+    bus.enqueue_task(test_topic, 1)
+    desk = Desk(test_topic)
+    desk.complete(desk.one())
+
+    text, form = asked(operator, topic=test_topic)
+    nothing = told(operator, {"topic": test_topic, "tasks": f"{test_topic} x;;y"})
+
+    assert "Nothing to cancel" in text and form == {}
+    assert "1 had ended before" in nothing
+    assert "None was left" in told(operator, {"topic": test_topic})
+    assert not AuditEntry.objects.exists()
+
+
+@pytest.mark.parametrize("query", ["", "?state=done", "?state=nonsense", "?topic=nope"])
+def test_a_filter_that_can_mean_nothing_is_not_found(
+    query: str, redis_client: redis.Redis, operator: Client
+) -> None:
+    assert operator.get(f"{PATH}{query}").status_code == 404
+
+
+def test_the_way_there_is_on_a_filtered_list_for_those_who_may(
+    test_topic: str, operator: Client
+) -> None:
+    task = bus.enqueue_task(test_topic, 1)
+    viewer = signed_in("viewer")
+    way = f'href="{PATH}?topic={test_topic}"'
+
+    assert way in operator.get(f"/tasks/?topic={test_topic}").content.decode()
+    assert PATH not in operator.get("/tasks/").content.decode()
+    assert PATH not in viewer.get(f"/tasks/?topic={test_topic}").content.decode()
+    form = {"topic": test_topic, "tasks": f"{test_topic} {task}"}
+    assert viewer.get(PATH, {"topic": test_topic}).status_code == 403
+    assert viewer.post(PATH, form).status_code == 403
+    assert states(test_topic, [task]) == ["waiting"]
