@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final
 
 from . import alike, connection, dead, errors, keys, letters, refusals, scripts, topics
@@ -10,7 +11,7 @@ from .conf import conf
 from .letters import DeadLetter
 
 WHAT: Final = ("waiting", "dead", "all")
-_LETTERS: Final = 50  # per call; each carries its payload there and back
+LETTERS: Final = 50  # per call; each carries its payload there and back
 _TRIES: Final = 20  # of a deletion that finds letters again
 
 
@@ -78,7 +79,7 @@ def _discarded(topic: str) -> int:
     """Discard every letter there is now; how many."""
     last, after, count = dead.last_dead_id(topic), "0-0", 0
     while True:
-        found = dead.dead_after(topic, after, _LETTERS)
+        found = dead.dead_after(topic, after, LETTERS)
         batch = [x for x in found if _order(x.entry_id) <= _order(last)]
         if not batch:
             return count
@@ -94,10 +95,16 @@ def discard_alike(topic: str, fingerprint: str) -> int:
     """
     count, before = 0, None
     # From the newest down, so that those which come meanwhile are never met.
-    while batch := alike.list_alike(topic, fingerprint, _LETTERS, before):
+    while batch := alike.list_alike(topic, fingerprint, LETTERS, before):
         count += _put_away(topic, batch)
         before = batch[-1].entry_id
     return count
+
+
+def discard_entries(topic: str, entry_ids: Sequence[str]) -> int:
+    """Discard up to 50 letters by their entry ids, those that are left; how many."""
+    batch = alike.read([(topic, each) for each in entry_ids[:LETTERS]])
+    return _put_away(topic, batch) if batch else 0
 
 
 def _put_away(topic: str, batch: list[DeadLetter]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from . import errors, keys, wanted
+from . import errors, keys, purges, wanted
 from .bulk import pace as paces
 from .bulk import parts, record, selection
 from .bulk.pace import Counts, Pace
@@ -32,6 +32,7 @@ __all__ = [
     "cancel",
     "create",
     "create_once",
+    "discard",
     "drop",
     "get",
     "letters",
@@ -249,6 +250,31 @@ def cancel(job_id: str, by: str | None = None) -> Job:
     """
     before = (record.FROZEN, record.RUNNING, record.PAUSED, record.STOPPED)
     return _turned(job_id, record.CANCELLED, before, f"by {by or 'somebody'}")
+
+
+def discard(job_id: str, each: Callable[[str, int], None] = lambda t, n: None) -> int:
+    """Discard the letters of a frozen one instead, and forget it; how many they were.
+
+    Those that were replayed or discarded since are left. `each` is told of a topic and
+    its count once that is done. `undo` brings the newest 10,000 of an hour back. In
+    steps: after an error call it again. Conflict once it was started, ReplayNotFound.
+    """
+    job = get(job_id)
+    if job.state != record.FROZEN:
+        raise errors.Conflict(f"bulk replay {job.id} is {job.state}", state=job.state)
+    count = 0
+    for topic in job.topics:
+        gone, at = 0, 0
+        while found := parts.entries(topic, job.id, at, purges.LETTERS):
+            gone += purges.discard_entries(topic, found)
+            at += len(found)
+        each(topic, gone)
+        count += gone
+    # Somebody who starts it meanwhile replays what was left then, each letter once.
+    with contextlib.suppress(errors.Conflict):
+        cancel(job.id)
+        drop(job.id, job)
+    return count
 
 
 def _turned(

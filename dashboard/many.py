@@ -11,8 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 import bus
-from bus import audit, errors, messages, purges, roles
-from dashboard import lists
+from bus import audit, errors, messages, purges, replays, roles
+from dashboard import bulk, lists
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
 
@@ -132,4 +132,44 @@ def discard_alike(request: Any, fingerprint: str) -> HttpResponse:
         toasts.success(request, says)
     else:
         toasts.warning(request, "There was none left to discard.")
+    return to(reverse("dashboard:dead"))
+
+
+@confirmed(roles.DISCARD)
+def discard_chosen(request: Any, job_id: str) -> HttpResponse:
+    """Ask, then put the frozen letters away instead of replaying them."""
+    try:
+        found = replays.get(job_id)
+    except replays.ReplayNotFound:
+        if request.method != "POST":
+            raise
+        toasts.warning(request, "This choice was put away before.")
+        return to(reverse("dashboard:dead"))
+    if found.state != "frozen":
+        toasts.warning(
+            request, f"This bulk replay is {found.state}: too late for that."
+        )
+        return to(bulk.url_of(found.id))
+    if request.method != "POST":
+        context = {
+            "section": "dead",
+            "job": found,
+            "words": bulk.words(found.selection),
+        }
+        return shown(request, "bulk_discard.html", context)
+
+    def note(topic: str, letters: int) -> None:
+        if letters:
+            who, facts = request.principal, {"selection": found.selection}
+            audit.record(
+                who,
+                roles.DISCARD,
+                topic=topic,
+                target=found.id,
+                letters=letters,
+                **facts,
+            )
+
+    gone = replays.discard(found.id, note)
+    toasts.success(request, _discarded(gone))
     return to(reverse("dashboard:dead"))

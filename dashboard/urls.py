@@ -74,6 +74,7 @@ urlpatterns = [
     path("replays/<str:job_id>/start", bulk.start, name="bulk-start"),
     path("replays/<str:job_id>/pause", bulk.pause, name="bulk-pause"),
     path("replays/<str:job_id>/cancel", bulk.cancel, name="bulk-cancel"),
+    path("replays/<str:job_id>/discard", many.discard_chosen, name="bulk-discard"),
     path("login/", sign_in.login, name="login"),
     path("logout", sign_in.logout, name="logout"),
     path("theme", sign_in.theme, name="theme"),

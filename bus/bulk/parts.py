@@ -60,6 +60,14 @@ def freeze(topic: str, job_id: str, members: Sequence[str]) -> None:
         scripts.run("replay_freeze", topic, args, more)
 
 
+def entries(topic: str, job_id: str, first: int, count: int) -> list[str]:
+    """Entry ids of the letters to come, so many from the `first` one (0) on."""
+    with refusals.guard():
+        key = keys.job_part(topic, job_id, "todo")
+        members = connection.reader().zrange(key, first, first + count - 1)
+    return [str(member).partition(" ")[0] for member in members]
+
+
 def halt(topic: str, job_id: str, fence: int, *, drop: bool = False) -> None:
     """Let only the driver with this fence go on; `drop` what is left to do."""
     args = [fence, record.KEEP_S, "1" if drop else "0"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import redis
 from django.test import Client
 
 import bus
 from bus import purges
 from bus.letters import DeadLetter
 from bus.models import AuditEntry
+from tests.support.bulk import dead
 from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
 
@@ -116,7 +118,7 @@ def test_a_viewer_has_no_ticks_and_is_refused(path: str, test_topic: str) -> Non
 def test_all_letters_of_a_failure_go_and_others_stay(
     test_topic: str, operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purges, "_LETTERS", 2)
+    monkeypatch.setattr(purges, "LETTERS", 2)
     ids = letters(test_topic, 5)
     other = bus.enqueue_task(test_topic, "other")
     desk = Desk(test_topic)
@@ -183,10 +185,74 @@ def test_what_dies_while_a_failure_is_discarded_stays(
         later.extend(letters(topic, 1))  # one more dies before each step
         return put_away(topic, batch)
 
-    monkeypatch.setattr(purges, "_LETTERS", 2)
+    monkeypatch.setattr(purges, "LETTERS", 2)
     monkeypatch.setattr(purges, "_put_away", slow)
 
     assert purges.discard_alike(test_topic, group["fingerprint"]) == 3
     assert states(test_topic, ids) == ["discarded"] * 3
     assert states(test_topic, later) == ["dead"] * 2
     assert purges.discard_alike(test_topic, "0000") == 0
+
+
+# --- letters that were chosen and frozen
+
+
+def chosen(client: Client, **form: str) -> str:
+    """The page of the letters that a form chose."""
+    return str(client.post("/replays/new", form)["Location"])
+
+
+def test_chosen_letters_are_discarded_as_they_were_frozen(
+    test_topic: str,
+    operator: Client,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(purges, "LETTERS", 3)
+    blurred, sharp = dead(test_topic, 7, "no ink"), dead(test_topic, 2, "no paper")
+    other = dead(f"{test_topic}-b", 2, "no ink")
+    page = chosen(operator, error="ink")
+    late = dead(test_topic, 1, "no ink")
+    bus.replay(blurred[0], test_topic)
+
+    shown = operator.get(page).content.decode()
+    asked = operator.get(f"{page}discard")
+    outcome = told(operator, f"{page}discard", {})
+    twice = told(operator, f"{page}discard", {})
+
+    assert f'href="{page}discard"' in shown
+    assert "Discard 9" in says(asked) and "whose error says “ink”" in says(asked)
+    assert "Discarded: 8." in outcome
+    assert "put away before" in twice
+    assert states(test_topic, blurred) == ["waiting", *["discarded"] * 6]
+    assert states(f"{test_topic}-b", other) == ["discarded"] * 2
+    assert states(test_topic, sharp + late) == ["dead"] * 3
+    assert not [*redis_client.scan_iter(f"*{page.split('/')[2]}*")]
+    trail = AuditEntry.objects.filter(verb="discard").order_by("topic")
+    facts = [(entry.topic, entry.detail["letters"]) for entry in trail]
+    assert facts == [(test_topic, 6), (f"{test_topic}-b", 2)]
+    bus.undo(blurred[1], test_topic)
+    assert states(test_topic, blurred[:3]) == ["waiting", "dead", "discarded"]
+
+
+def test_what_was_started_is_not_discarded(test_topic: str, operator: Client) -> None:
+    ids = dead(test_topic, 1)
+    page = chosen(operator, topic=test_topic)
+    operator.post(f"{page}start", {"rate": "", "percent": ""})
+
+    outcome = told(operator, f"{page}discard", {})
+
+    assert "is running: too late for that" in outcome
+    assert states(test_topic, ids) == ["dead"]
+    assert operator.get("/replays/x/discard").status_code == 404
+
+
+def test_a_viewer_discards_no_chosen_letters(test_topic: str, operator: Client) -> None:
+    ids = dead(test_topic, 1)
+    page = chosen(operator, topic=test_topic)
+    viewer = signed_in("viewer")
+
+    assert viewer.get(f"{page}discard").status_code == 403
+    assert viewer.post(f"{page}discard").status_code == 403
+    assert f"{page}discard" not in viewer.get(page).content.decode()
+    assert states(test_topic, ids) == ["dead"]

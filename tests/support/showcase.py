@@ -67,6 +67,7 @@ class Showcase:
             "replays": "/replays/",
             "replay-new": "/replays/new",
             "replay-frozen": f"/replays/{self.frozen}/",
+            "replay-discard": f"/replays/{self.frozen}/discard",
             "replay-stopped": f"/replays/{self.stopped}/",
             "ollama": "/ollama/",
             "audit": "/audit/",
