@@ -5,7 +5,7 @@ A filter and two conditions per cell would be most of what a page of 200 rows ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -41,6 +41,27 @@ def num(label: str, value: object, how: str = "number") -> SafeString:
     css = "num" if value else "num zero"
     text = _FORMATS[how](value)
     return SafeString(f'<td class="{css}" data-label="{label}">{text}</td>')
+
+
+# The numbers of a topic: label and format of each.
+_OF_TOPIC: Final = {
+    "waiting": ("Waiting", "number"),
+    "oldest_s": ("Oldest", "duration"),
+    "running": ("Running", "number"),
+    "delayed": ("Delayed", "number"),
+    "done": ("Done", "number"),
+    "agents": ("Agents", "number"),
+    "done_per_minute": ("Per minute", "rate"),
+}
+
+
+@register.simple_tag
+def nums(row: Mapping[str, object], *names: str) -> SafeString:
+    """The cells of these numbers of a topic: of 200 topics each tag counts."""
+    told = [(name, *_OF_TOPIC[name]) for name in names]
+    return SafeString(
+        "".join([num(label, row[name], how) for name, label, how in told])
+    )
 
 
 _NAMED_MOST: Final = 3
