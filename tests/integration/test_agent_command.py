@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 
 ECHO = "tests.support.work:echo"
 NAP = "tests.support.work:nap"
+START_S = 50.0  # a second of computing, where nobody else computes
 
 
 def _agent(*args: str) -> subprocess.CompletedProcess[str]:
@@ -126,7 +127,7 @@ def test_without_a_handler_it_serves_what_the_apps_registered(test_topic: str) -
 
     with _plain_agent():
         task_id = bus.enqueue_task("stdlib", payload)
-        task = bus.wait_result(task_id, "stdlib", 20)
+        task = bus.wait_result(task_id, "stdlib", START_S)
 
     assert task.state == "done"
     assert task.result["lines"]
@@ -137,7 +138,7 @@ def test_a_topic_alone_picks_its_registered_handler(test_topic: str) -> None:
 
     with _plain_agent("--topic", "stdlib", "--concurrency", "2"):
         task_id = bus.enqueue_task("stdlib", payload)
-        task = bus.wait_result(task_id, "stdlib", 20)
+        task = bus.wait_result(task_id, "stdlib", START_S)
         record = wait_until(bus.list_agents, 5, "the agent is registered")[0]
 
     assert task.state == "done"
@@ -155,9 +156,11 @@ def test_two_processes_are_two_agents_and_end_together(test_topic: str) -> None:
 
     options = ("--processes", "2", "--concurrency", "2")
     with agents.process(test_topic, NAP, *options) as parent:
-        found = wait_until(_two_agents, 20, "two agents are registered")
+        found = wait_until(_two_agents, START_S, "two agents are registered")
         pids = [row["pid"] for row in found]
-        wait_until(lambda: bus.stats(test_topic)["done"] > 50, 20, "they are at work")
+        wait_until(
+            lambda: bus.stats(test_topic)["done"] > 50, START_S, "they are at work"
+        )
         parent.send_signal(signal.SIGTERM)
         code = parent.wait(15)
         stats = bus.stats(test_topic)
@@ -172,12 +175,12 @@ def test_two_processes_are_two_agents_and_end_together(test_topic: str) -> None:
 
 def test_a_killed_one_of_two_processes_is_started_again(test_topic: str) -> None:
     with agents.process(test_topic, ECHO, "--processes", "2"):
-        first = wait_until(_two_agents, 20, "two agents are registered")
+        first = wait_until(_two_agents, START_S, "two agents are registered")
         os.kill(first[0]["pid"], signal.SIGKILL)
 
         again = wait_until(
             lambda: {row["pid"] for row in _two_agents()} - {r["pid"] for r in first},
-            20,
+            START_S,
             "another agent in its place",
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bus import announcement
+from bus.home import binary
 from tests.support.mesh import read_until, rest, up
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
@@ -22,7 +23,7 @@ def test_it_runs_a_mesh_until_ctrl_c(tmp_path: Path) -> None:
             read_until(mesh, "agent-1 |")
         answer = announcement.ask(url_file.read_text().strip())
 
-        assert "bundled Valkey" in banner
+        assert binary.find().origin in banner
         assert str(tmp_path / "redis") in banner
         assert "\033[" not in banner
         assert (tmp_path / "db.sqlite3").exists()
