@@ -1,10 +1,11 @@
-"""What belongs in SQL: tokens of clients and agents, the trail of what people did."""
+"""What belongs in SQL: tokens, the trail of what people did, what they saved."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 from knox.models import AbstractAuthToken
 
@@ -57,3 +58,24 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.who} {self.verb} {self.target}"
+
+
+class SavedView(models.Model):
+    """The filters of a list of the dashboard under a name, for one user."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+"
+    )
+    page = models.CharField(max_length=32)
+    name = models.CharField(max_length=40)
+    query = models.CharField(max_length=1_000)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "page", "name"], name="one_view_of_a_name"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.page}"

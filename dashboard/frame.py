@@ -10,7 +10,7 @@ from django.template import loader
 
 from bus import roles
 from bus.conf import conf
-from dashboard import formats, queries
+from dashboard import formats, queries, saved
 
 VERBS: Final = sorted(roles.VERBS[roles.ADMIN])
 THEMES: Final = ("auto", "light", "dark")
@@ -26,6 +26,7 @@ def shown(
     # A page that says that Redis does not answer must not ask it again.
     if around["can"][roles.READ] and status < 500:
         around["totals"] = {"dead": queries.dead_letters()}
+        around["saved"] = saved.of(request)
     context = {**around, **context}
     text = loader.render_to_string(f"dashboard/{template}", context, request)
     return HttpResponse(formats.seen(text), status=status)

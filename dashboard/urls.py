@@ -12,6 +12,7 @@ from dashboard import (
     gateway_page,
     many,
     matching,
+    saving,
     sending,
     settings_page,
     sign_in,
@@ -77,5 +78,7 @@ urlpatterns = [
     path("replays/<str:job_id>/discard", many.discard_chosen, name="bulk-discard"),
     path("login/", sign_in.login, name="login"),
     path("logout", sign_in.logout, name="logout"),
+    path("views/save", saving.save, name="save-view"),
+    path("views/forget", saving.forget, name="forget-view"),
     path("theme", sign_in.theme, name="theme"),
 ]
