@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from django.contrib import messages as toasts
@@ -12,7 +13,7 @@ from django.utils.html import format_html
 import bus
 from bus import audit, errors, messages, roles, wanted
 from bus.tasks import new_id
-from dashboard import formats, links, topic_page
+from dashboard import formats, links, shape, topic_page
 from dashboard.access import action, confirmed
 from dashboard.fields import number
 from dashboard.frame import shown
@@ -23,6 +24,7 @@ _OPTIONS: Final = {
     "max_attempts": ("Attempts", "as the topic says"),
     "timeout_s": ("Time limit of an attempt, s", "as the topic says"),
 }
+_LEARNT_FROM: Final = 20  # tasks, each with up to 256 KiB
 _LABELS: Final = {name: label for name, (label, _) in _OPTIONS.items()}
 _WRONG: Final = (
     errors.DecodeError,
@@ -38,6 +40,8 @@ def send(request: Any, topic: str) -> HttpResponse:
     """Send a task from the topic's page; a mistake is shown beside the field."""
     _known(topic)
     try:
+        if told := _unlike(request, topic, None):
+            return _form(request, topic, None, _draft(request.POST, ""), 422, told)
         return _sent(request, topic, {})
     except _WRONG as exc:
         context = topic_page.context(topic, _draft(request.POST, formats.said(exc)))
@@ -57,6 +61,9 @@ def new(request: Any, topic: str) -> HttpResponse:
         return _form(request, topic, original, _copied(original))
     try:
         options = {name: number(name, request.POST.get(name, "")) for name in _OPTIONS}
+        if told := _unlike(request, topic, original):
+            draft = _draft(request.POST, "")
+            return _form(request, topic, original, draft, 422, told)
         if original is not None and request.POST.get("instead"):
             _make_room(request, topic, original, options)
         return _sent(request, topic, options, original)
@@ -81,6 +88,21 @@ def _make_room(
 
 def _payload(request: HttpRequest) -> Any:
     return messages.decode(request.POST.get("task", "").strip())
+
+
+def _unlike(request: HttpRequest, topic: str, original: bus.Task | None) -> list[str]:
+    """How the payload differs from others of the topic, unless somebody knows that."""
+    if request.POST.get("anyway"):
+        return []
+    payload = _payload(request)
+    messages.encode(payload)  # what cannot be sent at all is told first
+    return _shape(_latest(topic), original).differences(payload)
+
+
+def _shape(latest: list[bus.Task], original: bus.Task | None) -> shape.Shape:
+    """Of a copy the original is one of the others."""
+    tasks = [original, *latest] if original else latest
+    return shape.learn([task.payload for task in tasks])
 
 
 def _known(topic: str) -> None:
@@ -119,7 +141,9 @@ def _form(
     original: bus.Task | None,
     draft: dict[str, Any],
     status: int = 200,
+    unlike: Sequence[str] = (),
 ) -> HttpResponse:
+    latest = _latest(topic)
     fields = [
         {"name": name, "label": label, "empty": empty, "value": draft[name]}
         for name, (label, empty) in _OPTIONS.items()
@@ -131,17 +155,24 @@ def _form(
         "fields": fields,
         "original": original,
         "replaceable": original is not None and not original.ended,
-        "latest": _latest(topic),
+        "unlike": unlike,
+        "shape": _shape(latest, original),
+        "latest": latest[:1],
     }
     return shown(request, "send.html", context, status)
 
 
 def _latest(topic: str) -> list[bus.Task]:
-    """Tasks of the topic that show what a payload looks like there."""
-    for state in ("waiting", "running", "done", "dead"):
-        if found := bus.list_tasks(topic, state, 1)[0]:
+    """Tasks of the topic that show what a payload looks like there.
+
+    Dead ones only where there are no others: their payload may be why.
+    """
+    found: list[bus.Task] = []
+    for state in ("waiting", "running", "done"):
+        found += bus.list_tasks(topic, state, _LEARNT_FROM)[0]
+        if len(found) >= _LEARNT_FROM:
             return found
-    return []
+    return found or bus.list_tasks(topic, "dead", _LEARNT_FROM)[0]
 
 
 def _copied(original: bus.Task | None) -> dict[str, Any]:

@@ -152,3 +152,54 @@ def test_a_viewer_sends_nothing(test_topic: str) -> None:
     assert viewer.get(f"/topics/{test_topic}/new").status_code == 403
     assert "/new" not in viewer.get(f"/topics/{test_topic}/").content.decode()
     assert bus.stats(test_topic)["accepted"] == 1
+
+
+# --- a payload unlike the others of its topic
+
+
+def test_a_payload_unlike_the_others_is_sent_only_by_who_knows(
+    test_topic: str, operator: Client
+) -> None:
+    bus.enqueue_many(test_topic, [{"address": f"{n}@b.c"} for n in range(5)])
+    page = operator.get(f"/topics/{test_topic}/new")
+    form = {**form_of(page), "task": '{"adress": "x@b.c"}'}
+
+    for path in ("new", "send"):
+        refused = operator.post(f"/topics/{test_topic}/{path}", form)
+        assert refused.status_code == 422
+        text = looked_at(refused).text
+        assert "“address” is missing: all others have it. Is it “adress”?" in text
+        assert refused.context["draft"]["task_id"] == form["task_id"]
+    assert bus.stats(test_topic)["waiting"] == 5
+
+    sent = operator.post(f"/topics/{test_topic}/new", {**form, "anyway": "1"})
+
+    assert sent.status_code == 303
+    assert bus.get_task(form["task_id"], test_topic).payload == {"adress": "x@b.c"}
+
+
+def test_a_copy_is_like_its_original_whatever_the_others_are(
+    test_topic: str, operator: Client
+) -> None:
+    original = bus.enqueue_task(f"{test_topic}", {"odd": 1}, delay_s=600)
+    bus.enqueue_many(test_topic, [{"address": f"{n}@b.c"} for n in range(5)])
+    page = operator.get(f"/topics/{test_topic}/new?copy={original}")
+
+    form = {**form_of(page), "copy": original}
+    sent = operator.post(f"/topics/{test_topic}/new", form)
+
+    assert sent.status_code == 303
+    assert bus.get_task(form["task_id"], test_topic).payload == {"odd": 1}
+
+
+def test_the_fields_of_the_others_stand_beside_the_form(
+    test_topic: str, operator: Client
+) -> None:
+    bus.enqueue_many(test_topic, [{"who": {"name": "<b>ann"}}, {"who": {"id": 7}}])
+
+    page = operator.get(f"/topics/{test_topic}/new")
+
+    text = looked_at(page).text
+    assert "whoobjectall" in text
+    assert "who.nametext1<b>ann" in text
+    assert "<b>ann" not in page.content.decode()
