@@ -99,6 +99,23 @@ def test_nothing_sticks_out_at_the_side(
     assert wide == []
 
 
+def test_a_view_is_saved_and_forgotten_without_a_script(new_page: NewPage) -> None:
+    page = new_page(java_script_enabled=False, viewport=NARROW)
+    page.goto("/tasks/?state=waiting&q=no+such+task+in+this+mesh")
+    name = "a name as long as they may be, forty long"[:40]
+    page.locator("summary", has_text="Save this view").click()
+    page.get_by_label("Name of the view").fill(name)
+    page.get_by_role("button", name="Save").click()
+    page.goto("/tasks/")
+
+    page.get_by_role("navigation", name="Saved views").get_by_text(name).click()
+
+    page.wait_for_url("**/tasks/?state=waiting&q=no+such+task+in+this+mesh")
+    assert fits(page)
+    page.get_by_role("button", name="Forget").click()
+    expect(page.get_by_role("navigation", name="Saved views")).to_have_count(0)
+
+
 def test_keys_go_to_pages_and_can_be_switched_off(new_page: NewPage) -> None:
     page = new_page()
     page.keyboard.press("g")
