@@ -47,6 +47,11 @@ def dead_of(topic: str) -> str:
     return to("dead") + _asked(topic)
 
 
+def tasks_of(state: str, topic: str) -> str:
+    """The tasks of a topic in this state."""
+    return f"{to('tasks')}?{urlencode({'state': state, 'topic': topic})}"
+
+
 def group_of(fingerprint: str, topic: str) -> str:
     """The letters of one failure in a topic."""
     return to("group", fingerprint) + _asked(topic)

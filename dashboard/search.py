@@ -49,6 +49,13 @@ def suggestions(tasks: Iterable[Task]) -> list[str]:
     return [each for each, _ in found]
 
 
+def values(payload: Any) -> list[str]:
+    """What a payload could be found by, `customer.id=17`: its first short values."""
+    found = (f"{path}={_shown(value)}" for path, value in _leaves(payload, _DEPTH_MOST))
+    return [*islice((each for each in found if len(each) <= _VALUE_MOST), _VALUES_MOST)]
+
+
+_VALUES_MOST: Final = 8
 _DEPTH_MOST: Final = 4
 _FIELDS_MOST: Final = 20  # of one payload
 _VALUE_MOST: Final = 40  # characters

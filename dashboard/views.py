@@ -123,6 +123,7 @@ def task(request: Any, task_id: str) -> HttpResponse:
     context = {
         "section": "tasks",
         "task": found,
+        "same": search.values(found.payload),
         "explain": whynot.explain(found),
         "timeline": timeline.timeline(found),
         "ended": found.state in ENDED,
@@ -236,7 +237,8 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
 def letter(request: HttpRequest, task_id: str) -> HttpResponse:
     """One dead letter with every attempt of all its lives; or what became of it."""
     found = bus.get_task(task_id, request.GET.get("topic") or None)
-    context: dict[str, Any] = {"section": "dead", "task": found}
+    same = search.values(found.payload)
+    context: dict[str, Any] = {"section": "dead", "task": found, "same": same}
     if found.state != "dead":
         return shown(request, "letter_left.html", context)
     try:

@@ -15,6 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from bus import messages
+from bus.letters import DeadLetter
 from dashboard import formats, links, status
 from dashboard.formats import NOTHING, duration, preview, short
 
@@ -45,6 +46,29 @@ def icon(name: str) -> SafeString:
 def task_state(state: object) -> SafeString:
     """A task's state as icon and word."""
     return _pill(status.of_task(state))
+
+
+@register.simple_tag
+def state_link(state: object, topic: object) -> SafeString:
+    """A task's state, linked to the tasks of its topic that are in it."""
+    pill = task_state(state)
+    if state not in messages.STATES or not isinstance(topic, str):
+        return pill  # rows by hand may hold anything
+    says = f"All {state} tasks of this topic"
+    url = links.tasks_of(str(state), topic)
+    return format_html('<a href="{}" title="{}">{}</a>', url, says, pill)
+
+
+@register.simple_tag
+def failure_link(letter: DeadLetter) -> SafeString:
+    """What a letter died of, linked to those that failed alike."""
+    text = preview(formats.error_line(letter.error), 160)
+    try:
+        url = links.group_of(letter.fingerprint, letter.topic)
+    except NoReverseMatch:  # a letter by hand
+        return format_html('<span class="failed">{}</span>', text)
+    says = "Letters that failed alike"
+    return format_html('<a class="failed" href="{}" title="{}">{}</a>', url, says, text)
 
 
 @register.simple_tag

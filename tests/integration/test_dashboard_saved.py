@@ -55,7 +55,7 @@ def test_a_view_is_saved_found_again_and_forgotten(
 
     assert f'name="query" value="{query}"' in before
     assert where == here
-    assert "Saved as “Mine now”" in text and "Forget “Mine now”" in text
+    assert "Saved as “Mine now”" in text and "Forget this view" in text
     assert elsewhere == [(f"/tasks/?{query}", "Mine now", False)]
     assert again == [(f"/tasks/?{query}", "Mine now", True)]
     assert chips(viewer, "/dead/") == []

@@ -164,3 +164,47 @@ def test_a_payload_with_many_fields_suggests_some() -> None:
 
     assert len(search.suggestions([Task("id", "t", wide)])) == 40
     assert search.suggestions([Task("id", "t", deep)]) == []
+
+
+def test_values_of_a_payload_lead_to_the_tasks_that_share_them(
+    test_topic: str, viewer: Client
+) -> None:
+    payload = {"customer": {"id": 17, "name": "a & b"}, "text": "x" * 99, "l": [1]}
+    task, same, _ = bus.enqueue_many(
+        test_topic, [payload, {"customer": {"id": 17}}, {"customer": {"id": 1}}]
+    )
+    desk = Desk(test_topic)
+    desk.fail(desk.one(), final=True)
+
+    for path in (f"/tasks/{task}/", f"/dead/{task}/"):
+        page = viewer.get(path).content.decode()
+        links = re.findall(r'small mono" href="([^"]*)">([^<]*)<', page)
+        assert [text for _, text in links] == [
+            *("customer.id=17", "customer.name=a &amp; b"),
+        ]
+        for (url, _), ids in zip(links, ([same, task], [task]), strict=True):
+            listed = viewer.get(url.replace("&amp;", "&")).context["page"]
+            assert [each.id for each in listed.tasks] == ids
+
+
+def test_a_payload_of_any_kind_has_what_it_has() -> None:
+    assert search.values([1]) == search.values(None) == search.values({"": 1}) == []
+    assert search.values({"a": None, "b": False}) == ["a=null", "b=false"]
+    assert len(search.values({f"f{n}": n for n in range(99)})) == 8
+
+
+def test_an_error_leads_to_those_that_failed_alike_and_a_state_to_its_tasks(
+    test_topic: str, viewer: Client
+) -> None:
+    bus.enqueue_many(test_topic, [1, 2])
+    desk = Desk(test_topic)
+    desk.fail(desk.one(), final=True)
+    desk.complete(desk.one())
+    [group] = bus.dead_groups(test_topic)
+
+    letters = viewer.get("/dead/").content.decode()
+    results = viewer.get("/results/").content.decode()
+
+    failure = f"/dead/groups/{group['fingerprint']}/?topic={test_topic}"
+    assert letters.count(f'class="failed" href="{failure}"') == 1
+    assert f'href="/tasks/?state=done&amp;topic={test_topic}"' in results
