@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import sys
 
 import pytest
 import redis
@@ -12,6 +14,13 @@ import bus
 from tests.support.desk import Desk
 
 pytestmark = pytest.mark.django_db  # what it does is on the audit trail
+
+
+class Keyboard(io.StringIO):
+    """Somebody who types, as far as commands ask."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def topics(*args: str) -> str:
@@ -83,3 +92,70 @@ def test_limits_may_be_set_before_the_first_task(test_topic: str) -> None:
     topics(test_topic, "--limit", "backlog_max=5")
 
     assert bus.stats(test_topic)["limits"]["backlog_max"] == 5
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["--pause", "--resume", "--audit", "--settle", "--delete", "--purge=waiting"],
+)
+def test_no_action_is_for_all_topics(test_topic: str, action: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    with pytest.raises(CommandError, match="say which topic") as refusal:
+        topics(action)
+
+    assert refusal.value.returncode == 2
+    assert bus.stats(test_topic)["waiting"] == 1
+
+
+@pytest.mark.parametrize("limit", ["backlog_max=many", "no_such=5", "backlog_max=0"])
+def test_a_limit_that_is_none_changes_nothing(test_topic: str, limit: str) -> None:
+    before = bus.stats(test_topic)["limits"]
+
+    with pytest.raises(CommandError, match=limit.split("=")[0]) as refusal:
+        topics(test_topic, "--limit", limit)
+
+    assert refusal.value.returncode == 2
+    assert bus.stats(test_topic)["limits"] == before
+
+
+def test_a_limit_without_a_number_is_the_usual_one_again(test_topic: str) -> None:
+    usual = bus.stats(test_topic)["limits"]["backlog_max"]
+    topics(test_topic, "--limit", "backlog_max=5")
+
+    topics(test_topic, "--limit", "backlog_max=")
+
+    assert bus.stats(test_topic)["limits"]["backlog_max"] == usual
+
+
+def test_where_there_is_no_topic_it_says_how_to_make_one(
+    redis_client: redis.Redis,
+) -> None:
+    assert topics().startswith("No topic yet: `manage.py enqueue demo")
+    assert topics("--json") == ""
+
+
+def test_rows_as_json_are_what_stats_tells(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    [row] = [json.loads(line) for line in topics("--json").splitlines()]
+
+    assert (row["topic"], row["waiting"]) == (test_topic, 1)
+    assert row["ledger"]["drift"] == 0
+
+
+@pytest.mark.parametrize(("typed", "left"), [("another", 1), ("", 1), (None, 0)])
+def test_what_goes_for_good_goes_when_its_name_is_typed(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch, typed: str | None, left: int
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    keyboard = Keyboard(f"{test_topic if typed is None else typed}\n")
+    monkeypatch.setattr(sys, "stdin", keyboard)
+
+    if left:
+        with pytest.raises(CommandError, match="nothing was done"):
+            topics(test_topic, "--purge", "waiting")
+    else:
+        assert "is purged: 1 cancelled" in topics(test_topic, "--purge", "waiting")
+
+    assert bus.stats(test_topic)["waiting"] == left
