@@ -13,6 +13,7 @@ from django.test import Client
 
 import bus
 from bus import agents as agents_room
+from bus import fitness
 from dashboard import queries
 from tests.support import agents, work
 from tests.support.desk import Desk
@@ -216,6 +217,8 @@ def test_the_overview_names_what_needs_somebody(
 ) -> None:
     monkeypatch.setattr(queries, "_PATIENCE_S", 0)
     redis_client.config_set("maxmemory", 2**30)  # without a bound it says so
+    # Redis 7.0 of a distribution has its faults mended, and a number that has them.
+    monkeypatch.setattr(fitness, "_BROKEN", {"Valkey": [], "Redis": []})
     queries.forget_checks()
     quiet = looked_at(viewer.get("/")).text
     dead_task(test_topic, 1)

@@ -144,7 +144,7 @@ def test_the_fence_lets_nothing_else_through(
     redis_client.set("elsewhere", 1, px=60_000)
     script = "return redis.call('GET', 'elsewhere')"
 
-    with pytest.raises(redis.ResponseError, match="No permissions to access a key"):
+    with pytest.raises(redis.ResponseError, match="access .* keys?"):
         fence.run("EVAL", script, 0)
     quiet = fence.run(
         "EVAL", "return redis.pcall('GET', 'elsewhere').err and 1", 1, "x"
