@@ -45,12 +45,10 @@ test-all: ## the same on each Python of PYTHONS that is here
 	test -n "$$ran" || { echo "none of $(PYTHONS) is here: PYTHONS=/path/to/python"; exit 69; }; \
 	echo "ran on:$$ran; failed on:$${failed:- none}"; test -z "$$failed"
 
-# Processes that were killed while they wrote leave half a file, which counts for nothing.
+# Of a process that was killed while it wrote half a file is left, which counts for nothing.
 coverage: venv ## all tests, and what they run of bus/ and dashboard/, into htmlcov/
-	@$(VENV) -m coverage erase
-	@$(VENV) -m coverage run -m pytest -n auto --dist worksteal $(ARGS); tests=$$?; \
-	  $(VENV) -m coverage combine -q && rm -f .coverage.* && \
-	  $(VENV) -m coverage html -q && $(VENV) -m coverage report && exit $$tests
+	@rm -f .coverage .coverage.*
+	@$(VENV) -m pytest -n auto --dist worksteal --cov --cov-report=html --cov-report=term $(ARGS)
 
 schema: venv-lint ## every call tried by schemathesis, 200 examples each and more
 	@MESH_SCHEMA_EXAMPLES=200 $(VENV) -m pytest -n 0 -s --timeout 7300 \
