@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, Final
 
 from django.contrib import messages as toasts
@@ -40,8 +39,6 @@ def send(request: Any, topic: str) -> HttpResponse:
     """Send a task from the topic's page; a mistake is shown beside the field."""
     _known(topic)
     try:
-        if told := _unlike(request, topic, None):
-            return _form(request, topic, None, _draft(request.POST, ""), 422, told)
         return _sent(request, topic, {})
     except _WRONG as exc:
         context = topic_page.context(topic, _draft(request.POST, formats.said(exc)))
@@ -61,9 +58,6 @@ def new(request: Any, topic: str) -> HttpResponse:
         return _form(request, topic, original, _copied(original))
     try:
         options = {name: number(name, request.POST.get(name, "")) for name in _OPTIONS}
-        if told := _unlike(request, topic, original):
-            draft = _draft(request.POST, "")
-            return _form(request, topic, original, draft, 422, told)
         if original is not None and request.POST.get("instead"):
             _make_room(request, topic, original, options)
         return _sent(request, topic, options, original)
@@ -90,15 +84,6 @@ def _payload(request: HttpRequest) -> Any:
     return messages.decode(request.POST.get("task", "").strip())
 
 
-def _unlike(request: HttpRequest, topic: str, original: bus.Task | None) -> list[str]:
-    """How the payload differs from others of the topic, unless somebody knows that."""
-    if request.POST.get("anyway"):
-        return []
-    payload = _payload(request)
-    messages.encode(payload)  # what cannot be sent at all is told first
-    return _shape(_latest(topic), original).differences(payload)
-
-
 def _shape(latest: list[bus.Task], original: bus.Task | None) -> shape.Shape:
     """Of a copy the original is one of the others."""
     tasks = [original, *latest] if original else latest
@@ -117,8 +102,13 @@ def _sent(
     options: dict[str, Any],
     original: bus.Task | None = None,
 ) -> HttpResponse:
-    """To the task's page. Its id came with the form: a second click sends no other."""
+    """To the task's page. Its id came with the form: a second click sends no other.
+
+    A payload unlike the others of its topic is sent as well, and told of: topics have
+    no schema, and who sent it by mistake can still cancel it.
+    """
     payload = _payload(request)
+    others = _shape(_latest(topic), original)
     task_id = request.POST.get("task_id") or None
     try:
         task_id = bus.enqueue_task(topic, payload, task_id=task_id, **options)
@@ -132,6 +122,9 @@ def _sent(
     url = links.task(task_id, topic)
     says = 'Sent: <a href="{}">the task</a> is on its way.'
     toasts.success(request, format_html(says, url))
+    if told := others.differences(payload):
+        says = "Its payload is not like the others of this topic. " + " ".join(told)
+        toasts.warning(request, says)
     return HttpResponse(status=303, headers={"Location": url})
 
 
@@ -141,7 +134,6 @@ def _form(
     original: bus.Task | None,
     draft: dict[str, Any],
     status: int = 200,
-    unlike: Sequence[str] = (),
 ) -> HttpResponse:
     latest = _latest(topic)
     fields = [
@@ -155,7 +147,6 @@ def _form(
         "fields": fields,
         "original": original,
         "replaceable": original is not None and not original.ended,
-        "unlike": unlike,
         "shape": _shape(latest, original),
         "latest": latest[:1],
     }
