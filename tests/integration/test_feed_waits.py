@@ -226,7 +226,8 @@ def test_a_loop_may_end_while_somebody_waits(test_topic: str) -> None:
         return weakref.ref(live)
 
     known = on_a_loop(story)
-    gc.collect()
+    while gc.collect():  # since 3.13 what a coroutine held goes one round later
+        pass
 
     assert known() is None, "the feed of a loop that ended is still known"
 
