@@ -44,9 +44,10 @@ for i = 1, #near do
   end
   if ours then return { 'done', flat, int(ms) } end
 end
--- Without its row only the log of that moment still knows how it ended.
+-- Without its row only the log of that moment still knows how it ended. Before 7.2 an
+-- entry's id is of when it is written, which a busy machine may make later.
 local ended = 'done'
-local log = call('XRANGE', events, int(ms), int(ms + 1))
+local log = call('XRANGE', events, int(ms), int(ms + 25), 'COUNT', 500)
 for i = 1, #log do
   local what, whom = log[i][2][2], log[i][2][4]
   if whom == id and (what == 'cancelled' or what == 'discarded') then ended = what end
