@@ -118,11 +118,10 @@ class Flight:
     def leave(self) -> None:
         """One fewer waits; without any, here or elsewhere, the call is given up."""
         self.seats -= 1
-        # A lead that was left behind while it is taken would be followed in vain.
-        if self.lead is not None:
-            self._look_whether_wanted()
+        self._look_whether_wanted()
 
     def _look_whether_wanted(self) -> None:
+        # A lead that was left behind while it is taken would be followed in vain.
         if self._is_wanted() or self.lead is None:
             return
         if self.lead.is_alone:
