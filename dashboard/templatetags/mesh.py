@@ -11,7 +11,7 @@ from typing import Any, Final
 from django import template
 from django.templatetags.static import static
 from django.urls import NoReverseMatch
-from django.utils.html import format_html, format_html_join
+from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from bus import messages
@@ -196,7 +196,12 @@ def topic_link(topic: object) -> SafeString | str:
         url = links.topic(topic)
     except NoReverseMatch:
         return preview(topic, 100)
-    return format_html('<a href="{}">{}</a>', url, topic)
+    return _linked(url, topic)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _linked(url: str, text: str) -> SafeString:
+    return format_html('<a href="{}">{}</a>', url, text)
 
 
 @register.simple_tag
@@ -227,14 +232,11 @@ def when(at: object) -> SafeString | str:
     """A time of the mesh as text in UTC; scripts turn it into "12 s ago"."""
     if not isinstance(at, str) or messages.iso_ms(at) is None:
         return NOTHING
+    at = escape(at)  # once: long tables have two of them in each row
     day, _, clock = at.removesuffix("Z").partition("T")
-    return format_html(
-        '<time datetime="{}" title="{} {} UTC">{} {}</time>',
-        at,
-        day,
-        clock,
-        day,
-        clock.partition(".")[0],
+    return SafeString(
+        f'<time datetime="{at}" title="{day} {clock} UTC">'
+        f"{day} {clock.partition('.')[0]}</time>"
     )
 
 
