@@ -3,6 +3,8 @@
 httptools would collect a head without end, and wait for the rest of it for ever; and
 uvicorn writes the head of an answer and its body one by one, a system call each. Who
 offers another protocol than a socket's loses his body with both, or is never answered.
+Fields behind a chunked body would become part of its head, and a connection that ends
+in garbage would be told so in place of the answers it is still owed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _REFUSAL: Final = (
 _TOO_LATE: Final = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
-_NO_SOCKET: Final = (
+_BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
 _GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -32,13 +34,17 @@ _FRAMES: Final = frozenset((b"content-length", b"transfer-encoding"))  # of a bo
 class BoundedHeads(HttpToolsProtocol):
     """Ends a connection whose request line and headers grow or take beyond the bound.
 
-    Counted in whole reads that bring nothing but more of a head, so the read with which
-    it began comes on top: whole requests may stand before it there.
+    Counted in whole reads that bring nothing but more of a head (or of what is no body:
+    trailers, extensions of chunks, empty lines), so the read with which it began comes
+    on top: whole requests may stand before it there.
     """
 
     _in_head = False
-    _began = False
-    _head_bytes = 0
+    _in_body = False
+    _moved = False  # by this read: a head began or ended, or there was some body
+    _idle_bytes = 0
+    _open = 0  # requests whose heads are whole, and which are not answered yet
+    _last_words: bytes | None = None
     _deadline: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -55,37 +61,63 @@ class BoundedHeads(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head_bytes > HEAD_MAX_BYTES:
-            return  # refused; what was on its way is dropped
-        self._began = False
+        if self._last_words is not None:
+            return  # what was on its way is dropped
+        self._moved = False
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += 0 if self._began else len(data)
-            if self._head_bytes > HEAD_MAX_BYTES:
-                self.transport.write(_REFUSAL)
-                self.transport.close()
-            elif self._deadline is None:
-                self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._too_late)
+        if self._last_words is not None or self.transport.is_closing():
+            return
+        if not self._moved:
+            self._idle_bytes += len(data)
+        if self._idle_bytes > HEAD_MAX_BYTES:
+            self._hang_up(_REFUSAL)
+        elif self._deadline is None and (self._in_head or not self._moved):
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._too_late)
 
     def on_message_begin(self) -> None:
-        self._in_head = self._began = True
+        self._in_head = self._moved = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+        # Else it stands behind the body. What proxies and we ourselves decide by has
+        # been decided by then, so it is dropped (RFC 9110, 6.5.1).
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_bytes = 0
-        self._in_time()
+        self._progress()
         if self._declines():
             return  # the parser begins again without the offer
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # who sends it cannot read the answer
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:  # else it is a websocket
             joined: Any = _Joined(self.transport, self.loop)
             self.cycle.transport = joined
+            self._in_body = True
+            self._open += 1
+
+    def on_body(self, body: bytes) -> None:
+        self._progress()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if not self._declines():
+            self._in_body = False
+            self._progress()
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._open -= 1
+        if self._last_words is not None and not self._open:
+            # Behind the head of an answer to HEAD, which is held until the loop turns.
+            self.loop.call_soon(self._end)
+
+    def send_400_response(self, msg: str) -> None:
+        self._hang_up(_BAD_REQUEST)
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
@@ -93,7 +125,7 @@ class BoundedHeads(HttpToolsProtocol):
         if not protocol.handshake_initiated and not self.transport.is_closing():
             # A head that is beyond the bounds of the library for sockets, which has
             # said so to nobody: without a word from us it would hang there for ever.
-            self.transport.write(_NO_SOCKET)
+            self.transport.write(_BAD_REQUEST)
             self.transport.close()
 
     def declined(self) -> bytes | None:
@@ -122,6 +154,11 @@ class BoundedHeads(HttpToolsProtocol):
             and not any(name in _FRAMES for name, _ in self.headers)
         )
 
+    def _progress(self) -> None:
+        self._moved = True
+        self._idle_bytes = 0
+        self._in_time()
+
     def _in_time(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -130,9 +167,29 @@ class BoundedHeads(HttpToolsProtocol):
     def _too_late(self) -> None:
         self._deadline = None
         if not self.transport.is_closing():
-            if self._in_head:
-                self.transport.write(_TOO_LATE)
-            self.transport.close()
+            self._hang_up(_TOO_LATE if self._in_head or self._in_body else b"")
+
+    def _hang_up(self, words: bytes) -> None:
+        """Take nothing more, and end with these words once all that is owed is said.
+
+        A request that came whole is answered first: in its place these words would tell
+        of a task that was written that it was not.
+        """
+        self._last_words = words
+        if self._in_body and not self.cycle.response_complete:
+            # The last request did not come whole: these are its answer.
+            self._open -= 1
+            if self.pipeline and self.pipeline[0][0] is self.cycle:
+                self.pipeline.popleft()
+            elif self.cycle.response_started:
+                self._last_words = b""
+        if not self._open:
+            self._end()
+
+    def _end(self) -> None:
+        if self._last_words and not self.transport.is_closing():
+            self.transport.write(self._last_words)
+        self.transport.close()
 
 
 class _Parser(httptools.HttpRequestParser):
