@@ -122,22 +122,25 @@ class Arrived:
 
 
 async def wait_for_new(
-    seat: Seat, reader: Any, want: int, block_s: float, after: str
+    seat: Seat, reader: Any, want: int, block_s: float, after: str, more_s: float = 0.0
 ) -> Arrived | None:
     """New entries for this consumer, waiting for the first; None where none came.
 
-    `after` is the last sid it was given. What decides whether they may run is asked for
-    behind the read on the same connection: the server answers both in one write, and an
-    idle agent has what it needs a trip earlier.
+    It waits for `block_s`, which the timeout of the reader allows for, and for `more_s`
+    where the reader can be told of that. `after` is the last sid it was given. What
+    decides whether they may run is asked for behind the read on the same connection:
+    the server answers both in one write, and an idle agent has what it needs a trip
+    earlier.
     """
     read: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
-    read += ["COUNT", want, "BLOCK", int(block_s * 1000)]
+    ours = isinstance(reader, wire.Wire)
+    read += ["COUNT", want, "BLOCK", int((block_s + ours * more_s) * 1000)]
     read += ["STREAMS", keys.task_stream(seat.topic), ">"]
     args = [seat.group, seat.consumer, after, _LOOK_UP]
     looked: Any = None
-    if isinstance(reader, wire.Wire):
+    if ours:
         ask = verbs.command("received", seat.topic, args)
-        reply, looked = await reader.ask_all(tuple(read), ask)
+        reply, looked = await reader.ask_all(tuple(read), ask, more_s=more_s)
         if isinstance(reply, Exception):
             raise reply
     else:

@@ -24,12 +24,14 @@ from . import (
     connection,
     errors,
     keys,
+    looks,
     refusals,
     scripts,
     topics,
 )
 from .conf import conf
 from .judge import Judge, take, take_from_child
+from .looks import promote
 
 __all__ = [
     "Janitor",
@@ -86,16 +88,18 @@ class Sharing:
         self._pulse = pulse
         self._janitors, self._of = 1, 0
 
-    def count(self) -> None:
-        """Look who is there; BusError without a server."""
+    def count(self) -> list[str]:
+        """Look who is there; the topics on the list. BusError without a server."""
         with refusals.guard():
             pipe = connection.reader().pipeline(transaction=False)
+            pipe.smembers(keys.TOPICS)
             pipe.time()
             pipe.zrange(keys.AGENTS, 0, -1, withscores=True)
-            (now_s, _), rows = pipe.execute()
+            listed, (now_s, _), rows = pipe.execute()
         names = [name for name, until_ms in rows if until_ms >= now_s * 1000]
         self._janitors = sum(map(_has_janitor, names))
         self._of = len(names)
+        return list(listed)
 
     @property
     def period_s(self) -> float:
@@ -134,11 +138,12 @@ class Janitor(threading.Thread):
         while not self._closed.is_set():
             looked = time.monotonic()
             try:
-                names = self._topics()
-                due_s = min(map(self._promoted, names), default=math.inf)
                 if self._tick_in() <= 0:
-                    self.sharing.count()
-                    self._tick(names)
+                    due_s = self._tick(self._topics(self.sharing.count()))
+                else:
+                    names = self._topics(topics.list_topics())
+                    seen = looks.look(names, tidy=None)
+                    due_s = min(map(self._due_s, seen), default=math.inf)
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 self._say("", exc)
                 with contextlib.suppress(errors.BusError):
@@ -164,12 +169,11 @@ class Janitor(threading.Thread):
             left_s = min(left_s, may_judge_s) if may_judge_s > 0 else 0.0
         return left_s
 
-    def _topics(self) -> list[str]:
-        """Every topic, also one whose name fell off the list.
+    def _topics(self, found: list[str]) -> list[str]:
+        """These and every other known topic whose name fell off the list.
 
         Somebody deleted the list, or sent to a topic at the moment of its deletion.
         """
-        found = topics.list_topics()
         for topic in self._known.difference(found):
             if topics.is_there(topic):
                 topics.bring_back(topic)
@@ -189,22 +193,24 @@ class Janitor(threading.Thread):
         """Stop after the duty at hand."""
         self._closed.set()
 
-    def _tick(self, names: list[str]) -> None:
-        """The duties that once a period is enough for."""
+    def _tick(self, names: list[str]) -> float:
+        """The duties, those among them that once a period is enough for; seconds until
+        the next task is due."""
         self._ticks += 1
         # After an outage of the server everybody looks dead; they get time to beat.
         self._judged = self._pulse.steady_s >= conf.JUDGE_AFTER_S
         judge = Judge(self._consumer, self._pulse.confirmed) if self._judged else None
-        for topic in names:
+        tidy, due_s = self._turn(_TIDY_EVERY), math.inf
+        for seen in looks.look(names, tidy=None if judge is None else tidy):
+            due_s = min(due_s, self._due_s(seen))
             # One topic in trouble does not keep the others from being looked after.
             try:
-                tidy = self._turn(_TIDY_EVERY)
-                if judge is not None and judge.reclaim(topic, tidy=tidy):
+                if judge is not None and judge.heed(seen, tidy=tidy):
                     self._pulse.hurry()  # it tells our lanes of what they can take
                 if self._turn(_TRIM_EVERY):
-                    trim(topic)
+                    trim(seen.topic)
             except errors.BusError as exc:
-                self._say(topic, exc)
+                self._say(seen.topic, exc)
         # Of all looks that janitors try for a topic one a second is granted.
         if self._turn(1):
             auditor.tick(names, self._say)
@@ -216,6 +222,7 @@ class Janitor(threading.Thread):
         self._again_s = math.inf if judge is None else judge.again_s
         self._share = random.uniform(0.7, 1.1)
         self._tick_at = time.monotonic()
+        return due_s
 
     def _turn(self, ticks: int) -> bool:
         """Whether this is one tick of so many, and of more where many share the duty.
@@ -237,21 +244,13 @@ class Janitor(threading.Thread):
         except errors.BusError as exc:
             self._say("", exc)
 
-    def _promoted(self, topic: str) -> float:
+    def _due_s(self, seen: looks.Look) -> float:
         """Seconds until the next task of the topic is due."""
         try:
-            return promote(topic)
+            return seen.due_s()
         except errors.BusError as exc:
-            self._say(topic, exc)
+            self._say(seen.topic, exc)
             return _TICK_S
-
-
-def promote(topic: str) -> float:
-    """Move what is due into the stream; seconds until the next one is due, if any."""
-    while True:
-        moved, next_ms = scripts.run("promote", topic, [100], retry_s=0)
-        if moved < 100:
-            return math.inf if next_ms < 0 else max(next_ms, 1) / 1000
 
 
 def trim(topic: str) -> None:

@@ -9,7 +9,7 @@ import math
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import redis
@@ -25,6 +25,7 @@ from . import (
     scripts,
 )
 from .conf import conf
+from .looks import Look
 
 log = logging.getLogger("bus.janitor")
 
@@ -61,7 +62,16 @@ class Judge:
         With `tidy` consumers that have ended are removed as well.
         """
         args = ["1" if tidy else "0"]
-        group, rows = scripts.run("holding", topic, args, retry_s=0)
+        return self._heed(topic, scripts.run("holding", topic, args, retry_s=0))
+
+    def heed(self, seen: Look, *, tidy: bool) -> int:
+        """`reclaim` with what was seen of the topic just now."""
+        if isinstance(seen.holding, Exception):
+            return self.reclaim(seen.topic, tidy=tidy)
+        return self._heed(seen.topic, seen.holding)
+
+    def _heed(self, topic: str, holding: Sequence[Any]) -> int:
+        group, rows = holding
         consumers = [_facts(row) for row in rows]
         holding = [
             c for c in consumers if c["name"] != keys.HANDED_OVER and c["pending"]

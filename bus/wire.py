@@ -63,17 +63,19 @@ class _Protocol(asyncio.Protocol):
                     redis.ConnectionError("Connection closed by server.")
                 )
 
-    def send(self, *commands: tuple[Any, ...]) -> list[asyncio.Future[Any]]:
+    def send(
+        self, *commands: tuple[Any, ...], more_s: float = 0.0
+    ) -> list[asyncio.Future[Any]]:
         """Write commands at once; a future for each reply."""
         if self.lost:
             # It went between the end of its login and this call, and nobody comes by
             # again to fail what waits here.
             raise redis.ConnectionError("Connection closed by server.")
         assert self._transport is not None
-        now, futures = self._loop.time(), []
+        until, futures = self._loop.time() + self._timeout_s + more_s, []
         for _ in commands:
             futures.append(self._loop.create_future())
-            self.waiting.append((futures[-1], now))
+            self.waiting.append((futures[-1], until))
         # The write is a system call, the dearest part of a command: one for all.
         self._transport.write(b"".join(map(hiredis.pack_command, commands)))
         return futures
@@ -85,8 +87,7 @@ class _Protocol(asyncio.Protocol):
 
     def _look(self) -> None:
         """One timer per connection instead of one per command."""
-        now = self._loop.time()
-        if self.waiting and now - self.waiting[0][1] > self._timeout_s:
+        if self.waiting and self._loop.time() > self.waiting[0][1]:
             self.close()
             return
         self._watch = self._loop.call_later(_WATCH_S, self._look)
@@ -122,12 +123,17 @@ class Wire:
                 raise reply
         return replies
 
-    async def ask_all(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The same with what the server refuses as values among them."""
+    async def ask_all(
+        self, *commands: tuple[Any, ...], more_s: float = 0.0
+    ) -> list[Any]:
+        """The same with what the server refuses as values among them.
+
+        They get `more_s` beyond the timeout, for one that blocks longer than others.
+        """
         protocol = self._protocol
         if protocol is None or protocol.lost:
             protocol = await self._connected()
-        futures = protocol.send(*commands)
+        futures = protocol.send(*commands, more_s=more_s)
         try:
             return [await _value_of(future) for future in futures]
         except BaseException:

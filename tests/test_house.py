@@ -112,6 +112,7 @@ FLOORS: list[set[str]] = [
     },
     {"bulk.record", "fitness", "footprint", "sought", "settled", "volley"},
     {
+        "looks",
         "agents",
         "alike",
         "auditor",

@@ -12,12 +12,14 @@ from typing import Any, Final, Protocol
 import redis.asyncio
 
 from .. import connection, deliveries, errors, groups, keys, records
-from ..deliveries import Delivery, Seat
+from ..deliveries import Beat, Delivery, Seat
 from .quiet import Quiet
 
 log = logging.getLogger("bus.agent")
 
 _BLOCK_S: Final = 4.0  # an idle agent wakes the server as rarely
+_CROWD: Final = 20  # who take the same tasks; from so many on, more rarely still
+_RAREST: Final = 2.5  # times as long
 _ALONE_S: Final = 1.0  # for suspects in a row, before other tasks get their turn
 _LATE_MS: Final = 500  # an answer this long under way is asked for again
 _DRIFT_MS: Final = 1.0  # by which two clocks may part between two answers
@@ -63,6 +65,7 @@ class Intake:
         self.clock_ms = 0.0  # server ms at monotonic 0
         self._clock_most_ms = 0.0  # the same by the answers that were fastest
         self.topic_timeout_s: float | None = None
+        self.consumers = 1  # of the group, with us
         self._seat, self._host, self._quiet = seat, host, quiet
         self._claiming = asyncio.Lock()
         self._taking_over = False  # whether rows handed over are being claimed
@@ -134,9 +137,10 @@ class Intake:
             return
         # The last claim was not full, and beats tell of tasks handed over: no need to
         # ask for what is not there. A script cannot block: read here, then check.
-        self._fine_until = time.monotonic() + _BLOCK_S
+        more_s = _BLOCK_S * (min(max(self.consumers / _CROWD, 1.0), _RAREST) - 1.0)
+        self._fine_until = time.monotonic() + _BLOCK_S + more_s
         arrived = await deliveries.wait_for_new(
-            self._seat, self._reader, want, _BLOCK_S, self._last_sid
+            self._seat, self._reader, want, _BLOCK_S, self._last_sid, more_s
         )
         self.last_read = time.monotonic()
         if arrived is None:
@@ -227,6 +231,11 @@ class Intake:
     def _seen(self, now_ms: int) -> None:
         self.last_read = time.monotonic()
         self.set_clock(now_ms)
+
+    def heed(self, beat: Beat) -> None:
+        """What the server said of the topic and those who take its tasks."""
+        self.paused, self.consumers = beat.paused, beat.consumers
+        self.set_clock(beat.now_ms)
 
     def set_clock(self, now_ms: int) -> None:
         """The server's time as of now."""

@@ -200,8 +200,7 @@ class Lane:
             # agent that was killed unregistered would wait for a whole lease.
             self._reading = True
             self.spawn(self.intake.read())
-        self.intake.paused = beat.paused
-        self.intake.set_clock(beat.now_ms)
+        self.intake.heed(beat)
         for why, items in ((FENCED, beat.fenced), (CANCELLED, beat.cancelled)):
             for item in items:
                 run = self.held.get(item.sid)

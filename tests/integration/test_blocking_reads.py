@@ -45,9 +45,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     ask_all = wire.Wire.ask_all
 
-    async def noted(self: wire.Wire, *commands: tuple[Any, ...]) -> list[Any]:
+    async def noted(
+        self: wire.Wire, *commands: tuple[Any, ...], more_s: float = 0.0
+    ) -> list[Any]:
         seen.append("+".join(command[0] for command in commands))
-        return await ask_all(self, *commands)
+        return await ask_all(self, *commands, more_s=more_s)
 
     monkeypatch.setattr(wire.Wire, "ask_all", noted)
     return seen

@@ -72,6 +72,38 @@ def test_an_idle_one_beats_rarely_under_a_longer_registration(
         assert agents.get_agent(ME)["state"] == "idle"
 
 
+@pytest.mark.parametrize(
+    ("others", "block_ms"), [("fellows", "10000"), ("crowd", "4000")]
+)
+def test_an_idle_one_of_a_crowd_that_serves_the_topic_reads_more_rarely(
+    others: str,
+    block_ms: str,
+    request: pytest.FixtureRequest,
+    test_topic: str,
+    redis_client: redis.Redis,
+) -> None:
+    request.getfixturevalue(others)
+    with (
+        redis_client.monitor() as commands,
+        runtime.running(test_topic, work.echo, agent_id=ME) as agent,
+    ):
+        wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
+        [lane] = agent._lanes
+        wait_until(lambda: lane.intake.consumers > (others == "fellows"), 15)
+        # What comes ends the read that began before it had heard of them.
+        task_id = bus.enqueue_task(test_topic, 1)
+        assert bus.wait_result(task_id, test_topic, timeout_s=15).state == "done"
+        last = bus.enqueue_task(test_topic, 2)
+        assert bus.wait_result(last, test_topic, timeout_s=15).state == "done"
+        reads = []
+        while not reads or reads[-1] != block_ms:
+            words = commands.next_command()["command"].split()
+            if words[0] == "XREADGROUP" and "BLOCK" in words:
+                reads.append(words[words.index("BLOCK") + 1])
+
+    assert set(reads) <= {"4000", block_ms}
+
+
 def test_the_only_one_of_a_topic_beats_as_usual(
     crowd: None, test_topic: str, redis_client: redis.Redis
 ) -> None:

@@ -157,3 +157,22 @@ async def test_who_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     async with wired(be_silent, timeout_s=0.1) as one:
         with pytest.raises(redis.ConnectionError):
             await asyncio.wait_for(one.execute_command("PING"), 2)
+
+
+async def test_who_may_block_for_longer_is_given_up_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "_WATCH_S", 0.02)
+
+    async def be_silent(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read()
+        await reader.read()
+
+    async with wired(be_silent, timeout_s=0.1) as one:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(redis.ConnectionError):
+            await asyncio.wait_for(one.ask_all(("PING",), more_s=0.5), 5)
+
+        assert asyncio.get_running_loop().time() - began > 0.55
