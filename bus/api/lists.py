@@ -22,11 +22,16 @@ _STEP: Final = 200
 
 
 def page(
-    rows: Iterable[T], key: Callable[[T], list[Any]], count: int, cursor: str | None
+    name: str,
+    rows: Iterable[T],
+    key: Callable[[T], list[Any]],
+    count: int,
+    cursor: str | None,
 ) -> tuple[list[T], str | None]:
     """Up to `count` rows behind the cursor, in the order of their keys, and the next
-    cursor; None after the last. Keys are unique lists of texts and numbers."""
-    after = None if cursor is None else _opened(cursor)
+    cursor; None after the last. Keys are unique lists of texts and numbers. The name of
+    the list is in its cursors: a place in another one is none in this."""
+    after = None if cursor is None else _behind(name, cursor)
     found = sorted(rows, key=key)
     if after is not None:
         try:
@@ -34,7 +39,15 @@ def page(
         except TypeError:
             raise _odd(cursor) from None
     more = len(found) > count
-    return found[:count], _closed(key(found[count - 1])) if more else None
+    last = [name, *key(found[count - 1])] if more else None
+    return found[:count], _closed(last) if last else None
+
+
+def _behind(name: str, cursor: str) -> list[Any]:
+    match _opened(cursor):
+        case [str(of), *key] if of == name:
+            return key
+    raise _odd(cursor)
 
 
 def _closed(value: Any) -> str:

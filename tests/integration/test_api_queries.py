@@ -10,6 +10,7 @@ import redis
 import bus
 from bus.api.views.docs import description
 from tests.support.api import ROOT, api, keyspace, problem
+from tests.support.desk import Desk
 
 pytestmark = pytest.mark.django_db
 
@@ -126,6 +127,44 @@ def test_a_cursor_of_another_list_is_told_without_what_was_not_asked(
 
     assert "None" not in problem(plain, 422, "invalid_option")["detail"]
     assert "state 'done'" in problem(of_state, 422, "invalid_option")["detail"]
+
+
+def test_a_cursor_goes_on_in_its_own_list_and_in_no_other(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    client, desk = api("admin"), Desk(test_topic)
+    api("viewer")  # a second token
+    bus.enqueue_many(f"{test_topic}-b", [1, 2])
+    bus.enqueue_many(test_topic, range(6))
+    for number, task in enumerate(desk.claim(4)):
+        desk.fail(task, final=True, message=("full", "timed out")[number % 2])
+    for agent_id in ("a", "b"):
+        bus.register_agent(agent_id, "by hand", 60)
+        client.post("replays", {"topics": [test_topic], "start": False})
+    lists = [
+        path
+        for method, path, names in calls()
+        if method == "GET" and "cursor" in names and path != "audit"  # ids, see there
+    ]
+    cursors = {}
+    for path in lists:
+        first = client.get(path, **asked(path, test_topic)).json()
+        cursors[path] = first["next"]
+        behind = client.get(path, **asked(path, test_topic), cursor=first["next"])
+        assert behind.status_code == 200, path
+        assert behind.json() != first, path
+
+    assert len(lists) == 7
+    for path in lists:
+        for other in {*lists} - {path}:
+            query = asked(path, test_topic)
+            told = client.get(path, **query, cursor=cursors[other])
+            assert told.status_code == 422, (path, other, told.json())
+            problem(told, 422, "invalid_option")
+
+
+def asked(path: str, topic: str) -> dict[str, Any]:
+    return {"count": 1, **({"topic": topic} if path == "tasks" else {})}
 
 
 def test_a_refusal_by_maxlen_says_whose_bound_it_was(

@@ -50,6 +50,7 @@ class AgentViewSet(MeshViewSet):
         if state is not None:
             seen = [each for each in seen if (each.row() or {}).get("state") == state]
         page, after = lists.page(
+            "agents",
             seen,
             lambda each: [each.gone, each.agent_id],
             asked.count_of(query),

@@ -103,6 +103,7 @@ class DeadViewSet(MeshViewSet):
             for group in bus.dead_groups(topic)
         ]
         found, after = lists.page(
+            "groups",
             rows,
             lambda row: [-row["count"], row["topic"], row["fingerprint"]],
             asked.count_of(query),

@@ -43,6 +43,7 @@ class ReplayViewSet(MeshViewSet):
         """The newest first: all that are open, and 100 of the last 30 days."""
         query = request.query_params
         found, after = lists.page(
+            "replays",
             filter(self._reaches, replays.list_jobs()),
             lambda job: [-(iso_ms(job.created_at) or 0), job.id],
             asked.count_of(query),

@@ -34,6 +34,7 @@ class TokenViewSet(MeshViewSet):
         """
         query = request.query_params
         found, after = lists.page(
+            "tokens",
             accounts.tokens(self.who),
             lambda token: [-token.created.timestamp(), token.token_key],
             asked.count_of(query),

@@ -42,6 +42,7 @@ class TopicViewSet(MeshViewSet):
         query = request.query_params
         known = [name for name in topics.list_topics() if self.who.may_topic(name)]
         found, after = lists.page(
+            "topics",
             known,
             lambda name: [name],
             asked.count_of(query),
