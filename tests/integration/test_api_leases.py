@@ -430,6 +430,38 @@ def test_what_is_left_in_hand_by_who_leaves_is_free_at_once(
     assert end(client, "complete", held) == ["fenced"]
 
 
+def test_a_token_of_other_topics_ends_no_agent_and_takes_nothing_from_it(
+    test_topic: str, client: Api
+) -> None:
+    """Five times, and its task would be dead of poison."""
+    join(client)
+    bus.enqueue_task(test_topic, 1)
+    [held] = claim(client, test_topic)
+    bus.register_agent("by-hand", "t")  # it may hold what nobody can tell
+    strangers = api("admin", ("other-",))
+
+    for call in (strangers.delete, lambda path: strangers.post(f"{path}/drain")):
+        told = problem(call("agents/a"), 403, "topic_not_allowed")
+        assert test_topic not in str(told)
+    problem(strangers.delete("agents/by-hand"), 403, "topic_not_allowed")
+
+    assert agents.get_agent("a")["state"] in ("live", "idle")
+    assert {each["agent_id"] for each in bus.list_agents()} == {"a", "by-hand"}
+    assert end(client, "complete", held) == ["ok"]
+
+
+def test_a_bound_token_drains_and_ends_agents_of_its_topics(test_topic: str) -> None:
+    mine = api("admin", (test_topic,))
+    join(mine)
+    claim(mine, test_topic)
+
+    assert mine.post("agents/a/drain").status_code == 200
+    assert mine.delete("agents/a").status_code == 204
+
+    join(mine, "new")  # that has served nothing yet
+    assert mine.delete("agents/new").status_code == 204
+
+
 def test_a_paused_topic_gives_nothing(test_topic: str, client: Api) -> None:
     join(client)
     bus.enqueue_task(test_topic, 1)

@@ -350,7 +350,7 @@ BAD_QUERIES = [
     ("dead", {"cursor": "bm9uZQ"}, "invalid_option"),
     ("dead", {"since": "yesterday"}, "invalid"),
     ("dead", {"group": "*"}, "invalid"),
-    ("dead/groups", {"topic": "a", "cursor": "WzFd"}, None),
+    ("dead/groups", {"topic": "a", "cursor": "WzFd"}, "invalid_option"),
     ("agents", {"cursor": "eyJ9"}, "invalid_option"),
     (f"tasks/{NOBODY}", {"wait": "61"}, "invalid"),
     (f"tasks/{NOBODY}", {"wait": "nan"}, "invalid"),
@@ -359,14 +359,9 @@ BAD_QUERIES = [
 
 @pytest.mark.parametrize(("path", "query", "code"), BAD_QUERIES)
 def test_a_bad_query_is_refused(
-    redis_client: redis.Redis, path: str, query: dict[str, str], code: str | None
+    redis_client: redis.Redis, path: str, query: dict[str, str], code: str
 ) -> None:
-    response = api().get(path, **query)
-
-    if code is None:
-        assert response.status_code == 200
-    else:
-        problem(response, 422, code)
+    problem(api().get(path, **query), 422, code)
 
 
 EDGES = ["0-0", f"{2**64 - 1}-{2**64 - 1}"]

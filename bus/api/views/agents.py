@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from bus import agents, errors, leases, roles
 
 from .. import asked, examples, lending, lists, parsing, serializers
+from ..problems import Problem
 from .base import MeshViewSet, by_id, location
 
 
@@ -111,6 +112,7 @@ class AgentViewSet(MeshViewSet):
         For 24 h it is still shown, as `gone`.
         """
         parsing.nothing(self.body(needed=False))
+        self._check_reach(agent_id, ending=True)
         if not by_id(leases.leave, errors.AgentNotFound, agent_id):
             raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
         if self.who.role != roles.AGENT:  # agents that end are no news
@@ -151,9 +153,25 @@ class AgentViewSet(MeshViewSet):
         registration under this id takes tasks again.
         """
         parsing.nothing(self.body(needed=False))
+        self._check_reach(agent_id)
         by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
         self.record(roles.DRAIN, "", agent_id)
         return Response(self._told(agents.get_agent(agent_id)))
+
+    def _check_reach(self, agent_id: str, ending: bool = False) -> None:
+        """topic_not_allowed where what is done to an agent is done to others' topics.
+
+        What one by hand holds stands nowhere: only its end could have it handed over.
+        """
+        if not self.who.topics:
+            return
+        row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
+        serves = row["topics"]
+        unknown = ending and not serves and row["lease_s"] is None
+        if unknown or len(self.who.within(serves)) < len(serves):
+            bound = ", ".join(f"{prefix}…" for prefix in self.who.topics)
+            said = f"agent {agent_id!r} serves more than topics {bound}"
+            raise Problem("topic_not_allowed", f"{said}, which this token is bound to")
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         """An agent, with those of its topics that the token reaches."""
