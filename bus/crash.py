@@ -66,6 +66,11 @@ def _is_send(args: tuple[Any, ...], reply: Any) -> bool:
     return bool(args[0] == "send")
 
 
+def _was_taken(args: tuple[Any, ...], reply: Any) -> bool:
+    # Where it was not, `enqueue` is sent instead.
+    return _is_send(args, reply) and bool(reply)
+
+
 def _places() -> dict[str, list[Place]]:
     points: dict[str, list[Place]] = {
         # A blocking read is a claim as well.
@@ -85,7 +90,8 @@ def _places() -> dict[str, list[Place]]:
                 (scripts, name, behind, counts) for name in ("run", "arun")
             ]
             if verb == "enqueue":
-                places.append((scripts, "once", behind, _is_send))
+                told = _was_taken if behind else _is_send
+                places.append((scripts, "once", behind, told))
             points[f"{when}_{verb}_sent"] = places
     return points
 

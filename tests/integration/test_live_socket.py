@@ -303,6 +303,33 @@ def test_who_says_nothing_is_not_waited_for(
         assert page.end() == (4408, "no_resume")
 
 
+def test_without_a_server_it_is_to_come_back_later(
+    door: Door, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    text = token()
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{unused_tcp_port}/0")
+
+    with door(text) as page:
+        assert page.resume().end() == (1013, "bus_unavailable")
+
+
+def test_a_mistake_of_ours_is_told_as_that_and_no_more(
+    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(*_: Any) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(consumers.painting, "shared", mistaken)
+
+    with door(token()) as page:
+        page.resume()
+        frame = page.next("error")
+        assert page.end()[0] == 1011
+
+    assert frame["code"] == "internal_error" and "swordfish" not in str(frame)
+    assert "swordfish" in caplog.text
+
+
 def test_there_is_no_second_frame(door: Door, test_topic: str) -> None:
     with door(token()) as page:
         page.resume(regions=["results"]).next("live")

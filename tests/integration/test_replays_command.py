@@ -12,8 +12,9 @@ from django.core.management.base import CommandError
 
 import bus
 from bus import replays
+from bus.bulk.driver import Foreman
 from tests.support import agents, work
-from tests.support.bulk import created, dead
+from tests.support.bulk import created, dead, driven
 
 NOBODY = "0198c0de-0000-7000-8000-00000000abcd"
 
@@ -76,6 +77,20 @@ def test_jobs_are_listed_shown_paused_resumed_cancelled(test_topic: str) -> None
     assert (row["id"], row["rate"]) == (job.id, 5)
     assert shown["letters"] == []
     assert {letter.id for letter in bus.list_dead(test_topic)} == set(ids)
+
+
+def test_one_is_shown_with_what_became_of_its_letters(test_topic: str) -> None:
+    task_id, again = dead(test_topic, 2)
+    job = created(test_topic)
+    bus.discard(again, test_topic)
+
+    with agents.running(test_topic, work.echo):
+        driven(Foreman(), job)
+
+    head, *letters = said("show", job.id).splitlines()
+    assert head.startswith(f"{job.id}  done")
+    assert letters == [f"{test_topic}  {again}  skipped: discarded"]
+    assert bus.get_task(task_id).state == "done"
 
 
 @pytest.mark.parametrize(

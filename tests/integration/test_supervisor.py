@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from bus import announcement, server, supervisor
+from bus import announcement, errors, server, supervisor
 from bus.home import child
 from tests.support.processes import is_gone, program
 from tests.support.waiting import wait_until
@@ -453,3 +453,75 @@ def test_children_end_with_a_supervisor_that_was_killed(record: Path) -> None:
 
         wait_until(lambda: all(is_gone(pid) for pid in pids))
         assert sorted(record.read_text().split()) == ["agent-1", "agent-2"]
+
+
+class Frail:
+    """A server that has died, and starts again only after `failures` tries."""
+
+    name, pid = "redis", None
+
+    def __init__(self, failures: int = 0, bug: bool = False) -> None:
+        self.failures, self.bug = failures, bug
+        self.dead = True
+
+    def start(self) -> None: ...
+    def announce(self) -> None: ...
+    def stop(self, timeout_s: float) -> None: ...
+
+    def launch(self) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise errors.ServerError("the disk is full")
+        self.dead = False
+
+    def poll(self) -> int | None:
+        if self.bug:
+            raise RuntimeError("a bug of ours")
+        return 1 if self.dead else None
+
+    def last_words(self) -> str:
+        return "out of memory"
+
+
+def test_a_server_that_cannot_be_started_again_is_tried_again(mesh: MakeMesh) -> None:
+    frail = Frail(failures=1)
+
+    running = mesh(embedded=frail)
+    wait_until(lambda: not frail.dead, 15)
+
+    said = running.out.getvalue()
+    assert "out of memory" in said
+    assert "redis cannot be started, next try in 0.4 s: the disk is full" in said
+
+
+def test_a_bug_in_it_stops_all_in_order(mesh: MakeMesh, record: Path) -> None:
+    frail = Frail()
+    running = mesh(python("agent-1", OBEDIENT, str(record), "agent-1"), embedded=frail)
+    running.ready(1)
+
+    frail.bug = True
+
+    assert not running.supervisor.until(lambda: False), "it does not wait for ever"
+    assert running.supervisor.run_until_signal() == 70
+    assert "RuntimeError: a bug of ours" in running.out.getvalue()
+    assert record.read_text() == "agent-1\n"
+
+
+def test_a_ctrl_c_during_the_start_stops_all_and_one_more_hurries(
+    record: Path,
+) -> None:
+    """As `up` does it: its way out stops what it has started."""
+    begun = "try: signal.pause()\nexcept KeyboardInterrupt: sys.exit(mesh.stop())"
+    source = MAIN.replace("sys.exit(mesh.run_until_signal())", begun)
+    with program(source, STUBBORN, str(record), "600") as main:
+        assert main.stdout is not None
+        pids_of(main.stdout)
+
+        os.killpg(main.pid, signal.SIGINT)
+        for line in main.stdout:
+            if "Ctrl-C hurries" in line:
+                break
+        os.killpg(main.pid, signal.SIGINT)
+
+        assert main.wait(20) == 0
+        assert "as you hurry" in main.stdout.read()

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import bus
 from bus import crash, errors, verbs
 from tests.support.processes import ROOT
 
@@ -66,3 +67,45 @@ def test_scripts_log_nothing_unless_they_are_asked_to() -> None:
     for name, each in logged.items():
         same = each.text == plain[name].text
         assert same == ("log" not in each.names), name
+
+
+DIES = """
+import sys
+import django; django.setup()
+import bus
+from bus import janitor
+from tests.support.desk import Desk
+topic = sys.argv[1]
+Desk(topic).claim()
+janitor.promote(topic)
+bus.enqueue_task(topic, 1)
+bus.enqueue_task(topic, 2, delay_s=0.001)
+while janitor.promote(topic) < 1: pass
+Desk(topic).claim()
+print("lives")
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "left"),
+    [
+        ("after_enqueue_sent", {"waiting": 1, "delayed": 0}),
+        ("after_promote_sent", {"waiting": 2, "delayed": 0}),
+        ("after_claim", {"waiting": 1, "running": 1}),
+    ],
+)
+def test_a_process_dies_behind_the_first_pass_that_brought_something(
+    redis_url: str, test_topic: str, point: str, left: dict[str, int]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DIES, test_topic],
+        cwd=ROOT,
+        env={**os.environ, "MESH_CRASH_AT": point, "REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (crash.EXIT_CODE, "")
+    stats = bus.stats(test_topic)
+    assert {name: stats[name] for name in left} == left
