@@ -170,6 +170,18 @@ def groups_of(topics: Sequence[str]) -> list[list[dict[str, Any]]]:
     return [sorted(each, key=lambda group: -group["count"]) for each in found]
 
 
+def groups_alike(topics: Sequence[str], fingerprint: str) -> dict[str, dict[str, Any]]:
+    """The group of this failure, as `dead_groups` has it, in each of these topics that
+    has one; in one round trip."""
+    asked: list[tuple[Any, ...]] = []
+    for topic in topics:
+        asked.append(("HGET", keys.named("errors", topic), fingerprint))
+        asked.append(("ZCARD", keys.group_key(keys.check_topic(topic), fingerprint)))
+    replies = volley.ask(asked)
+    told = zip(topics, replies[::2], replies[1::2], strict=True)
+    return {topic: _group(fingerprint, text, n) for topic, text, n in told if text}
+
+
 def _group(fingerprint: str, text: str, count: int) -> dict[str, Any]:
     first, last, total, error = text.split("|", 3)
     return {

@@ -15,7 +15,8 @@ from typing import Any, Final
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from bus import errors, messages, rates
+from bus import deaths, errors, messages, rates
+from bus.deaths import Deaths
 from bus.rates import Span
 from dashboard import formats
 
@@ -68,6 +69,34 @@ def of_topic(topic: str, span: str, minutes: Sequence[Span]) -> Row:
         "rows": [*reversed([*_rows(span, spans)])],
         "begins": _begin(span, spans[0]),
         "middle": _begin(span, spans[len(spans) // 2]),
+    }
+
+
+def of_deaths(died: Deaths) -> Row:
+    """The chart of when letters died, hour by hour, with its first and middle hour."""
+    spans = [
+        Span(died.at_ms + at * deaths.HOUR_MS, dead=count)
+        for at, count in enumerate(died.hours)
+    ]
+    most, total = max(died.hours), sum(died.hours)
+    chart = Chart(
+        "Died",
+        _svg(
+            f"Letters that lie dead, by the hour they died in: {total:,} in the last "
+            f"{len(spans)} hours, {most:,} in one at most",
+            "day",
+            spans,
+            [("dead", _bars(died.hours, most))],
+            lambda each: f"{each.dead:,}",
+        ),
+        formats.number(most),
+        (("dead", f"in the last {len(spans)} hours", formats.number(total)),),
+    )
+    return {
+        "charts": [chart] if total else [],
+        "begins": _begin("day", spans[0]),
+        "middle": _begin("day", spans[len(spans) // 2]),
+        "left_out": died.left_out,
     }
 
 

@@ -53,8 +53,8 @@ def tasks_of(state: str, topic: str) -> str:
 
 
 def group_of(fingerprint: str, topic: str) -> str:
-    """The letters of one failure in a topic."""
-    return to("group", fingerprint) + _asked(topic)
+    """The letters of one failure in a topic, in all of them for none."""
+    return to("group", fingerprint) + (_asked(topic) if topic else "")
 
 
 @lru_cache(maxsize=8_192)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import bus
-from bus import abreast, alike, browse, dead, errors
+from bus import abreast, browse, errors
 from bus import topics as topic_room
-from bus.abreast import Ask, Found
+from bus.abreast import Ask
 from bus.messages import STATES, Task
 from dashboard import paging
 
@@ -57,42 +56,6 @@ def dead_page(
     """Dead letters of these topics."""
     names = _busiest(facts, "dead")
     return paging.read(names, abreast.dead, count or PAGE, before, after)
-
-
-def group_page(
-    topics: Iterable[str], fingerprint: str, before: str | None = None
-) -> paging.Page:
-    """Letters of one failure, whatever topic they died in."""
-
-    def look(asks: Sequence[Ask]) -> list[list[Found]]:
-        found = alike.list_ids(fingerprint, asks)
-        return [
-            [(sid, partial(tuple[str, str], (ask.topic, sid))) for sid in ids]
-            for ask, ids in zip(asks, found, strict=True)
-        ]
-
-    page = paging.read(topics, look, PAGE, before)
-    return replace(page, items=alike.read(page.items))
-
-
-def groups(facts: list[Row], most: int) -> list[Row]:
-    """The failure groups of these topics, most letters first, each with its `topic`."""
-    found = _groups([row["topic"] for row in facts if row["dead"]])
-    return heapq.nlargest(most, found, key=lambda group: group["count"])
-
-
-def group(topic: str, fingerprint: str) -> list[Row]:
-    """One failure as it stands in the topic, or in each that has letters of it."""
-    names = [name for name in dead.counts() if topic in ("", name)]
-    return [each for each in _groups(names) if each["fingerprint"] == fingerprint]
-
-
-def _groups(names: list[str]) -> list[Row]:
-    return [
-        {**each, "topic": name}
-        for name, groups in zip(names, dead.groups_of(names), strict=True)
-        for each in groups
-    ]
 
 
 @dataclass(frozen=True, slots=True)

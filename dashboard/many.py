@@ -12,7 +12,7 @@ from django.urls import reverse
 
 import bus
 from bus import audit, errors, messages, purges, replays, roles
-from dashboard import bulk, lists
+from dashboard import alike, bulk
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
 
@@ -103,7 +103,7 @@ def _discarded(count: int) -> str:
 def discard_alike(request: Any, fingerprint: str) -> HttpResponse:
     """Ask, then put all letters of one failure away, as they are then."""
     topic = request.POST.get("topic") or request.GET.get("topic") or ""
-    groups = lists.group(topic, fingerprint)
+    groups = alike.group(topic, fingerprint)
     if request.method != "POST":
         if not groups:
             raise errors.NotFound("no dead letters of this failure (any more)")

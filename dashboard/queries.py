@@ -182,6 +182,7 @@ def _totals(rows: list[Row], told: list[Row]) -> Row:
         "oldest_s": oldest and oldest["oldest_s"],
         "oldest_topic": oldest and oldest["topic"],
         "topics": len(rows),
+        "dead_topics": sum(1 for row in rows if row["dead"]),
         "spark": [sum(minute) for minute in zip(*sparks, strict=True)],
         **agent_totals(told),
     }

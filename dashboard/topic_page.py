@@ -14,7 +14,7 @@ from django.template import loader
 import bus
 from bus import errors, footprint
 from bus.tasks import new_id
-from dashboard import charts, formats, links, lists, live, queries
+from dashboard import alike, charts, formats, links, lists, live, queries
 
 Row = dict[str, Any]
 PARTS: Final = (
@@ -49,7 +49,7 @@ def standing(topic: str, span: str = charts.HOUR) -> Row:
         "running": running,
         "waiting": waiting,
         "agents": serving[:LATEST],
-        "groups": lists.groups([row], most=5),
+        "groups": alike.failures([row], most=5, topic=topic).rows,
         "chart": charts.of_topic(topic, span, minutes),
     }
 
@@ -88,8 +88,12 @@ def now(topic: str) -> TopicNow:
         for name in PARTS
     }
     tasks = {name: [*map(_told, found[name])] for name in ("running", "waiting")}
-    facts = {name: found[name] for name in ("row", "agents", "groups")}
-    return TopicNow({**facts, **tasks}, parts)
+    facts = {name: found[name] for name in ("row", "agents")}
+    groups = [{name: each[name] for name in _OF_GROUP} for each in found["groups"]]
+    return TopicNow({**facts, **tasks, "groups": groups}, parts)
+
+
+_OF_GROUP: Final = ("fingerprint", "topic", "count", "first_at", "last_at", "error")
 
 
 def _told(task: bus.Task) -> Row:

@@ -13,7 +13,7 @@ from bus import agents as registry
 from bus import errors, timeline, whynot
 from bus.messages import DEAD, DELAYED, ENDED
 from bus.tasks import new_id
-from dashboard import charts, links, lists, live, queries, search, topic_page
+from dashboard import alike, charts, links, lists, live, queries, search, topic_page
 from dashboard.access import page
 from dashboard.frame import shown
 from dashboard.status import TASKS
@@ -36,7 +36,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "totals": now.totals,
         "topics": busiest[:_TOP],
         "more_topics": max(0, len(now.topics) - _TOP),
-        "groups": lists.groups(now.topics, most=5),
+        "groups": alike.failures(now.topics, most=5).rows,
         "checks": queries.of_server(checks),
         "live": live.state([]),
     }
@@ -197,13 +197,16 @@ def dead(request: HttpRequest) -> HttpResponse:
     topic = request.GET.get("topic", "")
     names, chosen = lists.facts(topic)
     found = lists.dead_page(chosen, request.GET.get("before"), request.GET.get("after"))
-    most = _ALL_GROUPS if request.GET.get("groups") == "all" else _TOP
-    groups = lists.groups(chosen, most)
+    every = request.GET.get("groups") == "all"
+    # Of hundreds nobody sees when they died: of those no line is drawn.
+    most = _ALL_GROUPS if every else _TOP
+    failures = alike.failures(chosen, most, topic, drawn=not every)
     context = {
         "section": "dead",
         "page": found,
-        "groups": groups,
-        "more_groups": sum(row["dead_groups"] for row in chosen) - len(groups),
+        "groups": failures.rows,
+        "more_groups": failures.more,
+        "every": every,
         "total": sum(row["dead"] for row in chosen),
         "topic": topic,
         "names": names,
@@ -217,17 +220,23 @@ def dead(request: HttpRequest) -> HttpResponse:
 def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     """One failure: the letters that died of it."""
     topic = request.GET.get("topic", "")
-    found = lists.group(topic, fingerprint)
+    everywhere = alike.failure(fingerprint)
+    found = [row for row in everywhere if topic in ("", row["topic"])]
     if not found:
         raise errors.NotFound("no dead letters of this failure (any more)")
-    names = [row["topic"] for row in found]
+    names, whole = [row["topic"] for row in found], alike.merged(found)
+    page = alike.letters_page(names, fingerprint, request.GET.get("before"))
     context = {
         "section": "dead",
         "groups": found,
-        "error": found[0]["error"],
+        "elsewhere": len(everywhere) - len(found),
+        "whole": whole,
+        "chart": charts.of_deaths(*alike.deaths_of(whole)),
+        "error": whole["error"],
         "fingerprint": fingerprint,
-        "count": sum(row["count"] for row in found),
-        "page": lists.group_page(names, fingerprint, request.GET.get("before")),
+        "count": whole["count"],
+        "page": page,
+        "agents": alike.agents_of(page.items),
         "topic": topic,
     }
     return shown(request, "group.html", context)

@@ -117,6 +117,7 @@ FLOORS: list[set[str]] = [
         "alike",
         "auditor",
         "batches",
+        "deaths",
         "deliveries",
         "trips",
         "fences",

@@ -10,11 +10,13 @@ from functools import lru_cache
 from typing import Final
 
 from django import template
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from bus.deaths import Deaths
 from dashboard import formats, links
 from dashboard.formats import NOTHING
+from dashboard.templatetags import mesh
 
 register = template.Library()
 
@@ -90,7 +92,24 @@ _PEAK: Final = 10 * (_HEIGHT - 3)
 
 
 @register.simple_tag
-def sparkline(points: Sequence[float], what: str) -> SafeString:
+def topic_names(topics: Sequence[str]) -> SafeString:
+    """The first topics of a failure as links, and how many more it met."""
+    named = ((mesh.topic_link(each),) for each in topics[:_NAMED_MOST])
+    told = format_html_join(", ", "{}", named)
+    if len(topics) <= _NAMED_MOST:
+        return told
+    more = len(topics) - _NAMED_MOST
+    return format_html('{} <span class="muted">+{}</span>', told, more)
+
+
+@register.simple_tag
+def died(found: Deaths) -> SafeString:
+    """A line over the hours in which letters died."""
+    return sparkline(found.hours, "Died", "hour")
+
+
+@register.simple_tag
+def sparkline(points: Sequence[float], what: str, each: str = "minute") -> SafeString:
     """A line over the minutes, drawn by attributes alone, with words for its label."""
     most = max(points, default=0)
     if not most:
@@ -102,7 +121,7 @@ def sparkline(points: Sequence[float], what: str) -> SafeString:
             for x, value in zip(_places(len(points)), points, strict=True)
         ]
     )
-    label = f"{what}, last {len(points)} minutes: 0 to {most:,.0f} per minute"
+    label = f"{what}, last {len(points)} {each}s: 0 to {most:,.0f} per {each}"
     return SafeString(
         f'<svg class="spark" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
         f'height="{_HEIGHT}" role="img" preserveAspectRatio="none" '

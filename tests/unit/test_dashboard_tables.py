@@ -94,3 +94,11 @@ def test_a_hash_is_read_in_both_protocols() -> None:
 
     assert volley.pairs(told) == volley.pairs(["a", "1", "b", "2"]) == told
     assert volley.pairs([]) == {}
+
+
+def test_topics_of_a_failure_are_named_up_to_three() -> None:
+    link = '<a href="/topics/{0}/">{0}</a>'
+    three = ", ".join(map(link.format, "abc"))
+
+    assert table.topic_names(["a", "b", "c"]) == three
+    assert table.topic_names(list("abcde")) == f'{three} <span class="muted">+2</span>'
