@@ -13,7 +13,17 @@ from bus import agents as registry
 from bus import errors, timeline, whynot
 from bus.messages import DEAD, DELAYED, ENDED
 from bus.tasks import new_id
-from dashboard import alike, charts, links, lists, live, queries, search, topic_page
+from dashboard import (
+    alike,
+    charts,
+    lifeline,
+    links,
+    lists,
+    live,
+    queries,
+    search,
+    topic_page,
+)
 from dashboard.access import page
 from dashboard.frame import shown
 from dashboard.status import TASKS
@@ -120,12 +130,14 @@ def _by_id(request: HttpRequest, wanted: str) -> HttpResponse | None:
 def task(request: Any, task_id: str) -> HttpResponse:
     """One task: what is true now, what happened, what came out."""
     found = bus.get_task(task_id, request.GET.get("topic") or None)
+    rows = timeline.timeline(found)
     context = {
         "section": "tasks",
         "task": found,
         "same": search.values(found.payload),
         "explain": whynot.explain(found),
-        "timeline": timeline.timeline(found),
+        "life": lifeline.drawn(rows, found.ended),
+        "timeline": lifeline.timed(rows),
         "ended": found.state in ENDED,
         "runs": found.state == DELAYED,
         "again": found.ended and found.state != DEAD,

@@ -123,7 +123,7 @@ def test_a_failure_tells_its_topics_its_agents_and_its_hours(
     html, text = response.content.decode(), looked_at(response).text
 
     assert "5 letters" in text
-    assert "who ran the last attempt, of the 5 letters below" in text
+    assert "last attempts of the 5 letters below" in text
     assert re.search(r'href="/agents/desk/".*?<td class="num"[^>]*>5</td>', html, re.S)
     assert "5 in the last 24 hours" in html  # said of the drawing
     links = re.findall(rf'href="/dead/groups/{fp}/\?topic=([^"]+)"', html)

@@ -155,6 +155,21 @@ def test_a_finished_task_shows_what_it_took_to_get_it_done(
     assert "with an edited payload by ann" in seen
 
 
+def test_a_task_shows_where_its_time_went(test_topic: str, viewer: Client) -> None:
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk.fail(desk.one(), delay_s=3_600)
+
+    response = viewer.get(f"/tasks/{task_id}/")
+    seen, html = looked_at(response).text, response.content.decode()
+
+    assert "ran and failed 5 ms" in seen
+    assert re.search(r"paused before it was tried again (59 m|1 h)", seen)
+    assert 'aria-label="To scale: ' in html
+    assert '<rect class="now"' in html  # it is due in an hour
+    assert "after 5 ms" in seen and "drawn wider, to be seen" in seen
+
+
 def test_a_topic_tells_how_long_its_tasks_waited_and_ran(
     test_topic: str, viewer: Client
 ) -> None:
