@@ -83,7 +83,9 @@ def parts(rows: Iterable[Row], ended: bool, now_ms: int) -> list[Part]:
     for what, at in _bounds(rows, ended, now_ms):
         # Agents guess the server's time to a few ms, so that times may cross.
         at = max(at, since)
-        if last and at > since and (css := _css(last, what)):
+        css = _css(last, what) if last else ""
+        # An attempt is one, however short.
+        if css and (at > since or last == "started"):
             found.append(Part(css, since, at))
         last, since = what, at
     return found
@@ -125,7 +127,7 @@ def drawn(rows: Sequence[Row], ended: bool, now_ms: int | None = None) -> Row | 
     (`took_ms`), `wider` than true up to so many ms; None where nothing has lasted."""
     now_ms = int(time.time() * 1000) if now_ms is None else now_ms
     found = parts(rows, ended, now_ms)
-    if not found:
+    if not found or found[0].start_ms == found[-1].end_ms:
         return None
     widths, wider_ms = _widths([part.length_ms for part in found])
     places = [0.0, *accumulate(widths)]
@@ -185,7 +187,7 @@ def _widths(lengths: Sequence[int]) -> tuple[list[float], int]:
     widths = [
         least if at in narrow else length * scale for at, length in enumerate(lengths)
     ]
-    return widths, max((lengths[at] for at in narrow), default=0)
+    return widths, max([1, *(lengths[at] for at in narrow)]) if narrow else 0
 
 
 def _words(found: Sequence[Part]) -> str:

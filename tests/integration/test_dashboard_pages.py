@@ -167,7 +167,7 @@ def test_a_task_shows_where_its_time_went(test_topic: str, viewer: Client) -> No
     assert re.search(r"paused before it was tried again (59 m|1 h)", seen)
     assert 'aria-label="To scale: ' in html
     assert '<rect class="now"' in html  # it is due in an hour
-    assert "after 5 ms" in seen and "drawn wider, to be seen" in seen
+    assert "after 5 ms" in seen and "are drawn wider, to be seen" in seen
 
 
 def test_a_topic_tells_how_long_its_tasks_waited_and_ran(

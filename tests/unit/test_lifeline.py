@@ -91,6 +91,10 @@ def bars(drawn: dict[str, Any] | None) -> list[tuple[str, float, float]]:
             [("enqueued", 0), ("cancel asked for", 3), ("cancelled", 4)],
             [("wait", 4)],
         ),
+        (
+            [("enqueued", 0), ("started", 2), ("failed", 2), ("started", 2)],
+            [("wait", 2), ("failed", 0)],
+        ),
         ([("enqueued", 0), ("done", None)], []),
         ([("enqueued", None), ("done", 3)], []),
     ],
@@ -161,10 +165,20 @@ def test_each_kind_is_summed_up() -> None:
     ]
 
 
+def test_an_attempt_of_no_time_is_seen() -> None:
+    drawn = lifeline.drawn(rows(("enqueued", 0), ("started", 9), ("done", 9)), True)
+
+    assert drawn is not None
+    assert [css for css, _, _ in bars(drawn)] == ["wait", "done"]
+    assert drawn["wider_ms"] == 1
+
+
 def test_nothing_that_lasted_is_not_drawn() -> None:
     assert lifeline.drawn([], True) is None
     assert lifeline.drawn(rows(("enqueued", 0)), False, BEGAN_MS) is None
     assert lifeline.drawn(rows(("enqueued", 0)), True) is None
+    told = rows(("enqueued", 0), ("started", 0), ("done", 0))
+    assert lifeline.drawn(told, True) is None
 
 
 @given(
