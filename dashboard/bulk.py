@@ -166,8 +166,8 @@ def _selection(form: Any) -> Selection:
         group=form.get("group") or None,
         # Every error says "", so a form that names nothing means all letters.
         error=form.get("error", "").strip() or _every(form),
-        since_ms=_utc_ms(form.get("since")),
-        until_ms=_utc_ms(form.get("until")),
+        since_ms=utc_ms(form.get("since")),
+        until_ms=utc_ms(form.get("until")),
     )
 
 
@@ -176,7 +176,7 @@ def _every(form: Any) -> str | None:
     return None if named else ""
 
 
-def _utc_ms(text: str | None) -> int | None:
+def utc_ms(text: str | None) -> int | None:
     """The ms of a time as browsers send it, taken for UTC."""
     if not text:
         return None

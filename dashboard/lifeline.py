@@ -35,7 +35,7 @@ _SHAPES: Final = {
     "lost": (2, 24, "ran and was lost"),
     "ended": (2, 24, "ran and was stopped"),
     "delay": (12, 4, "was delayed"),
-    "pause": (12, 4, "paused before it was tried again"),
+    "pause": (12, 4, "paused before a retry"),
     "dead": (20, 6, "lay dead"),
     "away": (20, 6, "was put away"),
 }

@@ -15,7 +15,7 @@ from dashboard import links
 FILTERS: Final = {
     "tasks": ("state", "topic", "q"),
     "results": ("topic",),
-    "dead": ("topic", "groups"),
+    "dead": ("topic", "error", "since", "until", "groups"),
     "topics": ("q",),
     "agents": ("q",),
     "audit": ("who", "verb", "topic", "target", "since", "until", "request_id"),

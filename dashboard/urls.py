@@ -8,6 +8,7 @@ from dashboard import (
     actions,
     audit_page,
     bulk,
+    dead_page,
     edits,
     gateway_page,
     many,
@@ -43,7 +44,7 @@ urlpatterns = [
     path("agents/", views.agents, name="agents"),
     path("agents/<str:agent_id>/", views.agent, name="agent"),
     path("agents/<str:agent_id>/drain", actions.drain, name="drain"),
-    path("dead/", views.dead, name="dead"),
+    path("dead/", dead_page.dead, name="dead"),
     path("dead/discard", many.discard, name="discard-ticked"),
     path("dead/groups/<str:fingerprint>/", views.group, name="group"),
     path(

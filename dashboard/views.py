@@ -16,6 +16,7 @@ from bus.tasks import new_id
 from dashboard import (
     alike,
     charts,
+    dead_page,
     lifeline,
     links,
     lists,
@@ -31,7 +32,6 @@ from dashboard.status import TASKS
 _TOP = 10
 _TOPICS = 100  # on a page of many
 _AGENTS = 100
-_ALL_GROUPS = 500
 
 
 @page
@@ -204,31 +204,6 @@ def agent(request: Any, agent_id: str) -> HttpResponse:
 
 
 @page
-def dead(request: HttpRequest) -> HttpResponse:
-    """Dead letters: the failures they share first, then the letters."""
-    topic = request.GET.get("topic", "")
-    names, chosen = lists.facts(topic)
-    found = lists.dead_page(chosen, request.GET.get("before"), request.GET.get("after"))
-    every = request.GET.get("groups") == "all"
-    # Of hundreds nobody sees when they died: of those no line is drawn.
-    most = _ALL_GROUPS if every else _TOP
-    failures = alike.failures(chosen, most, topic, drawn=not every)
-    context = {
-        "section": "dead",
-        "page": found,
-        "groups": failures.rows,
-        "more_groups": failures.more,
-        "every": every,
-        "total": sum(row["dead"] for row in chosen),
-        "topic": topic,
-        "names": names,
-        "left_out": lists.left_out(chosen, "dead"),
-        "live": live.state(chosen, topic=topic, dead=found) if found.first else None,
-    }
-    return shown(request, "dead.html", context)
-
-
-@page
 def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     """One failure: the letters that died of it."""
     topic = request.GET.get("topic", "")
@@ -237,7 +212,7 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
     if not found:
         raise errors.NotFound("no dead letters of this failure (any more)")
     names, whole = [row["topic"] for row in found], alike.merged(found)
-    page = alike.letters_page(names, fingerprint, request.GET.get("before"))
+    letters = alike.letters_page(names, fingerprint, request.GET.get("before"))
     context = {
         "section": "dead",
         "groups": found,
@@ -247,8 +222,9 @@ def group(request: HttpRequest, fingerprint: str) -> HttpResponse:
         "error": whole["error"],
         "fingerprint": fingerprint,
         "count": whole["count"],
-        "page": page,
-        "agents": alike.agents_of(page.items),
+        "page": letters,
+        "agents": alike.agents_of(letters.items),
+        "files": dead_page.files(topic=topic, group=fingerprint),
         "topic": topic,
     }
     return shown(request, "group.html", context)

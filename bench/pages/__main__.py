@@ -53,6 +53,7 @@ PAGES: Final[tuple[tuple[str, str], ...]] = (
     ("dead", "/dead/"),
     ("dead", "/dead/?groups=all"),
     ("dead", "/dead/?topic={topic}"),
+    ("dead", "/dead/?until=2100-01-01T00:00"),
     ("group", "/dead/groups/{group}/"),
     ("discard-alike", "/dead/groups/{group}/discard"),
     ("letter", "/dead/{dead}/?topic={topic}"),

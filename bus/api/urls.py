@@ -55,7 +55,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("topics/<str:topic>", _topic),
     path("topics/<str:topic>/purge", TopicViewSet.as_view({"post": "purge"})),
     path("topics/<str:topic>/settle", TopicViewSet.as_view({"post": "settle"})),
-    path("dead", DeadViewSet.as_view({"get": "list"})),
+    path("dead", DeadViewSet.as_view({"get": "list"}), name="api-dead"),
     path("dead/groups", DeadViewSet.as_view({"get": "groups"})),
     path("dead/<str:task_id>", _letter),
     path("dead/<str:task_id>/replay", DeadViewSet.as_view({"post": "replay"})),

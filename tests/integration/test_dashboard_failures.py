@@ -151,3 +151,98 @@ def test_the_overview_counts_the_topics_in_which_something_died(
     die(f"{test_topic}-b", 1)
 
     assert "in 2 topics" in looked_at(viewer.get("/")).text
+
+
+# --- the list, filtered
+
+
+def listed(client: Client, **asked: str) -> list[str]:
+    """The tasks of the letters that the page lists."""
+    html = client.get("/dead/", asked).content.decode()
+    return re.findall(r'<tr data-entry="[^"]+" data-task="([^"]+)"', html)
+
+
+def test_letters_are_found_by_what_their_error_says(
+    test_topic: str, viewer: Client
+) -> None:
+    die(test_topic, 2)
+    die(test_topic, 1, "no paper")
+    [letter] = [
+        each
+        for each in bus.list_dead(test_topic)
+        if each.error["message"] == "no paper"
+    ]
+
+    page = looked_at(viewer.get("/dead/?error=NO+pap"))
+
+    assert listed(viewer, error="NO pap") == [letter.id]
+    assert "1 among 3 letters." in page.text
+    assert "Failures" not in page.text  # these are of all letters
+    assert listed(viewer, error="no", topic=f"{test_topic}") != []
+    assert "Nothing matches" in looked_at(viewer.get("/dead/?error=nowhere")).text
+
+
+def test_letters_are_found_by_when_they_died(
+    test_topic: str, viewer: Client, redis_client: redis.Redis
+) -> None:
+    ids = [f"0198c0de-0000-7000-8000-00000000000{at}" for at in range(3)]
+    for at, task_id in enumerate(ids):
+        sid = f"{1_700_000_000_000 + at * 60_000}-0"
+        fields = {"id": task_id, "json": "1"}
+        redis_client.xadd(bus.dead_stream(test_topic), fields, id=sid)
+    bus.enqueue_task(test_topic, "so that the topic is known")
+    first, second = "2023-11-14T22:14:20", "2023-11-14T22:15:20"
+
+    assert listed(viewer) == ids[::-1]
+    assert listed(viewer, since=first) == ids[:0:-1]
+    assert listed(viewer, until=second) == [ids[1], ids[0]]
+    assert listed(viewer, since=first, until="2023-11-14T22:15:20.001") == ids[2:0:-1]
+    assert listed(viewer, until="2023-11-14T22:13:20") == []
+
+
+@pytest.mark.parametrize("asked", ["since=x", "until=99", "error=a&before=x"])
+def test_a_filter_that_is_none_is_not_found(
+    test_topic: str, viewer: Client, asked: str
+) -> None:
+    assert viewer.get(f"/dead/?{asked}").status_code == 404
+
+
+def test_a_filtered_list_is_read_page_by_page(test_topic: str, viewer: Client) -> None:
+    die(test_topic, 70)
+    die(f"{test_topic}-b", 70)
+    die(test_topic, 3, "no paper")
+
+    seen: list[str] = []
+    path = "/dead/?error=ink"
+    for size in (50, 50, 40):
+        html = viewer.get(path).content.decode()
+        seen += re.findall(r'<tr data-entry="[^"]+" data-task="([^"]+)"', html)
+        assert len(seen) % 50 == size % 50
+        older = re.search(r'href="(\?[^"]+)" rel="next"', html)
+        path = "/dead/" + (older[1].replace("&amp;", "&") if older else "")
+
+    assert len(seen) == len(set(seen)) == 140
+    assert path == "/dead/"
+
+
+def test_a_filter_goes_into_what_is_chosen_and_into_the_files(
+    test_topic: str,
+) -> None:
+    fp = die(test_topic, 1)
+    die(test_topic, 1, "no paper")
+    operator = signed_in("operator")
+    asked = {"topic": test_topic, "error": "paper", "since": "2023-11-14T22:14:20"}
+
+    html = operator.get("/dead/", asked).content.decode()
+    group = operator.get(f"/dead/groups/{fp}/").content.decode()
+
+    assert "Replay all that match" in html
+    for name, value in asked.items():
+        assert f'<input type="hidden" name="{name}" value="{value}">' in html
+    for page, told in ((html, "no paper"), (group, "no ink")):
+        links = re.findall(r'href="(/api/v1/mesh/dead\?[^"]+)" download', page)
+        assert len(links) == 2
+        for link in links:
+            file = b"".join(operator.get(link.replace("&amp;", "&"))).decode()
+            assert told in file
+            assert ("no paper" in file, "no ink" in file).count(True) == 1

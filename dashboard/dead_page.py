@@ -1,0 +1,129 @@
+"""The page of dead letters: failures they share, then the letters, filtered."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from bus import messages
+from bus.letters import DeadLetter
+from bus.sought import Sought
+from dashboard import alike, bulk, lists, live
+from dashboard.access import page
+from dashboard.frame import shown
+
+Row = dict[str, Any]
+_GROUPS: Final = 10
+_ALL_GROUPS: Final = 500
+_TIMES: Final = ("since", "until")
+_FILES: Final = (("csv", "CSV"), ("jsonl", "JSON Lines"))
+# A filter looks at so many letters at once, and for so long; then somebody may go on.
+_LOOK: Final = 200
+_LOOK_S: Final = 1.5
+
+
+@dataclass(slots=True)
+class Found:
+    """Letters that fit, as a page of the list; `looked` is at how many it looked."""
+
+    first: bool
+    items: list[DeadLetter] = field(default_factory=list)
+    older: str | None = None
+    newer: None = None
+    looked: int = 0
+
+
+@page
+def dead(request: HttpRequest) -> HttpResponse:
+    """Dead letters: the failures they share first, then the letters."""
+    topic = request.GET.get("topic", "")
+    asked = {name: request.GET.get(name, "").strip() for name in ("error", *_TIMES)}
+    filtered = any(asked.values())
+    names, chosen = lists.facts(topic)
+    context = {
+        "section": "dead",
+        "asked": asked,
+        "filtered": filtered,
+        "total": sum(row["dead"] for row in chosen),
+        "topic": topic,
+        "names": names,
+        "left_out": lists.left_out(chosen, "dead"),
+        "files": files(topic=topic, **asked),
+        "query": urlencode({"topic": topic, **asked}),
+    }
+    if filtered:
+        context |= _filtered(request, chosen, asked)
+    else:
+        context |= _whole(request, chosen, topic)
+    return shown(request, "dead.html", context)
+
+
+def _whole(request: HttpRequest, chosen: list[Row], topic: str) -> Row:
+    """The list as it is, live on its first page."""
+    found = lists.dead_page(chosen, request.GET.get("before"), request.GET.get("after"))
+    every = request.GET.get("groups") == "all"
+    # Of hundreds nobody sees when they died: of those no line is drawn.
+    most = _ALL_GROUPS if every else _GROUPS
+    failures = alike.failures(chosen, most, topic, drawn=not every)
+    return {
+        "page": found,
+        "groups": failures.rows,
+        "more_groups": failures.more,
+        "every": every,
+        "live": live.state(chosen, topic=topic, dead=found) if found.first else None,
+    }
+
+
+def _filtered(request: HttpRequest, chosen: list[Row], asked: Row) -> Row:
+    sought = Sought(
+        (),
+        error=asked["error"] or None,
+        since_ms=bulk.utc_ms(asked["since"]),
+        until_ms=bulk.utc_ms(asked["until"]),
+    )
+    return {"page": letters(chosen, sought, request.GET.get("before"))}
+
+
+def letters(facts: list[Row], sought: Sought, before: str | None) -> Found:
+    """The newest of these topics' letters that fit, `lists.PAGE` of them.
+
+    It looks for a bounded time, so that a page may hold few of many, or none yet.
+    InvalidOption for a place that is none.
+    """
+    found = Found(first=not before)
+    place, until = before, time.monotonic() + _LOOK_S
+    if not place and sought.until_ms is not None:
+        # Below the time, whatever the topic: what is newer need not be looked at.
+        place = f"{max(0, sought.until_ms)}-0@0"
+    while True:
+        look = lists.dead_page(facts, place, count=_LOOK)
+        for letter in look.items:
+            if sought.passed(letter):
+                return found
+            found.looked += 1
+            if sought.fits(letter):
+                found.items.append(letter)
+            if len(found.items) == lists.PAGE:
+                found.older = f"{letter.entry_id}@{letter.topic}"
+                return found
+        place = look.older
+        if place is None or time.monotonic() > until:
+            found.older = place
+            return found
+
+
+def files(**asked: str) -> list[tuple[str, str]]:
+    """Words and address of each file with the letters that a filter means."""
+    told = {name: text for name, text in asked.items() if text}
+    for name in _TIMES:
+        if (at := bulk.utc_ms(told.get(name))) is not None:
+            told[name] = messages.iso(at)
+    return [
+        (words, f"{reverse('api-dead')}?{urlencode({**told, 'format': kind})}")
+        for kind, words in _FILES
+    ]
