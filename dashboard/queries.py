@@ -96,10 +96,13 @@ def _topic_row(facts: Row, told: int, measured: rates.Rates) -> Row:
     """The counts of one topic with who serves it and how fast it moves."""
     # Agents by hand may read without having told which topics they serve.
     serving = max(told, facts["readers"])
+    pace, waiting = measured.done_per_minute, facts["waiting"]
     return {
         **facts,
         "agents": serving,
-        "done_per_minute": measured.done_per_minute,
+        "done_per_minute": pace,
+        # At the pace of the last minute, if nothing more comes.
+        "empty_s": waiting / pace * 60 if waiting and pace else None,
         "spark": measured.done,
         "note": _note(facts, serving),
     }

@@ -49,6 +49,7 @@ def num(label: str, value: object, how: str = "number") -> SafeString:
 _OF_TOPIC: Final = {
     "waiting": ("Waiting", "number"),
     "oldest_s": ("Oldest", "duration"),
+    "empty_s": ("Empty in", "duration"),
     "running": ("Running", "number"),
     "delayed": ("Delayed", "number"),
     "done": ("Done", "number"),

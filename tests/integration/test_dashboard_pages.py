@@ -13,7 +13,7 @@ from django.test import Client
 
 import bus
 from bus import agents as agents_room
-from bus import fitness
+from bus import fitness, keys
 from dashboard import queries
 from tests.support import agents, work
 from tests.support.desk import Desk
@@ -183,6 +183,26 @@ def test_a_topic_tells_how_long_its_tasks_waited_and_ran(
     text = looked_at(viewer.get(f"/topics/{test_topic}/")).text
     assert text.count("p50") == text.count("p99") == 2
     assert "Waited" in text and "Ran" in text
+
+
+def test_a_topic_tells_how_soon_it_is_empty(
+    test_topic: str, viewer: Client, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_many(test_topic, range(30))
+    before = looked_at(viewer.get(f"/topics/{test_topic}/")).text
+    minute = int(redis_client.time()[0]) // 60
+    key = keys.named("minutes", test_topic)
+    # In each minute around now, so that it does not matter when one ends.
+    for each in range(minute - 1, minute + 3):
+        redis_client.hset(key, str(each % 180), f"{each} d=60")
+
+    seen = looked_at(viewer.get(f"/topics/{test_topic}/")).text
+    listed = viewer.get("/topics/").content.decode()
+
+    assert "empty in" not in before
+    # The last 60 s are up to two of them.
+    assert re.search(r"empty in (1[5-9]|2\d|30)\.\d s", seen)
+    assert re.search(r'data-label="Empty in">(1[5-9]|2\d|30)\.\d s<', listed)
 
 
 def test_one_slot_and_one_retry_are_no_plurals(test_topic: str, viewer: Client) -> None:
