@@ -49,6 +49,8 @@ def task_page(task: Task) -> dict[str, Any]:
 
 def generation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `ollama.running`; whatever its process told of itself, in its type."""
+    took_s = row["s"] if isinstance(row.get("s"), int | float) else None
+    queued = row.get("state") == "queued"
     return {
         "id": row["id"],
         "owner": str(row.get("owner", ""))[:_TEXT_MOST],
@@ -56,7 +58,9 @@ def generation(row: Mapping[str, Any]) -> dict[str, Any]:
         "asked_bytes": _number(row.get("size")),
         "lines": _number(row.get("lines")),
         "waiting": _number(row.get("waiting")),
-        "running_s": row["s"] if isinstance(row.get("s"), int | float) else None,
+        "state": "queued" if queued else "running",
+        "queued_s": took_s if queued else None,
+        "running_s": None if queued else took_s,
         "host": str(row.get("host", ""))[:_TEXT_MOST],
         "pid": _number(row.get("pid")),
         "ending": row["ending"],

@@ -157,23 +157,24 @@ class Flights:
         )
         try:
             async with asyncio.timeout(conf.OLLAMA_TOTAL_S):
-                await self._take_place()
+                await self._take_place(flight, route)
                 late = errors.UpstreamTimeout("the generation took too long")
+                self._enter(flight, route, reports.RUNNING)
                 began = flight.loop.time()
-                self._enter(flight, route)
                 try:
                     async with aclosing(route.generate()) as lines:
                         async for line in lines:
                             flight.add(line)
                 finally:
-                    self._roll.leave(flight.id)
                     self._places.release()
                 self._note(flight.loop.time() - began)
         except TimeoutError:
             raise late from None
+        finally:
+            self._roll.leave(flight.id)
 
-    def _enter(self, flight: Flight, route: Route) -> None:
-        about = route.about
+    def _enter(self, flight: Flight, route: Route, state: str) -> None:
+        about, since = route.about, flight.loop.time()
         if about is None:
             return
 
@@ -185,14 +186,17 @@ class Flights:
                 "size": about.size,
                 "lines": len(flight.lines),
                 "waiting": flight.seats,
-                "s": round(flight.loop.time() - flight.began, 1),
+                "state": state,
+                "s": round(flight.loop.time() - since, 1),
             }
 
         self._roll.enter(flight.id, reports.Entry(row, flight.stop))
 
-    async def _take_place(self) -> None:
-        if self._places.locked() and self._queued >= conf.OLLAMA_QUEUE:
-            raise self._full()
+    async def _take_place(self, flight: Flight, route: Route) -> None:
+        if self._places.locked():
+            if self._queued >= conf.OLLAMA_QUEUE:
+                raise self._full()
+            self._enter(flight, route, reports.QUEUED)
         self._queued += 1
         try:
             await self._places.acquire()

@@ -25,6 +25,8 @@ from . import keys
 log = logging.getLogger(__name__)
 
 MINUTES: Final = 60
+QUEUED: Final = "queued"  # for a place
+RUNNING: Final = "running"
 _HOLD_MS: Final = 3_000
 # Shorter than that a generation is over before anybody could look at it.
 _EVERY_S: Final = 0.5
@@ -58,7 +60,7 @@ class Came:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A generation that runs: its row as it is now, and how to end it."""
+    """A generation that runs or waits to: its row as it is now, how to end it."""
 
     row: Callable[[], dict[str, Any]]
     stop: Callable[[], None]
@@ -99,14 +101,14 @@ class Figures:
 
 
 class Roll:
-    """The generations that run on one event loop, told while there are any."""
+    """The generations of one event loop, told while there are any."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._telling: asyncio.Task[None] | None = None
 
     def enter(self, generation: str, entry: Entry) -> None:
-        """It runs from now on."""
+        """It is queued or runs from now on."""
         self._entries[generation] = entry
         if self._telling is None or self._telling.done():
             self._telling = asyncio.create_task(self._tell())
@@ -156,8 +158,9 @@ def figures() -> Figures:
 
 
 def running() -> list[dict[str, Any]]:
-    """What runs now, the longest first: `id, owner, model, size, lines, waiting, s,
-    host, pid, ending`; those that have run for half a second."""
+    """What runs or is queued now: `id, owner, model, size, lines, waiting, state, s,
+    host, pid, ending`; those that have been for half a second. What runs comes first,
+    and of each state the longest, `s` in it."""
     with refusals.guard():
         client = connection.reader()
         seconds, micros = client.time()
@@ -173,7 +176,7 @@ def running() -> list[dict[str, Any]]:
             found.append({**orjson.loads(row), "id": generation, "ending": mark == "1"})
         except (ValueError, TypeError):
             continue  # written by hand
-    return sorted(found, key=lambda row: -_seconds(row))
+    return sorted(found, key=lambda r: (r.get("state") == QUEUED, -_seconds(r)))
 
 
 def stop(generation: str) -> bool:

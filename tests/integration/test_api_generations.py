@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx2
 import jsonschema
 import pytest
 import redis
+from pytest_django import Settings
 
 from bus import accounts, models
 from bus.api.views.docs import description
@@ -75,6 +77,33 @@ def test_what_one_asks_another_sees_and_ends(
     assert (entry.who, entry.target) == ("client 1", row["id"])
     assert entry.detail == {"model": "tiny:1b", "owner": "client 0"}
     assert entry.request_id == response.headers["X-Request-ID"]
+
+
+def test_what_waits_for_a_place_is_told_as_queued_and_ended_too(
+    new_caller: NewCaller, upstream: OllamaStub, settings: Settings
+) -> None:
+    settings.MESH_OLLAMA_CONCURRENCY = 1
+    upstream.script = stalling_after("one")
+    asking, operator = new_caller(), new_caller()
+    with (
+        ThreadPoolExecutor(1) as threads,
+        closing(asking.open({"prompt": "first"})),
+    ):
+        wait_until(lambda: told(operator), PATIENCE_S)
+        second = threads.submit(asking.ask, {"prompt": "second"})
+        rows = wait_until(
+            lambda: len(found := told(operator)) == 2 and found, PATIENCE_S
+        )
+        response = ended(operator, rows[1]["id"])
+        answer = second.result(PATIENCE_S)
+
+        assert [row["state"] for row in rows] == ["running", "queued"]
+        assert rows[0]["queued_s"] is rows[1]["running_s"] is None
+        assert rows[0]["running_s"] > 0 and rows[1]["queued_s"] > 0
+        assert response.status_code == 202
+        assert answer.status_code == 502
+        assert "an operator ended" in answer.json()["error"]
+        assert len(upstream.calls) == 1
 
 
 def test_the_list_is_as_it_is_described(redis_client: redis.Redis) -> None:

@@ -225,7 +225,7 @@ def test_what_runs_is_shown_and_ended_by_an_operator(
     client = signed_in("operator")
 
     seen = looked_at(client.get("/ollama/"))
-    assert seen.wrong == [] and "1 running" in seen.title
+    assert seen.wrong == [] and "1 under way" in seen.title
     assert "<b>ada</b>" in seen.text and "box 7" in seen.text
     told = looked_at(ended(client, generation))
     again = looked_at(ended(client, generation))

@@ -11,7 +11,7 @@ from .basics import NULL
 
 
 class Generation(s.Serializer):
-    """A generation that runs in some process."""
+    """A generation that runs in some process, or is queued there."""
 
     id = s.CharField()
     owner = s.CharField(help_text="The token or user that asked first.")
@@ -21,7 +21,9 @@ class Generation(s.Serializer):
     waiting = s.IntegerField(
         **NULL, help_text="Callers of its process that wait for it."
     )
-    running_s = s.FloatField(**NULL)
+    state = s.ChoiceField(["running", "queued"])
+    queued_s = s.FloatField(**NULL, help_text="Since it waits for a place.")
+    running_s = s.FloatField(**NULL, help_text="Since it has one.")
     host = s.CharField()
     pid = s.IntegerField(**NULL)
     ending = s.BooleanField(help_text="Whether somebody has ended it already.")
@@ -29,7 +31,7 @@ class Generation(s.Serializer):
 
 @extend_schema_serializer(many=False)
 class GenerationList(s.Serializer):
-    """All that run."""
+    """All that run, then those that are queued."""
 
     generations = Generation(many=True)
     next = s.CharField(**NULL, help_text="Always null: these are all.")
