@@ -282,7 +282,7 @@ def _ended(task: Task) -> str:
     if task.state == messages.DISCARDED:
         return _sentence(f"it died{when} of {why}, and its letter was discarded")
     after = _lives(task) or " after 1 attempt"
-    return _sentence(f"it is dead since{when[3:]}{after}: {why}; replay runs it again")
+    return _sentence(f"it died{when}{after}: {why}; replay runs it again")
 
 
 def _lives(task: Task) -> str:

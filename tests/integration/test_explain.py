@@ -200,7 +200,7 @@ def test_every_end_is_told(test_topic: str) -> None:
 
     assert done.startswith("It was done by agent desk at 2")
     assert re.fullmatch(
-        r"It is dead since 2\S+ after 1 attempt: ValueError: no ink; "
+        r"It died at 2\S+ after 1 attempt: ValueError: no ink; "
         r"replay runs it again\.",
         dead,
     )
@@ -226,7 +226,7 @@ def test_a_done_task_says_what_it_took(test_topic: str) -> None:
     done = bus.explain(task_id)
 
     assert re.fullmatch(
-        r"It is dead since 2\S+ after 2 attempts and 1 replay: ValueError: no paper; "
+        r"It died at 2\S+ after 2 attempts and 1 replay: ValueError: no paper; "
         r"replay runs it again\.",
         dead,
     )
