@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages as toasts
@@ -13,7 +12,7 @@ from django.utils.html import format_html
 
 from bus import audit, blame, dead, errors, replays, roles
 from bus.replays import Job, Pace, Selection
-from dashboard import formats, queries
+from dashboard import fields, formats, queries
 from dashboard.access import action, confirmed, page
 from dashboard.frame import shown
 
@@ -166,25 +165,14 @@ def _selection(form: Any) -> Selection:
         group=form.get("group") or None,
         # Every error says "", so a form that names nothing means all letters.
         error=form.get("error", "").strip() or _every(form),
-        since_ms=utc_ms(form.get("since")),
-        until_ms=utc_ms(form.get("until")),
+        since_ms=fields.utc_ms(form.get("since")),
+        until_ms=fields.utc_ms(form.get("until")),
     )
 
 
 def _every(form: Any) -> str | None:
     named = any(form.get(name) for name in ("topic", "group", "since", "until"))
     return None if named else ""
-
-
-def utc_ms(text: str | None) -> int | None:
-    """The ms of a time as browsers send it, taken for UTC."""
-    if not text:
-        return None
-    try:
-        when = datetime.fromisoformat(text).replace(tzinfo=UTC)
-        return round(when.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise errors.InvalidOption(f"{text!r:.40} is not a time") from None
 
 
 @action(roles.REPLAY)

@@ -13,7 +13,7 @@ from django.urls import reverse
 from bus import messages
 from bus.letters import DeadLetter
 from bus.sought import Sought
-from dashboard import alike, bulk, lists, live
+from dashboard import alike, fields, lists, live
 from dashboard.access import page
 from dashboard.frame import shown
 
@@ -83,8 +83,8 @@ def _filtered(request: HttpRequest, chosen: list[Row], asked: Row) -> Row:
     sought = Sought(
         (),
         error=asked["error"] or None,
-        since_ms=bulk.utc_ms(asked["since"]),
-        until_ms=bulk.utc_ms(asked["until"]),
+        since_ms=fields.utc_ms(asked["since"]),
+        until_ms=fields.utc_ms(asked["until"]),
     )
     return {"page": letters(chosen, sought, request.GET.get("before"))}
 
@@ -121,7 +121,7 @@ def files(**asked: str) -> list[tuple[str, str]]:
     """Words and address of each file with the letters that a filter means."""
     told = {name: text for name, text in asked.items() if text}
     for name in _TIMES:
-        if (at := bulk.utc_ms(told.get(name))) is not None:
+        if (at := fields.utc_ms(told.get(name))) is not None:
             told[name] = messages.iso(at)
     return [
         (words, f"{reverse('api-dead')}?{urlencode({**told, 'format': kind})}")

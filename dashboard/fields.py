@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from bus import errors
 
 
@@ -14,3 +16,14 @@ def number(name: str, text: str) -> float | None:
         return int(text) if text.isdecimal() else float(text)
     except ValueError:
         raise errors.InvalidOption(f"{name}: {text!r:.40} is not a number") from None
+
+
+def utc_ms(text: str | None) -> int | None:
+    """The ms of a time as browsers send it, taken for UTC."""
+    if not text:
+        return None
+    try:
+        when = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        return round(when.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise errors.InvalidOption(f"{text!r:.40} is not a time") from None

@@ -57,20 +57,19 @@ class _Asked:
 
     state: str
     topic: str
-    q: str
+    sought: search.Sought
 
     @property
     def query(self) -> str:
-        told = {"state": self.state, "topic": self.topic, "q": self.q}
+        told = {"state": self.state, "topic": self.topic, **self.sought.given}
         return urlencode({name: value for name, value in told.items() if value})
 
 
 def _asked(form: Any) -> _Asked:
     """InvalidOption for a filter that names nothing, or only tasks that have ended."""
-    q = form.get("q", "").strip()[: search.MOST]
-    found = _Asked(form.get("state", ""), form.get("topic", ""), q)
+    found = _Asked(form.get("state", ""), form.get("topic", ""), search.of(form))
     if not found.query:
-        raise errors.InvalidOption("choose a state, a topic or a text first")
+        raise errors.InvalidOption("choose a state, a topic, a text or a time first")
     if found.state and found.state not in _LIVE:
         raise errors.InvalidOption(f"no state to cancel {found.state!r:.40}")
     return found
@@ -95,7 +94,7 @@ def cancel(request: Any) -> HttpResponse:
 def _look(asked: _Asked) -> Matching:
     """The first that match, for a bounded time; one page of tasks in memory at once."""
     _, facts = lists.facts(asked.topic)
-    fits = search.fits(asked.q) if asked.q else _any
+    fits = asked.sought.fits
     found, until = Matching(), time.monotonic() + _LOOK_S
     for state in (asked.state,) if asked.state else _LIVE:
         cursor: str | None = None
@@ -110,10 +109,6 @@ def _look(asked: _Asked) -> Matching:
             if (cursor := page.next) is None:
                 break
     return found
-
-
-def _any(task: Task) -> bool:
-    return True
 
 
 def _packed(ids: dict[str, list[str]]) -> str:
@@ -144,7 +139,8 @@ def _cancel(request: Any) -> HttpResponse:
             topic=topic,
             target=topic,
             state=asked.state,
-            text=asked.q,
+            text=asked.sought.q,
+            **{name: text for name, text in asked.sought.given.items() if name != "q"},
             **counts,
         )
     if came:

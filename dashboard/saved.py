@@ -13,7 +13,7 @@ from dashboard import links
 
 # Lists that have filters, and what of their address is a filter: places are none.
 FILTERS: Final = {
-    "tasks": ("state", "topic", "q"),
+    "tasks": ("state", "topic", "q", "since", "until"),
     "results": ("topic",),
     "dead": ("topic", "error", "since", "until", "groups"),
     "topics": ("q",),

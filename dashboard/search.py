@@ -1,21 +1,65 @@
-"""Tasks by what they carry: text in the payload or the error, or a field's value."""
+"""Tasks by what they carry, text or a field's value, and by when they were enqueued."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
+from bus import messages
 from bus.messages import Task
-from dashboard import formats
+from dashboard import fields, formats
 
 MOST: Final = 200  # characters of a search
+_TIMES: Final = ("since", "until")
 _NAME: Final = re.compile(r"[^\s=.]+")
 # `customer.id=17`, `lines.0.sku=A-1`: a path into the payload, and what is there.
 _FIELD: Final = re.compile(r"([^\s=]+)=(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which tasks somebody means: what they carry, when they were enqueued (UTC, as a
+    browser sends it); empty texts for whatever does not matter."""
+
+    q: str = ""
+    since: str = ""
+    until: str = ""
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What matters, by its name in the address."""
+        named = {"q": self.q, "since": self.since, "until": self.until}
+        return {name: text for name, text in named.items() if text}
+
+    @property
+    def fits(self) -> Callable[[Task], bool]:
+        """Whether a task is one of them."""
+        carries = fits(self.q) if self.q else None
+        since, until = fields.utc_ms(self.since), fields.utc_ms(self.until)
+
+        def fit(task: Task) -> bool:
+            if self.since or self.until:
+                at = messages.iso_ms(task.enqueued_at)
+                if at is None or (since is not None and at < since):
+                    return False
+                if until is not None and at >= until:
+                    return False
+            return carries is None or carries(task)
+
+        return fit
+
+
+def of(form: Mapping[str, str]) -> Sought:
+    """What an address or a form asks for; InvalidOption for a time that is none."""
+    q, since, until = (form.get(name, "").strip() for name in ("q", *_TIMES))
+    for text in (since, until):
+        fields.utc_ms(text)
+    return Sought(q[:MOST], since, until)
 
 
 def fits(wanted: str) -> Callable[[Task], bool]:
@@ -38,14 +82,14 @@ def suggestions(tasks: Iterable[Task]) -> list[str]:
 
     `customer.id=`, `customer.id=17`; the most frequent first, some of each.
     """
-    fields: Counter[str] = Counter()
+    names: Counter[str] = Counter()
     values: Counter[str] = Counter()
     for task in tasks:
         for path, value in _leaves(task.payload, _DEPTH_MOST):
-            fields[f"{path}="] += 1
+            names[f"{path}="] += 1
             if len(text := _shown(value)) <= _VALUE_MOST:
                 values[f"{path}={text}"] += 1
-    found = [*fields.most_common(_SUGGESTED), *values.most_common(_SUGGESTED)]
+    found = [*names.most_common(_SUGGESTED), *values.most_common(_SUGGESTED)]
     return [each for each, _ in found]
 
 

@@ -88,28 +88,29 @@ def tasks(request: HttpRequest) -> HttpResponse:
 
     Any other text is looked for in payloads and errors of the list.
     """
-    wanted = request.GET.get("q", "").strip()[: search.MOST]
-    if wanted and (response := _by_id(request, wanted)):
+    sought = search.of(request.GET)
+    if sought.q and (response := _by_id(request, sought.q)):
         return response
     topic = request.GET.get("topic", "")
     names, chosen = lists.facts(topic)
     state, cursor = request.GET.get("state") or None, request.GET.get("cursor")
-    if wanted:
-        found = lists.tasks_found(chosen, search.fits(wanted), state, cursor)
+    if sought.given:
+        found = lists.tasks_found(chosen, sought.fits, state, cursor)
     else:
         found = lists.tasks_page(chosen, state, cursor)
     context = {
         "section": "tasks",
         "page": found,
         "cancellable": any(not task.ended for task in found.tasks),
-        "q": wanted,
+        "q": sought.q,
+        "sought": sought,
         "suggestions": search.suggestions(found.tasks),
         "state": state,
         "topic": topic,
         "names": names,
         "tabs": [(name, TASKS[name], n) for name, n in lists.counts(chosen).items()],
         "first": not cursor,
-        "filtered": bool(state or topic or wanted),
+        "filtered": bool(state or topic or sought.given),
     }
     return shown(request, "tasks.html", context)
 

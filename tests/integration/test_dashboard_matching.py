@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import redis
 from django.test import Client
 
 import bus
+from bus import messages
 from bus.models import AuditEntry
 from dashboard import matching
 from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -30,7 +33,9 @@ def asked(client: Client, **query: str) -> tuple[str, dict[str, str]]:
     page = client.get(PATH, query)
     assert page.status_code == 200
     form = page.content.decode().partition(f'action="{PATH}"')[2]
-    fields = re.findall(r'name="(state|topic|q|tasks)" value="([^"]*)"', form)
+    fields = re.findall(
+        r'name="(state|topic|q|since|until|tasks)" value="([^"]*)"', form
+    )
     return " ".join(looked_at(page).text.split()), dict(fields)
 
 
@@ -141,3 +146,21 @@ def test_the_way_there_is_on_a_filtered_list_for_those_who_may(
     assert viewer.get(PATH, {"topic": test_topic}).status_code == 403
     assert viewer.post(PATH, form).status_code == 403
     assert states(test_topic, [task]) == ["waiting"]
+
+
+def test_a_time_of_the_list_is_one_of_what_is_cancelled(
+    test_topic: str, operator: Client
+) -> None:
+    old = bus.enqueue_task(test_topic, 1)
+    began_ms = messages.iso_ms(bus.get_task(old).enqueued_at) or 0
+    since = messages.iso(began_ms + 1).removesuffix("Z")
+    wait_until(lambda: time.time() * 1000 > began_ms + 2)
+    new = bus.enqueue_task(test_topic, 2)
+
+    text, form = asked(operator, topic=test_topic, since=since)
+    outcome = told(operator, form)
+
+    assert "Cancel 1 task?" in text and f"enqueued since {since}" in text
+    assert "1 cancelled" in outcome
+    assert states(test_topic, [old, new]) == ["waiting", "cancelled"]
+    assert AuditEntry.objects.get(verb="cancel").detail["since"] == since

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
 from django.test import Client
 
 import bus
+from bus import messages
 from bus.messages import Task
 from dashboard import search
 from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -208,3 +211,28 @@ def test_an_error_leads_to_those_that_failed_alike_and_a_state_to_its_tasks(
     failure = f"/dead/groups/{group['fingerprint']}/?topic={test_topic}"
     assert letters.count(f'class="failed" href="{failure}"') == 1
     assert f'href="/tasks/?state=done&amp;topic={test_topic}"' in results
+
+
+# --- when they were enqueued
+
+
+def test_tasks_are_found_by_when_they_were_enqueued(
+    test_topic: str, viewer: Client
+) -> None:
+    first = bus.enqueue_task(test_topic, "a")
+    between_ms = (messages.iso_ms(bus.get_task(first).enqueued_at) or 0) + 1
+    wait_until(lambda: time.time() * 1000 > between_ms + 1)
+    second = bus.enqueue_task(test_topic, "b")
+    third = bus.enqueue_task(test_topic, "a", delay_s=60)
+    between = messages.iso(between_ms).removesuffix("Z")
+
+    assert {*found(viewer, since=between)[0]} == {second, third}
+    assert {*found(viewer, until=between)[0]} == {first}
+    assert {*found(viewer, since=between, q="a")[0]} == {third}
+    assert {*found(viewer, since=between, state="waiting")[0]} == {second}
+    assert {*found(viewer, since=between, until=between)[0]} == set()
+    assert "2 of that time among 3 tasks" in found(viewer, since=between)[1]
+
+
+def test_a_time_that_is_none_is_not_found(test_topic: str, viewer: Client) -> None:
+    assert viewer.get("/tasks/?since=soon").status_code == 404
