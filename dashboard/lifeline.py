@@ -164,7 +164,7 @@ def _now(part: Part, x: float, width: float, now_ms: int) -> SafeString | str:
         return ""
     place = x + width * (now_ms - part.start_ms) / part.length_ms
     return format_html(
-        '<rect class="now" x="{}" width="3" y="0" height="{}">'
+        '<rect class="here" x="{}" width="3" y="0" height="{}">'
         "<title>now</title></rect>",
         f"{place:.2f}",
         _TALL,

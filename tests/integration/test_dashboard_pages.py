@@ -166,7 +166,7 @@ def test_a_task_shows_where_its_time_went(test_topic: str, viewer: Client) -> No
     assert "ran and failed 5 ms" in seen
     assert re.search(r"paused before a retry (59 m|1 h)", seen)
     assert 'aria-label="To scale: ' in html
-    assert '<rect class="now"' in html  # it is due in an hour
+    assert '<rect class="here"' in html  # it is due in an hour
     assert "after 5 ms" in seen and "are drawn wider, to be seen" in seen
 
 

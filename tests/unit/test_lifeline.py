@@ -148,7 +148,7 @@ def test_a_part_a_thousand_times_shorter_is_seen_and_told() -> None:
     assert waited + ran + paused == pytest.approx(1000)
     assert drawn["wider_ms"] == 3
     assert "waited 3 ms, then ran and failed 2 ms, then paused" in drawn["svg"]
-    assert (now, x) == ("now", pytest.approx(24 + 976 / 2, abs=1))
+    assert (now, x) == ("here", pytest.approx(24 + 976 / 2, abs=1))
 
 
 def test_each_kind_is_summed_up() -> None:
@@ -203,7 +203,7 @@ def test_whatever_happened_the_drawing_is_full_and_nothing_is_too_narrow(
     drawn = lifeline.drawn(rows(("enqueued", 0), *told), ended, at_ms(5))
 
     if drawn is not None:
-        parts = [each for each in bars(drawn) if each[0] != "now"]
+        parts = [each for each in bars(drawn) if each[0] != "here"]
         assert sum(width for *_, width in parts) == pytest.approx(1000, abs=1)
         assert min(width for *_, width in parts) >= min(12, 600 / len(parts)) - 0.01
         assert all(-0.01 <= x <= 1000 for _, x, _ in bars(drawn))
