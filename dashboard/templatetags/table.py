@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from django import template
+from django.urls import get_script_prefix
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -93,14 +94,20 @@ _PEAK: Final = 10 * (_HEIGHT - 3)
 
 
 @register.simple_tag
-def topic_names(topics: Sequence[str]) -> SafeString:
+def topic_names(topics: Sequence[str]) -> SafeString | str:
     """The first topics of a failure as links, and how many more it met."""
-    named = ((mesh.topic_link(each),) for each in topics[:_NAMED_MOST])
-    told = format_html_join(", ", "{}", named)
-    if len(topics) <= _NAMED_MOST:
-        return told
-    more = len(topics) - _NAMED_MOST
-    return format_html('{} <span class="muted">+{}</span>', told, more)
+    if len(topics) == 1:
+        return mesh.topic_link(topics[0])
+    return _names(get_script_prefix(), tuple(topics[:_NAMED_MOST]), len(topics))
+
+
+@lru_cache(maxsize=1_024)
+def _names(below: str, topics: Sequence[str], count: int) -> SafeString:
+    """`below` is where the site hangs, as it is part of the links."""
+    named = format_html_join(", ", "{}", ((mesh.topic_link(each),) for each in topics))
+    if count <= _NAMED_MOST:
+        return named
+    return format_html('{} <span class="muted">+{}</span>', named, count - _NAMED_MOST)
 
 
 @register.simple_tag
