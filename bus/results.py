@@ -26,6 +26,8 @@ from .messages import Task
 
 _RETRY_S: Final = 0.1
 _STEP: Final = 200  # rows of a file that are read at once
+_LEAF: Final = 50  # rows of a bounded page that are: each may have a mebibyte
+_BOUND_BYTES: Final = 16 * 2**20  # of a page; a thousand large results fill a memory
 
 
 def tail_results(topic: str, count: int = 10) -> list[tuple[str, dict[str, Any]]]:
@@ -63,20 +65,34 @@ def page(
     their first attempt have `epoch, attempts, replays` as well, without tracebacks and
     replaced payloads, which `get_task` has.
     """
-    key = keys.result_stream(topic)
     keys.check_count(count, 1_000)
-    low = "-" if after is None else keys.above(keys.check_entry(after))
-    high = "+" if before is None else keys.below(keys.check_entry(before))
-    with refusals.guard():
-        client = connection.reader()
+    return [*map(_told, _read(topic, count, after, before))]
+
+
+def bounded(
+    topic: str, count: int = 50, after: str | None = None, before: str | None = None
+) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
+    """Rows of `page`, and whether there may be more behind them.
+
+    Where they are large they are fewer than `count`: what goes beyond 16 MiB, by up to
+    50 rows, is the last of it.
+    """
+    keys.check_count(count, 1_000)
+    found: list[tuple[str, dict[str, Any]]] = []
+    size = 0
+    while True:
+        want = min(count - len(found), _LEAF)
+        rows = _read(topic, want, after, before)
+        found += map(_told, rows)
+        size += sum(len(fields.get("json", "")) for _, fields in rows)
+        if len(rows) < want:
+            return found, False
+        if len(found) == count or size > _BOUND_BYTES:
+            return found, True
         if after is None:
-            rows = client.xrevrange(key, high, low, count=count)
+            before = rows[-1][0]
         else:
-            rows = client.xrange(key, low, high, count=count)
-    return [
-        (entry_id, _row((entry_id, fields))[1] | history.of_row(fields))
-        for entry_id, fields in rows
-    ]
+            after = rows[-1][0]
 
 
 def each(
@@ -95,6 +111,22 @@ def each(
             before = found[-1][0]
         else:
             after = found[-1][0]
+
+
+def _read(topic: str, count: int, after: str | None, before: str | None) -> list[Any]:
+    key = keys.result_stream(topic)
+    low = "-" if after is None else keys.above(keys.check_entry(after))
+    high = "+" if before is None else keys.below(keys.check_entry(before))
+    with refusals.guard():
+        client = connection.reader()
+        if after is None:
+            return list(client.xrevrange(key, high, low, count=count))
+        return list(client.xrange(key, low, high, count=count))
+
+
+def _told(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:
+    """A row as `page` has it, with its history."""
+    return entry[0], _row(entry)[1] | history.of_row(entry[1])
 
 
 def _row(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import redis
 
 import bus
+from bus import results
 from bus.api.views.docs import description
 from tests.support.api import ROOT, api, keyspace, problem
 from tests.support.desk import Desk
@@ -165,6 +167,37 @@ def test_a_cursor_goes_on_in_its_own_list_and_in_no_other(
 
 def asked(path: str, topic: str) -> dict[str, Any]:
     return {"count": 1, **({"topic": topic} if path == "tasks" else {})}
+
+
+@pytest.mark.parametrize("way", ["before", "after"])
+def test_pages_of_large_results_are_shorter_and_miss_none(
+    way: str,
+    test_topic: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thousand results of a mebibyte each would be the end of a web process."""
+    text = json.dumps({"id": TASK, "result": "x" * 1_000})
+    stream = bus.result_stream(test_topic)
+    sent = [redis_client.xadd(stream, {"id": TASK, "json": text}) for _ in range(90)]
+    told: dict[int, list[list[str]]] = {10**6: [], 10**4: []}
+
+    for bound, pages in told.items():
+        monkeypatch.setattr(results, "_BOUND_BYTES", bound)
+        query: dict[str, Any] = {"after": "0-0"} if way == "after" else {}
+        while True:
+            asked = {"topic": test_topic, "count": 90, **query}
+            page = api().get("results", **asked).json()
+            pages.append([row["entry_id"] for row in page["results"]])
+            if page["next"] is None:
+                break
+            query = {way: page["next"]}
+
+    # A full page may be the last: who goes on is told so.
+    assert [*map(len, told[10**6])] == [90, 0]
+    assert [*map(len, told[10**4])] == [50, 40]
+    for pages in told.values():
+        assert sum(pages, []) == (sent if way == "after" else sent[::-1])
 
 
 def test_a_refusal_by_maxlen_says_whose_bound_it_was(

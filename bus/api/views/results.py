@@ -48,8 +48,9 @@ class ResultViewSet(MeshViewSet):
         """The newest first; with `after` those newer than it, the oldest first.
 
         `next` is the id to continue from: as `before`, or as `after` where that was
-        given. Rows of cancelled and discarded tasks are told by their `state`. As
-        `jsonl` or `csv` all there are now, as a file; `count` is of pages only.
+        given. Pages of large results are shorter. Rows of cancelled and discarded tasks
+        are told by their `state`. As `jsonl` or `csv` all there are now, as a file;
+        `count` is of pages only.
         """
         query = request.query_params
         topic = check_topic(self.who, asked.topic_of(query))
@@ -61,10 +62,9 @@ class ResultViewSet(MeshViewSet):
             told = (shapes.result_row(topic, *each) for each in all_rows)
             columns = shapes.RESULT_COLUMNS
             return exports.response(request, told, kind, "results", columns)
-        found = results.page(topic, count, after, before)
+        found, more = results.bounded(topic, count, after, before)
         rows = [shapes.result_row(topic, *each) for each in found]
-        more = found[-1][0] if len(found) == count else None
-        return Response({"results": rows, "next": more})
+        return Response({"results": rows, "next": found[-1][0] if more else None})
 
     @extend_schema(
         operation_id="stream_results",
