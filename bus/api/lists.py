@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -11,14 +12,17 @@ import orjson
 
 import bus
 from bus import alike, dead
+from bus.abreast import Ask
 from bus.letters import DeadLetter
 from bus.sought import Sought
 
 from .problems import Problem
 
 T = TypeVar("T")
+_Place = tuple[int, Any, str]  # of a letter in its list: when, which then, whose
 _LOOK_MOST: Final = 2_000  # letters of a topic that one page looks at
 _STEP: Final = 200
+_LEAF: Final = 50  # letters of a topic that a file holds at once
 
 
 def page(
@@ -80,31 +84,34 @@ def dead_letters(
     short where few of many letters fit, and goes on behind its cursor.
     """
     after = _place(cursor)
+    order = _order_of(sought)
     found: list[DeadLetter] = []
     # How far down all topics were seen: below it, one may hold what another had shown.
-    floor: tuple[int, int, str] | None = None
+    floor: _Place | None = None
     for topic in sought.topics:
         reader = _Reader(sought, topic, after)
         found += reader.read(count)
         if reader.stopped is not None:
             floor = reader.stopped if floor is None else max(floor, reader.stopped)
-    found.sort(key=_order, reverse=True)
+    found.sort(key=order, reverse=True)
     if floor is not None:
-        found = [letter for letter in found if _order(letter) >= floor]
+        found = [letter for letter in found if order(letter) >= floor]
     if len(found) > count:
         found = found[:count]
-        floor = _order(found[-1])
-    return found, None if floor is None else _closed(list(floor))
+        floor = order(found[-1])
+    return found, None if floor is None else _closed(
+        [floor[0], int(floor[1]), floor[2]]
+    )
 
 
 def every_letter(sought: Sought) -> Iterator[DeadLetter]:
-    """All sought letters, the newest first, read step by step: for files."""
-    cursor: str | None = None
-    while True:
-        found, cursor = dead_letters(sought, _STEP, cursor)
-        yield from found
-        if cursor is None:
-            return
+    """All sought letters, the newest first, read step by step: for files.
+
+    Each is read once, however many topics they are of: pages of all of these would look
+    at the next letters of each again.
+    """
+    topics = [_Reader(sought, topic, None).each() for topic in sought.topics]
+    return heapq.merge(*topics, key=_order_of(sought), reverse=True)
 
 
 def with_letters() -> tuple[str, ...]:
@@ -124,8 +131,11 @@ class _Reader:
             ms, seq, of_topic = after
             # Below the cursor in the order of all topics: an id that several share is
             # still to come from those whose names sort below.
-            self._before = f"{ms}-{seq}" if topic >= of_topic else f"{ms}-{seq + 1}"
-        self.stopped: tuple[int, int, str] | None = None  # where more may follow
+            self._before = f"{ms}-{seq}"
+            if topic < of_topic:  # what comes right above it, by text or by number
+                self._before = f"{ms}-{seq}0" if sought.group else f"{ms}-{seq + 1}"
+        self._order = _order_of(sought)
+        self.stopped: _Place | None = None  # where more may follow
 
     def read(self, count: int) -> list[DeadLetter]:
         found: list[DeadLetter] = []
@@ -136,28 +146,46 @@ class _Reader:
             if self._sought.fits(letter):
                 found.append(letter)
             if len(found) == count or looked == _LOOK_MOST:
-                self.stopped = _order(letter)
+                self.stopped = self._order(letter)
                 return found
         return found
 
+    def each(self) -> Iterator[DeadLetter]:
+        """All fitting letters of the topic."""
+        for letter in self._letters(_LEAF):
+            if self._sought.passed(letter):
+                return
+            if self._sought.fits(letter):
+                yield letter
+
     def _letters(self, step: int) -> Iterator[DeadLetter]:
         while True:
-            rows = self._some(step)
+            rows, ids = self._some(step)
             yield from rows
-            if len(rows) < step:
+            if len(ids) < step:
                 return
-            self._before = rows[-1].entry_id
+            self._before = ids[-1]
 
-    def _some(self, step: int) -> list[DeadLetter]:
+    def _some(self, step: int) -> tuple[list[DeadLetter], list[str]]:
+        """The next letters, and the ids they were read by: some may have left since."""
         group = self._sought.group
-        if group is not None:
-            return alike.list_alike(self._topic, group, step, self._before)
-        return bus.list_dead(self._topic, step, self._before or "+")
+        if group is None:
+            rows = bus.list_dead(self._topic, step, self._before or "+")
+            return rows, [letter.entry_id for letter in rows]
+        [ids] = alike.list_ids(group, [Ask(self._topic, step, before=self._before)])
+        return alike.read([(self._topic, sid) for sid in ids]), ids
 
 
-def _order(letter: DeadLetter) -> tuple[int, int, str]:
-    ms, _, seq = letter.entry_id.partition("-")
-    return int(ms), int(seq), letter.topic
+def _order_of(sought: Sought) -> Callable[[DeadLetter], _Place]:
+    """In which letters are read: those that failed alike lie in an index which has the
+    ids of one millisecond by their text, so that 9 comes before 10."""
+    kind: Callable[[str], Any] = int if sought.group is None else str
+
+    def order(letter: DeadLetter) -> _Place:
+        ms, _, seq = letter.entry_id.partition("-")
+        return int(ms), kind(seq), letter.topic
+
+    return order
 
 
 def _place(cursor: str | None) -> tuple[int, int, str] | None:

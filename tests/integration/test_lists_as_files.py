@@ -12,7 +12,7 @@ import pytest
 import redis
 
 import bus
-from bus import accounts, results
+from bus import accounts, letters, results
 from tests.integration.test_feed_follows import publish
 from tests.support.api import ROOT, a_dead_one, api, finish, problem, send
 from tests.support.desk import Desk
@@ -64,6 +64,64 @@ def test_a_file_has_all_letters_of_all_topics_once(test_topic: str) -> None:
     assert sorted(row["id"] for row in rows) == sorted(ids)
     places = [(row["entry_id"].partition("-")[0], row["topic"]) for row in rows]
     assert [ms for ms, _ in places] == sorted((ms for ms, _ in places), reverse=True)
+
+
+def test_a_file_reads_each_letter_once_however_many_topics_there_are(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20,000 letters of 100 topics took six minutes where each page asked them all."""
+    ids = [id for n in range(6) for id in dying(f"{test_topic}-{n}", 120)]
+    read: list[str] = []
+    parse = letters.parse_letter
+
+    def parsed(*args: Any) -> Any:
+        letter = parse(*args)
+        read.append(letter.id)
+        return letter
+
+    monkeypatch.setattr(letters, "parse_letter", parsed)
+
+    rows = jsonl(api().get("dead", format="jsonl"))
+
+    assert sorted(row["id"] for row in rows) == sorted(ids) == sorted(read)
+
+
+def test_letters_that_leave_while_they_are_read_end_neither_list_nor_file(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    client = api()
+    dying(test_topic, 210)
+    first, *others = bus.list_dead(test_topic, 210)
+    redis_client.xdel(bus.dead_stream(test_topic), first.entry_id)
+    group = {"topic": test_topic, "group": first.fingerprint}
+
+    rows = jsonl(client.get("dead", format="jsonl", **group))
+    assert sorted(row["id"] for row in rows) == sorted(each.id for each in others)
+
+
+@pytest.mark.parametrize("count", [7, 50])
+def test_pages_of_what_failed_alike_skip_and_repeat_nothing(
+    test_topic: str, redis_client: redis.Redis, count: int
+) -> None:
+    """Of a hundred that die in one call many share a millisecond."""
+    client = api()
+    topics = [test_topic, f"{test_topic}-b"]
+    for topic in topics:
+        dying(topic, 110)
+    [left, *_] = bus.list_dead(test_topic, 1)
+    redis_client.xdel(bus.dead_stream(test_topic), left.entry_id)
+    expected = {each.id for topic in topics for each in bus.list_dead(topic, 110)}
+    paged: list[str] = []
+    query: dict[str, Any] = {"group": left.fingerprint, "count": count}
+
+    while True:
+        page = client.get("dead", **query).json()
+        paged += [row["id"] for row in page["dead"]]
+        if page["next"] is None:
+            break
+        query["cursor"] = page["next"]
+
+    assert sorted(paged) == sorted(expected)
 
 
 def test_the_filters_of_the_list_are_those_of_the_file(test_topic: str) -> None:
