@@ -20,8 +20,9 @@ from .problems import Problem
 
 T = TypeVar("T")
 _Place = tuple[int, Any, str]  # of a letter in its list: when, which then, whose
-_LOOK_MOST: Final = 2_000  # letters of a topic that one page looks at
-_STEP: Final = 200
+_LOOK_MOST: Final = 5_000  # letters that one page looks at
+_STEP: Final = 200  # of one topic that a page reads at once; of many each reads less
+_LEAST: Final = 5
 _LEAF: Final = 50  # letters of a topic that a file holds at once
 
 
@@ -80,37 +81,34 @@ def dead_letters(
 ) -> tuple[list[DeadLetter], str | None]:
     """Letters of all sought topics, the newest first, and the next cursor.
 
-    The cost is that of the topics with letters, each read to a bound: a page may be
-    short where few of many letters fit, and goes on behind its cursor.
+    A look has a bound: a page may be short where few of many letters fit, and goes on
+    behind its cursor.
     """
-    after = _place(cursor)
-    order = _order_of(sought)
+    step = max(_LEAST, min(count, _STEP) // max(1, len(sought.topics)))
     found: list[DeadLetter] = []
-    # How far down all topics were seen: below it, one may hold what another had shown.
-    floor: _Place | None = None
-    for topic in sought.topics:
-        reader = _Reader(sought, topic, after)
-        found += reader.read(count)
-        if reader.stopped is not None:
-            floor = reader.stopped if floor is None else max(floor, reader.stopped)
-    found.sort(key=order, reverse=True)
-    if floor is not None:
-        found = [letter for letter in found if order(letter) >= floor]
-    if len(found) > count:
-        found = found[:count]
-        floor = order(found[-1])
-    return found, None if floor is None else _closed(
-        [floor[0], int(floor[1]), floor[2]]
-    )
+    for looked, letter in enumerate(_merged(sought, _place(cursor), step), 1):
+        if sought.fits(letter):
+            found.append(letter)
+        if len(found) == count or looked == _LOOK_MOST:
+            ms, seq, topic = _order_of(sought)(letter)
+            return found, _closed([ms, int(seq), topic])
+    return found, None
 
 
 def every_letter(sought: Sought) -> Iterator[DeadLetter]:
-    """All sought letters, the newest first, read step by step: for files.
+    """All sought letters, the newest first, read step by step: for files."""
+    return filter(sought.fits, _merged(sought, None, _LEAF))
 
-    Each is read once, however many topics they are of: pages of all of these would look
-    at the next letters of each again.
+
+def _merged(
+    sought: Sought, after: tuple[int, int, str] | None, step: int
+) -> Iterator[DeadLetter]:
+    """Letters of the topics, alike and not too old, the newest first.
+
+    Each is read about once, however many topics they are of: `step` of each topic at a
+    time, and the next only where their turn comes.
     """
-    topics = [_Reader(sought, topic, None).each() for topic in sought.topics]
+    topics = [_read(sought, topic, after, step) for topic in sought.topics]
     return heapq.merge(*topics, key=_order_of(sought), reverse=True)
 
 
@@ -119,61 +117,38 @@ def with_letters() -> tuple[str, ...]:
     return tuple(dead.counts())
 
 
-class _Reader:
-    """Reads one topic's fitting letters, the newest first, down to a bound."""
-
-    def __init__(
-        self, sought: Sought, topic: str, after: tuple[int, int, str] | None
-    ) -> None:
-        self._sought, self._topic = sought, topic
-        self._before: str | None = None
-        if after is not None:
-            ms, seq, of_topic = after
-            # Below the cursor in the order of all topics: an id that several share is
-            # still to come from those whose names sort below.
-            self._before = f"{ms}-{seq}"
-            if topic < of_topic:  # what comes right above it, by text or by number
-                self._before = f"{ms}-{seq}0" if sought.group else f"{ms}-{seq + 1}"
-        self._order = _order_of(sought)
-        self.stopped: _Place | None = None  # where more may follow
-
-    def read(self, count: int) -> list[DeadLetter]:
-        found: list[DeadLetter] = []
-        letters = self._letters(min(count, _STEP))
-        for looked, letter in enumerate(letters, 1):
-            if self._sought.passed(letter):
-                return found
-            if self._sought.fits(letter):
-                found.append(letter)
-            if len(found) == count or looked == _LOOK_MOST:
-                self.stopped = self._order(letter)
-                return found
-        return found
-
-    def each(self) -> Iterator[DeadLetter]:
-        """All fitting letters of the topic."""
-        for letter in self._letters(_LEAF):
-            if self._sought.passed(letter):
+def _read(
+    sought: Sought, topic: str, after: tuple[int, int, str] | None, step: int
+) -> Iterator[DeadLetter]:
+    """Letters of one topic, `step` at a time, down to those that died too early."""
+    before: str | None = None
+    if after is not None:
+        ms, seq, of_topic = after
+        # Below the cursor in the order of all topics: an id that several share is
+        # still to come from those whose names sort below.
+        before = f"{ms}-{seq}"
+        if topic < of_topic:  # what comes right above it, by text or by number
+            before = f"{ms}-{seq}0" if sought.group else f"{ms}-{seq + 1}"
+    while True:
+        letters, ids = _some(topic, sought.group, step, before)
+        for letter in letters:
+            if sought.passed(letter):
                 return
-            if self._sought.fits(letter):
-                yield letter
+            yield letter
+        if len(ids) < step:
+            return
+        before = ids[-1]
 
-    def _letters(self, step: int) -> Iterator[DeadLetter]:
-        while True:
-            rows, ids = self._some(step)
-            yield from rows
-            if len(ids) < step:
-                return
-            self._before = ids[-1]
 
-    def _some(self, step: int) -> tuple[list[DeadLetter], list[str]]:
-        """The next letters, and the ids they were read by: some may have left since."""
-        group = self._sought.group
-        if group is None:
-            rows = bus.list_dead(self._topic, step, self._before or "+")
-            return rows, [letter.entry_id for letter in rows]
-        [ids] = alike.list_ids(group, [Ask(self._topic, step, before=self._before)])
-        return alike.read([(self._topic, sid) for sid in ids]), ids
+def _some(
+    topic: str, group: str | None, step: int, before: str | None
+) -> tuple[list[DeadLetter], list[str]]:
+    """The next letters, and the ids they were read by: some may have left since."""
+    if group is None:
+        letters = bus.list_dead(topic, step, before or "+")
+        return letters, [letter.entry_id for letter in letters]
+    [ids] = alike.list_ids(group, [Ask(topic, step, before=before)])
+    return alike.read([(topic, sid) for sid in ids]), ids
 
 
 def _order_of(sought: Sought) -> Callable[[DeadLetter], _Place]:

@@ -84,6 +84,10 @@ def test_a_file_reads_each_letter_once_however_many_topics_there_are(
     rows = jsonl(api().get("dead", format="jsonl"))
 
     assert sorted(row["id"] for row in rows) == sorted(ids) == sorted(read)
+    read.clear()
+    page = api().get("dead", count=60).json()["dead"]
+    assert page == rows[:60]
+    assert len(read) <= 60 + 2 * 6 * 10
 
 
 def test_letters_that_leave_while_they_are_read_end_neither_list_nor_file(
