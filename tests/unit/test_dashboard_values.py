@@ -51,7 +51,7 @@ def test_a_large_number_is_short_and_whole_in_its_title(value: Any, text: str) -
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0, "0"), (0.26, "0.3"), (9.96, "10"), (487, "487")],
+    [(None, "–"), (0, "0"), (0.26, "0.3"), (9.94, "9.9"), (9.95, "10")],
 )
 def test_a_rate_has_a_decimal_where_there_are_few(value: Any, text: str) -> None:
     assert formats.rate(value) == text
@@ -201,3 +201,88 @@ def test_a_change_reads_member_by_member(
     entry = {"before": before, "after": after, "detail": detail}
 
     assert formats.change(entry) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.1, "10 %"), (0.005, "0.5 %"), (1, "100 %"), (None, "–")]
+)
+def test_a_share_is_told_in_percent(share: Any, text: str) -> None:
+    assert formats.percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("task_id", "text"),
+    [
+        ("0198c0de-0000-7000-8000-00000000abcd", "0198c0de…00abcd"),
+        ("x" * 18, "x" * 18),
+        ("x" * 19, "xxxxxxxx…xxxxxx"),
+        (None, ""),
+        (7, "7"),
+    ],
+)
+def test_an_id_is_shortened_in_its_middle(task_id: object, text: str) -> None:
+    assert formats.short(task_id) == text
+
+
+def test_json_is_cut_where_a_browser_would_suffer() -> None:
+    most = 64 * 1024 - 2  # beside its quotes
+
+    assert formats.pretty({"ä": [1]}) == '{\n  "ä": [\n    1\n  ]\n}'
+    assert formats.pretty("x" * most) == f'"{"x" * most}"'
+    assert formats.pretty("x" * (most + 2_000)) == (
+        f'"{"x" * (most + 1)}\n… 2,000 more characters'
+    )
+
+
+def test_what_is_no_json_is_shown_as_text() -> None:
+    assert formats.pretty({1, 2}) == "{1, 2}"
+    assert formats.preview({1, 2}) == "{1, 2}"
+
+
+def test_an_error_is_a_sentence_with_fields_called_as_on_the_page() -> None:
+    wrong = ValueError("max_attempts is not 1 to 1,000")
+
+    assert formats.said(wrong) == "Max_attempts is not 1 to 1,000."
+    assert formats.said(wrong, {"max_attempts": "attempts at most"}) == (
+        "Attempts at most is not 1 to 1,000."
+    )
+    assert formats.said(ValueError()) == "."
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ({"type": "E", "message": "m"}, "E: m"),
+        ({"type": "E", "message": ""}, "E"),
+        ({"message": 7}, "7"),
+        ({}, "–"),
+        (None, "–"),
+        ("odd", "odd"),
+        (["x" * 400], '["' + "x" * 297 + "…"),
+    ],
+)
+def test_an_error_of_any_shape_is_one_line(error: Any, text: str) -> None:
+    assert formats.error_line(error) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((9_999, "9,999"), (10_000, "10.0 k"), (999_999, "1000.0 k")),
+        *((1_000_000, "1.0 M"), (3_400_000, "3.4 M"), (1_000_000_000, "1.0 G")),
+        *((None, "–"), (True, "–")),
+    ],
+)
+def test_a_large_count_is_short_and_whole_in_its_title(value: Any, text: str) -> None:
+    shown = formats.compact(value)
+
+    if " " in text:
+        assert shown == f'<span title="{value:,}">{text}</span>'
+    else:
+        assert shown == text
+
+
+def test_milliseconds_are_told_as_durations() -> None:
+    assert formats.ms(2_500) == "2.5 s"
+    assert formats.ms("x") == formats.number("x") == "–"
+    assert (formats.number(1_234.4), formats.rate(1_234.4)) == ("1,234", "1,234")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus import errors, failures, history, messages
+from tests.support import ids
 
 
 class SilentError(Exception):
@@ -163,7 +164,7 @@ def test_a_traceback_keeps_4_kb_at_most_and_its_end(depth: int) -> None:
     assert text.endswith("ValueError: the very end\n")
 
 
-@pytest.mark.parametrize("letter", ["é", "\U0001f600", "\ud800", "x"], ids=ascii)
+@pytest.mark.parametrize("letter", ["é", "\U0001f600", "\ud800", "x"], ids=ids.plain)
 @pytest.mark.parametrize("shift", range(4))
 def test_a_traceback_is_not_cut_inside_a_letter(letter: str, shift: int) -> None:
     exc = raised(ValueError("x" * shift + letter * 5_000))
@@ -208,7 +209,7 @@ def test_a_plain_error_is_bounded_and_printable_too() -> None:
         ("'" + "a" * 100 + "' is no colour", "'b' is no colour"),
         ("bad number " + "1" * 400, "bad number 7"),
     ],
-    ids=lambda text: ascii(text)[:32],
+    ids=ids.plain,
 )
 def test_the_same_failure_of_another_input_is_the_same(one: str, other: str) -> None:
     assert fingerprint(one) == fingerprint(other)
@@ -222,7 +223,7 @@ def test_the_same_failure_of_another_input_is_the_same(one: str, other: str) -> 
         ("", "x"),
         ("\ud800", "x"),
     ],
-    ids=ascii,
+    ids=ids.plain,
 )
 def test_another_failure_is_another(one: str, other: str) -> None:
     assert fingerprint(one) != fingerprint(other)
@@ -354,3 +355,16 @@ def test_a_signal_of_a_handler_reads_as_its_reason(
     signal: Callable[[], Exception], reason: str
 ) -> None:
     assert failures.describe(raised(signal()))["message"] == reason
+
+
+def test_an_error_told_over_http_is_cut_to_what_attempts_keep() -> None:
+    told = failures.told("k" * 200, "m" * 100_000, "t" * 10_000, final=False)
+
+    assert told["type"] == "k" * 128
+    assert told["message"] == "m" * failures.MESSAGE_MOST
+    assert len(told["traceback"]) <= 4_096
+    assert (told["reason"], told["frame"]) == ("failed", "")
+    assert failures.told("E", "m", "tb", final=True) == {
+        **{"type": "E", "message": "m", "reason": "gave_up"},
+        **{"frame": "", "traceback": "tb"},
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import bus
 from bus import errors, keys
+from tests.support import ids
 
 GOOD_TOPICS = (
     "a",
@@ -91,17 +93,12 @@ GLOBAL_NAMES = {
 }  # of no topic
 
 
-def short(value: object) -> str:
-    """A test id for hostile values."""
-    return ascii(value)[:24]
-
-
 @pytest.mark.parametrize("topic", GOOD_TOPICS)
 def test_it_takes_a_good_topic_as_it_is(topic: str) -> None:
     assert keys.check_topic(topic) == topic
 
 
-@pytest.mark.parametrize("topic", BAD_TOPICS, ids=short)
+@pytest.mark.parametrize("topic", BAD_TOPICS, ids=ids.plain)
 @pytest.mark.parametrize(
     "key_of", [keys.task_stream, keys.result_stream, keys.dead_stream]
 )
@@ -112,7 +109,7 @@ def test_it_makes_no_key_of_a_hostile_topic(key_of: object, topic: str) -> None:
         key_of(topic)
 
 
-@pytest.mark.parametrize("topic", NOT_TEXT, ids=short)
+@pytest.mark.parametrize("topic", NOT_TEXT, ids=ids.plain)
 def test_it_refuses_a_topic_that_is_not_text(topic: object) -> None:
     with pytest.raises(errors.InvalidName, match="topic"):
         keys.check_topic(topic)  # type: ignore[arg-type]
@@ -201,7 +198,7 @@ def test_an_agents_key_names_it_behind_the_tag_of_all_agents(agent_id: str) -> N
 @pytest.mark.parametrize(
     "agent_id",
     ["", " ", "a b", "a\n", "-a", "@a", "x" * 129, "a#b", "a{b}", "é", "~", None, 7],
-    ids=short,
+    ids=ids.plain,
 )
 def test_it_refuses_a_hostile_agent_id(agent_id: str) -> None:
     with pytest.raises(errors.InvalidName, match="agent id"):
@@ -242,7 +239,7 @@ def test_one_task_id_has_one_spelling(spelling: str) -> None:
         *("０198c0de-0000-7000-8000-00000000abcd", "0198c0de_0000_7000_8000_00000abc"),
         *(" 198c0de00007000800000000000abcd", "+198c0de00007000800000000000abcd"),
     ],
-    ids=short,
+    ids=ids.plain,
 )
 def test_it_refuses_a_task_id_that_is_no_uuid(task_id: str) -> None:
     with pytest.raises(errors.InvalidName, match="UUID") as refusal:
@@ -260,7 +257,7 @@ def test_it_takes_a_stream_id_as_it_is(entry_id: str) -> None:
     "entry_id",
     ["", "-", "+", "$", ">", "*", "1", "1-", "-1", "1-1-1", "a-1", "1-*", " 1-1"]
     + ["1-1\n", "\u0661-1", "\u00b2-1", "1.0-1", None, 5, ["1-1"]],
-    ids=short,
+    ids=ids.plain,
 )
 def test_it_refuses_what_is_no_stream_id(entry_id: str) -> None:
     with pytest.raises(errors.InvalidName, match="entry id"):
@@ -268,7 +265,7 @@ def test_it_refuses_what_is_no_stream_id(entry_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry_id", [f"{2**64}-0", f"1-{2**64}", "9" * 400 + "-0"], ids=short
+    "entry_id", [f"{2**64}-0", f"1-{2**64}", "9" * 400 + "-0"], ids=ids.plain
 )
 def test_it_refuses_a_stream_id_beyond_64_bits(entry_id: str) -> None:
     """The server could not even parse it, which would be its error, not ours."""
@@ -322,7 +319,7 @@ HOSTILE: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize(
-    "topic", ["a}{b", "*", "../x", "x" * 65, "ａ", "a\n", "a."], ids=short
+    "topic", ["a}{b", "*", "../x", "x" * 65, "ａ", "a\n", "a."], ids=ids.plain
 )
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_function_takes_a_hostile_topic(
@@ -332,3 +329,78 @@ def test_no_function_takes_a_hostile_topic(
         HOSTILE[name](topic)
 
     assert redis_client.dbsize() == 0
+
+
+# --- ranges, counts and what is derived from a name
+
+LAST = f"{2**64 - 1}-{2**64 - 1}"
+
+
+def test_a_range_leaves_its_entry_out_but_at_the_edge_the_server_cannot() -> None:
+    assert (keys.above("7-1"), keys.below("7-1")) == ("(7-1", "(7-1")
+    assert (keys.above(LAST), keys.below(LAST)) == (LAST, f"({LAST}")
+    assert (keys.above("0-0"), keys.below("0-0")) == ("(0-0", "0-0")
+
+
+@pytest.mark.parametrize("count", [1, 2, 100_000])
+def test_it_takes_a_count_up_to_its_bound(count: int) -> None:
+    assert keys.check_count(count) == count
+
+
+@pytest.mark.parametrize("count", [0, -1, 100_001, 2.0, "5", True, None])
+def test_it_refuses_any_other_count(count: object) -> None:
+    with pytest.raises(errors.InvalidOption, match=f"{count!r} is not 1 to 100000"):
+        keys.check_count(count)  # type: ignore[arg-type]
+
+
+def test_a_caller_may_allow_fewer() -> None:
+    assert keys.check_count(5, 5) == 5
+    with pytest.raises(errors.InvalidOption, match="count 6 is not 1 to 5"):
+        keys.check_count(6, 5)
+
+
+def test_names_that_may_be_any_text_become_digests() -> None:
+    name = "\ud800}{"
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+
+    assert keys.rate_key("api:ann") == "mesh:rate:{api:ann}"
+    assert keys.rate_key(name) == f"mesh:rate:{{{digest}}}"
+    assert keys.request_key(name) == f"mesh:replay:{{replays}}:request:{digest}"
+
+
+def test_keys_of_a_bulk_replay_carry_its_id() -> None:
+    job = "0198c0de-0000-7000-8000-000000000000"
+
+    assert keys.job_key(job.upper()) == f"mesh:replay:{{replays}}:{job}"
+    assert keys.job_part("t", job, "todo") == f"mesh:{{t}}:replay:{job}:todo"
+
+
+def test_a_claim_is_remembered_per_topic_agent_and_name() -> None:
+    digest = hashlib.sha256(b"mill claim-1").hexdigest()[:32]
+
+    assert keys.claim_key("t", "mill", "claim-1") == f"mesh:{{t}}:claim:{digest}"
+
+
+def test_a_consumer_over_http_tells_its_lease() -> None:
+    lender = keys.lender_of("mill", 60)
+
+    assert lender == "mill#http:60"
+    assert (keys.lease_of(lender), keys.agent_of(lender)) == (60, "mill")
+    for other in ("mill", "mill#a1b2", "mill#http:", "mill#http:x", "mill#http:²"):
+        assert keys.lease_of(other) is None
+
+
+@pytest.mark.parametrize("name", keys.WITNESSES)
+def test_a_topic_is_found_by_any_of_its_witnesses(name: str) -> None:
+    assert keys.topic_of(keys.named(name, "a:b")) == "a:b"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("mesh:{t}:delayed", "mesh:{T}:tasks", "mesh:{agents}:tasks", "mesh:{t:tasks"),
+        *("x", "stream:tasks:{}", "xstream:tasks:{t}", "stream:tasks:{t}x"),
+    ],
+)
+def test_no_other_key_names_a_topic(key: str) -> None:
+    assert keys.topic_of(key) is None

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from bus import errors, letters, messages
+from tests.support import ids
 from tests.support.processes import program
 
 LIMIT = 256 * 1024
@@ -130,7 +131,7 @@ def test_it_refuses_a_number_that_json_does_not_have(
         messages.encode(place(number))
 
 
-@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\udfff\ud800"], ids=ascii)
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\udfff\ud800"], ids=ids.plain)
 @pytest.mark.parametrize(
     "place",
     [lambda bad: bad, lambda bad: [bad], lambda bad: {"k": bad}, lambda bad: {bad: 1}],
@@ -334,7 +335,7 @@ def test_it_names_what_was_wrong_with_a_result_as_a_result() -> None:
     "text",
     ["", " ", "{", "[1,", "nul", "NaN", "Infinity", "'a'", '"\\ud800"', "1 2", "\ud800"]
     + ["[" * 100_000, '{"a":' * 100_000, b"\xff", b'"\xff"', b"\xef\xbb\xbf1"],
-    ids=lambda text: ascii(text)[:16],
+    ids=ids.plain,
 )
 def test_a_text_that_is_no_json_keeps_what_it_was(text: str | bytes) -> None:
     with pytest.raises(errors.DecodeError, match="not JSON") as refusal:
@@ -401,7 +402,7 @@ def test_a_dead_letter_has_everything_its_entry_holds() -> None:
         {"meta": "e=" + "9" * 30},
         {"meta": ",,=,e"},
     ],
-    ids=ascii,
+    ids=ids.plain,
 )
 def test_a_letter_that_somebody_else_wrote_is_shown_too(broken: dict[str, str]) -> None:
     letter = letters.parse_letter("demo", "1732287600007-0", LETTER | broken)
@@ -415,3 +416,61 @@ def test_a_letter_of_broken_json_shows_the_text() -> None:
     letter = letters.parse_letter("demo", "1-0", {"id": "x", "json": "{broken"})
 
     assert letter.payload == "{broken"
+
+
+# --- rows and sameness
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ({"a": 1, "b": [2]}, {"b": [2], "a": 1}, True),
+        ([1, 2], [2, 1], False),
+        (True, 1, False),
+        (1, 1.0, False),
+        ("1", 1, False),
+        (None, None, True),
+        ({1, 2}, {2, 1}, True),
+        ({1, 2}, {1}, False),
+        ([1], {1}, False),
+    ],
+)
+def test_values_are_the_same_if_their_json_is(
+    one: Any, other: Any, equal: bool
+) -> None:
+    assert messages.same(one, other) is equal
+    assert messages.same(other, one) is equal
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [('{"id": "x"}', {"id": "x"}), ("[1]", {}), ("no json", {}), ("", {}), ("7", {})],
+)
+def test_a_row_by_hand_may_be_none(text: str, row: dict[str, Any]) -> None:
+    assert messages.parse_row(text) == row
+
+
+def test_a_row_tells_of_its_task_in_the_documented_members() -> None:
+    facts: dict[str, Any] = {
+        **{"agent": "mill#1", "attempt": 2, "fence": "17-1.3"},
+        **{"enqueued_ms": 0, "started_ms": 1_500, "finished_ms": 86_400_000},
+    }
+    text = messages.result_row("id-1", "t", '{"n":1}', b"[2]", **facts, own={})
+    own = messages.result_row("id-1", "t", "1", b"2", **facts, own={"timeout_s": 1.5})
+
+    assert messages.parse_row(text.decode()) == {
+        **{"id": "id-1", "topic": "t", "state": "done", "task": {"n": 1}},
+        **{"result": [2], "agent": "mill#1", "attempt": 2, "fence": "17-1.3"},
+        "enqueued_at": "1970-01-01T00:00:00.000Z",
+        "started_at": "1970-01-01T00:00:01.500Z",
+        "finished_at": "1970-01-02T00:00:00.000Z",
+    }
+    assert messages.parse_row(own.decode())["timeout_s"] == 1.5
+
+
+def test_json_that_somebody_else_checked_is_only_measured(settings: Any) -> None:
+    settings.MESH_PAYLOAD_MAX_BYTES = 4
+
+    assert messages.check_size(b"1234") == b"1234"
+    with pytest.raises(errors.PayloadTooLarge, match="payload has 5 bytes .* the 4 "):
+        messages.check_size(b"12345")

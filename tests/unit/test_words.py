@@ -18,6 +18,7 @@ def test_one_is_no_plural(number: int, text: str) -> None:
 @pytest.mark.parametrize(("number", "verb"), [(0, "are"), (1, "is"), (2, "are")])
 def test_the_verb_goes_with_the_number(number: int, verb: str) -> None:
     assert words.are(number) == verb
+    assert words.were(number) == {"are": "were", "is": "was"}[verb]
 
 
 @pytest.mark.parametrize(
