@@ -83,6 +83,7 @@ def inherited(fd: int) -> socket.socket:
     except OSError as exc:
         raise errors.InvalidOption(f"--fd {fd} is no socket: {exc.strerror}") from exc
     if not listening:
+        held.detach()  # it is not ours to close
         raise errors.InvalidOption(f"--fd {fd} is a socket that does not listen")
     return held
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ import redis
 from pytest_django import Settings
 
 from bus import announcement, errors, server
-from bus.home import binary, child, claim, screen
+from bus.home import binary, child, claim, screen, web
 from tests.support.processes import ROOT, script
 from tests.support.waiting import wait_until
 
@@ -182,8 +184,85 @@ def test_a_claim_notices_that_its_directory_was_replaced(tmp_path: Path) -> None
     held.release()
 
 
+def test_a_log_that_has_grown_is_put_aside_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOG_MAX_BYTES", 1_000)
+    embedded = server.EmbeddedServer(tmp_path, port=0)
+    embedded.log_path.write_text("old" * 500)
+
+    with embedded:
+        assert "old" not in embedded.log_path.read_text()
+
+    assert embedded.log_path.with_suffix(".log.1").read_text() == "old" * 500
+
+
+def test_ports_that_others_are_always_faster_at_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as faster:
+        taken = faster.getsockname()[1]
+        monkeypatch.setattr(server.EmbeddedServer, "_free_port", lambda self: taken)
+        monkeypatch.setattr(server, "PORT_TRIES", 2)
+        embedded = server.EmbeddedServer(tmp_path, port=0)
+
+        with pytest.raises(errors.ServerError, match="no free port among 2"):
+            embedded.start()
+
+    assert not embedded.alive()
+
+
+def test_a_program_that_cannot_be_run_is_told(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = script(tmp_path / "mine", REDIS_7_2)
+    settings.MESH_REDIS_BIN = str(chosen)
+    found = binary.find()
+    monkeypatch.setattr(binary, "find", lambda: found)
+    chosen.unlink()
+
+    with pytest.raises(errors.ServerError, match="127.*\n.*cannot run .*mine: No such"):
+        server.EmbeddedServer(tmp_path / "redis", port=0).start()
+
+
+# --- the web server's socket
+
+
+def test_a_socket_to_take_over_has_to_listen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        held = web.inherited(os.dup(listening.fileno()))
+        assert held.getsockname() == listening.getsockname()
+        held.close()
+
+    with socket.socket() as idle:
+        fd = os.dup(idle.fileno())
+        with pytest.raises(errors.InvalidOption, match=f"--fd {fd} is a socket that"):
+            web.inherited(fd)
+        os.close(fd)
+    read, write = os.pipe()
+    with pytest.raises(errors.InvalidOption, match=f"--fd {read} is no socket"):
+        web.inherited(read)
+    os.close(read)
+    os.close(write)
+
+
+def test_a_machine_without_a_usual_port_left_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(web, "USUAL_PORT", port)
+        monkeypatch.setattr(web, "PORT_TRIES", 1)
+
+        with pytest.raises(errors.ServerError, match=f"ports {port} to {port} on"):
+            web.listen("127.0.0.1")
+        with pytest.raises(errors.ServerError, match=f"port {port} on .* is taken"):
+            web.listen("127.0.0.1", port)
+
+
 @pytest.mark.parametrize(
-    ("code", "words"), [(0, "exit code 0"), (-9, "SIGKILL"), (-64, "SIGRTMAX")]
+    ("code", "words"),
+    [(0, "exit code 0"), (-9, "SIGKILL"), (-64, "SIGRTMAX"), (-40, "signal 40")],
 )
 def test_an_ending_reads_as_a_word(code: int, words: str) -> None:
     assert child.ending(code) == words

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def wired(serve: Serve, timeout_s: float = 5.0) -> AsyncIterator[Wire]:
+async def wired(
+    serve: Serve, timeout_s: float = 5.0, path: Path | None = None
+) -> AsyncIterator[Wire]:
     """A wire to a server that does this, and no complaint of the loop."""
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, c: complaints.append(c))
@@ -32,9 +35,13 @@ async def wired(serve: Serve, timeout_s: float = 5.0) -> AsyncIterator[Wire]:
         await serve(reader, writer)
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    one = Wire(f"redis://127.0.0.1:{port}/0", timeout_s, "")
+    if path is not None:
+        server = await asyncio.start_unix_server(handle, path)
+        url = f"unix://{path}"
+    else:
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    one = Wire(url, timeout_s, "")
     yield one
     await one.aclose()
     server.close()
@@ -176,3 +183,26 @@ async def test_who_may_block_for_longer_is_given_up_later(
             await asyncio.wait_for(one.ask_all(("PING",), more_s=0.5), 5)
 
         assert asyncio.get_running_loop().time() - began > 0.55
+
+
+async def test_a_server_behind_a_unix_socket_is_spoken_to(tmp_path: Path) -> None:
+    async with wired(echo, path=tmp_path / "s") as one:
+        assert await one.execute_command("ECHO", "word") == "word"
+
+
+async def test_a_password_that_is_wrong_is_told_as_that(redis_url: str) -> None:
+    wrong = Wire(f"redis://:wrong@{redis_url.rpartition('@')[2]}", 5.0, "")
+
+    with pytest.raises(redis.AuthenticationError):
+        await wrong.execute_command("PING")
+
+    await wrong.aclose()
+
+
+async def test_a_database_of_its_own_is_selected(redis_url: str) -> None:
+    other = Wire(f"{redis_url.rpartition('/')[0]}/3", 5.0, "me")
+
+    assert "db=3" in await other.execute_command("CLIENT", "INFO")
+    assert await other.execute_command("CLIENT", "GETNAME") == "me"
+
+    await other.aclose()
