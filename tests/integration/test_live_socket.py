@@ -12,7 +12,7 @@ import pytest
 import redis
 import websockets.exceptions
 from django.conf import settings as django_settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
 from websockets.sync.client import ClientConnection, connect
@@ -178,6 +178,20 @@ def test_a_socket_ends_with_its_users_role(
         user.groups.clear()
 
         assert page.end() == (4403, "forbidden")
+
+
+def test_a_socket_of_a_role_that_reads_less_is_to_be_opened_again(
+    door: Door, settings: Settings, test_topic: str
+) -> None:
+    """Its rows have buttons that are no longer for this user."""
+    settings.MESH_FEED_RECHECK_S = 0.2
+    user, client = signed_in("operator")
+
+    with door(session=client) as page:
+        page.resume(regions=["results"]).next("live")
+        user.groups.set(Group.objects.filter(name="viewer"))
+
+        assert page.end() == (4403, "role_changed")
 
 
 def test_a_socket_ends_when_its_user_is_deactivated(

@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx2
 import pytest
+import redis
+from django.core.management import CommandError, call_command
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -260,6 +262,20 @@ def test_a_port_that_is_taken_is_an_error_if_it_was_asked_for(tmp_path: Path) ->
             assert f"port {port} on 127.0.0.1 is taken" in said
             assert "Traceback" not in said
         assert not (tmp_path / "redis" / "url").exists()
+
+
+def test_a_web_server_by_itself_says_what_it_cannot_listen_on(
+    redis_client: redis.Redis,
+) -> None:
+    with web.listen("127.0.0.1") as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError, match=f"port {port} on .* is taken") as told:
+            call_command("web", port=port)
+    assert told.value.returncode == 69
+
+    with pytest.raises(CommandError, match="--fd 999999 is no socket") as told:
+        call_command("web", fd=999_999)
+    assert told.value.returncode == 2
 
 
 def test_without_a_port_the_next_free_one_is_taken_and_told(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 
 from bus import models
@@ -115,3 +116,13 @@ def test_odd_calls_are_told_in_a_sentence(args: list[str], says: str) -> None:
 
     assert says in str(told.value)
     assert models.Token.objects.count() == 0
+
+
+def test_a_database_that_is_not_migrated_is_told_with_what_to_type() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE bus_token RENAME TO elsewhere")
+
+    with pytest.raises(CommandError, match="cannot be used: .*manage.py migrate") as it:
+        token("list")
+
+    assert it.value.returncode == 69
