@@ -242,6 +242,7 @@ def letter(request: HttpRequest, task_id: str) -> HttpResponse:
     try:
         context["letter"] = bus.get_dead(found.id, found.topic)
     except errors.DeadLetterNotFound:  # somebody was quicker in between
+        context["task"] = bus.get_task(found.id, found.topic)
         return shown(request, "letter_left.html", context)
     context["live"] = live.state([], topic=found.topic)
     return shown(request, "letter.html", context)

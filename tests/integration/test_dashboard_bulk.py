@@ -101,10 +101,14 @@ def test_ticked_letters_are_chosen_whatever_their_topics(
     values = [f"{test_topic} {ids[1]}", f"{other} {others[0]}"]
 
     job_id = frozen(operator, ticked="1", letter=values)
+    bus.pause(other)
+    told = page(operator, job_id)
     none = operator.post("/replays/new", {"ticked": "1"})
 
     assert all(f'value="{value}"' in listed for value in values)
     assert replays.get(job_id).topics == {test_topic: 1, other: 1}
+    assert "2 chosen letters" in told
+    assert f"{other} is paused: its tasks will wait." in told
     assert none.status_code == 422
     assert "Tick the letters to replay first." in looked_at(none).text
 
@@ -212,10 +216,11 @@ def test_paused_resumed_cancelled_and_clicked_twice(
     twice = toasts(operator.post(f"{url}/start"))
     operator.post(f"{url}/cancel")
     late = toasts(operator.post(f"{url}/start"))
+    later = toasts(operator.post(f"{url}/cancel"))
 
     assert "Paused. By operator. 5 to come." in paused
     assert again == twice == ""
-    assert "is cancelled" in late
+    assert "is cancelled" in late and later == ""
     assert "What was not replayed stays dead." in page(operator, job.id)
     assert replays.get(job.id).pace == replays.paced(None, False, 0.5)
     verbs = [*AuditEntry.objects.order_by("pk").values_list("verb", flat=True)]

@@ -269,6 +269,47 @@ def test_the_overview_names_what_needs_somebody(
     assert f"1 dead letter in {test_topic}" in seen.text
 
 
+def test_an_agent_that_misses_its_beats_is_a_problem(
+    viewer: Client, redis_client: redis.Redis
+) -> None:
+    bus.register_agent("tardy", "shell", 100)
+    kept: Any = redis_client.hget(keys.GONE, "tardy")
+    beat, rest = kept.split("|", 1)
+    redis_client.hset(keys.GONE, "tardy", f"{int(beat) - 61_000}|{rest}")
+
+    assert "tardy misses its heartbeats" in looked_at(viewer.get("/")).text
+
+
+def test_a_letter_that_is_gone_when_it_is_looked_for_says_so(
+    test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id, get_dead = dead_task(test_topic, 1), bus.get_dead
+
+    def late(*args: Any) -> Any:
+        bus.discard(task_id)
+        return get_dead(*args)
+
+    monkeypatch.setattr(bus, "get_dead", late)
+    response = viewer.get(f"/dead/{task_id}/", {"topic": test_topic})
+
+    assert response.status_code == 200
+    text = looked_at(response).text
+    assert "Discarded" in text and "The task is dead" not in text
+
+
+def test_numbers_that_somebody_else_wrote_are_told_whole(
+    test_topic: str, viewer: Client, redis_client: redis.Redis
+) -> None:
+    big = 2**70
+    row = f'{{"id": "{UNKNOWN}", "state": "done", "task": {big}, "result": [{big}]}}'
+    bus.create_consumer_group(test_topic, "g")
+    redis_client.xadd(bus.result_stream(test_topic), {"id": UNKNOWN, "json": row})
+
+    answer = viewer.get("/api/v1/mesh/results", {"topic": test_topic})
+
+    assert answer.json()["results"][0]["result"] == [big]
+
+
 def test_a_search_by_id_goes_to_the_task(test_topic: str, viewer: Client) -> None:
     task_id = bus.enqueue_task(test_topic, 1)
 

@@ -255,6 +255,25 @@ def test_a_ledger_that_is_off_is_settled_after_a_question(
     assert (entry.verb, entry.detail["settled"]) == ("settle", 2)
 
 
+def test_a_task_in_two_states_is_decided_before_its_ledger_is_settled(
+    test_topic: str, admin: Client, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    bus.read_group(test_topic, "g", "by-hand")
+    row = {"id": task_id, "json": '{"by": "hand"}'}
+    ms, seq = str(redis_client.xadd(bus.result_stream(test_topic), row)).split("-")
+    end = int(ms) * 4096 + int(seq)
+    redis_client.zadd(keys.named("done", test_topic), {task_id: end})
+    redis_client.hincrby(keys.named("counters", test_topic), "accepted", 2)
+
+    response = admin.post(f"/topics/{test_topic}/settle")
+
+    assert response.status_code == 409
+    text = looked_at(response).text
+    assert "in two states at once" in text and f"live and done {task_id}" in text
+    assert bus.stats(test_topic)["settled"] == 0 and trail() == []
+
+
 def test_a_ledger_that_balances_has_no_button(test_topic: str, admin: Client) -> None:
     bus.enqueue_task(test_topic, 1)
 
