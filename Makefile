@@ -8,7 +8,7 @@ export VENV_DIR
 VENV := $(VENV_DIR)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-llm test-llm test test-all coverage schema chaos-quick chaos soak nightly lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
+.PHONY: help run demo demo-llm test-llm test test-all coverage schema chaos-quick chaos soak nightly mutants lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -70,6 +70,11 @@ nightly: ## chaos, soak, bench: an hour
 	@$(MAKE) soak
 	@$(MAKE) bench
 
+# By name one room or function, as in ARGS='"bus.pace*"'; mutmut knows what it did.
+mutants: venv-lint ## mistakes in Python that the unit tests have to notice (docs/mutants.md)
+	@$(VENV_DIR)/bin/mutmut run $(ARGS)
+	@$(VENV_DIR)/bin/mutmut results
+
 lint: venv-lint ## ruff, its formatter, mypy
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
@@ -114,7 +119,7 @@ wheels: venv ## fill wheelhouse/, from which other machines install offline
 	@$(VENV) -m pip --disable-pip-version-check wheel -q -w wheelhouse -r requirements.txt
 
 clean: ## delete .venv, caches; var/ holds your data, so it stays
-	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov
+	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov mutants
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

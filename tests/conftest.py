@@ -49,6 +49,13 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("mesh")
+# Of `make mutants`: few, and for each mutant the same.
+hypothesis.settings.register_profile(
+    "mutants",
+    hypothesis.settings.get_profile("mesh"),
+    derandomize=True,
+    max_examples=10,
+)
 
 # Keys that may live without a bound in time; everything else a test leaves is a leak.
 PERMANENT = (

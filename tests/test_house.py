@@ -38,6 +38,7 @@ TOP_LEVEL = {
     "var",
     "wheelhouse",
     "htmlcov",
+    "mutants",
 }
 
 # Imports fall: a room imports only from floors below its own, never from its own.

@@ -404,3 +404,57 @@ def test_a_topic_is_found_by_any_of_its_witnesses(name: str) -> None:
 )
 def test_no_other_key_names_a_topic(key: str) -> None:
     assert keys.topic_of(key) is None
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "said"),
+    [
+        (
+            keys.check_topic,
+            "A",
+            "topic 'A' is not allowed: 1 to 64 of a-z 0-9 : . _ -, starting with a "
+            "letter or digit, not ending in : or .",
+        ),
+        (
+            keys.check_agent,
+            "a b",
+            "agent id 'a b' is not allowed: 1 to 128 of A-Z a-z 0-9 : . _ @ -, "
+            "starting with a letter or digit",
+        ),
+        (
+            keys.check_group,
+            "~",
+            "group or consumer '~' is not allowed: 1 to 256 printable characters, not "
+            "'~'",
+        ),
+        (
+            keys.check_task_id,
+            "x" * 79,
+            f"task id '{'x' * 76}... is not a UUID, such as "
+            "0198c0de-0000-7000-8000-000000000000",
+        ),
+        (
+            keys.check_entry,
+            "x" * 78,
+            f"entry id '{'x' * 78}' is not a stream id, such as 1732287600000-0",
+        ),
+    ],
+)
+def test_a_refusal_shows_the_name_and_says_what_is_allowed(
+    check: Callable[[str], str], name: str, said: str
+) -> None:
+    with pytest.raises(errors.InvalidName) as caught:
+        check(name)
+
+    assert str(caught.value) == said
+
+
+def test_names_may_be_as_short_and_ids_as_long_as_the_server_has_them() -> None:
+    assert keys.check_group("a") == "a"
+    assert keys.check_entry(f"{'0' * 61}1-0") == "1-0"
+    with pytest.raises(errors.InvalidName):
+        keys.check_entry(f"{'0' * 62}1-0")
+
+
+def test_a_key_of_no_topic_is_the_same_for_all() -> None:
+    assert keys.named("topics", "a") == keys.named("topics", "b") == "mesh:topics"

@@ -45,6 +45,7 @@ def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
     ("seconds", "least", "text"),
     [
         (0.2, False, "less than 1 s"),
+        (1, False, "about 1 s"),
         (1.44, False, "about 1.4 s"),
         (59.4, False, "about 59 s"),
         (200, False, "about 3 min 20 s"),
@@ -56,18 +57,21 @@ def test_an_estimate_says_no_more_than_it_knows(
     seconds: float, least: bool, text: str
 ) -> None:
     assert words.estimate(seconds, least) == text
+    assert least or words.estimate(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("per_s", "text"),
     [
         (12_345.6, "12,346 per second"),
-        (9.97, "10 per second"),
+        (9.95, "10 per second"),
+        (1, "1.0 per second"),
+        (0.9, "54 per minute"),
         (2.46, "2.5 per second"),
         (0.5, "30 per minute"),
         (0.02, "1.2 per minute"),
         (0.01, "36 per hour"),
-        (0.0005, "1.8 per hour"),
+        (1.9495 / 3_600, "1.9 per hour"),
     ],
 )
 def test_a_pace_is_said_in_the_unit_that_fits(per_s: float, text: str) -> None:
