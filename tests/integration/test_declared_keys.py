@@ -117,7 +117,9 @@ def fence(
             return fence.run(*args)
         return await areal(wired, *args)
 
-    async def ask_all(wired: wire.Wire, *commands: tuple[Any, ...]) -> list[Any]:
+    async def ask_all(
+        wired: wire.Wire, *commands: tuple[Any, ...], more_s: float = 0.0
+    ) -> list[Any]:
         return [await aexecute(wired, *command) for command in commands]
 
     monkeypatch.setattr(redis.Redis, "execute_command", execute)
