@@ -89,7 +89,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._progress()
         if self._declines():
             return  # the parser begins again without the offer
-        if self.parser.get_http_version() == "1.0":
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False  # who sends it cannot read the answer
         before = self.cycle
         super().on_headers_complete()
@@ -157,7 +157,8 @@ class BoundedHeads(HttpToolsProtocol):
     def _progress(self) -> None:
         self._moved = True
         self._idle_bytes = 0
-        self._in_time()
+        if self._deadline is not None:
+            self._in_time()
 
     def _in_time(self) -> None:
         if self._deadline is not None:
