@@ -347,6 +347,8 @@ def test_g2_a_primary_lost_for_good_takes_along_what_was_not_replicated(
     """All that `replicated:1` acknowledged is on the promoted one; of `aof` not all."""
     primary, replica = own_pair
     acknowledged = bus.enqueue_many(topic, range(300), durability=level)
+    # Of `aof` nobody has waited for the replica.
+    wait_until(lambda: all(has(replica.client, topic, each) for each in acknowledged))
     replica.cut_off()
     try:
         acknowledged.append(bus.enqueue_task(topic, "too late", durability=level))
