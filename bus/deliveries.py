@@ -132,9 +132,11 @@ async def wait_for_new(
     the server answers both in one write, and an idle agent has what it needs a trip
     earlier.
     """
-    read: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
     ours = isinstance(reader, wire.Wire)
-    read += ["COUNT", want, "BLOCK", int((block_s + ours * more_s) * 1000)]
+    if ours:
+        block_s += more_s
+    read: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
+    read += ["COUNT", want, "BLOCK", int(block_s * 1000)]
     read += ["STREAMS", keys.task_stream(seat.topic), ">"]
     args = [seat.group, seat.consumer, after, _LOOK_UP]
     looked: Any = None

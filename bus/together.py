@@ -154,10 +154,7 @@ async def _take(kind: tuple[str, float, float], takes: list[None]) -> list[float
 
 _Accepting = Together[tuple[str, Level], Item, tuple[Accepted, str]]
 _Taking = Together[tuple[str, float, float], None, float]
-# Keyed weakly by loop: futures belong to one. A server has one loop, and each request
-# asks twice: that one is found without a look into a weak dictionary.
-_latest: list[tuple[weakref.ref[asyncio.AbstractEventLoop], tuple[_Accepting, _Taking]]]
-_latest = []
+# Keyed weakly by loop: futures belong to one.
 _all: weakref.WeakKeyDictionary[
     asyncio.AbstractEventLoop, tuple[_Accepting, _Taking]
 ] = weakref.WeakKeyDictionary()
@@ -166,11 +163,7 @@ _all: weakref.WeakKeyDictionary[
 def _here() -> tuple[_Accepting, _Taking]:
     """Who collects tasks and takes on the running loop."""
     loop = asyncio.get_running_loop()
-    for known, its in _latest:
-        if known() is loop:
-            return its
     found = _all.get(loop)
     if found is None:
         found = _all[loop] = Together(_accept), Together(_take)
-    _latest[:] = [(weakref.ref(loop), found)]
     return found

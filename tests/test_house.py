@@ -52,6 +52,7 @@ FLOORS: list[set[str]] = [
         "home.heads",
         "lines",
         "mishaps",
+        "runtime.crowds",
         "runtime.quiet",
         "runtime.usage",
         "home.syncing",

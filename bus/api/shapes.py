@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bus import timeline, whynot
+from bus.gateway.reports import QUEUED, RUNNING
 from bus.letters import DeadLetter
 from bus.messages import Task
 from bus.rates import Rates
@@ -50,7 +51,7 @@ def task_page(task: Task) -> dict[str, Any]:
 def generation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `ollama.running`; whatever its process told of itself, in its type."""
     took_s = row["s"] if isinstance(row.get("s"), int | float) else None
-    queued = row.get("state") == "queued"
+    queued = row.get("state") == QUEUED
     return {
         "id": row["id"],
         "owner": str(row.get("owner", ""))[:_TEXT_MOST],
@@ -58,7 +59,7 @@ def generation(row: Mapping[str, Any]) -> dict[str, Any]:
         "asked_bytes": _number(row.get("size")),
         "lines": _number(row.get("lines")),
         "waiting": _number(row.get("waiting")),
-        "state": "queued" if queued else "running",
+        "state": QUEUED if queued else RUNNING,
         "queued_s": took_s if queued else None,
         "running_s": None if queued else took_s,
         "host": str(row.get("host", ""))[:_TEXT_MOST],

@@ -23,10 +23,10 @@ import redis
 from .. import agents, connection, deliveries, errors, keys, lines, trips
 from ..conf import conf
 from ..deliveries import Beat, Delivery
+from . import crowds
 
 log = logging.getLogger("bus.agent")
 
-_CROWD: Final = 20  # agents; from so many on, idle ones share the looks for tasks
 _RAREST: Final = 5.0  # times as long as usual from beat to beat
 _BEATS_IN_TTL: Final = 2.5  # of those that are rare: late only after one is missed
 _HEED_S: Final = 0.2  # within which an idle agent sees that it has something in hand
@@ -167,8 +167,8 @@ class Beats(threading.Thread):
             self._client = connection.dedicated(name=name)
         calm = self._known and not (self._news or self._busy())
         fewest = min(self.alive, *self._beside.values()) if self._beside else 0
-        crowd = min(max(fewest / _CROWD, 1.0), _RAREST)
-        self._stretch, self._news = crowd if calm else 1.0, False
+        self._stretch = crowds.stretch(fewest, _RAREST) if calm else 1.0
+        self._news = False
         record, ttl = {**self._record(), "namesake": self.namesake}, self._ttl_s
         client = self._client
         if self._stretch > 1 and self._in_one_trip(client, ttl, record):

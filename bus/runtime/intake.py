@@ -13,13 +13,13 @@ import redis.asyncio
 
 from .. import connection, deliveries, errors, groups, keys, records
 from ..deliveries import Beat, Delivery, Seat
+from . import crowds
 from .quiet import Quiet
 
 log = logging.getLogger("bus.agent")
 
 _BLOCK_S: Final = 4.0  # an idle agent wakes the server as rarely
-_CROWD: Final = 20  # who take the same tasks; from so many on, more rarely still
-_RAREST: Final = 2.5  # times as long
+_RAREST: Final = 2.5  # times as long in a crowd
 _ALONE_S: Final = 1.0  # for suspects in a row, before other tasks get their turn
 _LATE_MS: Final = 500  # an answer this long under way is asked for again
 _DRIFT_MS: Final = 1.0  # by which two clocks may part between two answers
@@ -137,7 +137,7 @@ class Intake:
             return
         # The last claim was not full, and beats tell of tasks handed over: no need to
         # ask for what is not there. A script cannot block: read here, then check.
-        more_s = _BLOCK_S * (min(max(self.consumers / _CROWD, 1.0), _RAREST) - 1.0)
+        more_s = _BLOCK_S * (crowds.stretch(self.consumers, _RAREST) - 1.0)
         self._fine_until = time.monotonic() + _BLOCK_S + more_s
         arrived = await deliveries.wait_for_new(
             self._seat, self._reader, want, _BLOCK_S, self._last_sid, more_s

@@ -7,6 +7,8 @@ from typing import Final
 from drf_spectacular.utils import OpenApiParameter, extend_schema_serializer
 from rest_framework import serializers as s
 
+from bus.gateway.reports import QUEUED, RUNNING
+
 from .basics import NULL
 
 
@@ -21,7 +23,7 @@ class Generation(s.Serializer):
     waiting = s.IntegerField(
         **NULL, help_text="Callers of its process that wait for it."
     )
-    state = s.ChoiceField(["running", "queued"])
+    state = s.ChoiceField([RUNNING, QUEUED])
     queued_s = s.FloatField(**NULL, help_text="Since it waits for a place.")
     running_s = s.FloatField(**NULL, help_text="Since it has one.")
     host = s.CharField()
