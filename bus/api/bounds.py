@@ -16,6 +16,7 @@ import orjson
 
 from bus import whence
 from bus.conf import conf
+from bus.home.heads import WHOLE
 
 from . import jsontext
 from .head import REQUEST_ID, of_site
@@ -53,8 +54,11 @@ def bounded(app: App) -> App:
                 limit = body_limit(scope["path"] in _LARGE)
                 if length is not None and length > limit:
                     raise jsontext.too_large(limit)
-                async with asyncio.timeout(conf.BODY_TIMEOUT_S):
+                if WHOLE in scope.get("extensions", ()):
                     body = await _read(receive, limit, share)
+                else:
+                    async with asyncio.timeout(conf.BODY_TIMEOUT_S):
+                        body = await _read(receive, limit, share)
             except Problem as problem:
                 await _refuse(scope, receive, send, problem)
                 return

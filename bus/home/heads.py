@@ -5,6 +5,10 @@ uvicorn writes the head of an answer and its body one by one, a system call each
 offers another protocol than a socket's loses his body with both, or is never answered.
 Fields behind a chunked body would become part of its head, and a connection that ends
 in garbage would be told so in place of the answers it is still owed.
+
+Timers cost: one that is set and taken back for each request costs as much as reading
+its head. So a connection has one for as long as it lasts, and a body that came with
+its head is marked, so that nobody sets one to wait for it.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_MAX_BYTES: Final = 65_536  # as much as h11 allows; browsers send a few thousand
 HEAD_TIMEOUT_S: Final = 20.0  # from a connection or the first byte to a whole head
+# An extension of the scope: the body is here, `receive` gives it without waiting.
+WHOLE: Final = "mesh.whole_body"
 _REFUSAL: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -46,6 +52,7 @@ class BoundedHeads(HttpToolsProtocol):
     _open = 0  # requests whose heads are whole, and which are not answered yet
     _last_words: bytes | None = None
     _deadline: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None  # between requests, by the loop's clock
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -58,6 +65,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
+        self._never_idle()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -107,19 +115,52 @@ class BoundedHeads(HttpToolsProtocol):
         if not self._declines():
             self._in_body = False
             self._progress()
+            extended: Any = self.scope
+            extended["extensions"] = {WHOLE: {}}
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """What uvicorn's does, but for its timer."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._idle_since = self.loop.time()
+                if self.timeout_keep_alive_task is None:
+                    self._wait_idle(self.timeout_keep_alive)
         self._open -= 1
         if self._last_words is not None and not self._open:
             # Behind the head of an answer to HEAD, which is held until the loop turns.
             self.loop.call_soon(self._end)
 
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None  # uvicorn calls this with each read
+
+    def _never_idle(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+
+    def _wait_idle(self, left_s: float) -> None:
+        later = self.loop.call_later
+        self.timeout_keep_alive_task = later(left_s, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close what has been idle for as long as it may; else look again when due."""
+        idle_s = 0.0
+        if self._idle_since is not None:
+            idle_s = self.loop.time() - self._idle_since
+        if idle_s < self.timeout_keep_alive:
+            self._wait_idle(self.timeout_keep_alive - idle_s)
+        else:
+            super().timeout_keep_alive_handler()
+
     def send_400_response(self, msg: str) -> None:
         self._hang_up(_BAD_REQUEST)
 
     def handle_websocket_upgrade(self) -> None:
+        self._never_idle()  # a socket has no requests to be between
         super().handle_websocket_upgrade()
         protocol: Any = self.transport.get_protocol()
         if not protocol.handshake_initiated and not self.transport.is_closing():
