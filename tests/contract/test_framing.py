@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import redis
@@ -205,3 +206,19 @@ def test_only_who_knows_of_it_is_told_to_go_on(
     said = said_to(site, sent.replace(b"HTTP/1.1\r\n", f"HTTP/{version}\r\n".encode()))
 
     assert statuses(said) == ([201] if version == "1.0" else [100, 201]), said
+
+
+def test_what_is_idle_for_long_is_closed_and_what_is_not_stays(
+    enter: Enter, site: LiveSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One timer for as long as a connection lasts, however many requests it carries."""
+    monkeypatch.setattr(site.uvicorn, "timeout_keep_alive", 1)
+    door = enter("express")
+    alive = head(door).replace(b"Connection: close\r\n", b"") + chunks()
+
+    begun_at = time.monotonic()
+    said = said_to(site, *[alive] * 4, pause_s=0.6)
+    took_s = time.monotonic() - begun_at
+
+    assert statuses(said) == [201] * 4, said  # the last after 1.8 s
+    assert 2.5 <= took_s < 20

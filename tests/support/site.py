@@ -28,6 +28,11 @@ class LiveSite:
         assert self._up.wait(10), "the web server did not start"
         return self
 
+    @property
+    def uvicorn(self) -> uvicorn.Config:
+        """The server's settings, as they hold for its next connection."""
+        return self._server.config
+
     def stop(self) -> None:
         """Take no more, answer what is in flight, end: what SIGTERM does."""
         self._server.should_exit = True
