@@ -31,7 +31,7 @@ from .conf import conf
 from .handlers import Handler
 from .home import child
 from .janitor import Janitor
-from .runtime import lane, quiet, usage
+from .runtime import lane, quiet, rate, usage
 from .runtime.beats import Beats
 
 try:
@@ -88,6 +88,7 @@ class Agent:
         self._started = time.monotonic()
         self._state = "live"
         self._cpu = (time.monotonic(), usage.cpu_s())
+        self._rate = rate.Rate()
 
     def run(self) -> None:
         """Run until a signal tells to stop, then drain; who insists ends it at once.
@@ -244,6 +245,8 @@ class Agent:
         now, cpu = time.monotonic(), usage.cpu_s()
         then, before = self._cpu
         self._cpu = (now, cpu)
+        done = sum(each.reports.done for each in self._lanes)
+        failed = sum(each.reports.failed for each in self._lanes)
         return {
             "agent_id": self.id,
             "agent_type": "mesh",
@@ -253,8 +256,9 @@ class Agent:
             "slots": sum(each.size for each in self._lanes),
             "in_flight": sum(len(each.held) for each in self._lanes),
             "per_topic": {each.topic: each.told() for each in self._lanes},
-            "done": sum(each.reports.done for each in self._lanes),
-            "failed": sum(each.reports.failed for each in self._lanes),
+            "done": done,
+            "failed": failed,
+            "ended_per_minute": self._rate.per_minute(now, done + failed),
             "rss_bytes": usage.rss_bytes(),
             "cpu": round((cpu - before) / (now - then), 3) if now > then else 0.0,
             "version": VERSION,

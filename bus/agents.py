@@ -143,10 +143,10 @@ def overview() -> list[dict[str, Any]]:
     """Every agent of the last 24 h, also those that are gone; live ones first, by id.
 
     Beside what the agent told of itself (`agent_id, agent_type, meta`, and for our
-    runtime `topics, slots, in_flight, done, failed, rss_bytes, cpu, version, host, pid,
-    started_at, last_read_at, namesake` (the other process that lives under this id, if
-    there is one by mistake), over HTTP `topics, lease_s`; None where it told nothing)
-    and `per_topic`, of each topic `slots, in_flight, run_s` (mean seconds of a run):
+    runtime `topics, slots, in_flight, done, failed, ended_per_minute, rss_bytes, cpu,
+    version, host, pid, started_at, last_read_at, namesake` (the other process that
+    lives under this id, if there is one by mistake), over HTTP `topics, lease_s`; None
+    where it told nothing), and `per_topic`: of each `slots, in_flight, run_s` (mean s):
 
     expires_in_s  seconds its registration has left, 0 once it is gone
     last_beat_at  its last registration or heartbeat
@@ -250,9 +250,9 @@ def get_agent(agent_id: str) -> dict[str, Any]:
 
 # What an agent may tell of itself beside its name, type and meta.
 _TOLD: Final = (
-    *("consumer", "slots", "in_flight", "done", "failed", "rss_bytes", "cpu"),
-    *("version", "host", "pid", "started_at", "last_read_at", "lease_s"),
-    "namesake",
+    *("consumer", "slots", "in_flight", "done", "failed", "ended_per_minute"),
+    *("rss_bytes", "cpu", "version", "host", "pid", "started_at", "last_read_at"),
+    *("lease_s", "namesake"),
 )
 _LATE_SHARE: Final = 0.6  # of the ttl: 1.8 s of 3 s are two missed beats of 0.8 s
 _DEAF_S: Final = 6.0  # of reads that fail, or are overdue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -12,9 +13,11 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from bus import errors, feed, roles
 from bus.conf import conf
+from bus.live import window
 from bus.live.following import Following
 from bus.live.frames import Frame
 from bus.live.polls import Poll
+from bus.live.window import Item
 from dashboard import painting, resume, viewers
 from dashboard.painting import Painter
 from dashboard.queries import Standing
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_FRAME_S = 10.0
 _SEND_S = 10.0  # a client that takes no bytes for so long has gone, or is too slow
+_SLICE: Final = 10  # rows read for a filter without a pause
 _STANDING: Final = "standing"
 _ONE_TOPIC: Final = painting.TOPIC
 _OF_PAGES: Final = (painting.SAYS, painting.BADGE)
@@ -186,11 +190,24 @@ class _Teller:
             return await self._changed(frame.facts[_STANDING], regions)
         if frame.op == _ONE_TOPIC:
             return self._topic(frame.facts[_ONE_TOPIC])
+        if frame.op == window.RESULTS and self._wish.only.given:
+            # With no row left it still tells how far it is, for a resume.
+            frame = replace(frame, items=await self._only(frame.items))
         if frame.items and self._wish.html:
             role = self._principal.role
             await self._painter.rows(frame.items, role)
             return [frame.text(lambda item: painting.row(item, role))]
         return [frame.text()]
+
+    async def _only(self, items: list[Item]) -> list[Item]:
+        """The results that this reader watches."""
+        found = []
+        for nth, item in enumerate(items):
+            if self._wish.only.fits(item.row()):
+                found.append(item)
+            if nth % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)  # rows may be large, and others wait
+        return found
 
     def _topic(self, now: TopicNow) -> list[str]:
         """What changed of the one topic; null parts or facts once it is deleted."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -11,9 +9,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from bus import messages
-from bus.letters import DeadLetter
 from bus.sought import Sought
-from dashboard import alike, fields, lists, live
+from dashboard import alike, fields, lists, live, paging
 from dashboard.access import page
 from dashboard.frame import shown
 
@@ -22,20 +19,6 @@ _GROUPS: Final = 10
 _ALL_GROUPS: Final = 500
 _TIMES: Final = ("since", "until")
 _FILES: Final = (("csv", "CSV"), ("jsonl", "JSON Lines"))
-# A filter looks at so many letters at once, and for so long; then somebody may go on.
-_LOOK: Final = 200
-_LOOK_S: Final = 1.5
-
-
-@dataclass(slots=True)
-class Found:
-    """Letters that fit, as a page of the list; `looked` is at how many it looked."""
-
-    first: bool
-    items: list[DeadLetter] = field(default_factory=list)
-    older: str | None = None
-    newer: None = None
-    looked: int = 0
 
 
 @page
@@ -89,32 +72,19 @@ def _filtered(request: HttpRequest, chosen: list[Row], asked: Row) -> Row:
     return {"page": letters(chosen, sought, request.GET.get("before"))}
 
 
-def letters(facts: list[Row], sought: Sought, before: str | None) -> Found:
-    """The newest of these topics' letters that fit, `lists.PAGE` of them.
+def letters(facts: list[Row], sought: Sought, before: str | None) -> paging.Page:
+    """The newest of these topics' letters that fit, `lists.PAGE` of them at most.
 
-    It looks for a bounded time, so that a page may hold few of many, or none yet.
     InvalidOption for a place that is none.
     """
-    found = Found(first=not before)
-    place, until = before, time.monotonic() + _LOOK_S
-    if not place and sought.until_ms is not None:
-        # Below the time, whatever the topic: what is newer need not be looked at.
-        place = f"{max(0, sought.until_ms)}-0@0"
-    while True:
-        look = lists.dead_page(facts, place, count=_LOOK)
-        for letter in look.items:
-            if sought.passed(letter):
-                return found
-            found.looked += 1
-            if sought.fits(letter):
-                found.items.append(letter)
-            if len(found.items) == lists.PAGE:
-                found.older = f"{letter.entry_id}@{letter.topic}"
-                return found
-        place = look.older
-        if place is None or time.monotonic() > until:
-            found.older = place
-            return found
+
+    def look(place: str | None) -> paging.Page:
+        if not place and sought.until_ms is not None:
+            # Below the time, whatever the topic: what is newer need not be looked at.
+            place = f"{max(0, sought.until_ms)}-0@0"
+        return lists.dead_page(facts, place, count=lists.SIFTED)
+
+    return paging.sift(look, sought.fits, lists.PAGE, before, sought.passed)
 
 
 def files(**asked: str) -> list[tuple[str, str]]:

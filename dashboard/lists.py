@@ -14,9 +14,11 @@ from bus import topics as topic_room
 from bus.abreast import Ask
 from bus.messages import STATES, Task
 from dashboard import paging
+from dashboard.watched import Watched
 
 Row = dict[str, Any]
 PAGE: Final = 50
+SIFTED: Final = 200  # entries that a filter looks at in one go
 # The order of the tabs and of the list that shows all of them.
 TABS: Final = (
     "running",
@@ -45,6 +47,17 @@ def results_page(
     """Result rows of these topics, each with `entry_id` and `topic`; `PAGE` of them."""
     names = _busiest(facts, "results")
     return paging.read(names, abreast.results, count or PAGE, before, after)
+
+
+def results_watched(
+    facts: list[Row], watched: Watched, before: str | None = None
+) -> paging.Page:
+    """The newest result rows of these topics that are watched, `PAGE` at most."""
+
+    def look(place: str | None) -> paging.Page:
+        return results_page(facts, place, count=SIFTED)
+
+    return paging.sift(look, watched.fits, PAGE, before)
 
 
 def dead_page(

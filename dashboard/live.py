@@ -18,8 +18,10 @@ def state(
     topic: str = "",
     results: paging.Page | None = None,
     dead: paging.Page | None = None,
+    only: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The `live-state` of a page: cursors of what it shows, and the topics it wants.
+    """The `live-state` of a page: cursors of what it shows, and the topics it wants;
+    `only` is its filter of results.
 
     A topic that had nothing when its counts were read starts at the beginning: what
     came since is not on the page. `topics` is None for all, also those that come later.
@@ -35,4 +37,5 @@ def state(
             after |= {
                 stream(name): "0-0" for name in empty[: _CURSORS_MOST - len(after)]
             }
-    return {"after": after, "topics": [topic] if topic else None}
+    found = {"after": after, "topics": [topic] if topic else None}
+    return found | {"only": only} if only else found

@@ -9,6 +9,7 @@ first ones are so many. No entry is skipped or shown twice.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -18,6 +19,7 @@ from bus.abreast import Ask, Found
 
 _PLACE: Final = re.compile(r"(\d{1,20})-(\d{1,20})@([a-z0-9:._-]{1,64})")
 _SEQ_MOST: Final = 2**64 - 1
+_LOOK_S: Final = 1.5  # for what fits a filter; then somebody may go on
 
 Place = tuple[int, int, str]
 # Of each ask what it found.
@@ -31,6 +33,7 @@ class Page:
 
     `first` says that nothing newer was left out; then `heads` is per topic the newest
     entry id there was: the cursor from which a live page goes on without a gap.
+    `places` are those of the items; `looked` is at how many entries it looked.
     """
 
     items: list[Any]
@@ -38,6 +41,8 @@ class Page:
     newer: str | None
     heads: dict[str, str]
     first: bool
+    places: list[str]
+    looked: int
 
 
 def read(
@@ -64,6 +69,8 @@ def read(
         newer=_text(shown[0][0]) if place and shown else None,
         heads={} if place else heads,
         first=place is None,
+        places=[_text(each) for each, _ in shown],
+        looked=len(shown),
     )
 
 
@@ -77,7 +84,44 @@ def _upwards(topics: Iterable[str], look: Look, count: int, place: Place) -> Pag
         newer=_text(shown[0][0]) if len(rows) > count else None,
         heads={},
         first=False,
+        places=[_text(each) for each, _ in shown],
+        looked=len(shown),
     )
+
+
+def sift(
+    look: Callable[[str | None], Page],
+    fits: Callable[[Any], bool],
+    count: int,
+    before: str | None = None,
+    passed: Callable[[Any], bool] = lambda item: False,
+) -> Page:
+    """The `count` newest items that fit of the list whose pages `look` gives.
+
+    None behind one that has `passed` fits. It looks for a bounded time, so that a page
+    may hold few of many, or none yet; `older` goes on from there.
+    """
+    items: list[Any] = []
+    places: list[str] = []
+    heads: dict[str, str] | None = None
+    at, looked, until = before, 0, time.monotonic() + _LOOK_S
+    while True:
+        page = look(at)
+        heads = page.heads if heads is None else heads
+        at = page.older
+        for item, place in zip(page.items, page.places, strict=True):
+            if passed(item):
+                at = None
+                break
+            looked += 1
+            if fits(item):
+                items.append(item)
+                places.append(place)
+            if len(items) == count:
+                at = place
+                break
+        if at is None or len(items) == count or time.monotonic() > until:
+            return Page(items, at, None, heads, not before, places, looked)
 
 
 def _leading(

@@ -10,7 +10,8 @@ import orjson
 from bus import errors, keys, roles
 from bus.conf import conf
 from bus.live import window
-from dashboard import painting
+from dashboard import painting, watched
+from dashboard.watched import Watched
 
 # Close codes of ours; 1009, 1012 and 1013 have their usual meaning.
 BAD_FRAME: Final = 4400
@@ -24,7 +25,7 @@ TRY_LATER: Final = 1013
 FRAME_MOST_BYTES: Final = 65_536
 ROWS: Final = (window.RESULTS, window.DEAD)
 TOLD: Final = (*ROWS, *painting.REGIONS, painting.TOPIC)
-_FIELDS: Final = {"op", "after", "topics", "html", "regions", "most"}
+_FIELDS: Final = {"op", "after", "topics", "html", "regions", "most", "only"}
 _SHAPE: Final = 'such as {"op": "resume", "after": {}, "topics": null}'
 
 
@@ -41,7 +42,7 @@ class Resume:
     """What a client asks for; `topics` None means all it may see.
 
     `html` adds the rows and regions of pages, `regions` says which frames it wants,
-    `most` bounds the tables of topics and of agents.
+    `most` bounds the tables of topics and of agents, `only` filters the results.
     """
 
     after: dict[str, str]
@@ -49,6 +50,7 @@ class Resume:
     html: bool
     regions: frozenset[str]
     most: int | None
+    only: Watched
 
 
 def parse(text: str | None, principal: roles.Principal) -> Resume:
@@ -79,6 +81,7 @@ def parse(text: str | None, principal: roles.Principal) -> Resume:
         html,
         _regions(frame.get("regions"), topics),
         _most(frame.get("most")),
+        _only(frame.get("only")),
     )
 
 
@@ -143,6 +146,19 @@ def _most(most: Any) -> int | None:
     if most is not None and not (whole and 1 <= most <= 1_000):
         raise _bad("most is 1 to 1,000, or null")
     return most  # type: ignore[no-any-return]
+
+
+def _only(only: Any) -> Watched:
+    if only is not None and not isinstance(only, dict):
+        raise _bad("only is null or an object with state, agent and q")
+    told = only or {}
+    unknown = sorted(told.keys() - watched.NAMES)
+    if unknown:
+        raise _bad(f"unknown field only.{unknown[0][:40]}; known: {watched.NAMES}")
+    try:
+        return watched.of(told)
+    except errors.InvalidOption as exc:
+        raise _bad(f"only: {exc}") from None
 
 
 def _bad(detail: str) -> Refused:

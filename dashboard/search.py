@@ -67,14 +67,28 @@ def fits(wanted: str) -> Callable[[Task], bool]:
 
     `path=value` fits a payload that has this value at this path as well, whole.
     """
+    carry = carries(wanted)
+    return lambda task: carry(
+        (task.payload,), (formats.error_line(task.error),) if task.error else ()
+    )
+
+
+def carries(wanted: str) -> Callable[[Iterable[Any], Iterable[str]], bool]:
+    """Whether JSON values or texts have this text in them, in any case of letters.
+
+    `path=value` fits what has this value at this path as well, whole.
+    """
     text, field = wanted.lower(), _FIELD.fullmatch(wanted)
 
-    def fit(task: Task) -> bool:
-        if field and _at(task.payload, field[1].split(".")) == field[2].lower():
-            return True
-        return any(text in each.lower() for each in _texts(task))
+    def carry(values: Iterable[Any], texts: Iterable[str]) -> bool:
+        for value in values:
+            if field and _at(value, field[1].split(".")) == field[2].lower():
+                return True
+            if text in _text(value).lower():
+                return True
+        return any(text in each.lower() for each in texts)
 
-    return fit
+    return carry
 
 
 def suggestions(tasks: Iterable[Task]) -> list[str]:
@@ -118,12 +132,6 @@ def _leaves(payload: Any, depth: int) -> Iterator[tuple[str, Any]]:
         elif depth > 1:
             for path, leaf in _leaves(value, depth - 1):
                 yield f"{name}.{path}", leaf
-
-
-def _texts(task: Task) -> Iterator[str]:
-    yield _text(task.payload)
-    if task.error:
-        yield formats.error_line(task.error)
 
 
 def _at(payload: Any, path: list[str]) -> str | None:

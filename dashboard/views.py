@@ -24,6 +24,7 @@ from dashboard import (
     queries,
     search,
     topic_page,
+    watched,
 )
 from dashboard.access import page
 from dashboard.frame import shown
@@ -154,16 +155,23 @@ def results(request: HttpRequest) -> HttpResponse:
     """What tasks came to, the newest first, live on the first page."""
     topic = request.GET.get("topic", "")
     names, chosen = lists.facts(topic)
-    found = lists.results_page(
-        chosen, request.GET.get("before"), request.GET.get("after")
-    )
+    only = watched.of(request.GET)
+    before = request.GET.get("before")
+    if only.given:
+        found = lists.results_watched(chosen, only, before)
+    else:
+        found = lists.results_page(chosen, before, request.GET.get("after"))
     context = {
         "section": "results",
         "page": found,
         "topic": topic,
         "names": names,
+        "only": only,
+        "states": watched.STATES,
         "left_out": lists.left_out(chosen, "results"),
-        "live": live.state(chosen, topic=topic, results=found) if found.first else None,
+        "live": live.state(chosen, topic=topic, results=found, only=only.given)
+        if found.first
+        else None,
     }
     return shown(request, "results.html", context)
 

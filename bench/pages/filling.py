@@ -75,6 +75,7 @@ def _register(n: int, topics: list[str]) -> None:
         "per_topic": dict.fromkeys(topics, share),
         "done": 123_456,
         "failed": 78,
+        "ended_per_minute": 600.0,
         "rss_bytes": 80_000_000,
         "cpu": 0.5,
         "version": "1.0",

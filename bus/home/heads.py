@@ -1,8 +1,7 @@
-"""The connections of the web server: a bound and a deadline for heads, one write.
+"""The connections of the web server: a bound and a deadline for heads.
 
-httptools would collect a head without end, and wait for the rest of it for ever; and
-uvicorn writes the head of an answer and its body one by one, a system call each. Who
-offers another protocol than a socket's loses his body with both, or is never answered.
+httptools would collect a head without end, and wait for the rest of it for ever. Who
+offers another protocol than a socket's loses his body with it, or is never answered.
 Fields behind a chunked body would become part of its head, and a connection that ends
 in garbage would be told so in place of the answers it is still owed.
 
@@ -19,6 +18,8 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .joined import Joined
+
 HEAD_MAX_BYTES: Final = 65_536  # as much as h11 allows; browsers send a few thousand
 HEAD_TIMEOUT_S: Final = 20.0  # from a connection or the first byte to a whole head
 # An extension of the scope: the body is here, `receive` gives it without waiting.
@@ -33,7 +34,6 @@ _TOO_LATE: Final = (
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
-_GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FRAMES: Final = frozenset((b"content-length", b"transfer-encoding"))  # of a body
 
 
@@ -102,7 +102,7 @@ class BoundedHeads(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:  # else it is a websocket
-            joined: Any = _Joined(self.transport, self.loop)
+            joined: Any = Joined(self.transport, self.loop)
             self.cycle.transport = joined
             self._in_body = True
             self._open += 1
@@ -262,41 +262,3 @@ class _Parser(httptools.HttpRequestParser):
                 left = left[exc.args[0] :]
             else:
                 return
-
-
-class _Joined:
-    """A transport for one answer, whose head goes out together with what follows it."""
-
-    __slots__ = ("_head", "_loop", "_transport")
-
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head: bytes | None = None
-
-    def write(self, data: bytes) -> None:
-        """Send, or hold a head until the loop turns: a stream's first part may wait."""
-        if self._head is not None:
-            data, self._head = self._head + data, None
-        elif data.startswith(b"HTTP/1.1 ") and data != _GO_ON:
-            self._head = data
-            self._loop.call_soon(self._flush)
-            return
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """Close once all is sent."""
-        self._flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Whether the connection ends."""
-        return self._transport.is_closing()
-
-    def _flush(self) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            if not self._transport.is_closing():
-                self._transport.write(head)

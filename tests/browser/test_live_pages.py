@@ -60,6 +60,27 @@ def test_results_fill_live_without_a_reload(
     assert entries == sorted(entries, reverse=True)
 
 
+def test_results_with_a_filter_fill_with_what_fits(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto("/results/")
+    page.get_by_label("Carries").fill("even=true")
+    page.get_by_label("Carries").press("Enter")
+    is_live(page)
+    away(page)
+
+    with errands(mesh, topic):
+        ids = bus.enqueue_many(topic, [{"even": n % 2 == 0} for n in range(40)])
+        expect(page.locator("tr[data-task]", has_text=topic)).to_have_count(
+            20, timeout=20_000 * PATIENCE
+        )
+        bus.wait_result(bus.enqueue_task(topic, {"even": False}), topic)
+        wait_until(lambda: not bus.topic_stats(topic)["running"])
+
+    assert sorted(shown(page)) == sorted(ids[::2])
+
+
 def test_a_killed_agent_turns_late_and_then_gone(
     mesh: Mesh, topic: str, new_page: NewPage
 ) -> None:

@@ -49,6 +49,7 @@ def test_an_agent_of_the_runtime_shows_what_it_does(test_topic: str) -> None:
         assert (row["topics"], row["slots"], row["in_flight"]) == ([test_topic], 4, 0)
         assert 0 < row["expires_in_s"] <= 3
         assert row["rss_bytes"] > 0 and row["pid"] and row["version"]
+        assert row["ended_per_minute"] > 0
         assert row["last_beat_at"] >= row["started_at"]
         assert agents.overview()[0].keys() == row.keys()
 

@@ -280,6 +280,10 @@ RESULTS = bus.result_stream("demo")
         {"op": "resume", "regions": ["topic"], "topics": ["a", "b"]},
         {"op": "resume", "most": 0},
         {"op": "resume", "most": True},
+        {"op": "resume", "only": []},
+        {"op": "resume", "only": {"state": "dead"}},
+        {"op": "resume", "only": {"q": 1}},
+        {"op": "resume", "only": {"topic": "demo"}},
         {"op": "resume", "more": 1},
     ],
     ids=lambda frame: json.dumps(frame)[:60],
@@ -379,6 +383,26 @@ def test_rows_and_letters_come_as_they_happen(door: Door, test_topic: str) -> No
     assert (letter["id"], letter["error"]["message"]) == (dead, "no ink")
     assert letter["attempts"][0]["agent"] == "desk"
     assert gone["ids"] == [dead]
+
+
+@pytest.mark.parametrize("html", [True, False])
+def test_only_results_that_fit_come_and_the_cursor_goes_on_over_the_others(
+    door: Door, test_topic: str, html: bool
+) -> None:
+    _, client = signed_in("operator")
+    only = {"q": "n=2", "state": "done"}
+    desk = Desk(test_topic)
+    with door(session=client) as page:
+        page.resume(topics=[test_topic], html=html, only=only, regions=["results"])
+        page.next("live")
+        ids = bus.enqueue_many(test_topic, [{"n": 1}, {"n": 2}])
+        desk.complete(desk.one())
+        first = page.next("results")
+        desk.complete(desk.one())
+        second = page.next("results")
+
+    assert first["rows"] == [] and first["after"].keys() == second["after"].keys()
+    assert [row["id"] for row in second["rows"]] == ids[1:]
 
 
 def test_pages_get_the_very_rows_that_pages_show(door: Door, test_topic: str) -> None:

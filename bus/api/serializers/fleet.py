@@ -78,6 +78,9 @@ class Agent(s.Serializer):
     in_flight = s.IntegerField(**NULL)
     done = s.IntegerField(**NULL)
     failed = s.IntegerField(**NULL)
+    ended_per_minute = s.FloatField(
+        **NULL, help_text="Attempts that ended, done or failed, over the last minute."
+    )
     rss_bytes = s.IntegerField(**NULL)
     cpu = s.FloatField(**NULL)
     version = s.CharField(**NULL)

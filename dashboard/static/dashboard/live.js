@@ -274,7 +274,7 @@
         const most = names.map((box) => Number(box.dataset.most)).find(Boolean) || null;
         // The parts of a topic's page, topic-…, are told together.
         const regions = [...new Set(names.map((box) => box.dataset.live.split("-")[0]))];
-        const wants = { topics: state.topics, html: true, regions, most };
+        const wants = { topics: state.topics, html: true, regions, most, only: state.only ?? null };
         socket.send(JSON.stringify({ op: "resume", after: state.after, ...wants }));
       };
       socket.onmessage = ({ data }) => {
