@@ -166,12 +166,13 @@ def send_one(topic: str, task_id: str, text: bytes) -> None:
     """
     failed: Exception | None = None
     args = (conf.BACKLOG_MAX, conf.DEAD_MAX, "", "", task_id, "", "", text)
+    seen = recent.seen(topic)
     try:
         reply = scripts.once("send", topic, args)
     except (redis.RedisError, OSError) as exc:
         reply, failed = False, exc
     if reply:
-        recent.note(task_id, topic, reply[0])
+        recent.note(task_id, topic, reply[0], seen)
         return
     batch = Batch(topic, [Item(task_id, "", "", text)])
     if reply is None:

@@ -25,6 +25,7 @@ from . import (
 from .messages import Task
 
 _RETRY_S: Final = 0.1
+_SEQ_MOST: Final = 2**64 - 1  # of an entry id
 _STEP: Final = 200  # rows of a file that are read at once
 _LEAF: Final = 50  # rows of a bounded page that are: each may have a mebibyte
 _BOUND_BYTES: Final = 16 * 2**20  # of a page; a thousand large results fill a memory
@@ -189,9 +190,9 @@ def wait_result(
     sent = recent.take(task_id)
     while True:
         try:
-            if sent is not None and topic in (None, sent[0]):
+            if sent is not None and topic in (None, sent.topic):
                 behind, sent = sent, None
-                task = _waited_behind(task_id, *behind, until)
+                task = _waited_behind(task_id, behind, until)
                 if task is not None:
                     return task
             topic = lookup.topic_of(task_id, topic)
@@ -209,17 +210,22 @@ def _streams(topic: str) -> tuple[str, ...]:
     return tuple(keys.named(name, topic) for name in ("results", "dead", "events"))
 
 
-def _waited_behind(task_id: str, topic: str, sid: str, until: float) -> Task | None:
+def _waited_behind(task_id: str, sent: recent.Sent, until: float) -> Task | None:
     """The task that this process has just sent, once it has ended.
 
     None where it takes longer: then it is looked up as any other. That is for a server
     whose clock went back, and for results trimmed before we came to read them.
     """
-    # Ids of two streams may be equal within a millisecond: from the one before on.
-    cursors = [str(messages.entry_ms(sid) - 1)] * 3
+    # Ids of two streams may be equal within a millisecond: from all of it on, but for
+    # what was read of it before. A look at that again would take as long as the task.
+    ms = messages.entry_ms(sent.sid)
+    cursors = [f"{ms - 1}-{_SEQ_MOST}"] * 3
+    for at, seen in enumerate(sent.seen):
+        if messages.entry_ms(seen) == ms:
+            cursors[at] = seen
     until = min(until, time.monotonic() + connection.BLOCK_MOST_S)
     while (left_s := until - time.monotonic()) > 0:
-        task = _next_look(task_id, topic, cursors, left_s)
+        task = _next_look(task_id, sent.topic, cursors, left_s)
         if task is not None and task.ended:
             return task
     return None
@@ -265,9 +271,13 @@ def _next_look(
     except (redis.RedisError, OSError) as exc:
         raise refusals.mapped(exc) from exc
     named = False
-    for stream, entries in replies.streams_of(reply):
+    found = replies.streams_of(reply)
+    for stream, entries in found:
+        cursors[streams.index(stream)] = entries[-1][0]
+    if found:
+        recent.see(topic, cursors)
+    for stream, entries in found:
         at = streams.index(stream)
-        cursors[at] = entries[-1][0]
         for entry_id, flat in entries:
             if task_id not in flat:
                 continue

@@ -12,7 +12,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, errors, janitor, lookup, recent, results
+from bus import connection, errors, janitor, lookup, messages, recent, results
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -336,11 +336,44 @@ def test_a_sender_whose_result_is_trimmed_already_still_learns_its_end(
     assert bus.wait_result(task_id, test_topic, 10).state == "done"
 
 
+def test_who_waits_again_and_again_reads_no_result_twice(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Ends of one millisecond have ids alike: a wait begins behind what it has read."""
+    with agents.running(test_topic, work.echo):
+        for n in range(5):  # connections, scripts
+            bus.wait_result(bus.enqueue_task(test_topic, n), test_topic)
+        before = redis_client.info("commandstats")["cmdstat_xread"]["calls"]
+        for n in range(200):
+            task = bus.wait_result(bus.enqueue_task(test_topic, n), test_topic)
+            assert task.result == n
+        reads = redis_client.info("commandstats")["cmdstat_xread"]["calls"] - before
+
+    assert reads <= 200 * 1.5  # nearly each of them needs one
+
+
+def test_what_was_read_before_a_task_is_passed_over_only_in_its_millisecond(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    stream = bus.result_stream(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1)
+    sent = recent.take(task_id)
+    assert sent is not None
+    later = messages.entry_ms(sent.sid) + 60_000  # a clock that goes back since
+    recent.note(task_id, test_topic, sent.sid, (f"{later}-0", "0-0", "0-0"))
+    redis_client.xadd(stream, {"id": "another", "json": "1"})
+    with agents.running(test_topic, work.echo):
+        began = time.monotonic()
+        task = bus.wait_result(task_id, test_topic, 20)
+
+    assert task.state == "done" and time.monotonic() - began < 15
+
+
 def test_only_so_many_sent_tasks_are_remembered(test_topic: str) -> None:
     first = bus.enqueue_task(test_topic, 0)
     for n in range(1_000):
         recent.note(str(n), test_topic, "1-0")
 
     assert recent.take(first) is None
-    assert recent.take("999") == (test_topic, "1-0")
+    assert recent.take("999") == (test_topic, "1-0", ())
     assert recent.take("999") is None
