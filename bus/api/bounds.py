@@ -80,7 +80,7 @@ def _checked_head(scope: Any) -> int | None:
         raise Problem("uri_too_long", f"the URL has more than {_URL_MOST:,} bytes")
     headers = scope["headers"]
     length: int | None = 0
-    size = 0
+    size = hosts = 0
     for name, value in headers:
         size += len(name) + len(value)
         if name == b"transfer-encoding":
@@ -91,6 +91,10 @@ def _checked_head(scope: Any) -> int | None:
             if not value.isdigit() or len(value) > 18:
                 raise Problem("unreadable", "Content-Length is no number")
             length = None if length else int(value)  # said twice: count
+        elif name == b"host":
+            hosts += 1
+    if hosts != 1 and scope["http_version"] == "1.1":  # RFC 9112, 3.2
+        raise Problem("bad_request", f"a request has one Host header, not {hosts}")
     if size > _HEAD_MOST or len(headers) > _HEADERS_MOST:
         raise Problem(
             "headers_too_large",

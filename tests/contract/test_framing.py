@@ -222,3 +222,19 @@ def test_what_is_idle_for_long_is_closed_and_what_is_not_stays(
 
     assert statuses(said) == [201] * 4, said  # the last after 1.8 s
     assert 2.5 <= took_s < 20
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [("1.1", 0, 400), ("1.1", 2, 400), ("1.1", 1, 201), ("1.0", 0, 201)],
+)
+def test_a_request_says_once_for_which_host_it_is(
+    way: str, version: str, hosts: int, status: int, enter: Enter, site: LiveSite
+) -> None:
+    door = enter(way)
+    begun = head(door).replace(CHUNKED.encode(), b"Content-Length: %d" % len(TASK))
+    begun = begun.replace(b"Host: localhost\r\n", b"Host: localhost\r\n" * hosts)
+    begun = begun.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+
+    assert statuses(said_to(site, begun + TASK)) == [status]

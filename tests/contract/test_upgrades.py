@@ -93,7 +93,8 @@ def test_the_connection_goes_on_in_the_order_of_its_requests(enter: Enter) -> No
 
 def test_thousands_of_offers_in_one_read_are_no_recursion(enter: Enter) -> None:
     door = enter("express")
-    offer = b"GET /x HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    offer = b"GET /x HTTP/1.1\r\nHost: localhost\r\nUpgrade: x\r\n"
+    offer += b"Connection: upgrade\r\n\r\n"
 
     told = said(door, offer * 1_100, until=1)
 
