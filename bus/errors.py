@@ -290,7 +290,7 @@ class Retry(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle by their message alone, which is not our first argument.
-        return type(self), (self.delay_s, str(self))
+        return type(self), (self.delay_s, str(self)), vars(self)
 
 
 class GiveUp(Exception):

@@ -129,8 +129,19 @@ def _packed(answer: tuple[bool, Any]) -> bytes:
         return data
     except Exception as exc:
         ok, value = answer
-        said = "returned" if ok else "raised"
-        text = f"the handler {said} {type(value).__name__}, which cannot travel: {exc}"
-        if isinstance(answer[1], errors.GiveUp):
-            return pickle.dumps((False, errors.GiveUp(str(value))))
+        if not ok:
+            return pickle.dumps((False, _stand_in(value)))
+        kind = type(value).__name__
+        text = f"the handler returned {kind}, which cannot travel: {exc}"
         return pickle.dumps((False, RuntimeError(text)))
+
+
+def _stand_in(exc: Exception) -> Exception:
+    """An error that can travel, means the same and is told as the same."""
+    made: Exception = RuntimeError()
+    if isinstance(exc, errors.GiveUp):
+        made = errors.GiveUp()
+    elif isinstance(exc, errors.Retry):
+        made = errors.Retry(exc.delay_s)
+    vars(made)["mesh_facts"] = failures.describe(exc)
+    return made

@@ -1,0 +1,65 @@
+"""A handler for processes of their own, which ends in every way there is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import bus
+
+
+class Sheet(ValueError):
+    """An error as libraries have them: pickled by its message, made from two values."""
+
+    def __init__(self, name: str, row: int) -> None:
+        super().__init__(f"{name} is empty in row {row}")
+        self.row = row
+
+
+class Hopeless(bus.GiveUp):
+    """A final one of that kind."""
+
+    def __init__(self, name: str, row: int) -> None:
+        super().__init__(f"{name} has no row {row}")
+
+
+class Later(bus.Retry):
+    """Another try in a minute and a half."""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(90, f"{name} are not there yet")
+
+
+class Dumb(Exception):
+    """Can neither be pickled nor say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("nothing to say")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("stays here")
+
+
+def end(payload: Any, task: Any) -> Any:
+    """Ends as the payload says, with the number of its process where it returns."""
+    match payload:
+        case "exit":
+            os._exit(3)
+        case "signal":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "leave":
+            raise SystemExit(1)
+        case "sheet":
+            raise Sheet("prices", 7)
+        case "hopeless":
+            raise Hopeless("prices", 7)
+        case "again":
+            raise bus.Retry(0.5, "no paper")
+        case "later":
+            raise Later(name="prices")
+        case "dumb":
+            raise Dumb
+        case "closure":
+            return lambda: payload
+    return os.getpid()
