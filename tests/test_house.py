@@ -106,6 +106,7 @@ FLOORS: list[set[str]] = [
     },
     {"abreast", "admin", "gateway.answers", "patience", "verbs"},
     {
+        "home.turns",
         "home.credentials",
         "layout",
         "levels",

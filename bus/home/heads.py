@@ -160,6 +160,12 @@ class BoundedHeads(HttpToolsProtocol):
         self._hang_up(_BAD_REQUEST)
 
     def handle_websocket_upgrade(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if self._open or hosts != 1:
+            # A handshake behind calls that run would take the connection from under
+            # their answers.
+            self._hang_up(_BAD_REQUEST)
+            return
         self._never_idle()  # a socket has no requests to be between
         super().handle_websocket_upgrade()
         protocol: Any = self.transport.get_protocol()
@@ -208,7 +214,10 @@ class BoundedHeads(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._deadline = None
-        if not self.transport.is_closing():
+        if self.pipeline:
+            # We are late, not he: nothing is read while requests wait for their turn.
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._too_late)
+        elif not self.transport.is_closing():
             self._hang_up(_TOO_LATE if self._in_head or self._in_body else b"")
 
     def _hang_up(self, words: bytes) -> None:

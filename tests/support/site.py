@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
 import uvicorn
+from uvicorn.server import ServerState
 
 T = TypeVar("T")
 
@@ -33,6 +34,11 @@ class LiveSite:
         """The server's settings, as they hold for its next connection."""
         return self._server.config
 
+    @property
+    def state(self) -> ServerState:
+        """The server's connections, and the requests it works on."""
+        return self._server.server_state
+
     def stop(self) -> None:
         """Take no more, answer what is in flight, end: what SIGTERM does."""
         self._server.should_exit = True
@@ -53,13 +59,13 @@ class LiveSite:
 
     async def _serve(self) -> None:
         from bus import connection, ollama
-        from bus.home import heads
+        from bus.home import turns
         from meshsite.asgi import application
 
         self._loop = asyncio.get_running_loop()
         config = uvicorn.Config(
             application,
-            http=heads.BoundedHeads,
+            http=turns.InTurn,
             log_config=None,
             access_log=False,
             lifespan="off",
