@@ -13,6 +13,7 @@ import orjson
 from django.core.management.base import CommandError
 from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 from bus import errors
 
@@ -85,6 +86,11 @@ def plain(text: str) -> str:
         char if char.isprintable() or char == "\n" else repr(char)[1:-1]
         for char in text
     )
+
+
+def cell(text: str) -> Text:
+    """The same for a table: neither `[red]` nor `:bug:` means anything in it."""
+    return Text(plain(text))
 
 
 def log_lines() -> None:

@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 import bus
+from tests.integration.test_commands import Terminal
 from tests.support.desk import Desk
 
 pytestmark = pytest.mark.django_db  # what it does is on the audit trail
@@ -173,3 +174,18 @@ def test_all_of_a_topic_are_discarded_and_one_comes_back(test_topic: str) -> Non
     assert bus.stats(test_topic)["dead"] == 1
     code, words = refused("undo", ids[0])
     assert (code, ids[0] in words) == (1, True)
+
+
+@pytest.mark.parametrize("verb", ["list", "groups"])
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_what_an_error_says_is_shown_as_it_is(
+    test_topic: str, verb: str, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    odd = r"bad pattern \[/] in [red] :bug:"
+    died(test_topic, odd)
+    out = Terminal()
+
+    call_command("dead", verb, stdout=out)
+
+    assert odd in " ".join(out.getvalue().split())

@@ -126,3 +126,10 @@ def test_a_database_that_is_not_migrated_is_told_with_what_to_type() -> None:
         token("list")
 
     assert it.value.returncode == 69
+
+
+def test_a_name_is_shown_as_it_is() -> None:
+    odd = r"a\[/] [red] :bug:"
+    token("create", odd, "--role", "viewer")
+
+    assert odd in token("list")[0]

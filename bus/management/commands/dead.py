@@ -67,20 +67,19 @@ class Command(MeshCommand):
         shown = output.table("died (UTC)", "topic", "id", "attempts", "error")
         for letter in letters:
             error = f"{letter.error.get('type')}: {letter.error.get('message')}"
-            first = output.plain(error).partition("\n")[0][:80]
             row = [
                 letter.died_at[:19].replace("T", " "),
                 letter.topic,
                 letter.id,
                 str(len(letter.attempts)),
-                first.replace("[", "\\["),
             ]
+            first = output.cell(error.partition("\n")[0][:80])
             if console.width >= output.WIDE:
-                shown.add_row(*row)
+                shown.add_row(*row, first)
             else:
                 # Ids whole, to be copied; what they died of below.
                 console.print("  ".join(row[:3]), soft_wrap=True)
-                console.print("    " + row[4], soft_wrap=True)
+                console.print("   ", first, soft_wrap=True)
         if shown.rows:
             console.print(shown)
 
@@ -97,7 +96,7 @@ class Command(MeshCommand):
             return
         for name, group in sorted(rows, key=lambda row: -row[1]["count"]):
             error = f"{group['error'].get('type')}: {group['error'].get('message')}"
-            first = output.plain(error).partition("\n")[0][:90].replace("[", "\\[")
+            first = output.cell(error.partition("\n")[0][:90])
             shown.add_row(f"{group['count']:,}", name, group["fingerprint"], first)
         if not rows:
             self.stdout.write("No dead letters.")

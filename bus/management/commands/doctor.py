@@ -30,10 +30,10 @@ class Command(MeshCommand):
         else:
             shown = output.table("", "check", "finding")
             for check in found:
-                says = output.plain(check.says).replace("[", "\\[")
                 hint = f"\n→ {check.hint}" if check.hint else ""
                 mark = _MARKS.get(check.status, "[bold red]BAD[/]")
-                shown.add_row(mark, check.name, says + hint)
+                finding = output.cell(check.says + hint)
+                shown.add_row(mark, output.cell(check.name), finding)
             output.console(self.stdout).print(shown)
         bad = [check for check in found if check.status == health.BAD]
         if bad:

@@ -94,7 +94,7 @@ class Command(MeshCommand):
             row = _row(each)
             shown.add_row(
                 row["key"],
-                output.plain(row["name"]).replace("[", "\\["),
+                output.cell(row["name"]),
                 row["role"],
                 _topics(each),
                 f"{each.created:%Y-%m-%d %H:%M}",
