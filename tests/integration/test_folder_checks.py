@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from pytest_django import Settings
 
 from bus import accounts, health, models, roles
 from bus.home import credentials, folder, web
+from tests.support.processes import program
+from tests.support.site import LiveSite
 
 pytestmark = pytest.mark.django_db
 
@@ -53,6 +56,69 @@ def test_credentials_that_others_may_read_are_told() -> None:
 
     assert check.status == health.BAD
     assert check.hint == f"chmod 600 {credentials.path()}"
+
+
+def test_a_folder_that_was_never_used_is_all_right(var_dir: Path) -> None:
+    assert found("credentials").says == "no credentials.json: local mode makes it"
+    assert found("web").says == "not started in this folder yet"
+    assert list(var_dir.iterdir()) == []
+
+
+def test_credentials_in_another_form_are_told(var_dir: Path) -> None:
+    credentials.path().write_text("{}")
+    credentials.path().chmod(0o600)
+
+    check = found("credentials")
+
+    assert check.status == health.WARN
+    assert check.says == f"{var_dir}/credentials.json is not in the form we write"
+
+
+def test_credentials_that_cannot_be_looked_at_are_told(
+    settings: Settings, var_dir: Path
+) -> None:
+    settings.MESH_VAR_DIR = str(var_dir / "file")
+    (var_dir / "file").touch()
+
+    check = found("credentials")
+
+    assert (check.status, check.hint) == (health.BAD, "become its owner")
+    assert check.says.endswith("cannot be looked at: Not a directory")
+
+
+_LOOK = """
+import django
+django.setup()
+from bus.home import folder
+[database] = [check for check in folder.checks() if check.name == "database"]
+print(database.status, database.says, database.hint, sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "hint"),
+    [
+        ("fresh", r"\d+ migrations are not applied, \w+\.\w+ first", "migrate"),
+        ("away/fresh", "the database does not answer: unable to open", "DATABASE_URL"),
+    ],
+)
+def test_a_database_that_nobody_can_use_is_told(
+    name: str, says: str, hint: str, var_dir: Path
+) -> None:
+    with program(_LOOK, env={"DATABASE_URL": f"sqlite:///{var_dir / name}"}) as asked:
+        told, _ = asked.communicate(timeout=60)
+
+    assert re.match(rf"bad\|{says}.*\|.*{hint}", told)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_web_server_that_answers_is_told(live_site: LiveSite) -> None:
+    credentials.ensure(live_site.url)
+
+    check = found("web")
+
+    assert check.status == health.OK
+    assert check.says == f"the web server answers at {live_site.url}"
 
 
 def test_a_web_server_that_is_away_is_told() -> None:

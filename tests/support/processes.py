@@ -12,6 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+_ENV = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
 def is_gone(pid: int) -> bool:
     """Whether no such process runs; a zombie nobody reaps has stopped running, too."""
     try:
@@ -22,13 +25,15 @@ def is_gone(pid: int) -> bool:
 
 
 @contextmanager
-def program(source: str, *args: str) -> Iterator[subprocess.Popen[str]]:
+def program(
+    source: str, *args: str, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Run Python source in a session of its own, with `bus` importable."""
     process = subprocess.Popen(
         [sys.executable, "-c", source, *args],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **_ENV, **(env or {})},
         start_new_session=True,
     )
     try:
