@@ -28,7 +28,7 @@ from .members import (
     whole,
 )
 from .parsing import TTL_DEFAULT_S
-from .permissions import check_topic
+from .permissions import check_reach, check_topic
 
 DELIVERIES_MOST: Final = endings.BATCH
 WAIT_MOST_S: Final = 30
@@ -125,6 +125,8 @@ def beat(who: roles.Principal, agent_id: str, value: Any) -> dict[str, Any]:
     named = _named(who, given.get("deliveries", []), {}, ())
     ttl_s = float(given.get("ttl_seconds", TTL_DEFAULT_S))
     try:
+        if who.topics:  # a short time to live would be another's end
+            check_reach(who, agents.get_agent(agent_id), ending=True)
         kept = agents.beat(agent_id, agent_id, ttl_s, None).kept
     except errors.InvalidName as exc:
         raise errors.AgentNotFound(str(exc)) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from rest_framework import exceptions, permissions
@@ -61,3 +61,18 @@ def check_topic(who: roles.Principal, topic: str) -> str:
         bound = ", ".join(f"{prefix}…" for prefix in who.topics)
         raise Problem("topic_not_allowed", f"this token is bound to topics {bound}")
     return topic
+
+
+def check_reach(
+    who: roles.Principal, agent: Mapping[str, Any], ending: bool = False
+) -> None:
+    """topic_not_allowed where what is done to an agent is done to others' topics.
+
+    What one by hand holds stands nowhere: only its end could have it handed over.
+    """
+    serves = agent["topics"]
+    blind = ending and not serves and agent["lease_s"] is None
+    if who.topics and (blind or len(who.within(serves)) < len(serves)):
+        bound = ", ".join(f"{prefix}…" for prefix in who.topics)
+        said = f"agent {agent['agent_id']!r} serves more than topics {bound}"
+        raise Problem("topic_not_allowed", f"{said}, which this token is bound to")

@@ -444,6 +444,11 @@ def test_a_token_of_other_topics_ends_no_agent_and_takes_nothing_from_it(
         told = problem(call("agents/a"), 403, "topic_not_allowed")
         assert test_topic not in str(told)
     problem(strangers.delete("agents/by-hand"), 403, "topic_not_allowed")
+    for name in ("a", "by-hand"):  # nor are they made to last no longer
+        again = {"agent_id": name, "agent_type": "t", "ttl_seconds": 1}
+        problem(strangers.post("agents", again), 403, "topic_not_allowed")
+        beat = strangers.post(f"agents/{name}/heartbeat", {"ttl_seconds": 1})
+        problem(beat, 403, "topic_not_allowed")
 
     assert agents.get_agent("a")["state"] in ("live", "idle")
     assert {each["agent_id"] for each in bus.list_agents()} == {"a", "by-hand"}
@@ -455,6 +460,8 @@ def test_a_bound_token_drains_and_ends_agents_of_its_topics(test_topic: str) -> 
     join(mine)
     claim(mine, test_topic)
 
+    assert mine.post("agents/a/heartbeat").status_code == 200
+    join(mine)
     assert mine.post("agents/a/drain").status_code == 200
     assert mine.delete("agents/a").status_code == 204
 

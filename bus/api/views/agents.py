@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from bus import agents, errors, leases, roles
 
 from .. import asked, examples, lending, lists, parsing, serializers
-from ..problems import Problem
+from ..permissions import check_reach
 from .base import MeshViewSet, by_id, location
 
 
@@ -75,7 +75,9 @@ class AgentViewSet(MeshViewSet):
         the agent neither ends nor renews for `lease_s` is given to others.
         """
         given = parsing.registration(self.body())
-        known = _is_there(given.agent_id)
+        known = _registered(given.agent_id)
+        if known is not None:  # a short time to live would be its end
+            check_reach(self.who, known, ending=True)
         leases.register(
             given.agent_id,
             given.agent_type,
@@ -84,7 +86,7 @@ class AgentViewSet(MeshViewSet):
             given.lease_s,
         )
         row = agents.get_agent(given.agent_id)
-        status = 200 if known else 201
+        status = 201 if known is None else 200
         return Response(row, status, headers=location(f"agents/{given.agent_id}"))
 
     @extend_schema(
@@ -112,7 +114,8 @@ class AgentViewSet(MeshViewSet):
         For 24 h it is still shown, as `gone`.
         """
         parsing.nothing(self.body(needed=False))
-        self._check_reach(agent_id, ending=True)
+        row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
+        check_reach(self.who, row, ending=True)
         if not by_id(leases.leave, errors.AgentNotFound, agent_id):
             raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
         if self.who.role != roles.AGENT:  # agents that end are no news
@@ -153,33 +156,21 @@ class AgentViewSet(MeshViewSet):
         registration under this id takes tasks again.
         """
         parsing.nothing(self.body(needed=False))
-        self._check_reach(agent_id)
+        row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
+        check_reach(self.who, row)
         by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
         self.record(roles.DRAIN, "", agent_id)
         return Response(self._told(agents.get_agent(agent_id)))
-
-    def _check_reach(self, agent_id: str, ending: bool = False) -> None:
-        """topic_not_allowed where what is done to an agent is done to others' topics.
-
-        What one by hand holds stands nowhere: only its end could have it handed over.
-        """
-        if not self.who.topics:
-            return
-        row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
-        serves = row["topics"]
-        unknown = ending and not serves and row["lease_s"] is None
-        if unknown or len(self.who.within(serves)) < len(serves):
-            bound = ", ".join(f"{prefix}…" for prefix in self.who.topics)
-            said = f"agent {agent_id!r} serves more than topics {bound}"
-            raise Problem("topic_not_allowed", f"{said}, which this token is bound to")
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         """An agent, with those of its topics that the token reaches."""
         return {**row, "topics": self.who.within(row["topics"])}
 
 
-def _is_there(agent_id: str) -> bool:
+def _registered(agent_id: str) -> dict[str, Any] | None:
+    """Its row while its registration lives."""
     try:
-        return bool(agents.get_agent(agent_id)["state"] != "gone")
+        row = agents.get_agent(agent_id)
     except errors.AgentNotFound:
-        return False
+        return None
+    return None if row["state"] == "gone" else row
