@@ -23,6 +23,7 @@ from dashboard.painting import Painter
 from dashboard.queries import Standing
 from dashboard.resume import Refused, Resume
 from dashboard.topic_page import TopicNow
+from dashboard.watched import Sieve
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _SLICE: Final = 10  # rows read for a filter without a pause
 _STANDING: Final = "standing"
 _ONE_TOPIC: Final = painting.TOPIC
 _OF_PAGES: Final = (painting.SAYS, painting.BADGE)
+_sieve: Final = Sieve()  # of all sockets of this process
 
 
 class FeedConsumer(AsyncWebsocketConsumer):
@@ -131,15 +133,17 @@ class FeedConsumer(AsyncWebsocketConsumer):
         painter = painting.shared()
         wants_rows = wish.regions.intersection(resume.ROWS)
         teller = _Teller(principal, wish, painter)
-        async with feed.shared().subscribe(
+        follow = feed.shared().subscribe(
             wish.topics if wants_rows else [],
             wish.after,
             may=principal.may_topic,
             polls=_polls(wish, painter),
             kinds=wants_rows,
-        ) as following:
-            async for frame in following:
-                await self._forward(following, await teller.texts(frame))
+        )
+        with _sieve.watching(wish.only):
+            async with follow as following:
+                async for frame in following:
+                    await self._forward(following, await teller.texts(frame))
 
     async def _forward(self, following: Following, texts: list[str]) -> None:
         for nth, text in enumerate(texts):
@@ -203,10 +207,10 @@ class _Teller:
         """The results that this reader watches."""
         found = []
         for nth, item in enumerate(items):
-            if self._wish.only.fits(item.row()):
+            if await _sieve.passes(item, self._wish.only):
                 found.append(item)
             if nth % _SLICE == _SLICE - 1:
-                await asyncio.sleep(0)  # rows may be large, and others wait
+                await asyncio.sleep(0)  # others wait
         return found
 
     def _topic(self, now: TopicNow) -> list[str]:

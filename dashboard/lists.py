@@ -14,7 +14,7 @@ from bus import topics as topic_room
 from bus.abreast import Ask
 from bus.messages import STATES, Task
 from dashboard import paging
-from dashboard.watched import Watched
+from dashboard.watched import Looked, Watched
 
 Row = dict[str, Any]
 PAGE: Final = 50
@@ -57,7 +57,7 @@ def results_watched(
     def look(place: str | None) -> paging.Page:
         return results_page(facts, place, count=SIFTED)
 
-    return paging.sift(look, watched.fits, PAGE, before)
+    return paging.sift(look, lambda row: watched.fits(Looked(row)), PAGE, before)
 
 
 def dead_page(

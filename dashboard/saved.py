@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 
 from bus.models import SavedView
-from dashboard import links
+from dashboard import links, watched
 
 # Lists that have filters, and what of their address is a filter: places are none.
 FILTERS: Final = {
     "tasks": ("state", "topic", "q", "since", "until"),
-    "results": ("topic",),
+    "results": ("topic", *watched.NAMES),
     "dead": ("topic", "error", "since", "until", "groups"),
     "topics": ("q",),
     "agents": ("q",),

@@ -78,17 +78,32 @@ def carries(wanted: str) -> Callable[[Iterable[Any], Iterable[str]], bool]:
 
     `path=value` fits what has this value at this path as well, whole.
     """
+    carry = among(wanted)
+
+    def carried(values: Iterable[Any], texts: Iterable[str]) -> bool:
+        found = [*values]
+        return carry(found, lambda: lowered(found, texts))
+
+    return carried
+
+
+def among(wanted: str) -> Callable[[Iterable[Any], Callable[[], Iterable[str]]], bool]:
+    """The same for who keeps the texts of these values (`lowered`) and lends them."""
     text, field = wanted.lower(), _FIELD.fullmatch(wanted)
 
-    def carry(values: Iterable[Any], texts: Iterable[str]) -> bool:
-        for value in values:
-            if field and _at(value, field[1].split(".")) == field[2].lower():
+    def carry(values: Iterable[Any], texts: Callable[[], Iterable[str]]) -> bool:
+        if field:
+            path, sought = field[1].split("."), field[2].lower()
+            if any(_at(value, path) == sought for value in values):
                 return True
-            if text in _text(value).lower():
-                return True
-        return any(text in each.lower() for each in texts)
+        return any(text in each for each in texts())
 
     return carry
+
+
+def lowered(values: Iterable[Any], texts: Iterable[str]) -> list[str]:
+    """What a text is sought in: JSON values as text, and texts, in lower case."""
+    return [each.lower() for each in (*map(_text, values), *texts)]
 
 
 def suggestions(tasks: Iterable[Task]) -> list[str]:

@@ -70,6 +70,16 @@ def test_a_view_is_saved_found_again_and_forgotten(
     assert not AuditEntry.objects.exists()
 
 
+def test_a_view_of_results_keeps_their_filter(
+    viewer: Client, redis_client: redis.Redis
+) -> None:
+    query = "topic=one&state=done&agent=a-1&q=n%3D1"
+
+    where, _ = save(viewer, f"{query}&before=x", "mine", "results")
+
+    assert where == f"/results/?{query}"
+
+
 def test_the_same_name_again_replaces_it(viewer: Client) -> None:
     save(viewer, "state=dead", "mine")
     save(viewer, "state=done", " mine ")

@@ -11,7 +11,7 @@ from django.test import Client
 import bus
 from bus import errors
 from dashboard import watched
-from dashboard.watched import Watched
+from dashboard.watched import Looked, Watched
 from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
 
@@ -63,7 +63,7 @@ def listed(client: Client, **asked: str) -> list[str]:
     ],
 )
 def test_a_row_fits_in_all_that_is_asked(only: dict[str, str], fits: bool) -> None:
-    assert watched.of(only).fits(ROW) is fits
+    assert watched.of(only).fits(Looked(ROW)) is fits
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,13 @@ def test_a_row_fits_in_all_that_is_asked(only: dict[str, str], fits: bool) -> No
     ],
 )
 def test_rows_by_hand_may_hold_anything(row: dict[str, Any]) -> None:
-    assert not watched.of({"q": "nowhere"}).fits(row)
-    assert not Watched(agent="a-1").fits(row)
+    assert not watched.of({"q": "nowhere"}).fits(Looked(row))
+    assert not Watched(agent="a-1").fits(Looked(row))
 
 
 def test_what_an_error_says_is_found() -> None:
-    assert watched.of({"q": "no INK"}).fits({"error": {"message": "no ink"}})
+    row = {"error": {"message": "no ink"}}
+    assert watched.of({"q": "no INK"}).fits(Looked(row))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_the_page_shows_what_fits_and_says_among_how_many(
     assert listed(viewer, q="INK") == [two]
     assert listed(viewer, q="n=1", topic=test_topic) == [one]
     page = looked_at(viewer.get("/results/?q=n%3D1"))
-    assert "1 among 3 results; what comes and fits is added." in page.text
+    assert "1 among the newest 3 results when this page was opened;" in page.text
     assert "Nothing matches" in looked_at(viewer.get("/results/?q=nowhere")).text
 
 

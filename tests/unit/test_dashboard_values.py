@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -80,6 +81,20 @@ def test_a_preview_is_one_line_of_bounded_length(value: Any) -> None:
     line = formats.preview(value, 40)
 
     assert len(line) <= 40 and "\n" not in line
+
+
+def test_a_preview_reads_no_more_than_it_shows() -> None:
+    read: list[int] = []
+
+    class Long(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            for each in super().__iter__():
+                read.append(each)
+                yield each
+
+    line = formats.preview({"lines": Long(range(100_000))}, 40)
+
+    assert line.startswith('{"lines": [0, 1, 2,') and len(read) < 200
 
 
 def test_an_odd_state_or_time_is_shown_as_it_is() -> None:
