@@ -78,11 +78,11 @@ def letters(facts: list[Row], sought: Sought, before: str | None) -> paging.Page
     InvalidOption for a place that is none.
     """
 
-    def look(place: str | None) -> paging.Page:
+    def look(place: str | None, most: int) -> paging.Page:
         if not place and sought.until_ms is not None:
             # Below the time, whatever the topic: what is newer need not be looked at.
             place = f"{max(0, sought.until_ms)}-0@0"
-        return lists.dead_page(facts, place, count=lists.SIFTED)
+        return lists.dead_page(facts, place, count=most)
 
     return paging.sift(look, sought.fits, lists.PAGE, before, sought.passed)
 

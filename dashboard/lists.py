@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import bus
@@ -13,12 +14,11 @@ from bus import abreast, browse, errors
 from bus import topics as topic_room
 from bus.abreast import Ask
 from bus.messages import STATES, Task
-from dashboard import paging
+from dashboard import formats, paging
 from dashboard.watched import Looked, Watched
 
 Row = dict[str, Any]
 PAGE: Final = 50
-SIFTED: Final = 200  # entries that a filter looks at in one go
 # The order of the tabs and of the list that shows all of them.
 TABS: Final = (
     "running",
@@ -44,9 +44,30 @@ def results_page(
     after: str | None = None,
     count: int | None = None,
 ) -> paging.Page:
-    """Result rows of these topics, each with `entry_id` and `topic`; `PAGE` of them."""
+    """Result rows of these topics as a list shows them, each with `entry_id` and
+    `topic`; `PAGE` of them."""
     names = _busiest(facts, "results")
-    return paging.read(names, abreast.results, count or PAGE, before, after)
+    return paging.read(names, _briefly, count or PAGE, before, after)
+
+
+def _briefly(asks: Sequence[Ask]) -> list[list[abreast.Found]]:
+    """Result rows without what a list does not show: 50 of 1 MiB, in objects, would
+    be half a GiB."""
+    return [
+        [(entry_id, partial(_made_brief, make)) for entry_id, make in found]
+        for found in abreast.results(asks)
+    ]
+
+
+def _made_brief(make: Callable[[], Row]) -> Row:
+    return _brief(make())
+
+
+def _brief(row: Row) -> Row:
+    told = {name: value for name, value in row.items() if name != "task"}
+    if "result" in told:
+        told["result"] = formats.preview(told["result"])
+    return told
 
 
 def results_watched(
@@ -54,10 +75,15 @@ def results_watched(
 ) -> paging.Page:
     """The newest result rows of these topics that are watched, `PAGE` at most."""
 
-    def look(place: str | None) -> paging.Page:
-        return results_page(facts, place, count=SIFTED)
+    names = _busiest(facts, "results")
 
-    return paging.sift(look, lambda row: watched.fits(Looked(row)), PAGE, before)
+    def look(place: str | None, most: int) -> paging.Page:
+        return paging.read(names, abreast.results, most, place)
+
+    def fits(row: Row) -> bool:
+        return watched.fits(Looked(row))
+
+    return paging.sift(look, fits, PAGE, before, shown=_brief)
 
 
 def dead_page(

@@ -20,6 +20,9 @@ from bus.abreast import Ask, Found
 _PLACE: Final = re.compile(r"(\d{1,20})-(\d{1,20})@([a-z0-9:._-]{1,64})")
 _SEQ_MOST: Final = 2**64 - 1
 _LOOK_S: Final = 1.5  # for what fits a filter; then somebody may go on
+# Entries that a filter looks at in one go: more, while that is quickly done. An entry
+# may have 1 MiB, and of each topic so many are read.
+_FIRST, _MOST, _QUICK_S = 25, 200, 0.1
 
 Place = tuple[int, int, str]
 # Of each ask what it found.
@@ -90,23 +93,30 @@ def _upwards(topics: Iterable[str], look: Look, count: int, place: Place) -> Pag
 
 
 def sift(
-    look: Callable[[str | None], Page],
+    look: Callable[[str | None, int], Page],
     fits: Callable[[Any], bool],
     count: int,
     before: str | None = None,
     passed: Callable[[Any], bool] = lambda item: False,
+    shown: Callable[[Any], Any] = lambda item: item,
 ) -> Page:
-    """The `count` newest items that fit of the list whose pages `look` gives.
+    """The `count` newest items that fit of the list whose pages `look` gives, each
+    below a place and with so many.
 
-    None behind one that has `passed` fits. It looks for a bounded time, so that a page
-    may hold few of many, or none yet; `older` goes on from there.
+    None behind one that has `passed` fits; `shown` is what is kept of one that does. It
+    looks for a bounded time, so that a page may hold few of many, or none yet; `older`
+    goes on from there.
     """
     items: list[Any] = []
     places: list[str] = []
     heads: dict[str, str] | None = None
-    at, looked, until = before, 0, time.monotonic() + _LOOK_S
+    at, looked, most = before, 0, _FIRST
+    until = time.monotonic() + _LOOK_S
     while True:
-        page = look(at)
+        began = time.monotonic()
+        page = look(at, most)
+        if time.monotonic() - began < _QUICK_S:
+            most = min(2 * most, _MOST)
         heads = page.heads if heads is None else heads
         at = page.older
         for item, place in zip(page.items, page.places, strict=True):
@@ -115,10 +125,10 @@ def sift(
                 break
             looked += 1
             if fits(item):
-                items.append(item)
+                items.append(shown(item))
                 places.append(place)
-            if len(items) == count:
-                at = place
+            if len(items) == count or time.monotonic() > until:
+                at = place if place != page.places[-1] else page.older
                 break
         if at is None or len(items) == count or time.monotonic() > until:
             return Page(items, at, None, heads, not before, places, looked)

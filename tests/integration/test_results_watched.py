@@ -167,3 +167,15 @@ def test_a_filter_that_is_none_is_not_found(
     test_topic: str, viewer: Client, asked: str
 ) -> None:
     assert viewer.get(f"/results/?{asked}").status_code == 404
+
+
+@pytest.mark.parametrize("asked", [{}, {"q": "lot"}])
+def test_a_list_keeps_no_more_of_a_result_than_it_shows(
+    test_topic: str, viewer: Client, asked: dict[str, str]
+) -> None:
+    end(test_topic, {"lot": 1}, '{"lines":[' + "1," * 10_000 + "1]}")
+
+    [row] = viewer.get("/results/", asked).context["page"].items
+
+    assert "task" not in row
+    assert row["result"].startswith('{"lines": [1, 1') and len(row["result"]) == 100
