@@ -54,18 +54,9 @@ def bounded(app: App) -> App:
                 limit = body_limit(scope["path"] in _LARGE)
                 if length is not None and length > limit:
                     raise jsontext.too_large(limit)
-                if WHOLE in scope.get("extensions", ()):
-                    body = await _read(receive, limit, share)
-                else:
-                    async with asyncio.timeout(conf.BODY_TIMEOUT_S):
-                        body = await _read(receive, limit, share)
+                body = await _arrived(scope, receive, limit, share)
             except Problem as problem:
                 await _refuse(scope, receive, send, problem)
-                return
-            except TimeoutError:
-                said = f"the body did not arrive within {conf.BODY_TIMEOUT_S:g} s"
-                late = Problem("request_timeout", said)
-                await _refuse(scope, receive, send, late)
                 return
             if body is not None:  # else the client is gone
                 whole = scope if length is not None else _with_length(scope, len(body))
@@ -128,6 +119,23 @@ class _Share:
             raise later("overloaded", said, _AGAIN_S, outcome="not_written")
         _Share._all_bytes += size
         self._bytes += size
+
+
+async def _arrived(
+    scope: Any, receive: Receive, limit: int, share: _Share
+) -> bytes | None:
+    """`_read` in time, Problem beyond it."""
+    try:
+        if WHOLE in scope.get("extensions", ()):
+            return await _read(receive, limit, share)
+        async with asyncio.timeout(conf.BODY_TIMEOUT_S):
+            return await _read(receive, limit, share)
+    except TimeoutError:
+        said = f"the body did not arrive within {conf.BODY_TIMEOUT_S:g} s"
+    except asyncio.CancelledError:
+        # By a server that ends, and has waited for as long as it may.
+        said = "the body did not arrive before the server stopped"
+    raise Problem("request_timeout", said)
 
 
 async def _read(receive: Receive, limit: int, share: _Share) -> bytes | None:
@@ -197,7 +205,7 @@ async def _refuse(scope: Any, receive: Receive, send: Send, problem: Problem) ->
     start = {"type": "http.response.start", "status": problem.status}
     await send({**start, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(_LINGER_S):
             await _drop(receive)
     await send({"type": "http.response.body", "body": b""})

@@ -193,6 +193,18 @@ def test_a_body_that_does_not_come_is_given_up(
     assert b"request_timeout" in said
 
 
+def test_a_body_that_is_still_to_come_at_the_stop_is_late(
+    live_site: LiveSite, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    threading.Timer(0.3, live_site.stop).start()
+
+    said = exchange(live_site.url, token, ["Content-Length: 100"], b"{")
+
+    assert b" 408 " in said.split(b"\r\n")[0], said
+    assert b"before the server stopped" in said
+    assert "Exception in ASGI" not in caplog.text
+
+
 def test_a_large_head_is_refused(http: httpx2.Client) -> None:
     assert http.get("topics", params={"x": "y" * 10_000}).status_code == 414
     assert http.get("topics", headers={"X": "y" * 40_000}).status_code == 431
