@@ -152,7 +152,7 @@ def _lasting(
             return "nothing"
         return f"half within {formats.ms(half)}, 95 % within {formats.ms(most)}"
 
-    top = max((ms_of(each, _MOST) or 1 for each in spans), default=1)
+    top = max(ms_of(each, _MOST) or 1 for each in spans)
     shapes = [
         (css, _bars([_steps(ms_of(each, share)) for each in spans], _steps(top)))
         for css, share in (("most", _MOST), ("half", _HALF))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bus import errors
+from bus.deaths import Deaths
 from bus.rates import Span
 from dashboard import charts
 from dashboard.charts import Chart
@@ -54,6 +55,24 @@ def test_what_came_may_be_the_tallest() -> None:
 
     assert ends.top == "10"
     assert path(ends, "done") == "M1 100v-49.5h8v49.5z"
+
+
+def test_the_tallest_bar_is_of_all_that_ended() -> None:
+    ends, *_ = drawn([Span(AT_MS, accepted=1, done=1, retried=2, dead=3)])
+
+    assert ends.top == "6"
+
+
+def test_a_bar_of_one_is_as_tall_as_the_drawing() -> None:
+    ends, *_ = drawn([Span(AT_MS, accepted=1, done=1)])
+
+    assert ends.svg == (
+        '<svg viewBox="0 0 10 100" preserveAspectRatio="none" role="img" aria-label="'
+        'Attempts that ended, and tasks that came, last hour">'
+        '<path class="done" d="M1 100v-99h8v99z"/><path class="came" d="M5 1"/>'
+        '<rect x="0" y="0" width="10" height="100"><title>'
+        "15:00: 1 came, 1 done, 0 retried, 0 dead</title></rect></svg>"
+    )
 
 
 def test_a_drawing_adds_up_what_it_shows() -> None:
@@ -172,6 +191,8 @@ def test_the_axis_names_the_begin_and_the_middle() -> None:
     found = told()
 
     assert (found["begins"], found["middle"]) == ("15:00", "15:01")
+    later = Span(AT_MS + 180_000)
+    assert told([*HOUR, later, later, later])["middle"] == "15:03"
     assert found["span"] == "hour"
     assert found["tabs"] == [
         ("hour", "Last hour"),
@@ -206,3 +227,29 @@ def test_an_address_may_name_no_span() -> None:
     assert str(caught.value) == (
         "no span 'yearyearyearyearyea; there are hour, day, week, month"
     )
+
+
+def test_deaths_are_drawn_hour_by_hour() -> None:
+    at_ms = AT_MS - 2 * 3_600_000
+
+    found = charts.of_deaths(Deaths(at_ms, (1, 0, 3), left_out=5))
+
+    [chart] = found["charts"]
+    assert path(chart, "dead") == "M1 100v-33h8v33zM21 100v-99h8v99z"
+    assert re.findall(r"<title>([^<]*)</title>", chart.svg) == [
+        *("13:00: 1", "14:00: 0", "15:00: 3")
+    ]
+    assert re.findall('aria-label="([^"]*)"', chart.svg) == [
+        "Letters that lie dead, by the hour they died in: "
+        "4 in the last 3 hours, 3 in one at most"
+    ]
+    assert (chart.name, chart.top) == ("Died", "3")
+    assert chart.keys == (("dead", "in the last 3 hours", "4"),)
+    assert (found["begins"], found["middle"]) == ("13:00", "14:00")
+    assert found["left_out"] == 5
+
+
+def test_hours_without_a_death_are_not_drawn() -> None:
+    found = charts.of_deaths(Deaths(AT_MS, (0, 0, 0, 0)))
+
+    assert (found["charts"], found["middle"]) == ([], "17:00")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -109,6 +110,82 @@ def test_an_exception_can_tell_its_kinds_apart() -> None:
     assert failures.describe(raised(SourceError("x")))["type"] == "UnknownCodec"
 
 
+def test_an_exception_can_tell_its_kind_for_itself_alone() -> None:
+    exc = ValueError("x")
+    exc.kind = "UnknownCodec"  # type: ignore[attr-defined]
+
+    assert failures.describe(raised(exc))["type"] == "UnknownCodec"
+
+
+def test_what_was_described_elsewhere_is_told_as_it_was() -> None:
+    exc, facts = raised(ValueError("x")), {"type": "Other", "message": "there"}
+    exc.mesh_facts = facts  # type: ignore[attr-defined]
+
+    assert failures.describe(exc) == facts
+
+
+def test_an_exception_that_cannot_say_it_is_called_by_its_type() -> None:
+    facts = failures.describe(raised(BrokenTextError()))
+
+    assert (facts["type"], facts["message"]) == ("BrokenTextError",) * 2
+
+
+def test_the_name_of_a_type_has_128_characters_at_most() -> None:
+    long = type("E" * 200, (Exception,), {})
+
+    assert failures.describe(long("x"))["type"] == "E" * 128
+
+
+def _within_bus(code: str, **names: Any) -> BaseException:
+    """What this code raises, as if it stood in a file of the engine."""
+    where = f"{Path(failures.__file__).parent}/runtime/lane.py"
+    try:
+        exec(compile(code, where, "exec"), names)
+    except ValueError as caught:
+        # What stands above, here, is no part of it.
+        assert caught.__traceback__ is not None
+        return caught.with_traceback(caught.__traceback__.tb_next)
+    raise AssertionError
+
+
+def test_frames_of_the_engine_around_a_handler_are_left_out() -> None:
+    facts = failures.describe(_within_bus("boom(0)", boom=boom))
+
+    assert facts["frame"] == "test_failures.py:boom"
+    head, file, *_ = facts["traceback"].splitlines()
+    assert head == "Traceback (most recent call last):"
+    assert file.endswith("in boom")
+
+
+def test_a_handler_that_misuses_the_engine_is_where_it_happened() -> None:
+    def sends() -> None:
+        messages.encode(object())
+
+    try:
+        sends()
+    except errors.InvalidPayload as caught:
+        facts = failures.describe(caught)
+
+    assert facts["frame"] == "test_failures.py:sends"
+    assert "in encode" in facts["traceback"]
+
+
+def test_a_bug_of_the_engine_itself_has_its_own_frames() -> None:
+    facts = failures.describe(_within_bus("raise ValueError('ours')"))
+
+    assert facts["frame"] == "lane.py:<module>"
+    assert "runtime/lane.py" in facts["traceback"]
+
+
+def test_code_without_a_file_has_a_frame_as_well() -> None:
+    try:
+        exec("raise ValueError('x')")
+    except ValueError as caught:
+        facts = failures.describe(caught)
+
+    assert facts["frame"] == "<string>:<module>"
+
+
 def test_giving_up_is_no_accident_and_needs_no_traceback() -> None:
     facts = failures.describe(raised(errors.GiveUp("the file does not parse")))
 
@@ -182,7 +259,22 @@ def test_a_plain_error_is_bounded_and_printable_too() -> None:
     assert len(facts["message"]) == 1_024
 
 
+def test_a_plain_error_has_what_nobody_raised() -> None:
+    assert failures.plain("Timeout", "too long", "timeout") == {
+        **{"type": "Timeout", "message": "too long", "reason": "timeout"},
+    }
+
+
 # --- fingerprints
+
+
+def test_an_error_somebody_wrote_is_like_one_with_empty_members() -> None:
+    assert failures.fingerprint({}) == fingerprint("", "", "")
+
+
+def test_a_message_counts_up_to_its_256th_character() -> None:
+    assert fingerprint("x" * 256) == fingerprint("x" * 256 + "y")
+    assert fingerprint("x" * 255) != fingerprint("x" * 255 + "y")
 
 
 @pytest.mark.parametrize(
@@ -310,6 +402,7 @@ def test_an_attempt_says_who_when_how_long_and_why() -> None:
     row = attempt()
 
     assert (row["agent"], row["attempt"], row["fence"]) == ("resizer-1", 2, "5-0.1")
+    assert row["epoch"] == 0
     assert row["started_at"] == "2024-11-22T15:00:00.000Z"
     assert row["finished_at"] == "2024-11-22T15:00:00.250Z"
     assert row["duration_ms"] == 250
@@ -330,6 +423,12 @@ def test_backoff_doubles_up_to_its_bound_with_full_jitter(
     assert all(0 <= delay <= ceiling_s for delay in delays)
     # Full jitter is uniform: its mean lies in the middle (σ of it is 1.3 %).
     assert abs(statistics.fmean(delays) / ceiling_s - 0.5) < 0.1
+
+
+def test_a_pause_stops_doubling_after_thirty_failures() -> None:
+    delays = [failures.backoff_s(100, 1.0, 1e300) for _ in range(100)]
+
+    assert 2**29 < max(delays) <= 2**30
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,12 @@ def test_it_refuses_a_handler_of_a_bad_topic(topic: Any) -> None:
     assert handlers.registry == {}
 
 
-@pytest.mark.parametrize("name", ["max_attempts", "timeout_s", "concurrency"])
+@pytest.mark.parametrize(
+    "name", ["max_attempts", "timeout_s", "backoff_s", "concurrency"]
+)
 @pytest.mark.parametrize("value", [0, -1, True, "5", [], float("nan")], ids=repr)
 def test_it_refuses_an_option_that_means_nothing(name: str, value: Any) -> None:
-    with pytest.raises(errors.InvalidOption, match=name):
+    with pytest.raises(errors.InvalidOption, match=f"^{name}="):
         handler("demo", **{name: value})(work)
 
     assert handlers.registry == {}
@@ -123,7 +125,8 @@ def test_it_refuses_an_option_that_means_nothing(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", [0.0009, 604_800.1, 1e300])
 def test_it_refuses_a_timeout_that_no_attempt_could_have(value: float) -> None:
-    with pytest.raises(errors.InvalidOption, match=r"is not 0\.001 s to 7 days"):
+    said = r"^timeout_s=.* is not 0\.001 s to 7 days"
+    with pytest.raises(errors.InvalidOption, match=said):
         handler("demo", timeout_s=value)(work)
 
     assert handlers.registry == {}
@@ -141,6 +144,22 @@ def test_it_takes_the_shortest_timeout_and_the_longest(value: float) -> None:
 def test_it_counts_attempts_and_slots_in_whole_numbers(name: str, value: float) -> None:
     with pytest.raises(errors.InvalidOption, match=name):
         handler("demo", **{name: value})(work)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["max_attempts", "concurrency"])
+def test_a_whole_number_is_kept_as_one(name: str) -> None:
+    handler("demo", **{name: 3.0})(work)  # type: ignore[arg-type]
+
+    assert repr(getattr(handlers.registry["demo"], name)) == "3"
+
+
+@pytest.mark.parametrize(("thing", "what"), [(5, "an int"), ("text", "a str")])
+def test_it_says_what_is_no_function(thing: Any, what: str) -> None:
+    with pytest.raises(errors.HandlerError) as refusal:
+        handler("demo")(thing)
+
+    said = f"the handler of topic 'demo' is {what}, not a function"
+    assert str(refusal.value) == said
 
 
 @pytest.mark.parametrize("thing", [None, 5, "text", object])
@@ -190,7 +209,7 @@ def test_it_refuses_an_async_function_for_a_process() -> None:
 def test_a_topic_has_one_handler() -> None:
     handler("demo")(work)
 
-    with pytest.raises(errors.HandlerError, match="two handlers.*give each topic one"):
+    with pytest.raises(errors.HandlerError, match="two handlers.*; give each topic"):
         handler("demo")(aio)
 
     assert handlers.registry["demo"].function is work
@@ -271,6 +290,7 @@ def test_it_looks_into_the_folder_one_stands_in(folder: Path) -> None:
     found = load("shop.tasks:sell", "sales")
 
     assert found.kind == "async"
+    assert sys.path[0] == str(folder)  # before whatever is installed
     assert asyncio.run(found.function(None, None)) == 1
 
 
@@ -305,12 +325,12 @@ def test_it_says_what_a_path_looks_like(module: str, path: str) -> None:
         ("mesh_tools:nothing", "no attribute 'nothing'"),
         ("mesh_tools:Tool.nothing", "no attribute 'nothing'"),
         ("mesh_tools:Tool..run", "mesh_tools:Tool..run"),
-        ("mesh_tools:plain:more", "plain:more"),
-        ("mesh_tools:a_number", "not a function"),
+        ("mesh_tools:plain:more", "no attribute 'plain:more'"),
+        ("mesh_tools:a_number", r"is an int, not a function; name one .* task\)$"),
         ("mesh_tools:one_argument", r"\(payload, task\)"),
         ("mesh_tools:three_arguments", r"\(payload, task\)"),
         ("mesh_tools:Tool.method", r"\(payload, task\)"),
-        ("not_here:f", "No module named 'not_here'"),
+        ("not_here:f", "No module named 'not_here'.*:function, looked up from this f"),
         ("not.here:f", "No module named 'not'"),
         ("mesh_tools.py:plain", "mesh_tools.py"),
         ("../mesh_tools:plain", "cannot be imported"),
@@ -404,6 +424,16 @@ def test_the_agents_module_of_every_app_is_discovered(
     handlers.autodiscover()
 
     assert handlers.registry["sales"].path == "shopapp.agents:sell"
+
+
+def test_it_knows_what_to_type_for_an_agent_of_a_topic() -> None:
+    handler("demo")(work)
+
+    assert handlers.way_to_serve("demo") == "`manage.py agent --topic demo`"
+    assert handlers.way_to_serve("mail") == (
+        "`manage.py agent --topic mail --handler package.module:function` "
+        "(no installed app has a handler for it)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import json
 import math
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,7 +140,8 @@ def test_it_refuses_a_number_that_json_does_not_have(
     ids=["bare", "list", "value", "key"],
 )
 def test_it_refuses_a_lone_surrogate(place: Callable[[str], Any], text: str) -> None:
-    with pytest.raises(errors.InvalidPayload, match="payload is not JSON"):
+    said = r"payload is not JSON: .* half of a surrogate .*\(one of \\ud800 to \\udfff"
+    with pytest.raises(errors.InvalidPayload, match=said):
         messages.encode(place(text))
 
 
@@ -194,7 +197,8 @@ def test_it_takes_integers_that_every_reader_keeps(number: int) -> None:
     ids=["2^53+1", "-2^53-1", "2^63", "-2^63-1", "2^64", "5,001 digits"],
 )
 def test_it_refuses_an_integer_that_readers_would_round(number: int) -> None:
-    with pytest.raises(errors.InvalidPayload, match="integer beyond"):
+    said = "^payload holds an integer beyond .*would round; send it as text$"
+    with pytest.raises(errors.InvalidPayload, match=said):
         messages.encode({"n": number})
 
 
@@ -206,7 +210,8 @@ def test_it_takes_a_depth_of_32(wrap: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize("depth", [33, 34, 254, 1_000])
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_it_refuses_a_depth_beyond_32(wrap: Callable[[Any], Any], depth: int) -> None:
-    with pytest.raises(errors.InvalidPayload):
+    said = "^payload is nested deeper than 32 levels$"
+    with pytest.raises(errors.InvalidPayload, match=said):
         messages.encode(nested(depth, wrap))
 
 
@@ -309,6 +314,7 @@ def test_it_refuses_one_byte_more_than_256_kib(payload: Any) -> None:
         messages.encode(payload)
 
     assert refusal.value.code == "payload_too_large"
+    assert re.match(r"payload has [\d,]+ bytes .*; store the data", str(refusal.value))
     assert "send a reference" in str(refusal.value)
 
 
@@ -329,6 +335,55 @@ def test_the_limits_are_settings(settings: Settings) -> None:
 def test_it_names_what_was_wrong_with_a_result_as_a_result() -> None:
     with pytest.raises(errors.InvalidPayload, match="result is not JSON"):
         messages.encode_result(object(), 1024)
+    with pytest.raises(errors.InvalidPayload, match="^result is not JSON: .*surrogate"):
+        messages.encode_result("\ud800", 1024)
+    with pytest.raises(errors.InvalidPayload, match="result is nested deeper than 200"):
+        messages.encode_result(nested(201, in_list), 1024)
+    with pytest.raises(errors.PayloadTooLarge, match="^result has 6 bytes .* the 5 "):
+        messages.encode_result("four", 5)
+
+
+def test_a_result_is_bounded_in_bytes_only() -> None:
+    assert messages.encode_result([0] * 20_000, 40_001).count(b"0") == 20_000
+    assert messages.encode_result(nested(200, in_list), 401).count(b"[") == 200
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"n": 10**30, "k": ["é", None, 1.5, True]},
+        nested(800, in_object),
+        ["x" * LIMIT] * 2,
+        [0] * 20_000,
+    ],
+    ids=["a large integer", "depth", "bytes", "nodes"],
+)
+def test_what_is_in_the_mesh_already_is_kept_beyond_the_limits(value: Any) -> None:
+    text = messages.encode_kept(value)
+
+    assert json.loads(text) == value
+    assert b" " not in text and b"\\" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"n": 10**30, "x": object()}, "payload is not JSON: it holds a object"),
+        ({"n": math.nan}, "payload holds nan, which is not JSON"),
+        ({("a",): 1}, "payload is not JSON: Dict key must be"),
+        ({("a",): 10**30}, "payload is not JSON: "),
+        (nested(901, in_list), "payload is nested deeper than 900 levels"),
+        (["\ud800"], "payload is not JSON: "),
+        (["\ud800", 10**30], "payload is not JSON: "),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_in_the_same_words(
+    value: Any, said: str
+) -> None:
+    with pytest.raises(errors.InvalidPayload) as refusal:
+        messages.encode_kept(value)
+
+    assert str(refusal.value).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -363,10 +418,21 @@ def test_only_ended_states_are_ended() -> None:
         (0, "1970-01-01T00:00:00.000Z"),
         (1_732_287_600_007, "2024-11-22T15:00:00.007Z"),
         (951_782_400_999, "2000-02-29T00:00:00.999Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
     ],
 )
 def test_times_are_iso_8601_in_utc_with_milliseconds(ms: int, text: str) -> None:
     assert messages.iso(ms) == text
+    assert messages.iso_ms(text) == ms
+
+
+def test_no_time_lies_beyond_the_year_9999() -> None:
+    assert messages.iso(253_402_300_800_000) == "9999-12-31T23:59:59.999Z"
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2024-13-01T00:00:00Z", None, 5, ["x"]])
+def test_a_time_that_somebody_else_wrote_may_be_none(text: Any) -> None:
+    assert messages.iso_ms(text) is None
 
 
 LETTER = {
