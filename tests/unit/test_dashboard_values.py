@@ -1,20 +1,17 @@
-"""Values as pages show them, and places in lists over many topics."""
+"""Values as pages show them."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus import errors
-from bus.abreast import Ask, Found
-from dashboard import formats, paging
+from dashboard import formats
 from dashboard.templatetags import mesh
 
 
@@ -106,14 +103,6 @@ def test_an_odd_state_or_time_is_shown_as_it_is() -> None:
     )
 
 
-# --- places
-
-Ids = st.builds(lambda ms, seq: f"{ms}-{seq}", st.integers(1, 4), st.integers(0, 3))
-Streams = st.dictionaries(
-    st.sampled_from(["a", "b", "b.c"]), st.sets(Ids, max_size=8), min_size=1
-)
-
-
 @pytest.mark.parametrize(
     "text", ["\u202egnp.exe", "\x1b[2J", "a\u2028b", "\u2066\u200b"]
 )
@@ -128,74 +117,6 @@ def test_joined_emoji_tabs_and_lines_are_left_alone() -> None:
     text = "\U0001f469\u200d\U0001f680\t\r\nشُ"
 
     assert formats.seen(text) == text
-
-
-def key(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq)
-
-
-def look_into(streams: dict[str, set[str]]) -> paging.Look:
-    def found(ask: Ask) -> list[Found]:
-        ids = sorted(streams[ask.topic], key=key, reverse=ask.after is None)
-        if ask.before is not None:
-            ids = [each for each in ids if key(each) < key(ask.before)]
-        if ask.after is not None:
-            ids = [each for each in ids if key(each) > key(ask.after)]
-        return [
-            (each, partial(tuple[str, str], (ask.topic, each)))
-            for each in ids[: ask.count]
-        ]
-
-    return lambda asks: [*map(found, asks)]
-
-
-@given(Streams, st.integers(1, 5))
-def test_pages_down_show_everything_once_in_order(
-    streams: dict[str, set[str]], count: int
-) -> None:
-    look, found = look_into(streams), []
-    page = paging.read(streams, look, count)
-    found += page.items
-    while page.older:
-        page = paging.read(streams, look, count, before=page.older)
-        found += page.items
-
-    everything = [(topic, each) for topic in streams for each in streams[topic]]
-    assert found == sorted(
-        everything, key=lambda item: (*key(item[1]), item[0]), reverse=True
-    )
-
-
-@given(Streams, st.integers(1, 5))
-def test_pages_up_come_back_to_the_newest(
-    streams: dict[str, set[str]], count: int
-) -> None:
-    look = look_into(streams)
-    down = paging.read(streams, look, count)
-    found = list(down.items)
-    while down.older:
-        down = paging.read(streams, look, count, before=down.older)
-        found += down.items
-    up = down.items
-    newer = down.newer
-    while newer:
-        page = paging.read(streams, look, count, after=newer)
-        up, newer = page.items + up, page.newer
-
-    assert up == found
-
-
-@pytest.mark.parametrize(
-    "place", ["x", "1-1", "1@a", "1-1@A", f"{2**64}-0@a", "1-1@a\n", "-1-1@a"]
-)
-def test_a_place_that_is_none_is_refused(place: str) -> None:
-    look = look_into({"a": set()})
-
-    with pytest.raises(errors.InvalidOption):
-        paging.read(["a"], look, 5, before=place)
-    with pytest.raises(errors.InvalidOption):
-        paging.read(["a"], look, 5, after=place)
 
 
 @pytest.mark.parametrize(

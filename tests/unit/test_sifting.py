@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dashboard import paging
@@ -30,13 +32,12 @@ def even(number: int) -> bool:
 
 def every(numbers: Numbers, count: int) -> list[list[int]]:
     """What fits, page by page to the end."""
-    pages, at = [], None
-    while True:
-        page = paging.sift(numbers.look, even, count, at)
+    page = paging.sift(numbers.look, even, count)
+    pages = [page.items]
+    while page.older is not None and len(pages) <= numbers.held:
+        page = paging.sift(numbers.look, even, count, page.older)
         pages.append(page.items)
-        at = page.older
-        if at is None:
-            return pages
+    return pages
 
 
 def test_the_first_look_is_at_few_and_quick_ones_are_at_more() -> None:
@@ -78,3 +79,40 @@ def test_of_what_fits_so_much_is_kept_as_is_shown() -> None:
     page = paging.sift(Numbers(3).look, even, 2, shown=str)
 
     assert page.items == ["2", "0"]
+
+
+def test_a_page_with_a_filter_says_where_it_is() -> None:
+    numbers = Numbers(10)
+
+    first = paging.sift(numbers.look, even, 2)
+    second = paging.sift(numbers.look, even, 2, first.older)
+
+    assert first == Page([8, 6], "6", None, {}, True, ["8", "6"], 4)
+    assert second == Page([4, 2], "2", None, {}, False, ["4", "2"], 4)
+
+
+def test_the_heads_are_those_of_the_first_look() -> None:
+    """What came meanwhile comes again on the live page: better than a gap."""
+    numbers, heads = Numbers(60), iter([{"a": "1-0"}, {"a": "2-0"}])
+
+    def look(place: str | None, most: int) -> Page:
+        return replace(numbers.look(place, most), heads=next(heads))
+
+    assert paging.sift(look, lambda number: False, 50).heads == {"a": "1-0"}
+
+
+def test_nothing_behind_what_has_passed_is_looked_at() -> None:
+    numbers = Numbers(1_000)
+
+    page = paging.sift(numbers.look, even, 50, passed=lambda number: number < 990)
+
+    assert page == Page(
+        [998, 996, 994, 992, 990],
+        None,
+        None,
+        {},
+        True,
+        ["998", "996", "994", "992", "990"],
+        10,
+    )
+    assert numbers.looks == [25]
