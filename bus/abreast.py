@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import connection, history, keys, letters, messages, refusals
+from . import history, keys, letters, messages, volley
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,19 @@ def _row(topic: str, entry_id: str, fields: dict[str, str]) -> dict[str, Any]:
     return {**told, **history.of_row(fields), "entry_id": entry_id, "topic": topic}
 
 
-def _read(names: Sequence[str], asks: Sequence[Ask]) -> list[Any]:
+def _read(
+    names: Sequence[str], asks: Sequence[Ask]
+) -> list[list[tuple[str, dict[str, str]]]]:
     """The entries of these streams that the asks want."""
-    with refusals.guard():
-        pipe = connection.reader().pipeline(transaction=False)
-        for name, ask in zip(names, asks, strict=True):
-            low = "-" if ask.after is None else keys.above(keys.check_entry(ask.after))
-            top = (
-                "+" if ask.before is None else keys.below(keys.check_entry(ask.before))
-            )
-            if ask.after is None:
-                pipe.xrevrange(name, top, low, count=ask.count)
-            else:
-                pipe.xrange(name, low, top, count=ask.count)
-        return list(pipe.execute()) if asks else []
+    commands: list[tuple[Any, ...]] = []
+    for name, ask in zip(names, asks, strict=True):
+        low = "-" if ask.after is None else keys.above(keys.check_entry(ask.after))
+        top = "+" if ask.before is None else keys.below(keys.check_entry(ask.before))
+        if ask.after is None:
+            commands.append(("XREVRANGE", name, top, low, "COUNT", ask.count))
+        else:
+            commands.append(("XRANGE", name, low, top, "COUNT", ask.count))
+    return [
+        [(sid, dict(zip(flat[::2], flat[1::2], strict=True))) for sid, flat in rows]
+        for rows in volley.ask(commands)
+    ]

@@ -12,6 +12,8 @@ from . import connection, errors, keys, letters, lookup, messages, refusals, scr
 from .messages import Task
 
 PAGE_MOST: Final = 1_000
+_LEAF: Final = 50  # letters that are read at once: each may have a mebibyte
+_LOOK_BYTES: Final = 4_000_000  # of one place; the scripts for the others have it too
 
 # Where tasks of a state are, in the order in which they come. Waiting tasks that were
 # handed over are taken before new ones, so they stand first here too.
@@ -77,13 +79,22 @@ def _look(
 
 
 def _dead(topic: str, after: str, count: int) -> tuple[list[Task], str]:
-    with refusals.guard():
-        top = keys.below(after) if after else "+"
-        key = keys.dead_stream(topic)
-        rows = connection.reader().xrevrange(key, top, "-", count=count)
-    found = [letters.parse_letter(topic, sid, fields) for sid, fields in rows]
-    last = rows[-1][0] if len(rows) == count else ""
-    return [lookup.dead_task(letter) for letter in found], last
+    key = keys.dead_stream(topic)
+    found: list[Task] = []
+    size = 0
+    while True:
+        want = min(count - len(found), _LEAF)
+        with refusals.guard():
+            top = keys.below(after) if after else "+"
+            rows = connection.reader().xrevrange(key, top, "-", count=want)
+        for sid, fields in rows:
+            found.append(lookup.dead_task(letters.parse_letter(topic, sid, fields)))
+            size += sum(map(len, fields.values()))
+        if len(rows) < want:
+            return found, ""
+        after = rows[-1][0]
+        if len(found) == count or size > _LOOK_BYTES:
+            return found, after
 
 
 def _ended(

@@ -104,7 +104,7 @@ FLOORS: list[set[str]] = [
         "server",
         "wanted",
     },
-    {"abreast", "admin", "gateway.answers", "patience", "verbs"},
+    {"admin", "gateway.answers", "patience", "verbs"},
     {
         "home.turns",
         "home.credentials",
@@ -116,6 +116,7 @@ FLOORS: list[set[str]] = [
         "live.window",
     },
     {"bulk.record", "fitness", "footprint", "sought", "settled", "volley"},
+    {"abreast"},
     {
         "looks",
         "agents",

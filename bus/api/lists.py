@@ -6,12 +6,12 @@ import base64
 import binascii
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import orjson
 
-import bus
-from bus import alike, dead
+from bus import abreast, alike, dead
 from bus.abreast import Ask
 from bus.letters import DeadLetter
 from bus.sought import Sought
@@ -21,9 +21,9 @@ from .problems import Problem
 T = TypeVar("T")
 _Place = tuple[int, Any, str]  # of a letter in its list: when, which then, whose
 _LOOK_MOST: Final = 5_000  # letters that one page looks at
-_STEP: Final = 200  # of one topic that a page reads at once; of many each reads less
-_LEAST: Final = 5
-_LEAF: Final = 50  # letters of a topic that a file holds at once
+_LEAF: Final = 50  # letters that are read at once: each may have a mebibyte
+_LEAST: Final = 5  # of one topic, where there are many
+_BOUND_BYTES: Final = 16 * 2**20  # of a page; a thousand large letters fill a memory
 
 
 def page(
@@ -81,15 +81,18 @@ def dead_letters(
 ) -> tuple[list[DeadLetter], str | None]:
     """Letters of all sought topics, the newest first, and the next cursor.
 
-    A look has a bound: a page may be short where few of many letters fit, and goes on
-    behind its cursor.
+    A look has a bound: a page may be short where few of many letters fit, or where they
+    are large (what goes beyond 16 MiB is the last of it), and goes on behind its
+    cursor.
     """
-    step = max(_LEAST, min(count, _STEP) // max(1, len(sought.topics)))
     found: list[DeadLetter] = []
+    size = 0
+    step = min(count, _LEAF)
     for looked, letter in enumerate(_merged(sought, _place(cursor), step), 1):
         if sought.fits(letter):
             found.append(letter)
-        if len(found) == count or looked == _LOOK_MOST:
+            size += _size(letter)
+        if len(found) == count or looked == _LOOK_MOST or size > _BOUND_BYTES:
             ms, seq, topic = _order_of(sought)(letter)
             return found, _closed([ms, int(seq), topic])
     return found, None
@@ -105,11 +108,29 @@ def _merged(
 ) -> Iterator[DeadLetter]:
     """Letters of the topics, alike and not too old, the newest first.
 
-    Each is read about once, however many topics they are of: `step` of each topic at a
-    time, and the next only where their turn comes.
+    Each is read about once, however many topics they are of: the first of all topics
+    together, and the next of a topic only where their turn comes.
     """
-    topics = [_read(sought, topic, after, step) for topic in sought.topics]
+    many = max(1, len(sought.topics))
+    few = max(1, step // many)
+    asks = [
+        Ask(topic, few, before=_before(sought, topic, after)) for topic in sought.topics
+    ]
+    begun = _some(sought.group, asks)
+    if few < min(_LEAST, step):
+        size = sum(_size(letter) for letters, _ in begun for letter in letters)
+        if size * _LEAST <= _BOUND_BYTES:  # else of each the newest must do
+            asks = [replace(ask, count=_LEAST) for ask in asks]
+            begun = _some(sought.group, asks)
+    topics = [
+        _read(sought, ask, max(_LEAST, few), *some)
+        for ask, some in zip(asks, begun, strict=True)
+    ]
     return heapq.merge(*topics, key=_order_of(sought), reverse=True)
+
+
+def _size(letter: DeadLetter) -> int:
+    return sum(map(len, letter.raw.values()))
 
 
 def with_letters() -> tuple[str, ...]:
@@ -117,38 +138,52 @@ def with_letters() -> tuple[str, ...]:
     return tuple(dead.counts())
 
 
+def _before(
+    sought: Sought, topic: str, after: tuple[int, int, str] | None
+) -> str | None:
+    """Below which entry id the letters of a topic come, None from the newest.
+
+    Below the cursor in the order of all topics: an id that several share is still to
+    come from those whose names sort below.
+    """
+    if after is None:
+        return None
+    ms, seq, of_topic = after
+    if topic < of_topic:  # what comes right above it, by text or by number
+        return f"{ms}-{seq}0" if sought.group else f"{ms}-{seq + 1}"
+    return f"{ms}-{seq}"
+
+
 def _read(
-    sought: Sought, topic: str, after: tuple[int, int, str] | None, step: int
+    sought: Sought, ask: Ask, step: int, letters: list[DeadLetter], ids: list[str]
 ) -> Iterator[DeadLetter]:
-    """Letters of one topic, `step` at a time, down to those that died too early."""
-    before: str | None = None
-    if after is not None:
-        ms, seq, of_topic = after
-        # Below the cursor in the order of all topics: an id that several share is
-        # still to come from those whose names sort below.
-        before = f"{ms}-{seq}"
-        if topic < of_topic:  # what comes right above it, by text or by number
-            before = f"{ms}-{seq}0" if sought.group else f"{ms}-{seq + 1}"
+    """Letters of one topic, down to those that died too early: these first ones, then
+    `step` at a time."""
     while True:
-        letters, ids = _some(topic, sought.group, step, before)
         for letter in letters:
             if sought.passed(letter):
                 return
             yield letter
-        if len(ids) < step:
+        if len(ids) < ask.count:
             return
-        before = ids[-1]
+        ask = Ask(ask.topic, step, before=ids[-1])
+        [(letters, ids)] = _some(sought.group, [ask])
 
 
 def _some(
-    topic: str, group: str | None, step: int, before: str | None
-) -> tuple[list[DeadLetter], list[str]]:
-    """The next letters, and the ids they were read by: some may have left since."""
+    group: str | None, asks: list[Ask]
+) -> list[tuple[list[DeadLetter], list[str]]]:
+    """Of each topic the next letters, and the ids they were read by: some may have left
+    since. In one round trip, or in two for letters that failed alike."""
     if group is None:
-        letters = bus.list_dead(topic, step, before or "+")
-        return letters, [letter.entry_id for letter in letters]
-    [ids] = alike.list_ids(group, [Ask(topic, step, before=before)])
-    return alike.read([(topic, sid) for sid in ids]), ids
+        rows = abreast.dead(asks)
+        return [([made() for _, made in of], [sid for sid, _ in of]) for of in rows]
+    ids = alike.list_ids(group, asks) if asks else []
+    asked = zip(asks, ids, strict=True)
+    found: dict[str, list[DeadLetter]] = {ask.topic: [] for ask in asks}
+    for letter in alike.read([(ask.topic, sid) for ask, of in asked for sid in of]):
+        found[letter.topic].append(letter)
+    return [(found[ask.topic], of) for ask, of in zip(asks, ids, strict=True)]
 
 
 def _order_of(sought: Sought) -> Callable[[DeadLetter], _Place]:

@@ -9,8 +9,10 @@ import pytest
 import redis
 
 import bus
-from bus import results
+from bus import browse, keys, results
+from bus.api import lists
 from bus.api.views.docs import description
+from tests.integration.test_dashboard_round_trips import counted
 from tests.support.api import ROOT, api, keyspace, problem
 from tests.support.desk import Desk
 
@@ -198,6 +200,65 @@ def test_pages_of_large_results_are_shorter_and_miss_none(
     assert [*map(len, told[10**4])] == [50, 40]
     for pages in told.values():
         assert sum(pages, []) == (sent if way == "after" else sent[::-1])
+
+
+@pytest.mark.parametrize("path", ["dead", "tasks"])
+def test_pages_of_large_letters_are_shorter_and_miss_none(
+    path: str,
+    test_topic: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A letter holds its payload, the payloads before it and what each attempt said."""
+    sent = [f"0198c0de-0000-7000-8000-{n:012}" for n in range(90)]
+    for task_id in sent:
+        text = json.dumps({"id": task_id, "payload": 1})
+        letter = {"id": task_id, "json": text, "attempts": "x" * 1_000}
+        redis_client.xadd(keys.dead_stream(test_topic), letter)
+    told: dict[int, list[list[str]]] = {10**6: [], 10**4: []}
+
+    for bound, pages in told.items():
+        monkeypatch.setattr(lists, "_BOUND_BYTES", bound)
+        monkeypatch.setattr(browse, "_LOOK_BYTES", bound)
+        query: dict[str, Any] = {"topic": test_topic, "count": 90}
+        while True:
+            page = api().get(path, **query).json()
+            pages.append([row["id"] for row in page[path]])
+            if page["next"] is None:
+                break
+            query["cursor"] = page["next"]
+
+    assert len(told[10**6][0]) == 90
+    assert 0 < len(told[10**4][0]) <= 50
+    for pages in told.values():
+        assert sum(pages, []) == sent[::-1]
+
+
+@pytest.mark.parametrize("size", [10, 10**4])
+def test_letters_of_many_topics_are_read_together(
+    size: int,
+    test_topic: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lists, "_BOUND_BYTES", 10**6)
+    client, sent = api(), []
+    for n in range(120):
+        topic, task_id = f"{test_topic}-{n % 40}", f"0198c0de-0000-7000-8000-{n:012}"
+        text = json.dumps({"id": task_id, "payload": "x" * size})
+        letter, died = {"id": task_id, "json": text}, f"{1_700_000_000_000 + n}-0"
+        redis_client.xadd(keys.dead_stream(topic), letter, died)
+        redis_client.sadd(keys.TOPICS, topic)
+        sent.append(task_id)
+    client.get("dead")
+
+    with counted(monkeypatch) as trips:
+        page = client.get("dead", count=30).json()
+
+    assert [row["id"] for row in page["dead"]] == sent[:89:-1]
+    # Names, counts, rate limit; the newest of each topic; then what lies below it, of
+    # all together where that is little, else one by one where its turn comes.
+    assert len(trips) < (12 if size == 10 else 45)
 
 
 def test_a_refusal_by_maxlen_says_whose_bound_it_was(
