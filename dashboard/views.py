@@ -201,7 +201,12 @@ def agents(request: HttpRequest) -> HttpResponse:
 @page
 def agent(request: Any, agent_id: str) -> HttpResponse:
     """One agent: what it says of itself, what it holds, what it did lately."""
-    found = registry.get_agent(agent_id)
+    try:
+        found = registry.get_agent(agent_id)
+    except errors.AgentNotFound as exc:
+        # Results tell of agents that left long ago.
+        told = {"section": "agents", "agent_id": agent_id, "says": str(exc)}
+        return shown(request, "agent_gone.html", told, status=404)
     context = {
         "section": "agents",
         "agent": found,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
 from collections import Counter
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, WebSocketRoute, expect
 
 import bus
 from tests.browser.conftest import LIVE, Mesh, NewPage, errands, is_live
@@ -67,6 +68,7 @@ def test_results_with_a_filter_fill_with_what_fits(
     page.goto("/results/")
     page.get_by_label("Carries").fill("even=true")
     page.get_by_label("Carries").press("Enter")
+    page.wait_for_url("**q=even*")
     is_live(page)
     away(page)
 
@@ -76,7 +78,7 @@ def test_results_with_a_filter_fill_with_what_fits(
             20, timeout=20_000 * PATIENCE
         )
         bus.wait_result(bus.enqueue_task(topic, {"even": False}), topic)
-        wait_until(lambda: not bus.topic_stats(topic)["running"])
+        wait_until(lambda: not bus.stats(topic)["running"])
 
     assert sorted(shown(page)) == sorted(ids[::2])
 
@@ -313,6 +315,79 @@ def test_without_sockets_the_page_is_read_again_every_few_seconds(
         expect(page.locator("tr[data-task]")).to_have_count(
             6, timeout=12_000 * PATIENCE
         )
+
+
+def test_without_sockets_a_page_tells_that_more_came_than_it_holds(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        bus.enqueue_task(topic, 0)
+        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        page = new_page(quiet=False)
+        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        page.goto(f"/results/?topic={topic}")
+        away(page)
+        chip, gap = page.locator("#connection"), page.locator("tr.gap")
+        expect(chip).to_have_attribute("data-state", "polling")
+        expect(gap).to_have_count(0)
+
+        page.route("**/results/**", lambda route: route.abort())
+        bus.enqueue_many(topic, range(1, 71))
+        wait_until(lambda: bus.stats(topic)["done"] == 71, 60)
+        page.unroute("**/results/**")
+
+        expect(page.locator("tr[data-task]")).to_have_count(
+            51, timeout=12_000 * PATIENCE
+        )
+        expect(gap).to_contain_text("Some results not shown")
+
+
+def test_a_gap_does_not_move_a_page_that_is_paused(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    told = json.dumps(
+        {
+            "op": "gap",
+            "stream": bus.result_stream(topic),
+            "missed": 7,
+            "after": "1-0",
+        }
+    )
+    sockets: list[WebSocketRoute] = []
+
+    def through(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    page.route_web_socket("**/ws/feed", through)
+    page.goto(f"/results/?topic={topic}")
+    is_live(page)
+    away(page)
+    page.get_by_role("button", name="Pause updates").click()
+
+    sockets[0].send(told)
+
+    expect(page.locator("button.news")).to_have_text("1 new · show")
+    expect(page.locator("tr.gap")).to_have_count(0)
+    page.get_by_role("button", name="Resume updates").click()
+    expect(page.locator("tr.gap")).to_contain_text("7 results not shown")
+
+
+def test_a_filter_that_was_left_by_going_back_is_not_shown_as_chosen(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto(f"/results/?topic={topic}")
+    is_live(page)
+    page.get_by_label("State").select_option("cancelled")
+    page.wait_for_url("**state=cancelled**")
+
+    page.go_back()
+
+    is_live(page)
+    expect(page.get_by_label("State")).to_have_value("")
+    expect(page.get_by_label("Topic")).to_have_value(topic)
 
 
 def test_signing_out_ends_the_live_page(

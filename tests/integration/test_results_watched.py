@@ -179,3 +179,14 @@ def test_a_list_keeps_no_more_of_a_result_than_it_shows(
 
     assert "task" not in row
     assert row["result"].startswith('{"lines": [1, 1') and len(row["result"]) == 100
+
+
+def test_an_agent_that_left_long_ago_leads_to_its_results(
+    test_topic: str, viewer: Client
+) -> None:
+    told = viewer.get("/agents/press-7/")
+    page = looked_at(told)
+
+    assert told.status_code == 404
+    assert "No agent 'press-7'" in page.text
+    assert 'href="/results/?agent=press-7"' in told.content.decode()

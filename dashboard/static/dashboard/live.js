@@ -81,8 +81,8 @@
       const what = missed === null ? `Some ${this.noun}s` : plural(missed, this.noun);
       const row = make("tr", { className: "gap" });
       row.append(make("td", { colSpan: 99 }, `${what} not shown: more came than this page was told`));
-      this.flush();
-      this.body.prepend(row);
+      this.waiting.push(row);
+      return row;
     }
 
     get held() {
@@ -104,6 +104,7 @@
       const rows = this.waiting;
       [this.waiting, this.skipped, this.bar.hidden] = [[], 0, true];
       for (const row of rows) {
+        if (!row.dataset.entry) { this.body.prepend(row); continue; } // a gap
         row.dataset.fresh = "";
         // Nearly always the first: rows come in the order of their ids.
         let before = this.body.rows[0];
@@ -130,6 +131,9 @@
           && (!oldest || newer(row.dataset.entry, oldest) >= 0);
         if (gone) { this.forget(row); row.remove(); }
       }
+      // Without a socket: more came between two looks than a page holds.
+      const goesOn = fetched.ownerDocument.querySelector("[rel=next]");
+      if (link.poll && goesOn && !rows.some((row) => this.known.has(keyOf(row)))) this.gap(null).dataset.polled = "";
       rows.reverse().forEach((row) => this.add(document.importNode(row, true)));
     }
   }
@@ -279,6 +283,8 @@
       };
       socket.onmessage = ({ data }) => {
         const frame = JSON.parse(data);
+        // What was missed without a socket is told now.
+        if (this.poll) document.querySelectorAll("[data-polled]").forEach((row) => row.remove());
         if (frame.op in takes) takes[frame.op](frame);
         paintSoon();
       };

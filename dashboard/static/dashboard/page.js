@@ -44,6 +44,12 @@
   document.addEventListener("change", (event) => {
     if (event.target.matches("[data-autosubmit]")) event.target.form.requestSubmit();
   });
+  // Gone back to: a browser puts into a filter what was chosen last, the list has not.
+  addEventListener("pageshow", ({ persisted }) => {
+    const [how] = performance.getEntriesByType("navigation");
+    if (!persisted && how?.type !== "back_forward") return;
+    document.querySelectorAll("form[method=get]").forEach((form) => form.reset());
+  });
 
   // Ticks of the rows of a list: one for all of them, and with shift for all between.
   const ticks = () => [...document.querySelectorAll('td.tick input[type="checkbox"]')];
