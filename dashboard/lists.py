@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -54,20 +54,29 @@ def _briefly(asks: Sequence[Ask]) -> list[list[abreast.Found]]:
     """Result rows without what a list does not show: 50 of 1 MiB, in objects, would
     be half a GiB."""
     return [
-        [(entry_id, partial(_made_brief, make)) for entry_id, make in found]
+        [(entry_id, partial(_brief, make)) for entry_id, make in found]
         for found in abreast.results(asks)
     ]
 
 
-def _made_brief(make: Callable[[], Row]) -> Row:
-    return _brief(make())
+def _brief(make: Callable[[], Row]) -> Row:
+    row = make()
+    row.pop("task", None)
+    if "result" in row:
+        row["result"] = formats.preview(row["result"])
+    return row
 
 
-def _brief(row: Row) -> Row:
-    told = {name: value for name, value in row.items() if name != "task"}
-    if "result" in told:
-        told["result"] = formats.preview(told["result"])
-    return told
+def _unread(asks: Sequence[Ask]) -> list[list[abreast.Found]]:
+    """What makes result rows, as the items: a filter makes one at a time."""
+    return [
+        [(entry_id, partial(_itself, make)) for entry_id, make in found]
+        for found in abreast.results(asks)
+    ]
+
+
+def _itself(make: Callable[[], Row]) -> Callable[[], Row]:
+    return make
 
 
 def results_watched(
@@ -78,10 +87,10 @@ def results_watched(
     names = _busiest(facts, "results")
 
     def look(place: str | None, most: int) -> paging.Page:
-        return paging.read(names, abreast.results, most, place)
+        return paging.read(names, _unread, most, place)
 
-    def fits(row: Row) -> bool:
-        return watched.fits(Looked(row))
+    def fits(make: Callable[[], Row]) -> bool:
+        return watched.fits(Looked(make()))
 
     return paging.sift(look, fits, PAGE, before, shown=_brief)
 
@@ -126,7 +135,7 @@ def tasks_page(
     while at < len(legs):
         leg_state, topic = legs[at]
         more, inner = browse.list_tasks(topic, leg_state, PAGE - len(found), inner)
-        found += more
+        found += map(_without_result, more)
         looks += 1
         if inner is None:
             at += 1
@@ -155,13 +164,18 @@ def tasks_found(
     while at < len(legs) and len(found) < PAGE and time.monotonic() < until:
         leg_state, topic = legs[at]
         seen, inner = browse.list_tasks(topic, leg_state, _SEARCH_LOOK, inner)
-        found += filter(fits, seen)
+        found += map(_without_result, filter(fits, seen))
         looked += len(seen)
         at += inner is None
     if at >= len(legs):
         return TaskPage(found, None, looked)
     leg_state, topic = legs[at]
     return TaskPage(found, f"{leg_state}/{topic}/{inner or ''}", looked)
+
+
+def _without_result(task: Task) -> Task:
+    """A task as a list shows it: the results of 50 may be half a GiB of objects."""
+    return task if task.result is None else replace(task, result=None)
 
 
 def _legs(facts: list[Row], state: str | None) -> list[tuple[str, str]]:

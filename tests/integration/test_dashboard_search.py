@@ -236,3 +236,16 @@ def test_tasks_are_found_by_when_they_were_enqueued(
 
 def test_a_time_that_is_none_is_not_found(test_topic: str, viewer: Client) -> None:
     assert viewer.get("/tasks/?since=soon").status_code == 404
+
+
+@pytest.mark.parametrize("asked", [{}, {"q": "lot"}])
+def test_a_list_of_tasks_keeps_no_results(
+    test_topic: str, viewer: Client, asked: dict[str, str]
+) -> None:
+    bus.enqueue_task(test_topic, {"lot": 1})
+    desk = Desk(test_topic)
+    desk.complete(desk.one(), result='{"lines": [1, 2, 3]}')
+
+    [task] = viewer.get("/tasks/", asked).context["page"].tasks
+
+    assert (task.payload, task.state, task.result) == ({"lot": 1}, "done", None)
