@@ -116,7 +116,7 @@ FLOORS: list[set[str]] = [
         "live.window",
     },
     {"bulk.record", "fitness", "footprint", "sought", "settled", "volley"},
-    {"abreast"},
+    {"abreast", "home.taken"},
     {
         "looks",
         "agents",

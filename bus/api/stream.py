@@ -13,10 +13,11 @@ end     why this ends; with a `retry:`, like the beginning
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -24,6 +25,7 @@ import orjson
 import bus
 from bus import accounts, errors, feed, roles
 from bus.conf import conf
+from bus.home.heads import ABORT
 from bus.live.following import Following, Pace
 from bus.live.frames import Frame
 from bus.live.window import RESULTS, Item
@@ -83,7 +85,8 @@ def streamed(app: App) -> App:
             return
         open_streams[wish.who.key] += 1
         try:
-            await _Stream(app, scope, wish, _Out(send, answer)).run(receive)
+            out = _Out(send, answer, partial(_hang_up, scope, receive))
+            await _Stream(app, scope, wish, out).run(receive)
         finally:
             open_streams[wish.who.key] -= 1
             if not open_streams[wish.who.key]:
@@ -101,8 +104,11 @@ def _too_many(who: roles.Principal) -> Problem:
 class _Out:
     """What is sent: head and beginning as the view gave them, then what comes."""
 
-    def __init__(self, send: Send, answer: list[Message]) -> None:
+    def __init__(
+        self, send: Send, answer: list[Message], hang_up: Callable[[], Awaitable[None]]
+    ) -> None:
         self._send = send
+        self._hang_up = hang_up
         start, *parts = answer
         # The view's answer has an end, and says so.
         kept = [pair for pair in start["headers"] if pair[0].lower() != _LENGTH]
@@ -113,7 +119,7 @@ class _Out:
     async def begin(self) -> None:
         """Send the head, which is 200, and when to come back."""
         self.begun = True
-        await self._send(self._start)
+        await asyncio.wait_for(self._send(self._start), _SEND_S)
         await self.say(self._first)
 
     async def say(self, text: bytes) -> None:
@@ -124,12 +130,14 @@ class _Out:
     async def end(self, code: str, detail: str) -> None:
         """Say why, then end. A peer that is gone, or takes nothing, hears neither."""
         told = _JSON.render({"code": code, "detail": detail})
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_LAST_S):
                 if not self.begun:
                     await self.begin()
                 await self.say(retry() + _event("end", told))
                 await self._send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            await self._hang_up()
 
     async def refuse(self, problem: Problem) -> None:
         """The problem instead of a stream, which has not begun."""
@@ -252,6 +260,15 @@ class _Stream:
             return await accounts.aprincipal_of(text.strip()) == self._who
         except exceptions.DatabaseAway:
             return True  # nobody can tell now; the next look may
+
+
+async def _hang_up(scope: Any, receive: Receive) -> None:
+    """End the connection of who takes nothing: an answer without an end is a mistake
+    to a web server, and what he has not taken would stay in its memory."""
+    abort = scope.get("extensions", {}).get(ABORT)
+    if abort is not None:
+        abort()
+        await waiting.gone(receive)
 
 
 def _result(item: Item) -> bytes:

@@ -24,6 +24,8 @@ HEAD_MAX_BYTES: Final = 65_536  # as much as h11 allows; browsers send a few tho
 HEAD_TIMEOUT_S: Final = 20.0  # from a connection or the first byte to a whole head
 # An extension of the scope: the body is here, `receive` gives it without waiting.
 WHOLE: Final = "mesh.whole_body"
+# Another: a call that ends the connection as it is, with what nobody has taken of it.
+ABORT: Final = "mesh.abort"
 _REFUSAL: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -116,7 +118,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._in_body = False
             self._progress()
             extended: Any = self.scope
-            extended["extensions"] = {WHOLE: {}}
+            extended["extensions"] = {WHOLE: {}, ABORT: self.transport.abort}
             super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -25,7 +25,7 @@ from .. import conf, errors, feed, keys
 from ..bulk.driver import Foreman
 from ..janitor import Janitor
 from ..live import arrivals
-from . import turns
+from . import taken
 from .pulse import Pulse
 
 log = logging.getLogger("bus.web")
@@ -134,7 +134,7 @@ def serve(listener: socket.socket) -> NoReturn:
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=turns.InTurn,
+        http=taken.TakenInTime,
         ws="websockets-sansio",
         ws_max_size=SOCKET_MESSAGE_MAX_BYTES,
         ws_ping_interval=PING_S,

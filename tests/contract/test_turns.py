@@ -7,9 +7,10 @@ import socket
 import time
 
 import pytest
+import redis
 
 import bus
-from bus.home import heads
+from bus.home import heads, taken
 from tests.contract.conftest import Enter
 from tests.contract.test_framing import statuses
 from tests.contract.test_lane import said_to
@@ -130,3 +131,51 @@ def test_who_is_gone_is_worked_for_no_more(enter: Enter, site: LiveSite) -> None
         site.call(lost())
 
     wait_until(lambda: not site.state.tasks, 20)
+
+
+def large(redis_client: redis.Redis) -> None:
+    """Results of which a page is more than the system keeps for a peer."""
+    row = json.dumps({"id": "x", "state": "done", "result": "x" * 1_000_000})
+    for _ in range(12):
+        redis_client.xadd(bus.result_stream(TOPIC), {"json": row})
+
+
+@pytest.mark.parametrize("more", [(), ("Connection: close",)])
+def test_who_takes_nothing_keeps_neither_his_place_nor_his_answer(
+    more: tuple[str, ...],
+    enter: Enter,
+    site: LiveSite,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(taken, "TAKE_S", 0.3)
+    monkeypatch.setattr(site.uvicorn, "timeout_keep_alive", 1)
+    door = enter("express")
+    large(redis_client)
+    wait_until(lambda: not site.state.connections, 20)
+
+    with connected(site) as line:
+        line.sendall(request(door, f"GET results?topic={TOPIC}", *more))
+        wait_until(lambda: bool(site.state.connections), 10)
+        wait_until(lambda: not site.state.connections, 20)
+
+
+def test_who_takes_slowly_gets_all(
+    enter: Enter,
+    site: LiveSite,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(taken, "TAKE_S", 1)
+    door = enter("express")
+    large(redis_client)
+    call = request(door, f"GET results?topic={TOPIC}", "Connection: close")
+    told = 0
+
+    with connected(site) as line:
+        line.sendall(call)
+        while some := line.recv(65_536):
+            told += len(some)
+            time.sleep(0.01)
+
+    assert told > 12_000_000

@@ -436,6 +436,7 @@ def test_a_reader_that_takes_nothing_is_let_go(
     test_topic: str,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(stream, "_SEND_S", 0.2)
     monkeypatch.setattr(stream, "_LAST_S", 0.1)
@@ -452,6 +453,9 @@ def test_a_reader_that_takes_nothing_is_let_go(
         )
         wait_until(lambda: stream.open_streams)
         wait_until(lambda: not stream.open_streams, 10)
+        wait_until(lambda: not live_site.state.connections, 10)
+
+    assert "without completing" not in caplog.text
 
 
 def test_it_is_503_where_redis_does_not_answer(

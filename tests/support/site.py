@@ -59,13 +59,13 @@ class LiveSite:
 
     async def _serve(self) -> None:
         from bus import connection, ollama
-        from bus.home import turns
+        from bus.home import taken
         from meshsite.asgi import application
 
         self._loop = asyncio.get_running_loop()
         config = uvicorn.Config(
             application,
-            http=turns.InTurn,
+            http=taken.TakenInTime,
             log_config=None,
             access_log=False,
             lifespan="off",
