@@ -22,7 +22,7 @@ _SEQ_MOST: Final = 2**64 - 1
 _LOOK_S: Final = 1.5  # for what fits a filter; then somebody may go on
 # Entries that a filter looks at in one go: more, while that is quickly done. An entry
 # may have 1 MiB, and of each topic so many are read.
-_FIRST, _MOST, _QUICK_S = 25, 200, 0.1
+_FIRST, _MOST, _QUICK_S = 25, 200, 0.25
 
 Place = tuple[int, int, str]
 # Of each ask what it found.
@@ -115,8 +115,6 @@ def sift(
     while True:
         began = time.monotonic()
         page = look(at, most)
-        if time.monotonic() - began < _QUICK_S:
-            most = min(2 * most, _MOST)
         heads = page.heads if heads is None else heads
         at = page.older
         for item, place in zip(page.items, page.places, strict=True):
@@ -132,6 +130,8 @@ def sift(
                 break
         if at is None or len(items) == count or time.monotonic() > until:
             return Page(items, at, None, heads, not before, places, looked)
+        if time.monotonic() - began < _QUICK_S:
+            most = min(2 * most, _MOST)
 
 
 def _leading(
