@@ -80,6 +80,20 @@ def test_a_view_of_results_keeps_their_filter(
     assert where == f"/results/?{query}"
 
 
+def test_a_list_that_is_not_found_is_forgotten_not_saved(
+    viewer: Client, redis_client: redis.Redis
+) -> None:
+    path = "/results/?topic=gone"
+    before = viewer.get(path)
+
+    save(viewer, "topic=gone", "mine", "results")
+    after = viewer.get(path)
+
+    assert (before.status_code, after.status_code) == (404, 404)
+    assert b"Save this view" not in before.content
+    assert b"Forget this view" in after.content
+
+
 def test_the_same_name_again_replaces_it(viewer: Client) -> None:
     save(viewer, "state=dead", "mine")
     save(viewer, "state=done", " mine ")
