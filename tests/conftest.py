@@ -15,6 +15,8 @@ import fakeredis
 import hypothesis
 import pytest
 import redis
+from django.db import connection
+from pytest_django.plugin import blocking_manager_key
 
 # Before Django reads its settings: no test touches this folder's var/.
 _STATE = tempfile.TemporaryDirectory(prefix="mesh-tests-")
@@ -78,6 +80,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """What `-n auto` means: tests mostly wait for processes, attacks compute too."""
     cores = len(os.sched_getaffinity(0))
     return cores + 1 if config.option.markexpr == "chaos" else 2 * cores
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Iterator[None]:
+    """Have the roles there again behind a test that leaves an empty database.
+
+    pytest-django has those tests come last, but a worker of xdist may take over others
+    when it has done its own.
+    """
+    yield
+    marker = item.get_closest_marker("django_db")
+    contents = getattr(connection, "_test_serialized_contents", "")
+    if nextitem and marker and marker.kwargs.get("transaction") and contents:
+        with item.config.stash[blocking_manager_key].unblock():
+            connection.creation.deserialize_db_from_string(contents)
 
 
 @pytest.fixture(scope="session")

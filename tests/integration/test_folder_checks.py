@@ -111,7 +111,7 @@ def test_a_database_that_nobody_can_use_is_told(
     assert re.match(rf"bad\|{says}.*\|.*{hint}", told)
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_a_web_server_that_answers_is_told(live_site: LiveSite) -> None:
     credentials.ensure(live_site.url)
 
