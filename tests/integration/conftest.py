@@ -6,11 +6,40 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from django.test import Client
 from pytest_django import Settings
 
+from dashboard import queries
 from tests.support.gateway import GatewayClient, NewCaller
 from tests.support.ollama_stub import OllamaStub
+from tests.support.pages import signed_in
 from tests.support.site import LiveSite
+
+
+@pytest.fixture
+def viewer(cleanup_test_data: None) -> Client:
+    """The browser of somebody who may look."""
+    return signed_in("viewer")
+
+
+@pytest.fixture
+def operator(cleanup_test_data: None) -> Client:
+    """The browser of somebody who looks after tasks."""
+    return signed_in("operator")
+
+
+@pytest.fixture
+def admin(cleanup_test_data: None) -> Client:
+    """The browser of somebody who may do anything."""
+    return signed_in("admin")
+
+
+@pytest.fixture
+def nothing_known(redis_client: redis.Redis) -> Iterator[None]:
+    """An empty mesh, whatever pages remember of its server."""
+    queries.forget_checks()
+    yield
+    queries.forget_checks()
 
 
 @pytest.fixture

@@ -20,16 +20,6 @@ pytestmark = pytest.mark.django_db
 NEVER_SENT = "0198c0de-0000-7000-8000-000000000000"
 
 
-@pytest.fixture
-def operator(test_topic: str) -> Client:
-    return signed_in("operator")
-
-
-@pytest.fixture
-def viewer(test_topic: str) -> Client:
-    return signed_in("viewer")
-
-
 def trail() -> list[tuple[str, str, str, str]]:
     rows = AuditEntry.objects.order_by("id")
     return [(row.who, row.verb, row.topic, row.target) for row in rows]

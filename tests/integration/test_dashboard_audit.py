@@ -8,7 +8,6 @@ from html import unescape
 from typing import Any
 
 import pytest
-import redis
 from django.test import Client
 
 import bus
@@ -20,11 +19,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
 
 ANN = roles.Principal("user:1", "Ann", roles.ADMIN)
 NASTY = "<script>alert(1)</script>\"'&{{ 7*7 }}"
-
-
-@pytest.fixture
-def operator(redis_client: redis.Redis) -> Client:
-    return signed_in("operator")
 
 
 def text_of(response: Any) -> str:

@@ -26,11 +26,6 @@ pytestmark = pytest.mark.django_db
 NOBODY = "0198c0de-0000-7000-8000-00000000abcd"
 
 
-@pytest.fixture
-def operator(test_topic: str) -> Client:
-    return signed_in("operator")
-
-
 def frozen(client: Client, **form: Any) -> str:
     """The id of what a form chose."""
     response = client.post("/replays/new", form)

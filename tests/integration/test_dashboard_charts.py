@@ -9,14 +9,9 @@ from django.test import Client
 import bus
 from bus import errors, keys, rates
 from tests.support.desk import Desk
-from tests.support.pages import looked_at, signed_in
+from tests.support.pages import looked_at
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return signed_in("viewer")
 
 
 def hour_of(client: redis.Redis) -> int:

@@ -20,11 +20,6 @@ from tests.support.pages import looked_at, signed_in
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def operator(test_topic: str) -> Client:
-    return signed_in("operator")
-
-
 def die(topic: str) -> None:
     desk = Desk(topic)
     desk.fail(desk.one(), final=True)

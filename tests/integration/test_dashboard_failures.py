@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 import redis
 from django.test import Client
 
 import bus
-from dashboard import queries
 from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def fresh(redis_client: redis.Redis) -> Iterator[None]:
-    """An empty mesh, whatever was known about its server."""
-    queries.forget_checks()
-    yield
-    queries.forget_checks()
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return signed_in("viewer")
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("nothing_known"),
+]
 
 
 def die(topic: str, count: int, message: str = "no ink") -> str:

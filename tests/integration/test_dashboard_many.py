@@ -19,11 +19,6 @@ from tests.support.pages import looked_at, signed_in
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def operator() -> Client:
-    return signed_in("operator")
-
-
 def states(topic: str, ids: list[str]) -> list[str]:
     return [bus.get_task(each, topic).state for each in ids]
 

@@ -23,11 +23,6 @@ pytestmark = pytest.mark.django_db
 PATH = "/tasks/cancel-matching"
 
 
-@pytest.fixture
-def operator() -> Client:
-    return signed_in("operator")
-
-
 def asked(client: Client, **query: str) -> tuple[str, dict[str, str]]:
     """The question's text, and the form that says yes."""
     page = client.get(PATH, query)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,15 @@ from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("nothing_known"),
+]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UNKNOWN = "0198c0de-0000-7000-8000-000000000000"
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}"
 LISTS = ["/", "/topics/", "/tasks/", "/results/", "/agents/", "/dead/"]
-
-
-@pytest.fixture(autouse=True)
-def fresh(redis_client: redis.Redis) -> Iterator[None]:
-    """An empty mesh, whatever was known about its server."""
-    queries.forget_checks()
-    yield
-    queries.forget_checks()
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return signed_in("viewer")
 
 
 def dead_task(topic: str, payload: Any, error: str = "no ink") -> str:

@@ -16,11 +16,6 @@ from tests.support.pages import looked_at, signed_in
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def viewer(redis_client: redis.Redis) -> Client:
-    return signed_in("viewer")
-
-
 def save(client: Client, query: str, name: str, page: str = "tasks") -> tuple[str, str]:
     """Where the form leads, and the text there."""
     form = {"page": page, "query": query, "name": name}

@@ -14,15 +14,10 @@ from bus import messages
 from bus.messages import Task
 from dashboard import search
 from tests.support.desk import Desk
-from tests.support.pages import looked_at, signed_in
+from tests.support.pages import looked_at
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return signed_in("viewer")
 
 
 def found(client: Client, **asked: str) -> tuple[list[str], str]:

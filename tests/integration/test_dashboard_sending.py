@@ -13,11 +13,6 @@ from tests.support.pages import looked_at, signed_in
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def operator() -> Client:
-    return signed_in("operator")
-
-
 def form_of(page: object) -> dict[str, str]:
     """What a browser would send back of the form as it was shown."""
     draft = page.context["draft"]  # type: ignore[attr-defined]

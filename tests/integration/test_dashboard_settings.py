@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,10 +10,12 @@ from django.test import Client
 
 import bus
 from bus import accounts, models
-from dashboard import queries
 from tests.support.pages import looked_at, signed_in
 
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("nothing_known"),
+]
 
 FORM = {
     "name": "resizer",
@@ -24,19 +25,6 @@ FORM = {
     "days": "30",
     "once": "form-1",
 }
-
-
-@pytest.fixture(autouse=True)
-def fresh(redis_client: redis.Redis) -> Iterator[None]:
-    """An empty mesh, whatever was known about its server."""
-    queries.forget_checks()
-    yield
-    queries.forget_checks()
-
-
-@pytest.fixture
-def admin() -> Client:
-    return signed_in("admin")
 
 
 def text_of(response: Any) -> str:

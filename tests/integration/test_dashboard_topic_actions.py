@@ -21,11 +21,6 @@ pytestmark = pytest.mark.django_db
 VERBS = ("limits", "purge", "settle", "delete")
 
 
-@pytest.fixture
-def admin(test_topic: str) -> Client:
-    return signed_in("admin")
-
-
 def trail() -> list[AuditEntry]:
     return [*AuditEntry.objects.order_by("id")]
 

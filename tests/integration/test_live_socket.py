@@ -154,57 +154,48 @@ def test_a_page_of_another_site_is_not_even_accepted(
     assert refused.value.response.status_code == 403
 
 
-def test_a_socket_ends_with_its_session(
-    door: Door, settings: Settings, test_topic: str
+def is_signed_out(user: User, client: Client) -> None:
+    client.logout()
+
+
+def has_no_role(user: User, client: Client) -> None:
+    user.groups.clear()
+
+
+def reads_less(user: User, client: Client) -> None:
+    """Rows have buttons that are no longer for this user."""
+    user.groups.set(Group.objects.filter(name="viewer"))
+
+
+def is_deactivated(user: User, client: Client) -> None:
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        (is_signed_out, (4401, "not_authenticated")),
+        (is_deactivated, (4401, "not_authenticated")),
+        (has_no_role, (4403, "forbidden")),
+        (reads_less, (4403, "role_changed")),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_a_socket_ends_once_its_user_may_no_longer_what_it_shows(
+    change: Callable[[User, Client], None],
+    end: tuple[int, str],
+    door: Door,
+    settings: Settings,
+    test_topic: str,
 ) -> None:
-    settings.MESH_FEED_RECHECK_S = 0.2
-    _, client = signed_in("viewer")
-
-    with door(session=client) as page:
-        page.resume(regions=["results"]).next("live")
-        client.logout()
-
-        assert page.end() == (4401, "not_authenticated")
-
-
-def test_a_socket_ends_with_its_users_role(
-    door: Door, settings: Settings, test_topic: str
-) -> None:
-    settings.MESH_FEED_RECHECK_S = 0.2
-    user, client = signed_in("viewer")
-
-    with door(session=client) as page:
-        page.resume(regions=["results"]).next("live")
-        user.groups.clear()
-
-        assert page.end() == (4403, "forbidden")
-
-
-def test_a_socket_of_a_role_that_reads_less_is_to_be_opened_again(
-    door: Door, settings: Settings, test_topic: str
-) -> None:
-    """Its rows have buttons that are no longer for this user."""
     settings.MESH_FEED_RECHECK_S = 0.2
     user, client = signed_in("operator")
 
     with door(session=client) as page:
         page.resume(regions=["results"]).next("live")
-        user.groups.set(Group.objects.filter(name="viewer"))
+        change(user, client)
 
-        assert page.end() == (4403, "role_changed")
-
-
-def test_a_socket_ends_when_its_user_is_deactivated(
-    door: Door, settings: Settings, test_topic: str
-) -> None:
-    settings.MESH_FEED_RECHECK_S = 0.2
-    user, client = signed_in("viewer")
-
-    with door(session=client) as page:
-        page.resume(regions=["results"]).next("live")
-        User.objects.filter(pk=user.pk).update(is_active=False)
-
-        assert page.end() == (4401, "not_authenticated")
+        assert page.end() == end
 
 
 def test_a_socket_ends_when_its_token_is_revoked(

@@ -13,7 +13,7 @@ from bus import errors
 from dashboard import watched
 from dashboard.watched import Looked, Watched
 from tests.support.desk import Desk
-from tests.support.pages import looked_at, signed_in
+from tests.support.pages import looked_at
 
 pytestmark = pytest.mark.django_db
 
@@ -24,11 +24,6 @@ ROW: dict[str, Any] = {
     "task": {"customer": {"id": 17}},
     "result": {"sum": 2, "note": "Ünï"},
 }
-
-
-@pytest.fixture
-def viewer() -> Client:
-    return signed_in("viewer")
 
 
 def end(topic: str, payload: Any, result: str = '"ok"') -> str:

@@ -429,8 +429,14 @@ def test_a_signal_stops_all_with_exit_code_zero(
         assert all(is_gone(pid) for pid in pids)
 
 
-def test_a_second_ctrl_c_hurries(record: Path) -> None:
-    with program(MAIN, STUBBORN, str(record), "600") as main:
+@pytest.mark.parametrize("while_it", ["runs", "starts"])
+def test_ctrl_c_stops_all_and_one_more_hurries(record: Path, while_it: str) -> None:
+    source = MAIN
+    if while_it == "starts":  # as in `up`: its way out stops what it has started
+        begun = "try: signal.pause()\nexcept KeyboardInterrupt: sys.exit(mesh.stop())"
+        source = MAIN.replace("sys.exit(mesh.run_until_signal())", begun)
+        assert source != MAIN
+    with program(source, STUBBORN, str(record), "600") as main:
         assert main.stdout is not None
         pids_of(main.stdout)
 
@@ -505,23 +511,3 @@ def test_a_bug_in_it_stops_all_in_order(mesh: MakeMesh, record: Path) -> None:
     assert running.supervisor.run_until_signal() == 70
     assert "RuntimeError: a bug of ours" in running.out.getvalue()
     assert record.read_text() == "agent-1\n"
-
-
-def test_a_ctrl_c_during_the_start_stops_all_and_one_more_hurries(
-    record: Path,
-) -> None:
-    """As `up` does it: its way out stops what it has started."""
-    begun = "try: signal.pause()\nexcept KeyboardInterrupt: sys.exit(mesh.stop())"
-    source = MAIN.replace("sys.exit(mesh.run_until_signal())", begun)
-    with program(source, STUBBORN, str(record), "600") as main:
-        assert main.stdout is not None
-        pids_of(main.stdout)
-
-        os.killpg(main.pid, signal.SIGINT)
-        for line in main.stdout:
-            if "Ctrl-C hurries" in line:
-                break
-        os.killpg(main.pid, signal.SIGINT)
-
-        assert main.wait(20) == 0
-        assert "as you hurry" in main.stdout.read()

@@ -152,14 +152,13 @@ async def test_what_is_no_reply_ends_the_connection() -> None:
             await one.execute_command("PING")
 
 
+async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    await reader.read()
+
+
 async def test_who_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_WATCH_S", 0.02)
-
-    async def be_silent(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        await reader.read()
-        await reader.read()
 
     async with wired(be_silent, timeout_s=0.1) as one:
         with pytest.raises(redis.ConnectionError):
@@ -170,12 +169,6 @@ async def test_who_may_block_for_longer_is_given_up_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wire, "_WATCH_S", 0.02)
-
-    async def be_silent(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        await reader.read()
-        await reader.read()
 
     async with wired(be_silent, timeout_s=0.1) as one:
         began = asyncio.get_running_loop().time()
