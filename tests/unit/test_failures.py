@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,15 @@ def fingerprint(
 
 
 def test_it_says_type_message_and_where_it_happened() -> None:
-    facts = failures.describe(raised(ValueError("no such width")))
+    exc = raised(ValueError("no such width"))
+
+    facts = failures.describe(exc)
 
     assert facts["type"] == "ValueError"
     assert facts["message"] == "no such width"
     assert facts["frame"] == "test_failures.py:raised"
     assert facts["reason"] == "failed"
-    assert facts["traceback"].endswith("ValueError: no such width\n")
+    assert facts["traceback"] == "".join(traceback.format_exception(exc))
 
 
 def test_the_frame_is_the_innermost_one() -> None:

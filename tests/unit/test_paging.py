@@ -83,9 +83,10 @@ def test_pages_up_come_back_to_the_newest(
 def test_a_place_that_is_none_is_refused(place: str) -> None:
     look = look_into({"a": set()})
 
-    with pytest.raises(errors.InvalidOption):
+    said = "^the address names no place in this list$"
+    with pytest.raises(errors.InvalidOption, match=said):
         paging.read(["a"], look, 5, before=place)
-    with pytest.raises(errors.InvalidOption):
+    with pytest.raises(errors.InvalidOption, match=said):
         paging.read(["a"], look, 5, after=place)
 
 
@@ -183,13 +184,19 @@ def test_beyond_the_ends_there_is_nothing() -> None:
 
 
 def test_of_many_topics_those_are_read_whose_first_entries_are_shown() -> None:
-    many = {f"t{n}": {f"{n}-{n}"} for n in range(1, 10)}
+    many = {f"t{n}": {f"{n}-{n + 1}"} for n in range(1, 10)}
     look = Looking(many)
 
     page = paging.read(many, look, 2)
 
     assert [ask.topic for ask in look.asked[1]] == ["t9", "t8", "t7"]
     assert page.heads == {topic: next(iter(each)) for topic, each in many.items()}
+
+
+def test_of_topics_with_equal_ids_the_last_by_name_is_first() -> None:
+    equal = {topic: {"1-0"} for topic in "abc"}
+
+    assert paging.read(equal, look_into(equal), 1).items == [("c", "1-0")]
 
 
 def test_what_comes_between_the_two_looks_is_on_the_page() -> None:
@@ -214,6 +221,7 @@ MOST = 2**64 - 1
     [
         ("7-3@m", "7-4", "7-2"),
         (f"7-{MOST}@m", "8-0", f"7-{MOST - 1}"),
+        ("7-1@m", "7-2", "7-0"),
         ("7-0@m", "7-1", f"6-{MOST}"),
         ("0-0@m", "0-1", "0-0"),
         ("0-1@m", "0-2", "0-0"),
