@@ -342,8 +342,15 @@ def test_without_sockets_a_page_tells_that_more_came_than_it_holds(
         expect(gap).to_contain_text("Some results not shown")
 
 
+@pytest.mark.parametrize(
+    ("filtered", "says"),
+    [
+        ("", "7 results not shown"),
+        ("&q=ink", "Of 7 results not all that fit are shown"),
+    ],
+)
 def test_a_gap_does_not_move_a_page_that_is_paused(
-    mesh: Mesh, topic: str, new_page: NewPage
+    mesh: Mesh, topic: str, new_page: NewPage, filtered: str, says: str
 ) -> None:
     page = new_page()
     told = json.dumps(
@@ -361,7 +368,7 @@ def test_a_gap_does_not_move_a_page_that_is_paused(
         sockets.append(socket)
 
     page.route_web_socket("**/ws/feed", through)
-    page.goto(f"/results/?topic={topic}")
+    page.goto(f"/results/?topic={topic}{filtered}")
     is_live(page)
     away(page)
     page.get_by_role("button", name="Pause updates").click()
@@ -371,7 +378,7 @@ def test_a_gap_does_not_move_a_page_that_is_paused(
     expect(page.locator("button.news")).to_have_text("1 new · show")
     expect(page.locator("tr.gap")).to_have_count(0)
     page.get_by_role("button", name="Resume updates").click()
-    expect(page.locator("tr.gap")).to_contain_text("7 results not shown")
+    expect(page.locator("tr.gap")).to_contain_text(says)
 
 
 def test_a_filter_that_was_left_by_going_back_is_not_shown_as_chosen(

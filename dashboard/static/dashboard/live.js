@@ -79,8 +79,9 @@
 
     gap(missed) {
       const what = missed === null ? `Some ${this.noun}s` : plural(missed, this.noun);
+      const says = state.only && missed !== null ? `Of ${what} not all that fit are shown` : `${what} not shown`;
       const row = make("tr", { className: "gap" });
-      row.append(make("td", { colSpan: 99 }, `${what} not shown: more came than this page was told`));
+      row.append(make("td", { colSpan: 99 }, `${says}: more came than this page was told`));
       this.waiting.push(row);
       return row;
     }
