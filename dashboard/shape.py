@@ -7,7 +7,6 @@ one by hand is told where it differs before it is sent.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,7 +28,7 @@ class Field:
 
     path: str
     count: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
+    kinds: set[str] = field(default_factory=set)
     example: str = ""
 
     @property
@@ -95,7 +94,7 @@ def learn(payloads: Sequence[Any]) -> Shape:
         for path, (kind, value) in _paths(payload):
             each = found.setdefault(path, Field(path))
             each.count += 1
-            each.kinds[kind] += 1
+            each.kinds.add(kind)
             if kind != _OBJECT and not each.example:
                 each.example = formats.preview(value, 40)
     return Shape(len(payloads), set(map(_kind, payloads)), found)

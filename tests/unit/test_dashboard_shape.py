@@ -82,3 +82,25 @@ def test_a_monster_is_gone_into_only_so_far() -> None:
     assert len(shape.learn([wide]).fields) == 100
     assert len(shape.learn([wide]).told) == 20
     assert len(shape.learn(MAIL).differences(wide)) == 5
+
+
+def test_an_example_is_cut_to_40_characters() -> None:
+    [told] = shape.learn([{"text": "x" * 41}]).told
+
+    assert told.example == "x" * 39 + "…"
+
+
+def test_payloads_of_several_kinds_are_told_together() -> None:
+    several = shape.learn([1, "a", None, 1, 1])
+
+    assert several.differences({}) == [
+        "It is an object; here payloads are a number or null or text."
+    ]
+
+
+def test_what_is_no_json_has_a_name_too() -> None:
+    strange = shape.learn([{"x": {1}} for _ in range(5)])
+
+    assert strange.differences({"x": 1}) == [
+        "“x” is a number; elsewhere it is something else."
+    ]

@@ -57,7 +57,13 @@ def test_a_rate_has_a_decimal_where_there_are_few(value: Any, text: str) -> None
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (12, "12 B"), (2048, "2.0 KiB"), (2**40, "1024.0 GiB")],
+    [
+        (None, "–"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (3 * 2**20, "3.0 MiB"),
+        (2**40, "1024.0 GiB"),
+    ],
 )
 def test_bytes_are_binary(value: Any, text: str) -> None:
     assert formats.size(value) == text
@@ -70,7 +76,17 @@ def test_the_call_to_copy_survives_the_shell(text: str, topic: str) -> None:
     words = shlex.split(call.replace("\\\n", ""))
 
     assert words[:2] == ["curl", "http://127.0.0.1:8000/api/v1/mesh/enqueue"]
+    assert words[2:6] == [
+        *("-H", "Authorization: Bearer $MESH_TOKEN"),
+        *("-H", "Content-Type: application/json"),
+    ]
     assert words[-1] == formats._dumped({"topic": topic, "task": {"text": text}}, None)
+
+
+def test_a_preview_is_cut_after_a_hundred_characters() -> None:
+    assert formats.preview("x" * 100) == "x" * 100
+    assert formats.preview("x" * 101) == "x" * 99 + "…"
+    assert formats.preview("a \n b", 3) == "a b"
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
@@ -219,6 +235,6 @@ def test_a_large_count_is_short_and_whole_in_its_title(value: Any, text: str) ->
 
 
 def test_milliseconds_are_told_as_durations() -> None:
-    assert formats.ms(2_500) == "2.5 s"
+    assert (formats.ms(2_500), formats.ms(1_000)) == ("2.5 s", "1.0 s")
     assert formats.ms("x") == formats.number("x") == "–"
     assert (formats.number(1_234.4), formats.rate(1_234.4)) == ("1,234", "1,234")

@@ -53,7 +53,15 @@ def test_slots_of_a_topic_are_those_that_serve_it() -> None:
 
 @pytest.mark.parametrize(
     ("slots", "topics", "share_of_t"),
-    [(8, ["t"], 8), (9, ["t", "other"], 4), (1, ["t", "other"], 1), (None, ["t"], 0)],
+    [
+        (8, ["t"], 8),
+        (9, ["t", "other"], 4),
+        (1, ["t", "other"], 1),
+        (3, [], 3),
+        (0, ["t"], 0),
+        (None, ["t"], 0),
+        ("many", ["t"], 0),
+    ],
 )
 def test_a_record_of_an_earlier_version_gives_a_fair_share(
     slots: Any, topics: list[str], share_of_t: int
@@ -77,16 +85,35 @@ def test_agents_by_hand_that_hold_nothing_are_free() -> None:
     assert pace.crew("t", [], {"hand": 2}, 1, None).free == 1
 
 
+def test_an_agent_without_a_consumer_holds_tasks_under_its_id() -> None:
+    hand = share(4, name="hand") | {"consumer": ""}
+
+    assert pace.crew("t", [hand], {"hand": 1}, 0, None).free == 3
+
+
 # --- pace of the slots
 
 
 def test_each_agent_counts_with_what_its_runs_took() -> None:
-    assert crew(share(4, 2.0), share(1, 0.5, "b")).per_s == pytest.approx(2 + 2)
+    both = crew(share(4, 2.0), share(3, 0.5, "b"))
+
+    assert both.per_s == pytest.approx(2 + 6)
+    assert (both.slots, both.run_s) == (7, pytest.approx(1.25))
 
 
 def test_an_agent_that_ended_nothing_counts_with_the_mean_of_the_topic() -> None:
     assert crew(share(4), mean_s=2.0).per_s == pytest.approx(2.0)
     assert crew(share(4), share(1, 0.5, "b")).per_s == pytest.approx(8 + 2)
+
+
+@pytest.mark.parametrize("broken", ["soon", -1.0, None, [2]])
+def test_a_run_time_that_is_none_counts_as_untold(broken: Any) -> None:
+    assert crew(share(4, broken)).run_s is None
+
+
+def test_runs_may_take_no_time_at_all() -> None:
+    assert crew(share(1, 0)).run_s == 0
+    assert crew(share(1, 0)).per_s == pytest.approx(20_000)
 
 
 def test_without_slots_or_run_times_nobody_knows_the_pace() -> None:
@@ -101,6 +128,20 @@ def test_no_process_is_promised_to_be_faster_than_one_can_be() -> None:
 
 
 # --- pace of what ended
+
+
+def test_where_nothing_ended_the_slots_tell_alone() -> None:
+    assert pace.per_s(crew(share(4, 1.0)), None) == pytest.approx(4.0)
+    assert pace.per_s(crew(row()), None) is None
+
+
+def test_five_ends_are_more_than_chance_and_a_second_is_long_enough() -> None:
+    assert pace.per_s(crew(row()), ends(5, 20)) == pytest.approx(0.25)
+    assert pace.per_s(crew(row()), ends(40, 0.5)) == pytest.approx(80)
+
+
+def test_where_run_times_are_unknown_the_first_end_is_the_begin() -> None:
+    assert pace.per_s(crew(row()), ends(40, 20, first_s=10)) == pytest.approx(4.0)
 
 
 def test_what_ended_while_tasks_waited_tells_the_pace() -> None:
