@@ -375,6 +375,8 @@ def test_what_is_in_the_mesh_already_is_kept_beyond_the_limits(value: Any) -> No
         (nested(901, in_list), "payload is nested deeper than 900 levels"),
         (["\ud800"], "payload is not JSON: "),
         (["\ud800", 10**30], "payload is not JSON: "),
+        ([10**30, "\ud800"], "payload is not JSON: 'utf-8' codec"),
+        ([10**30, {("a",): 1}], "payload is not JSON: keys must be"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_in_the_same_words(
