@@ -32,6 +32,8 @@ class InTurn(BoundedHeads):
         self._unread = b""
         if self.pipeline:
             # uvicorn tells the last that nobody listens, which has not begun.
+            for cycle, _ in self.pipeline:
+                cycle.on_response = _nothing  # else we would hold each other
             self.pipeline.clear()
             self._running.disconnected = True
             self._running.message_event.set()
@@ -68,6 +70,10 @@ class InTurn(BoundedHeads):
         """Whether what comes is still HTTP: neither a socket's, nor nobody's."""
         ours: Any = self
         return self.transport.get_protocol() is ours and not self.transport.is_closing()
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Flow(FlowControl):
