@@ -57,8 +57,8 @@ ELSEWHERE: dict[int, list[str]] = {
         f"{SOCKET}.test_a_made_up_session_is_nobody",
     ],
     56: [
-        f"{SOCKET}.test_a_socket_ends_with_its_session",
-        f"{SOCKET}.test_a_socket_ends_with_its_users_role",
+        f"{SOCKET}.test_a_socket_ends_once_its_user_may_no_longer_what_it_shows",
+        f"{SOCKET}.test_a_socket_ends_when_its_token_is_revoked",
     ],
     57: [
         f"{SOCKET}.test_a_frame_beyond_64_kib_is_refused",
