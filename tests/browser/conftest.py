@@ -171,7 +171,7 @@ def new_page(chromium: Browser, mesh: Mesh) -> Iterator[NewPage]:
         page.get_by_label("Name").fill(username or mesh.username)
         page.get_by_label("Password").fill(PASSWORD if username else mesh.password)
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url("**/")
+        page.wait_for_url(f"{mesh.url}/")  # not /login/, which ends alike
         if quiet:
             page.on("pageerror", lambda error: said.append(str(error)))
             page.on(

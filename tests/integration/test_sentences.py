@@ -238,7 +238,9 @@ def test_an_attempt_of_nobody_has_no_agent(test_topic: str) -> None:
 
 def test_attempts_before_the_last_are_kept(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1)
-    with agents.running(test_topic, work.failing, max_attempts=5, backoff_s=0.01):
+    # Long enough for the agent to have ended: it would give the next attempt back to
+    # agents of the runtime, and we read by hand.
+    with agents.running(test_topic, work.failing, max_attempts=5, backoff_s=3):
         wait_until(lambda: bus.stats(test_topic)["retried"] >= 1, 20)
     wait_until(lambda: bool(read := _read(test_topic)) and _move(test_topic, read), 20)
 
