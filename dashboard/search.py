@@ -67,28 +67,22 @@ def fits(wanted: str) -> Callable[[Task], bool]:
 
     `path=value` fits a payload that has this value at this path as well, whole.
     """
-    carry = carries(wanted)
-    return lambda task: carry(
-        (task.payload,), (formats.error_line(task.error),) if task.error else ()
-    )
-
-
-def carries(wanted: str) -> Callable[[Iterable[Any], Iterable[str]], bool]:
-    """Whether JSON values or texts have this text in them, in any case of letters.
-
-    `path=value` fits what has this value at this path as well, whole.
-    """
     carry = among(wanted)
 
-    def carried(values: Iterable[Any], texts: Iterable[str]) -> bool:
-        found = [*values]
-        return carry(found, lambda: lowered(found, texts))
+    def fit(task: Task) -> bool:
+        said = [formats.error_line(task.error)] if task.error else []
+        values = (task.payload,)
+        return carry(values, lambda: lowered(values, said))
 
-    return carried
+    return fit
 
 
 def among(wanted: str) -> Callable[[Iterable[Any], Callable[[], Iterable[str]]], bool]:
-    """The same for who keeps the texts of these values (`lowered`) and lends them."""
+    """Whether JSON values, or the texts (`lowered`) that are asked for where they are
+    needed, have this text in them, in any case of letters.
+
+    `path=value` fits what has this value at this path as well, whole.
+    """
     text, field = wanted.lower(), _FIELD.fullmatch(wanted)
 
     def carry(values: Iterable[Any], texts: Callable[[], Iterable[str]]) -> bool:

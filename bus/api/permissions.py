@@ -50,16 +50,15 @@ def may_not(role: str, verbs: Iterable[str]) -> str:
 def check_grant(who: roles.Principal, prefixes: Collection[str]) -> None:
     """topic_not_allowed where a token would reach further than who makes it."""
     if not who.covers(prefixes):
-        bound = ", ".join(f"{prefix}…" for prefix in who.topics)
-        said = f"this token is bound to topics {bound}, so are those it makes"
+        said = f"this token is bound to topics {_bound(who)}, so are those it makes"
         raise Problem("topic_not_allowed", said)
 
 
 def check_topic(who: roles.Principal, topic: str) -> str:
     """The topic itself, or topic_not_allowed for a token bound to others."""
     if not who.may_topic(topic):
-        bound = ", ".join(f"{prefix}…" for prefix in who.topics)
-        raise Problem("topic_not_allowed", f"this token is bound to topics {bound}")
+        said = f"this token is bound to topics {_bound(who)}"
+        raise Problem("topic_not_allowed", said)
     return topic
 
 
@@ -73,6 +72,9 @@ def check_reach(
     serves = agent["topics"]
     blind = ending and not serves and agent["lease_s"] is None
     if who.topics and (blind or len(who.within(serves)) < len(serves)):
-        bound = ", ".join(f"{prefix}…" for prefix in who.topics)
-        said = f"agent {agent['agent_id']!r} serves more than topics {bound}"
+        said = f"agent {agent['agent_id']!r} serves more than topics {_bound(who)}"
         raise Problem("topic_not_allowed", f"{said}, which this token is bound to")
+
+
+def _bound(who: roles.Principal) -> str:
+    return ", ".join(f"{prefix}…" for prefix in who.topics)

@@ -114,8 +114,7 @@ class AgentViewSet(MeshViewSet):
         For 24 h it is still shown, as `gone`.
         """
         parsing.nothing(self.body(needed=False))
-        row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
-        check_reach(self.who, row, ending=True)
+        self._check_reach(agent_id, ending=True)
         if not by_id(leases.leave, errors.AgentNotFound, agent_id):
             raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
         if self.who.role != roles.AGENT:  # agents that end are no news
@@ -156,11 +155,15 @@ class AgentViewSet(MeshViewSet):
         registration under this id takes tasks again.
         """
         parsing.nothing(self.body(needed=False))
-        row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
-        check_reach(self.who, row)
+        self._check_reach(agent_id)
         by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
         self.record(roles.DRAIN, "", agent_id)
         return Response(self._told(agents.get_agent(agent_id)))
+
+    def _check_reach(self, agent_id: str, ending: bool = False) -> None:
+        if self.who.topics:  # who is bound to none need not ask what it serves
+            row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
+            check_reach(self.who, row, ending)
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         """An agent, with those of its topics that the token reaches."""
