@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.support import agents
 from tests.support.mesh import BANNER_END, read_until, up
@@ -77,6 +78,12 @@ class Mesh:
             check=True,
             capture_output=True,
         )
+
+    def forget_sign_ins(self) -> None:
+        """All tests sign in from one address, in more tries than people need."""
+        with redis.Redis.from_url(self.env["REDIS_URL"]) as server:
+            for bucket in server.scan_iter("mesh:rate:{login:*", count=10_000):
+                server.delete(bucket)
 
     def child(self, word: str) -> int:
         """The pid of the process of this mesh whose command line has that word."""
@@ -160,6 +167,7 @@ def new_page(chromium: Browser, mesh: Mesh) -> Iterator[NewPage]:
     """Opens pages of somebody who has signed in; nothing may fail in their console."""
     contexts: list[BrowserContext] = []
     said: list[str] = []
+    mesh.forget_sign_ins()
 
     def new(username: str = "", quiet: bool = True, **options: Any) -> Page:
         options.setdefault("viewport", {"width": 1280, "height": 900})
