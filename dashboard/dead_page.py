@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from bus import messages
 from bus.sought import Sought
-from dashboard import alike, fields, lists, live, paging
+from dashboard import alike, fields, lists, live, seeking
 from dashboard.access import page
 from dashboard.frame import shown
 
@@ -69,22 +69,11 @@ def _filtered(request: HttpRequest, chosen: list[Row], asked: Row) -> Row:
         since_ms=fields.utc_ms(asked["since"]),
         until_ms=fields.utc_ms(asked["until"]),
     )
-    return {"page": letters(chosen, sought, request.GET.get("before"))}
-
-
-def letters(facts: list[Row], sought: Sought, before: str | None) -> paging.Page:
-    """The newest of these topics' letters that fit, `lists.PAGE` of them at most.
-
-    InvalidOption for a place that is none.
-    """
-
-    def look(place: str | None, most: int) -> paging.Page:
-        if not place and sought.until_ms is not None:
-            # Below the time, whatever the topic: what is newer need not be looked at.
-            place = f"{max(0, sought.until_ms)}-0@0"
-        return lists.dead_page(facts, place, count=most)
-
-    return paging.sift(look, sought.fits, lists.PAGE, before, sought.passed)
+    before, so_far = seeking.opened(request.GET.get("before"))
+    found = lists.dead_sought(chosen, sought, so_far.left(lists.PAGE), before)
+    so_far = so_far.plus(len(found.items), found.looked)
+    part = so_far.part(found.older) if so_far.found < lists.PAGE else ""
+    return {"page": found, "so_far": so_far, "part": part}
 
 
 def files(**asked: str) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +12,10 @@ import bus
 from bus import abreast, browse, errors
 from bus import topics as topic_room
 from bus.abreast import Ask
-from bus.messages import STATES, Task
-from dashboard import formats, paging
+from bus.messages import Task
+from bus.sought import Sought
+from dashboard import formats, paging, sifting
+from dashboard.seeking import Moment
 from dashboard.watched import Looked, Watched
 
 Row = dict[str, Any]
@@ -31,11 +32,7 @@ TABS: Final = (
 )
 # A list over all topics reads each of them; beyond this many it asks to choose one.
 TOPICS_MOST: Final = 200
-# Looks per page of tasks: a look at a topic may find less than the counts promised.
-_LOOKS_MOST: Final = 20
-# A search looks at so many tasks at once, and for so long; then somebody may go on.
-_SEARCH_LOOK: Final = 200
-_SEARCH_S: Final = 1.5
+_SEARCH_LOOK: Final = 200  # tasks at which a search looks at once
 
 
 def results_page(
@@ -54,45 +51,32 @@ def _briefly(asks: Sequence[Ask]) -> list[list[abreast.Found]]:
     """Result rows without what a list does not show: 50 of 1 MiB, in objects, would
     be half a GiB."""
     return [
-        [(entry_id, partial(_brief, make)) for entry_id, make in found]
+        [(entry_id, partial(_made_brief, make)) for entry_id, make in found]
         for found in abreast.results(asks)
     ]
 
 
-def _brief(make: Callable[[], Row]) -> Row:
-    row = make()
+def _made_brief(make: Callable[[], Row]) -> Row:
+    return _brief(make())
+
+
+def _brief(row: Row) -> Row:
     row.pop("task", None)
     if "result" in row:
         row["result"] = formats.preview(row["result"])
     return row
 
 
-def _unread(asks: Sequence[Ask]) -> list[list[abreast.Found]]:
-    """What makes result rows, as the items: a filter makes one at a time."""
-    return [
-        [(entry_id, partial(_itself, make)) for entry_id, make in found]
-        for found in abreast.results(asks)
-    ]
-
-
-def _itself(make: Callable[[], Row]) -> Callable[[], Row]:
-    return make
-
-
 def results_watched(
-    facts: list[Row], watched: Watched, before: str | None = None
+    facts: list[Row], watched: Watched, count: int, before: str | None = None
 ) -> paging.Page:
-    """The newest result rows of these topics that are watched, `PAGE` at most."""
+    """The `count` newest result rows of these topics that are watched (`sifting`)."""
+
+    def fits(row: Row) -> bool:
+        return watched.fits(Looked(row))
 
     names = _busiest(facts, "results")
-
-    def look(place: str | None, most: int) -> paging.Page:
-        return paging.read(names, _unread, most, place)
-
-    def fits(make: Callable[[], Row]) -> bool:
-        return watched.fits(Looked(make()))
-
-    return paging.sift(look, fits, PAGE, before, shown=_brief)
+    return sifting.sift(names, abreast.results, fits, count, before, shown=_brief)
 
 
 def dead_page(
@@ -101,76 +85,64 @@ def dead_page(
     after: str | None = None,
     count: int | None = None,
 ) -> paging.Page:
-    """Dead letters of these topics."""
+    """Dead letters of these topics, `PAGE` of them."""
     names = _busiest(facts, "dead")
     return paging.read(names, abreast.dead, count or PAGE, before, after)
+
+
+def dead_sought(
+    facts: list[Row], sought: Sought, count: int, before: str | None = None
+) -> paging.Page:
+    """The `count` newest dead letters of these topics that fit (`sifting`)."""
+    if not before and sought.until_ms is not None:
+        # Below the time, whatever the topic: what is newer need not be looked at.
+        before = f"{max(0, sought.until_ms)}-0@0"
+    names = _busiest(facts, "dead")
+    return sifting.sift(names, abreast.dead, sought.fits, count, before, sought.passed)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPage:
     """Tasks with the place of the next page, None after the last.
 
-    `looked` is at how many tasks was looked for them, in a search.
+    `looked` is at how many tasks was looked for them.
     """
 
     tasks: list[Task]
     next: str | None
-    looked: int = 0
+    looked: int
 
 
 def tasks_page(
-    facts: list[Row], state: str | None = None, cursor: str | None = None
+    facts: list[Row],
+    states: Sequence[str],
+    count: int,
+    cursor: str | None = None,
+    fits: Callable[[Task], bool] | None = None,
 ) -> TaskPage:
-    """Tasks state by state, within a state topic by topic.
+    """Tasks state by state, within a state topic by topic: `count` of them, and where
+    only those are wanted that fit somewhat more. A page that took more than a moment
+    (`seeking`) has fewer.
 
     The place is `state/topic/cursor of the bus`; it stays true when topics come or go,
     since both lists have a fixed order. InvalidOption for a place that is none.
     """
+    moment = Moment()
     found: list[Task] = []
-    legs = _legs(facts, state)
-    at, inner = 0, None
-    if cursor:
-        at, inner = _opened(cursor, legs)
-    looks = 0
-    while at < len(legs):
-        leg_state, topic = legs[at]
-        more, inner = browse.list_tasks(topic, leg_state, PAGE - len(found), inner)
-        found += map(_without_result, more)
-        looks += 1
-        if inner is None:
-            at += 1
-        if len(found) >= PAGE or looks >= _LOOKS_MOST:
-            break
-    if at >= len(legs):
-        return TaskPage(found, None)
-    leg_state, topic = legs[at]
-    return TaskPage(found, f"{leg_state}/{topic}/{inner or ''}")
-
-
-def tasks_found(
-    facts: list[Row],
-    fits: Callable[[Task], bool],
-    state: str | None = None,
-    cursor: str | None = None,
-) -> TaskPage:
-    """The tasks of `tasks_page` that fit, `PAGE` or somewhat more of them.
-
-    It looks for a bounded time, so that a page may hold few of many, or none yet.
-    """
-    found: list[Task] = []
-    legs = _legs(facts, state)
-    at, inner = _opened(cursor, legs) if cursor else (0, None)
-    looked, until = 0, time.monotonic() + _SEARCH_S
-    while at < len(legs) and len(found) < PAGE and time.monotonic() < until:
-        leg_state, topic = legs[at]
-        seen, inner = browse.list_tasks(topic, leg_state, _SEARCH_LOOK, inner)
-        found += map(_without_result, filter(fits, seen))
+    legs = _legs(facts, states)
+    at, inner = _opened(cursor, legs, states) if cursor else (0, None)
+    looked = 0
+    while at < len(legs) and len(found) < count and not moment.over:
+        state, topic = legs[at]
+        most = _SEARCH_LOOK if fits else min(count - len(found), browse.PAGE_MOST)
+        seen, inner = browse.list_tasks(topic, state, most, inner)
+        found += map(_without_result, filter(fits, seen) if fits else seen)
         looked += len(seen)
         at += inner is None
     if at >= len(legs):
         return TaskPage(found, None, looked)
-    leg_state, topic = legs[at]
-    return TaskPage(found, f"{leg_state}/{topic}/{inner or ''}", looked)
+    state, topic = legs[at]
+    return TaskPage(found, f"{state}/{topic}/{inner or ''}", looked)
 
 
 def _without_result(task: Task) -> Task:
@@ -178,11 +150,15 @@ def _without_result(task: Task) -> Task:
     return task if task.result is None else replace(task, result=None)
 
 
-def _legs(facts: list[Row], state: str | None) -> list[tuple[str, str]]:
-    """State and topic of each look, without those that count nothing."""
-    if state is not None and state not in STATES:
+def states_of(state: str) -> Sequence[str]:
+    """The states that an address means: one, or all of them; else InvalidOption."""
+    if state and state not in TABS:
         raise errors.InvalidOption(f"no state {state!r:.40}")
-    states = TABS if state is None else (state,)
+    return (state,) if state else TABS
+
+
+def _legs(facts: list[Row], states: Sequence[str]) -> list[tuple[str, str]]:
+    """State and topic of each look, without those that count nothing."""
     legs = []
     for each in states:
         for row in facts:
@@ -196,15 +172,17 @@ def _legs(facts: list[Row], state: str | None) -> list[tuple[str, str]]:
 _KEPT_AS_RESULTS: Final = ("done", "cancelled", "discarded")
 
 
-def _opened(cursor: str, legs: list[tuple[str, str]]) -> tuple[int, str | None]:
+def _opened(
+    cursor: str, legs: list[tuple[str, str]], states: Sequence[str]
+) -> tuple[int, str | None]:
     """The leg a place names, or the next one if it counts nothing any more."""
     state, _, rest = cursor.partition("/")
     topic, _, inner = rest.partition("/")
-    if state not in TABS:
+    if state not in states:
         raise errors.InvalidOption("the address names no place in this list")
-    wanted = (TABS.index(state), topic)
+    wanted = (states.index(state), topic)
     for at, (leg_state, leg_topic) in enumerate(legs):
-        place = (TABS.index(leg_state), leg_topic)
+        place = (states.index(leg_state), leg_topic)
         if place == wanted:
             return at, inner or None
         if place > wanted:

@@ -6,10 +6,11 @@ come to match in between are left alone.
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -17,38 +18,64 @@ from django.contrib import messages as toasts
 from django.http import HttpResponse
 from django.urls import reverse
 
+import bus
 from bus import audit, errors, messages, roles
 from bus.messages import Task
-from dashboard import lists, many, search
+from dashboard import lists, many, search, seeking
 from dashboard.access import confirmed
 from dashboard.frame import shown
 
 # What can be cancelled, what has not begun first: it ends for certain.
 _LIVE: Final = (messages.WAITING, messages.DELAYED, messages.RUNNING)
 _MOST: Final = 1_500  # a page of them is made in a sixth of a second
-_LOOK_S: Final = 1.5  # as a search
 _SAMPLE: Final = 10
 
 
 @dataclass(slots=True)
 class Matching:
-    """Ids by topic; `whole` says that there were no more to look at."""
+    """Ids by state and topic; `looked` is at how many tasks was looked for them."""
 
-    ids: dict[str, list[str]] = field(default_factory=dict)
-    states: dict[str, int] = field(default_factory=dict)
-    sample: list[Task] = field(default_factory=list)
+    ids: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     looked: int = 0
-    whole: bool = True
+
+    def add(self, state: str, topic: str, *ids: str) -> None:
+        self.ids.setdefault((state, topic), []).extend(ids)
 
     @property
     def count(self) -> int:
-        return sum(self.states.values())
+        return sum(map(len, self.ids.values()))
 
-    def add(self, task: Task) -> None:
-        self.ids.setdefault(task.topic, []).append(task.id)
-        self.states[task.state] = self.states.get(task.state, 0) + 1
-        if len(self.sample) < _SAMPLE:
-            self.sample.append(task)
+    @property
+    def states(self) -> dict[str, int]:
+        """How many were found in each state."""
+        return dict(self._counted(0))
+
+    @property
+    def topics(self) -> list[tuple[str, int]]:
+        """How many were found in each topic, most first."""
+        return self._counted(1).most_common()
+
+    def _counted(self, at: int) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for place, ids in self.ids.items():
+            counts[place[at]] += len(ids)
+        return counts
+
+    @property
+    def packed(self) -> str:
+        """One field for all: a form may have a thousand fields at most."""
+        return ";".join(" ".join([*place, *ids]) for place, ids in self.ids.items())
+
+
+def _unpacked(text: str) -> Matching:
+    """What a form brings back, `_MOST` ids of it; nothing for what is no such text."""
+    found = Matching()
+    for part in text.split(";"):
+        words = part.split()
+        if len(words) > 2 and words[0] in _LIVE:
+            state, topic, *ids = words
+            found.add(state, topic, *ids[: _MOST - found.count])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,55 +104,56 @@ def _asked(form: Any) -> _Asked:
 
 @confirmed(roles.CANCEL)
 def cancel(request: Any) -> HttpResponse:
-    """Show the tasks that match now, then cancel these."""
-    if request.method == "POST":
-        return _cancel(request)
-    asked = _asked(request.GET)
+    """Show the tasks that match now, look for more, or cancel these."""
+    if request.method != "POST":
+        return _question(request, _asked(request.GET), Matching(), None)
+    asked, found = _asked(request.POST), _unpacked(request.POST.get("tasks", ""))
+    if "cursor" not in request.POST:
+        return _cancel(request, asked, found)
+    cursor, so_far = seeking.opened(request.POST["cursor"])
+    found.looked = so_far.looked
+    return _question(request, asked, found, cursor)
+
+
+def _question(
+    request: Any, asked: _Asked, found: Matching, cursor: str | None
+) -> HttpResponse:
+    """What was found until now with what one more moment's look brings."""
+    _, facts = lists.facts(asked.topic)
+    states = (asked.state,) if asked.state else _LIVE
+    left = max(1, _MOST - found.count)
+    page = lists.tasks_page(facts, states, left, cursor, asked.sought.fits)
+    known = {each for ids in found.ids.values() for each in ids}
+    # One that waited before may run by now.
+    fresh = [task for task in page.tasks if task.id not in known]
+    for task in fresh[: _MOST - found.count]:
+        found.add(task.state, task.topic, task.id)
+    found.looked += page.looked
+    so_far = seeking.SoFar(found.count, found.looked)
     context = {
         "section": "tasks",
         "asked": asked,
-        "found": (found := _look(asked)),
+        "found": found,
+        "whole": page.next is None and len(fresh) <= left,
+        "part": so_far.part(page.next) if found.count < _MOST else "",
         "most": _MOST,
-        "packed": _packed(found.ids),
+        "sample": [*_sample(found)],
     }
     return shown(request, "cancel_matching.html", context)
 
 
-def _look(asked: _Asked) -> Matching:
-    """The first that match, for a bounded time; one page of tasks in memory at once."""
-    _, facts = lists.facts(asked.topic)
-    fits = asked.sought.fits
-    found, until = Matching(), time.monotonic() + _LOOK_S
-    for state in (asked.state,) if asked.state else _LIVE:
-        cursor: str | None = None
-        while True:
-            if found.count >= _MOST or time.monotonic() > until:
-                found.whole = False
-                return found
-            page = lists.tasks_found(facts, fits, state, cursor)
-            found.looked += page.looked
-            for task in page.tasks[: _MOST - found.count]:
-                found.add(task)
-            if (cursor := page.next) is None:
-                break
-    return found
+def _sample(found: Matching) -> Iterator[Task]:
+    """The first of them, as they are now."""
+    ids = ((each, topic) for (_, topic), many in found.ids.items() for each in many)
+    for task_id, topic in islice(ids, _SAMPLE):
+        with contextlib.suppress(errors.InvalidName, errors.TaskNotFound):
+            yield bus.get_task(task_id, topic)
 
 
-def _packed(ids: dict[str, list[str]]) -> str:
-    """One field for all: a form may have a thousand fields at most."""
-    return ";".join(" ".join([topic, *each]) for topic, each in ids.items())
-
-
-def _unpacked(text: str) -> Iterator[tuple[str, str]]:
-    for part in text.split(";"):
-        topic, *ids = part.split()[: _MOST + 1] or [""]
-        for task_id in ids:
-            yield topic, task_id
-
-
-def _cancel(request: Any) -> HttpResponse:
-    asked = _asked(request.POST)
-    chosen = [*_unpacked(request.POST.get("tasks", ""))][:_MOST]
+def _cancel(request: Any, asked: _Asked, found: Matching) -> HttpResponse:
+    chosen = [
+        (topic, task_id) for (_, topic), ids in found.ids.items() for task_id in ids
+    ]
     came: Counter[str] = Counter()
     for topic, states in _by_topic(many.cancelled(chosen)):
         came += states

@@ -23,6 +23,7 @@ from dashboard import (
     live,
     queries,
     search,
+    seeking,
     topic_page,
     watched,
 )
@@ -94,15 +95,18 @@ def tasks(request: HttpRequest) -> HttpResponse:
         return response
     topic = request.GET.get("topic", "")
     names, chosen = lists.facts(topic)
-    state, cursor = request.GET.get("state") or None, request.GET.get("cursor")
-    if sought.given:
-        found = lists.tasks_found(chosen, sought.fits, state, cursor)
-    else:
-        found = lists.tasks_page(chosen, state, cursor)
+    state = request.GET.get("state", "")
+    states, fits = lists.states_of(state), sought.fits if sought.given else None
+    cursor, so_far = seeking.opened(request.GET.get("cursor"))
+    left = so_far.left(lists.PAGE)
+    found = lists.tasks_page(chosen, states, left, cursor, fits)
+    so_far = so_far.plus(len(found.tasks), found.looked)
     context = {
         "section": "tasks",
         "page": found,
-        "cancellable": any(not task.ended for task in found.tasks),
+        "so_far": so_far,
+        "part": so_far.part(found.next) if so_far.found < lists.PAGE else "",
+        "cancellable": any(not task.ended for task in found.tasks) or found.next,
         "q": sought.q,
         "sought": sought,
         "suggestions": search.suggestions(found.tasks),
@@ -156,14 +160,18 @@ def results(request: HttpRequest) -> HttpResponse:
     topic = request.GET.get("topic", "")
     names, chosen = lists.facts(topic)
     only = watched.of(request.GET)
-    before = request.GET.get("before")
+    before, so_far = seeking.opened(request.GET.get("before"))
     if only.given:
-        found = lists.results_watched(chosen, only, before)
+        left = so_far.left(lists.PAGE)
+        found = lists.results_watched(chosen, only, left, before)
+        so_far = so_far.plus(len(found.items), found.looked)
     else:
         found = lists.results_page(chosen, before, request.GET.get("after"))
     context = {
         "section": "results",
         "page": found,
+        "so_far": so_far,
+        "part": so_far.part(found.older) if so_far.found < lists.PAGE else "",
         "topic": topic,
         "names": names,
         "only": only,

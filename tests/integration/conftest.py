@@ -9,11 +9,17 @@ import redis
 from django.test import Client
 from pytest_django import Settings
 
-from dashboard import queries
+from dashboard import queries, seeking
 from tests.support.gateway import GatewayClient, NewCaller
 from tests.support.ollama_stub import OllamaStub
 from tests.support.pages import signed_in
 from tests.support.site import LiveSite
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists look for as long as it takes, on a busy machine as well."""
+    monkeypatch.setattr(seeking, "_LOOK_S", 60.0)
 
 
 @pytest.fixture

@@ -24,13 +24,15 @@ PATH = "/tasks/cancel-matching"
 
 
 def asked(client: Client, **query: str) -> tuple[str, dict[str, str]]:
-    """The question's text, and the form that says yes."""
-    page = client.get(PATH, query)
+    """The question's text, and the form that says yes, or looks on with a `cursor`."""
+    return read(client.get(PATH, query))
+
+
+def read(page: Any) -> tuple[str, dict[str, str]]:
     assert page.status_code == 200
-    form = page.content.decode().partition(f'action="{PATH}"')[2]
-    fields = re.findall(
-        r'name="(state|topic|q|since|until|tasks)" value="([^"]*)"', form
-    )
+    form = page.content.decode().partition('<div class="columns')[2]
+    names = "state|topic|q|since|until|tasks|cursor"
+    fields = re.findall(f'name="({names})" value="([^"]*)"', form)
     return " ".join(looked_at(page).text.split()), dict(fields)
 
 
@@ -106,16 +108,67 @@ def test_beyond_the_bound_it_says_so_and_the_rest_stays(
     assert states(test_topic, ids) == [*["cancelled"] * 30, *["waiting"] * 10]
 
 
-def test_nothing_that_matches_is_told(test_topic: str, operator: Client) -> None:
+class Glance:
+    """A moment that is over after one look."""
+
+    def __init__(self) -> None:
+        self._over = iter([False])
+
+    @property
+    def over(self) -> bool:
+        return next(self._over, True)
+
+
+def test_a_look_goes_on_with_what_was_found_until_it_has_seen_all(
+    test_topic: str, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.lists.Moment", Glance)
+    monkeypatch.setattr("dashboard.lists._SEARCH_LOOK", 2)
+    other = f"{test_topic}-b"
+    ids = bus.enqueue_many(test_topic, [{"n": n} for n in range(5)])
+    late = bus.enqueue_task(other, {"n": 5}, delay_s=600)
+
+    text, form = asked(operator, q="n")
+    counts = [text]
+    while "cursor" in form:
+        # It waited and was found, now it runs: found once all the same.
+        Desk(test_topic).claim(1)
+        page = operator.post(PATH, form)
+        text, form = read(page)
+        counts.append(text)
+    answer = {name: text for name, text in form.items() if name != "cursor"}
+
+    assert "Cancel 2 tasks?" in counts[0] and "of 2 looked at." in counts[0]
+    assert "Cancel 6 tasks?" in text and f"in {other}" in text
+    assert len(counts) >= 5
+    assert "told to stop" in told(operator, answer)
+    assert states(other, [late]) == ["cancelled"]
+    assert "waiting" not in states(test_topic, ids)
+
+
+@pytest.mark.parametrize(
+    "cursor", ["nope", "dead/a/", "waiting/a/~1", "waiting/%s/x~1.1", "~1.1.1"]
+)
+def test_a_place_that_is_none_is_not_found(
+    cursor: str, test_topic: str, operator: Client
+) -> None:
     bus.enqueue_task(test_topic, 1)
+    form = {"topic": test_topic, "cursor": cursor.replace("%s", test_topic)}
+
+    assert operator.post(PATH, form).status_code == 404
+
+
+def test_nothing_that_matches_is_told(test_topic: str, operator: Client) -> None:
+    ended = bus.enqueue_task(test_topic, 1)
     desk = Desk(test_topic)
     desk.complete(desk.one())
 
     text, form = asked(operator, topic=test_topic)
-    nothing = told(operator, {"topic": test_topic, "tasks": f"{test_topic} x;;y"})
+    tasks = f"waiting {test_topic} {ended} x;;y;{test_topic} x;dead {test_topic} x"
+    nothing = told(operator, {"topic": test_topic, "tasks": tasks})
 
     assert "Nothing to cancel" in text and form == {}
-    assert "1 had ended before" in nothing
+    assert "2 had ended before" in nothing
     assert "None was left" in told(operator, {"topic": test_topic})
     assert not AuditEntry.objects.exists()
 
@@ -137,7 +190,7 @@ def test_the_way_there_is_on_a_filtered_list_for_those_who_may(
     assert way in operator.get(f"/tasks/?topic={test_topic}").content.decode()
     assert PATH not in operator.get("/tasks/").content.decode()
     assert PATH not in viewer.get(f"/tasks/?topic={test_topic}").content.decode()
-    form = {"topic": test_topic, "tasks": f"{test_topic} {task}"}
+    form = {"topic": test_topic, "tasks": f"waiting {test_topic} {task}"}
     assert viewer.get(PATH, {"topic": test_topic}).status_code == 403
     assert viewer.post(PATH, form).status_code == 403
     assert states(test_topic, [task]) == ["waiting"]

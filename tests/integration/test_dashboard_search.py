@@ -104,13 +104,13 @@ def test_a_search_goes_on_page_by_page_and_misses_nothing(
 def test_a_search_that_takes_long_stops_and_may_go_on(
     test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dashboard.lists._SEARCH_S", 0)
+    monkeypatch.setattr("dashboard.seeking._LOOK_S", -1)
     bus.enqueue_many(test_topic, range(5))
 
     ids, text = found(viewer, q="3")
 
     assert ids == []
-    assert "None on this page" in text and "go on" in text
+    assert "None so far" in text and "among 0 tasks looked at so far" in text
 
 
 def test_the_filter_by_topic_keeps_what_is_searched(

@@ -112,7 +112,7 @@ def test_the_page_shows_what_fits_and_says_among_how_many(
     assert listed(viewer, q="INK") == [two]
     assert listed(viewer, q="n=1", topic=test_topic) == [one]
     page = looked_at(viewer.get("/results/?q=n%3D1"))
-    assert "1 among the newest 3 results when this page was opened;" in page.text
+    assert "1 among 3 results; what comes and fits is added" in page.text
     assert "Nothing matches" in looked_at(viewer.get("/results/?q=nowhere")).text
 
 

@@ -1,118 +1,187 @@
-"""A list with a filter, looked at for a bounded time and in parts that may be large."""
+"""A list with a filter: looked at for a moment, in parts that may be large."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dashboard import paging
+from bus import errors
+from bus.abreast import Ask, Found
+from dashboard import paging, seeking, sifting
 from dashboard.paging import Page
+from tests.unit.test_paging import Streams, key, look_into
 
 
-class Numbers:
-    """A list of so many numbers, the largest first, with how it was looked at."""
-
-    def __init__(self, held: int) -> None:
-        self.held = held
-        self.looks: list[int] = []
-
-    def look(self, place: str | None, most: int) -> Page:
-        self.looks.append(most)
-        top = self.held if place is None else int(place)
-        found = [*range(top - 1, max(-1, top - 1 - most), -1)]
-        places = [str(each) for each in found]
-        older = places[-1] if found and found[-1] > 0 else None
-        return Page(found, older, None, {}, place is None, places, len(found))
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it takes, on a busy machine as well."""
+    monkeypatch.setattr(seeking, "_LOOK_S", 60.0)
 
 
-def even(number: int) -> bool:
-    return number % 2 == 0
+class Looking:
+    """Streams of so many entries each, with what was asked of them."""
+
+    def __init__(self, **held: int) -> None:
+        self.streams = {
+            topic: {f"{at}-0" for at in range(count)} for topic, count in held.items()
+        }
+        self.asked: list[list[Ask]] = []
+        self._look = look_into(self.streams)
+
+    def __call__(self, asks: Sequence[Ask]) -> list[list[Found]]:
+        self.asked.append([*asks])
+        return self._look(asks)
+
+    @property
+    def counts(self) -> list[list[int]]:
+        return [[ask.count for ask in asks] for asks in self.asked]
 
 
-def every(numbers: Numbers, count: int) -> list[list[int]]:
-    """What fits, page by page to the end."""
-    page = paging.sift(numbers.look, even, count)
-    pages = [page.items]
-    while page.older is not None and len(pages) <= numbers.held:
-        page = paging.sift(numbers.look, even, count, page.older)
-        pages.append(page.items)
+def even(item: tuple[str, str]) -> bool:
+    return key(item[1])[0] % 2 == 0
+
+
+def none(item: tuple[str, str]) -> bool:
+    return False
+
+
+def every(topics: Sequence[str], look: paging.Look, count: int) -> list[Page]:
+    """The pages of what is even, to the end."""
+    pages = [sifting.sift(topics, look, even, count)]
+    while pages[-1].older is not None and len(pages) < 500:
+        pages.append(sifting.sift(topics, look, even, count, pages[-1].older))
     return pages
 
 
-def test_the_first_look_is_at_few_and_quick_ones_are_at_more() -> None:
-    numbers = Numbers(1_000)
-
-    page = paging.sift(numbers.look, lambda number: False, 50)
-
-    assert (page.items, page.looked, page.older) == ([], 1_000, None)
-    assert numbers.looks[:4] == [25, 50, 100, 200] and max(numbers.looks) == 200
-
-
-def test_where_looks_take_long_they_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paging, "_QUICK_S", 0.0)
-    numbers = Numbers(90)
-
-    paging.sift(numbers.look, even, 50)
-
-    assert numbers.looks == [25, 25, 25, 25]
-
-
-@pytest.mark.parametrize("look_s", [-1.0, 60.0])
-@pytest.mark.parametrize("count", [1, 7, 50])
-def test_each_that_fits_is_on_one_page_however_little_time_there_is(
-    monkeypatch: pytest.MonkeyPatch, look_s: float, count: int
+@given(Streams, st.integers(1, 5), st.booleans(), st.integers(1, 3))
+def test_all_that_fit_are_found_once_in_order_however_little_time_there_is(
+    streams: dict[str, set[str]], count: int, hurried: bool, ahead: int
 ) -> None:
-    monkeypatch.setattr(paging, "_LOOK_S", look_s)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seeking, "_LOOK_S", -1.0 if hurried else 60.0)
+        patch.setattr(sifting, "_FIRST", ahead * len(streams))
+        patch.setattr(sifting, "_MOST", 2 * ahead * len(streams))
+        pages = every([*streams], look_into(streams), count)
 
-    pages = every(Numbers(100), count)
+    everything = [(topic, each) for topic in streams for each in streams[topic]]
+    in_order = sorted(
+        everything, key=lambda item: (*key(item[1]), item[0]), reverse=True
+    )
+    assert [item for page in pages for item in page.items] == [*filter(even, in_order)]
+    assert sum(page.looked for page in pages) == len(everything)
+    assert pages[-1].older is None
+    assert all(len(page.items) <= (1 if hurried else count) for page in pages)
 
-    assert sum(pages, []) == [*range(98, -1, -2)]
-    assert max(map(len, pages)) <= (count if look_s > 0 else 1)
+
+def test_few_are_read_at_first_and_more_while_that_is_quick() -> None:
+    look = Looking(a=3_000)
+
+    page = sifting.sift(["a"], look, none, 50)
+
+    assert (page.items, page.looked, page.older) == ([], 3_000, None)
+    counts = [count for [count] in look.counts]
+    assert counts[:4] == [25, 50, 100, 200] and max(counts) <= 2_000
+
+
+def test_where_that_takes_long_fewer_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sifting, "_QUICK_S", -1.0)
+    monkeypatch.setattr(sifting, "_SLOW_S", -1.0)
+    look = Looking(a=45)
+
+    sifting.sift(["a"], look, none, 50)
+
+    assert look.counts == [[25], [12], [6], [3]]
+
+
+def test_of_many_topics_few_each_are_read_and_only_where_little_is_left() -> None:
+    quiet = {f"t{at:02}": 1 for at in range(50)}
+    look = Looking(busy=1_000, **quiet)
+
+    page = sifting.sift([*look.streams], look, none, 50)
+
+    assert page.looked == 1_050
+    assert look.counts[0] == [1] * 51
+    # What came to its end is not asked again.
+    assert [ask.topic for ask in look.asked[-1]] == ["busy"]
+    assert sum(map(sum, look.counts)) < 1_400
 
 
 def test_no_page_comes_after_the_last_that_fits_at_the_end() -> None:
-    assert paging.sift(Numbers(3).look, even, 2).older is None
+    assert sifting.sift(["a"], Looking(a=3), even, 2).older is None
 
 
 def test_of_what_fits_so_much_is_kept_as_is_shown() -> None:
-    page = paging.sift(Numbers(3).look, even, 2, shown=str)
+    page = sifting.sift(["a"], Looking(a=3), even, 2, shown=lambda item: item[1])
 
-    assert page.items == ["2", "0"]
+    assert page.items == ["2-0", "0-0"]
 
 
 def test_a_page_with_a_filter_says_where_it_is() -> None:
-    numbers = Numbers(10)
+    look = Looking(a=10, b=0)
 
-    first = paging.sift(numbers.look, even, 2)
-    second = paging.sift(numbers.look, even, 2, first.older)
+    first = sifting.sift(["a", "b"], look, even, 2)
+    second = sifting.sift(["a", "b"], look, even, 2, first.older)
 
-    assert first == Page([8, 6], "6", None, {}, True, ["8", "6"], 4)
-    assert second == Page([4, 2], "2", None, {}, False, ["4", "2"], 4)
+    heads = {"a": "9-0", "b": "0-0"}
+    assert first == Page([("a", "8-0"), ("a", "6-0")], "6-0@a", None, heads, True, 4)
+    assert second == Page([("a", "4-0"), ("a", "2-0")], "2-0@a", None, {}, False, 4)
 
 
 def test_the_heads_are_those_of_the_first_look() -> None:
     """What came meanwhile comes again on the live page: better than a gap."""
-    numbers, heads = Numbers(60), iter([{"a": "1-0"}, {"a": "2-0"}])
+    look = Looking(a=60)
+    read = look._look
 
-    def look(place: str | None, most: int) -> Page:
-        return replace(numbers.look(place, most), heads=next(heads))
+    def comes(asks: Sequence[Ask]) -> list[list[Found]]:
+        found = read(asks)
+        look.streams["a"].add(f"{len(look.streams['a'])}-0")
+        return found
 
-    assert paging.sift(look, lambda number: False, 50).heads == {"a": "1-0"}
+    page = sifting.sift(["a"], comes, none, 50)
+
+    assert page.heads == {"a": "59-0"} and page.looked == 60
 
 
 def test_nothing_behind_what_has_passed_is_looked_at() -> None:
-    numbers = Numbers(1_000)
+    look = Looking(a=1_000)
 
-    page = paging.sift(numbers.look, even, 50, passed=lambda number: number < 990)
-
-    assert page == Page(
-        [998, 996, 994, 992, 990],
-        None,
-        None,
-        {},
-        True,
-        ["998", "996", "994", "992", "990"],
-        10,
+    page = sifting.sift(
+        ["a"], look, even, 50, passed=lambda item: key(item[1])[0] < 990
     )
-    assert numbers.looks == [25]
+
+    assert [each for _, each in page.items] == [f"{at}-0" for at in range(998, 988, -2)]
+    assert (page.older, page.looked, look.counts) == (None, 10, [[25]])
+
+
+def test_without_topics_there_is_nothing() -> None:
+    assert sifting.sift([], Looking(), even, 5) == Page([], None, None, {}, True)
+
+
+# --- parts of a search
+
+
+@pytest.mark.parametrize("place", ["1-0@a", "waiting/a/WyJ4Il0", "dead/a/"])
+def test_a_part_says_what_the_parts_before_came_to(place: str) -> None:
+    so_far = seeking.SoFar().plus(2, 100).plus(1, 30)
+
+    assert seeking.opened(so_far.part(place)) == (place, seeking.SoFar(3, 130))
+    assert seeking.opened(place) == (place, seeking.SoFar())
+    assert so_far.left(50) == 47 and so_far.left(3) == so_far.left(2) == 1
+    assert so_far.part(None) == ""
+
+
+@pytest.mark.parametrize("text", [None, "", "~0.0"])
+def test_without_a_place_it_begins_at_the_top(text: str | None) -> None:
+    assert seeking.opened(text) == (None, seeking.SoFar())
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["", "1", "1.", ".1", "-1.2", "1.2.3", "a.b", "٣.1", "1~1.1", "9" * 13 + ".1"],
+)
+def test_what_names_no_part_is_an_error(told: str) -> None:
+    with pytest.raises(errors.InvalidOption, match="part of a search"):
+        seeking.opened(f"1-0@a~{told}")

@@ -133,7 +133,8 @@
         if (gone) { this.forget(row); row.remove(); }
       }
       // Without a socket: more came between two looks than a page holds.
-      const goesOn = fetched.ownerDocument.querySelector("[rel=next]");
+      // A search that has not ended is no full page.
+      const goesOn = fetched.ownerDocument.querySelector("[rel=next]:not([data-further])");
       if (link.poll && goesOn && !rows.some((row) => this.known.has(keyOf(row)))) this.gap(null).dataset.polled = "";
       rows.reverse().forEach((row) => this.add(document.importNode(row, true)));
     }

@@ -1,0 +1,158 @@
+"""Searches in a real browser: pages that come at once and go on by themselves."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+import bus
+from tests.browser.conftest import Mesh, NewPage, errands, is_live
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(600)
+# More than one look sees, wherever the tests run.
+MANY = 40_000
+
+
+@pytest.fixture
+def topic(on_mesh: Mesh) -> str:
+    """A topic no other test uses; the mesh knows it already."""
+    name = f"searches-{uuid.uuid4().hex[:8]}"
+    bus.set_limits(name)
+    return name
+
+
+def hidden(topic: str, at: Sequence[int]) -> list[str]:
+    """The tasks at these places among MANY that wait: those that have a needle."""
+    payloads = [{"needle": n} if n in at else {"straw": n} for n in range(MANY)]
+    ids = bus.enqueue_many(topic, payloads)
+    return [ids[n] for n in at]
+
+
+def listed(page: Page) -> list[str]:
+    links = page.locator("tbody[data-found] td[data-label=Task] a")
+    return [link.get_attribute("href") or "" for link in links.all()]
+
+
+def test_a_search_goes_on_until_it_has_seen_all(topic: str, new_page: NewPage) -> None:
+    found = hidden(topic, [10, MANY // 2, MANY - 1])
+    page = new_page()
+
+    began = time.monotonic()
+    page.goto(f"/tasks/?topic={topic}&state=waiting&q=needle")
+    came_s = time.monotonic() - began
+
+    said = page.locator("#sought")
+    expect(said).to_have_text("3 with “needle” among 40,000 tasks")
+    assert [each.split("/")[2] for each in listed(page)] == found
+    expect(page.locator("#onward")).to_have_count(0)
+    # Who listens is told once, at the end.
+    expect(page.get_by_role("status").filter(has_text="3 with")).to_have_count(1)
+    assert came_s < 10
+
+
+def test_a_search_for_nothing_ends_with_nothing(topic: str, new_page: NewPage) -> None:
+    hidden(topic, [])
+    page = new_page()
+
+    page.goto(f"/tasks/?topic={topic}&q=needle")
+
+    expect(page.locator("#sought")).to_have_text("0 with “needle” among 40,000 tasks")
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    expect(page.get_by_text("None so far")).to_have_count(0)
+
+
+def test_a_search_is_stopped_and_gone_on_with_by_hand(
+    topic: str, new_page: NewPage
+) -> None:
+    hidden(topic, [MANY - 1])
+    page = new_page()
+    asked: list[Route] = []
+    page.route("**/tasks/?*cursor=*", lambda route: asked.append(route))
+
+    page.goto(f"/tasks/?topic={topic}&q=needle")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Searching on")).to_be_hidden()
+    further = page.get_by_role("link", name="Go on")
+    expect(further).to_be_focused()
+    page.unroute("**/tasks/?*cursor=*")
+    further.click()
+
+    page.wait_for_url("**/tasks/?*cursor=*")
+    expect(page.locator("tbody[data-found] tr")).to_have_count(1)
+    assert len(asked) <= 1
+
+
+def test_a_search_gets_over_a_server_that_is_away_for_a_while(
+    topic: str, new_page: NewPage
+) -> None:
+    hidden(topic, [MANY - 1])
+    page = new_page(quiet=False)
+    refused = iter([503, 503])
+
+    def answer(route: Route) -> None:
+        if status := next(refused, None):
+            route.fulfill(status=status, body="away")
+        else:
+            route.continue_()
+
+    page.route("**/tasks/?*cursor=*", answer)
+    page.goto(f"/tasks/?topic={topic}&q=needle")
+
+    expect(page.locator("#sought")).to_have_text("1 with “needle” among 40,000 tasks")
+
+
+def test_all_that_match_are_gathered_before_the_question_can_be_answered(
+    topic: str, new_page: NewPage
+) -> None:
+    found = hidden(topic, [0, MANY - 1])
+    page = new_page()
+
+    page.goto(f"/tasks/cancel-matching?topic={topic}&q=needle")
+    expect(page.get_by_role("heading", name="Cancel 2 tasks?")).to_be_visible()
+    page.get_by_role("button", name="Cancel 2").click()
+
+    expect(page.get_by_text("Of all that matched: 2 cancelled.")).to_be_visible()
+    assert [bus.get_task(each, topic).state for each in found] == ["cancelled"] * 2
+
+
+def test_results_that_fit_are_looked_for_while_new_ones_come(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        first = bus.enqueue_task(topic, {"needle": 1})
+        wait_until(lambda: bus.get_task(first, topic).state == "done", 60)
+        bus.enqueue_many(topic, range(9_000))
+        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 120)
+        page = new_page()
+        page.goto(f"/results/?topic={topic}&q=needle")
+        is_live(page)
+        last = bus.enqueue_task(topic, {"needle": 2})
+
+        rows = page.locator("tbody[data-live] tr")
+        expect(rows).to_have_count(2)
+    tasks = [row.get_attribute("data-task") for row in rows.all()]
+    assert tasks == [last, first]
+    expect(page.locator("#onward")).to_have_count(0)
+
+
+def test_without_a_script_there_is_a_link_and_a_button(
+    topic: str, new_page: NewPage
+) -> None:
+    hidden(topic, [MANY - 1])
+    page = new_page(java_script_enabled=False)
+
+    page.goto(f"/tasks/?topic={topic}&q=needle")
+    while not page.locator("tbody[data-found] tr").count():
+        expect(page.get_by_text("None so far")).to_be_visible()
+        page.get_by_role("link", name="Go on").click()
+    page.goto(f"/tasks/cancel-matching?topic={topic}&q=needle")
+    while page.locator("[data-further]").count():
+        page.get_by_role("button", name="Look for more").click()
+    page.get_by_role("button", name="Cancel 1").click()
+
+    expect(page.get_by_text("Of all that matched: 1 cancelled.")).to_be_visible()
