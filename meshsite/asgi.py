@@ -18,6 +18,7 @@ django = get_asgi_application()
 
 from bus.api.bounds import bounded  # noqa: E402
 from bus.api.express import express  # noqa: E402
+from bus.api.freed import freed  # noqa: E402
 from bus.api.gateway_lane import generating  # noqa: E402
 from bus.api.stream import streamed  # noqa: E402
 from bus.api.waiting import patient  # noqa: E402
@@ -64,7 +65,9 @@ async def _lifespan(scope: Any, receive: Any, send: Any) -> None:
 
 _routes = [*websocket_urlpatterns, re_path("", _no_such_socket)]
 _apps: dict[str, Any] = {
-    "http": bounded(express(generating(patient(streamed(_with_static_files(django)))))),
+    "http": bounded(
+        express(generating(patient(streamed(_with_static_files(freed(django))))))
+    ),
     "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(_routes))),
     "lifespan": _lifespan,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+from rest_framework.response import Response
 
 import bus
 from bus import accounts
@@ -382,3 +384,21 @@ def test_whoever_waits_holds_neither_thread_nor_connection(
     assert states == ["done"] * count
     assert threads < count / 2
     assert clients - others < count / 2
+
+
+def test_an_answer_is_freed_once_it_is_sent(http: httpx2.Client) -> None:
+    """A page has 16 MiB, and who looks for what holds itself looks rarely."""
+
+    def kept() -> int:
+        return sum(type(each) is Response for each in gc.get_objects())
+
+    http.get("topics")
+    gc.collect()
+    before = kept()
+    gc.disable()
+    try:
+        for _ in range(5):
+            assert http.get("topics").status_code == 200
+        wait_until(lambda: kept() <= before + 1, 10)
+    finally:
+        gc.enable()

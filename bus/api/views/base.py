@@ -61,6 +61,20 @@ class MeshViewSet(viewsets.ViewSet):
         if self.action is not None and self.action != "metadata":
             asked.query_of(request.query_params, self.asks.get(self.action, ()))
 
+    def finalize_response(
+        self, request: Any, response: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The answer, which once it is rendered holds nothing that holds it: else it
+        would wait for a full collection of garbage, and it may have megabytes."""
+        made = super().finalize_response(request, response, *args, **kwargs)
+        if isinstance(made, Response):
+            made.add_post_render_callback(self._let_go)
+        return made
+
+    def _let_go(self, response: Any) -> None:
+        response.renderer_context = {}
+        self.response = None
+
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         """The methods of this URL, and nothing else."""
         return Response(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
