@@ -123,9 +123,10 @@ def _question(
     states = (asked.state,) if asked.state else _LIVE
     left = max(1, _MOST - found.count)
     page = lists.tasks_page(facts, states, left, cursor, asked.sought.fits)
-    known = {each for ids in found.ids.values() for each in ids}
-    # One that waited before may run by now.
-    fresh = [task for task in page.tasks if task.id not in known]
+    known = {(topic, each) for (_, topic), ids in found.ids.items() for each in ids}
+    # One that waited before may run by now, also within one look.
+    seen = {(task.topic, task.id): task for task in page.tasks}
+    fresh = [task for place, task in seen.items() if place not in known]
     for task in fresh[: _MOST - found.count]:
         found.add(task.state, task.topic, task.id)
     found.looked += page.looked

@@ -11,7 +11,7 @@ import redis
 from django.test import Client
 
 import bus
-from bus import messages
+from bus import browse, messages
 from bus.models import AuditEntry
 from dashboard import matching
 from tests.support.desk import Desk
@@ -144,6 +144,43 @@ def test_a_look_goes_on_with_what_was_found_until_it_has_seen_all(
     assert "told to stop" in told(operator, answer)
     assert states(other, [late]) == ["cancelled"]
     assert "waiting" not in states(test_topic, ids)
+
+
+def test_tasks_that_two_topics_have_under_one_id_are_two(
+    test_topic: str, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.lists.Moment", Glance)
+    topics = [test_topic, f"{test_topic}-b"]
+    twin = bus.enqueue_task(topics[0], {"n": 1})
+    bus.enqueue_task(topics[1], {"n": 1}, task_id=twin)
+
+    text, form = asked(operator, q="n")
+    while "cursor" in form:
+        text, form = read(operator.post(PATH, form))
+
+    assert "Cancel 2 tasks?" in text
+    assert "2 cancelled" in told(operator, form)
+    assert [bus.get_task(twin, each).state for each in topics] == ["cancelled"] * 2
+
+
+def test_what_begins_to_run_within_one_look_is_found_once(
+    test_topic: str, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = bus.enqueue_many(test_topic, [1, 2])
+    desk = Desk(test_topic)
+    desk.claim(1)  # where none runs nobody looks
+    list_tasks = browse.list_tasks
+
+    def begins(topic: str, state: str, *how: Any) -> Any:
+        found = list_tasks(topic, state, *how)
+        desk.claim(1)
+        return found
+
+    monkeypatch.setattr(browse, "list_tasks", begins)
+    text, form = asked(operator, topic=test_topic)
+
+    assert "Cancel 2 tasks?" in text
+    assert sorted(form["tasks"].split()[-2:]) == sorted(ids)
 
 
 @pytest.mark.parametrize(
