@@ -156,3 +156,30 @@ def test_without_a_script_there_is_a_link_and_a_button(
     page.get_by_role("button", name="Cancel 1").click()
 
     expect(page.get_by_text("Of all that matched: 1 cancelled.")).to_be_visible()
+
+
+def test_a_row_that_was_found_on_the_way_does_not_come_again(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    """The page is read again without a socket, then at once as far as that row."""
+    with errands(mesh, topic):
+        first = bus.enqueue_task(topic, {"needle": 1})
+        wait_until(lambda: bus.get_task(first, topic).state == "done", 60)
+        bus.enqueue_many(topic, range(9_000))
+        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 120)
+        page = new_page(quiet=False)
+        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        page.goto(f"/results/?topic={topic}&q=needle")
+        page.mouse.move(2, 2)
+        rows = page.locator("tbody[data-live] tr")
+        expect(page.locator("#onward")).to_have_count(0)
+        expect(rows).to_have_count(1)
+
+        stream, client = bus.result_stream(topic), bus.get_redis()
+        straws = [sid for sid, _ in client.xrevrange(stream, count=9_000)]
+        client.xdel(stream, *straws)
+        last = bus.enqueue_task(topic, {"needle": 2})
+
+        expect(rows.first).to_have_attribute("data-task", last)
+    tasks = [row.get_attribute("data-task") for row in rows.all()]
+    assert tasks == [last, first]

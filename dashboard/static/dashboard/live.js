@@ -123,8 +123,8 @@
 
     // The rows of the same page as the server renders it now.
     merge(fetched) {
-      // A search that went on has added rows of its own.
-      [...this.body.rows].forEach((row) => this.known.add(keyOf(row)));
+      // A search added more of them (`search.js`).
+      for (const row of this.body.rows) this.known.add(keyOf(row));
       const rows = [...fetched.rows].filter((row) => row.dataset.entry);
       const keys = new Set(rows.map(keyOf));
       const oldest = rows.at(-1)?.dataset.entry;
