@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -36,6 +37,14 @@ def hidden(topic: str, at: Sequence[int]) -> list[str]:
 def listed(page: Page) -> list[str]:
     links = page.locator("tbody[data-found] td[data-label=Task] a")
     return [link.get_attribute("href") or "" for link in links.all()]
+
+
+@contextmanager
+def held(page: Page, url: str) -> Iterator[None]:
+    """The next part of a search, with this address, does not come before the end."""
+    page.route(url, lambda route: None)
+    yield
+    page.unroute(url)  # what was asked goes on
 
 
 def test_a_search_goes_on_until_it_has_seen_all(topic: str, new_page: NewPage) -> None:
@@ -183,3 +192,76 @@ def test_a_row_that_was_found_on_the_way_does_not_come_again(
         expect(rows.first).to_have_attribute("data-task", last)
     tasks = [row.get_attribute("data-task") for row in rows.all()]
     assert tasks == [last, first]
+
+
+def test_on_a_later_page_nothing_more_matches(topic: str, new_page: NewPage) -> None:
+    hidden(topic, range(60))
+    page = new_page()
+
+    page.goto(f"/tasks/?topic={topic}&state=waiting&q=needle")
+    page.get_by_role("link", name="Next").click()
+
+    expect(page.get_by_text("Nothing more matches")).to_be_visible()
+
+
+def test_what_has_the_focus_stays_while_a_search_goes_on(
+    topic: str, new_page: NewPage
+) -> None:
+    hidden(topic, [MANY - 1])
+    page = new_page()
+    cursor = page.locator("#onward input[name=cursor]")
+    back = page.get_by_role("link", name="Back", exact=True)
+
+    with held(page, "**/tasks/cancel-matching"):
+        page.goto(f"/tasks/cancel-matching?topic={topic}&q=needle")
+        back.focus()
+        before = cursor.input_value()
+
+    expect(cursor).not_to_have_value(before)
+    expect(back).to_be_focused()
+    expect(page.get_by_role("button", name="Cancel 1")).to_be_visible()
+    expect(page.get_by_role("link", name="Keep them")).to_be_focused()
+
+
+def test_a_button_that_leaves_at_the_end_of_a_search_hands_on_the_focus(
+    topic: str, new_page: NewPage
+) -> None:
+    hidden(topic, [])
+    page = new_page()
+
+    with held(page, "**/tasks/?*cursor=*"):
+        page.goto(f"/tasks/?topic={topic}&q=needle")
+        page.get_by_role("button", name="Stop").focus()
+
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    expect(page.locator("#main")).to_be_focused()
+
+
+def test_a_search_says_that_somebody_signed_out(topic: str, new_page: NewPage) -> None:
+    hidden(topic, [MANY - 1])
+    page = new_page()
+
+    with held(page, "**/tasks/?*cursor=*"):
+        page.goto(f"/tasks/?topic={topic}&q=needle")
+        page.context.clear_cookies()
+
+    expect(page.get_by_text("Signed out: not all was looked at.")).to_be_visible()
+    expect(page.get_by_role("link", name="Go on")).to_be_visible()
+
+
+def test_a_search_asks_no_more_where_it_is_refused(
+    topic: str, new_page: NewPage
+) -> None:
+    hidden(topic, [MANY - 1])
+    page = new_page(quiet=False)
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=403, body="no")
+
+    page.route("**/tasks/?*cursor=*", refuse)
+    page.goto(f"/tasks/?topic={topic}&q=needle")
+
+    expect(page.get_by_text("No longer allowed: not all was")).to_be_visible()
+    assert len(asked) == 1

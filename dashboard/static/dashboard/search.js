@@ -7,6 +7,7 @@
 
   const PAUSE_MS = 50; // the server has others to answer
   const FAILURES_MOST = 5;
+  const REFUSALS = { 403: "No longer allowed", 404: "No longer there" };
   const onward = document.getElementById("onward");
   const seeking = onward?.querySelector(".seeking"), further = onward?.querySelector("[data-further]");
   if (!seeking) return;
@@ -21,7 +22,15 @@
     seeking.hidden = !searching;
     further.hidden = searching;
     document.body.toggleAttribute("data-searching", searching);
-    if (!searching) says.textContent = document.getElementById("sought")?.textContent ?? "";
+    if (searching) return;
+    renew();
+    says.textContent = document.getElementById("sought")?.textContent ?? "";
+  };
+  // Unlike `says` at the end, for all to see: nothing else tells that it did not end.
+  const givesUp = (why) => {
+    shows(false);
+    says.className = "hint";
+    says.textContent = `${why}: not all was looked at.`;
   };
   seeking.querySelector("button").addEventListener("click", () => {
     stopped = true;
@@ -29,11 +38,14 @@
     further.focus();
   });
 
+  // The page of the next part, or why there will be none; what may pass is an error.
   const ask = async () => {
     const form = onward.matches("form") && { method: "POST", body: new FormData(onward) };
     const response = await fetch(onward.dataset.next, { cache: "no-store", ...form });
-    if (!response.ok || response.redirected) throw new Error(response.status);
-    return new DOMParser().parseFromString(await response.text(), "text/html");
+    if (response.redirected) return { why: "Signed out" };
+    if (response.status in REFUSALS) return { why: REFUSALS[response.status] };
+    if (!response.ok) throw new Error(response.status);
+    return { page: new DOMParser().parseFromString(await response.text(), "text/html") };
   };
 
   // Without what the next part is asked by, it was the last.
@@ -45,11 +57,22 @@
     return true;
   };
 
+  // #found by now. It waits while somebody points at it, or is in it with the keyboard.
+  let latest = null;
+  const renew = () => {
+    if (!latest) return;
+    const found = document.getElementById("found");
+    const href = found.contains(document.activeElement) && document.activeElement.getAttribute("href");
+    found.replaceWith(latest);
+    if (href) latest.querySelector(`a[href="${CSS.escape(href)}"]`)?.focus({ preventScroll: true });
+    latest = null;
+  };
+
   const take = (page) => {
     rows?.append(...page.querySelector("tbody[data-found]")?.rows ?? []);
-    for (const id of ["sought", "found"]) {
-      document.getElementById(id)?.replaceWith(page.getElementById(id));
-    }
+    document.getElementById("sought")?.replaceWith(page.getElementById("sought"));
+    latest = page.getElementById("found");
+    if (!document.querySelector("#found:is(:hover, :focus-within)")) renew();
     document.dispatchEvent(new Event("mesh:painted"));
   };
 
@@ -57,23 +80,26 @@
     shows(true);
     for (let failures = 0; !stopped;) {
       await pause(failures ? 500 * 2 ** failures : PAUSE_MS);
-      let page;
+      let page, why;
       try {
-        page = await ask();
+        ({ page, why } = await ask());
         failures = 0;
       } catch {
         failures += 1;
         if (failures < FAILURES_MOST) continue;
-        return shows(false);
+        why = "The server does not answer";
       }
       if (stopped) return;
+      if (why) return givesUp(why);
       take(page);
       const next = page.getElementById("onward");
       if (goesOn(next)) continue;
+      const focused = onward.contains(document.activeElement);
       shows(false);
       for (const words of document.querySelectorAll("[data-ended]")) words.textContent = words.dataset.ended;
       if (next) onward.replaceWith(next);
       else onward.remove();
+      if (focused) (next?.querySelector("a") ?? document.getElementById("main")).focus({ preventScroll: true });
       return;
     }
   };
