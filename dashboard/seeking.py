@@ -16,6 +16,7 @@ from bus import errors
 
 # With what it takes to draw the page, a fifth of a second.
 _LOOK_S: Final = 0.08
+_SLOW_S: Final = 0.05
 _TOLD: Final = re.compile(r"([0-9]{1,12})\.([0-9]{1,12})")
 
 
@@ -23,7 +24,15 @@ class Moment:
     """How long one page may look, from now on."""
 
     def __init__(self) -> None:
-        self._until = time.monotonic() + _LOOK_S
+        self._began = time.monotonic()
+        self._until = self._began + _LOOK_S
+
+    def has_read(self) -> None:
+        """What it begins with is there. If that took long it looks as long again: each
+        part of a search reads anew what the last one did not come to."""
+        now = time.monotonic()
+        if now - self._began > _SLOW_S:
+            self._until = max(self._until, 2 * now - self._began)
 
     @property
     def over(self) -> bool:

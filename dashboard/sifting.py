@@ -46,6 +46,8 @@ def sift(
     looked = 0
     older: Place | None = None
     for place, make in merged:
+        if not looked:
+            moment.has_read()
         item = make()
         if passed(item):
             older = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import count, islice
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -94,6 +97,25 @@ def test_where_that_takes_long_fewer_are_read(monkeypatch: pytest.MonkeyPatch) -
     sifting.sift(["a"], look, none, 50)
 
     assert look.counts == [[25], [12], [6], [3]]
+
+
+def test_what_took_long_to_read_is_looked_at_for_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One entry of 1 MiB of each of 200 topics, to look at one of them, say."""
+    ticks = count(step=0.001)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr(seeking, "time", clock)
+    monkeypatch.setattr(seeking, "_LOOK_S", 0.08)
+    read = Looking(a=3_000)
+
+    def slow(asks: Sequence[Ask]) -> list[list[Found]]:
+        deque(islice(ticks, 500), maxlen=0)
+        return read(asks)
+
+    page = sifting.sift(["a"], slow, none, 50)
+
+    assert len(read.asked) == 2 and page.looked > 25
 
 
 def test_of_many_topics_few_each_are_read_and_only_where_little_is_left() -> None:
