@@ -149,6 +149,33 @@ def test_results_that_fit_are_looked_for_while_new_ones_come(
     expect(page.locator("#onward")).to_have_count(0)
 
 
+def test_without_sockets_a_search_tells_that_more_came_than_it_looked_at(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        bus.enqueue_task(topic, 0)
+        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        page = new_page(quiet=False)
+        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        page.goto(f"/results/?topic={topic}&q=needle")
+        page.mouse.move(2, 2)
+        chip, gap = page.locator("#connection"), page.locator("tr.gap")
+        expect(chip).to_have_attribute("data-state", "polling")
+        expect(gap).to_have_count(0)
+
+        page.route("**/results/**", lambda route: route.abort())
+        bus.enqueue_many(topic, [{"needle": 1}, *range(9_000)])
+        wait_until(lambda: bus.stats(topic)["done"] == 9_002, 120)
+        page.unroute("**/results/**")
+
+        expect(gap).to_contain_text("Some results not shown")
+        # What has been looked at does not count again.
+        for _ in range(2):
+            with page.expect_response("**/results/**"):
+                pass
+        expect(gap).to_have_count(1)
+
+
 def test_without_a_script_there_is_a_link_and_a_button(
     topic: str, new_page: NewPage
 ) -> None:

@@ -24,6 +24,7 @@
     const [a, b] = one.split("-").map(Number), [c, d] = other.split("-").map(Number);
     return a - c || b - d;
   };
+  const newest = (ids) => ids.sort(newer).at(-1) ?? "0-0";
   // Two topics may give the same entry id, hence the task as well.
   const keyOf = (row) => `${row.dataset.entry} ${row.dataset.task}`;
 
@@ -42,6 +43,7 @@
       this.known = new Set([...body.rows].map(keyOf));
       this.waiting = [];
       this.skipped = 0;
+      this.head = "0-0"; // the newest entry when the page was last read again
       this.table = body.closest("table");
       this.bar = make("button", { type: "button", className: "news", hidden: true });
       this.bar.addEventListener("click", () => {
@@ -134,10 +136,13 @@
           && (!oldest || newer(row.dataset.entry, oldest) >= 0);
         if (gone) { this.forget(row); row.remove(); }
       }
-      // Without a socket: more came between two looks than a page holds.
-      // A search that has not ended is no full page.
-      const goesOn = fetched.ownerDocument.querySelector("[rel=next]:not([data-further])");
-      if (link.poll && goesOn && !rows.some((row) => this.known.has(keyOf(row)))) this.gap(null).dataset.polled = "";
+      // Without a socket: more came between two looks than a page holds, or than a search
+      // that has not ended came to.
+      const page = fetched.ownerDocument, goesOn = page.querySelector("[rel=next]");
+      const [end] = goesOn ? new URL(goesOn.href).searchParams.get("before").split("@") : ["0-0"];
+      const lost = newer(end, newest([this.head, ...Object.values(state.after)])) > 0;
+      if (link.poll && lost) this.gap(null).dataset.polled = "";
+      this.head = newest(Object.values(JSON.parse(page.getElementById("live-state").textContent).after));
       rows.reverse().forEach((row) => this.add(document.importNode(row, true)));
     }
   }
