@@ -16,7 +16,7 @@ from dashboard import alike, bulk
 from dashboard.access import action, back_of, confirmed
 from dashboard.frame import shown
 
-_MOST = 200  # a page has 50 rows, a live one up to 500; beyond that a filter is meant
+_MOST = 500  # a page has 50 rows, of a search up to 249, a live one 500
 
 
 def _rows(request: HttpRequest, name: str) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -61,6 +62,22 @@ def test_ticked_tasks_are_cancelled_and_the_rest_stays(
     assert bus.get_task(running.id, test_topic).cancel_requested
     trail = AuditEntry.objects.order_by("id").values_list("verb", "target")
     assert [*trail] == [("cancel", ids[at]) for at in (0, 2, 3)]
+
+
+def test_all_that_the_page_of_a_search_holds_are_cancelled(
+    test_topic: str, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes whole looks: 49 that fit in one topic, then 200 of the next."""
+    monkeypatch.setattr("dashboard.seeking._LOOK_S", 60.0)
+    few = bus.enqueue_many(test_topic, [{"n": n} for n in range(49)])
+    many = bus.enqueue_many(f"{test_topic}-b", [{"n": n} for n in range(200)])
+    page = operator.get("/tasks/?state=waiting&q=n").content.decode()
+    ticks = re.findall('form="tick" name="task" value="([^"]*)"', page)
+
+    text = told(operator, "/tasks/cancel", {"task": ticks})
+
+    assert len(ticks) == 249 and "249 cancelled" in text
+    assert {*states(test_topic, few), *states(f"{test_topic}-b", many)} == {"cancelled"}
 
 
 def test_ticked_letters_are_shown_then_discarded(
