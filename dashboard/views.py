@@ -161,17 +161,19 @@ def results(request: HttpRequest) -> HttpResponse:
     names, chosen = lists.facts(topic)
     only = watched.of(request.GET)
     before, so_far = seeking.opened(request.GET.get("before"))
+    part = ""
     if only.given:
         left = so_far.left(lists.PAGE)
         found = lists.results_watched(chosen, only, left, before)
         so_far = so_far.plus(len(found.items), found.looked)
+        part = so_far.part(found.older) if so_far.found < lists.PAGE else ""
     else:
         found = lists.results_page(chosen, before, request.GET.get("after"))
     context = {
         "section": "results",
         "page": found,
         "so_far": so_far,
-        "part": so_far.part(found.older) if so_far.found < lists.PAGE else "",
+        "part": part,
         "topic": topic,
         "names": names,
         "only": only,

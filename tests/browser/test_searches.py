@@ -149,6 +149,25 @@ def test_results_that_fit_are_looked_for_while_new_ones_come(
     expect(page.locator("#onward")).to_have_count(0)
 
 
+def test_a_list_without_a_filter_is_paged_by_hand(
+    mesh: Mesh, topic: str, new_page: NewPage
+) -> None:
+    with errands(mesh, topic):
+        bus.enqueue_many(topic, range(101))
+        wait_until(lambda: bus.stats(topic)["done"] == 101, 60)
+    page = new_page()
+    rows, older = page.locator("tbody tr"), page.get_by_role("link", name="Older")
+
+    page.goto(f"/results/?topic={topic}")
+    expect(page.get_by_text("Searching on")).to_have_count(0)
+    older.click()
+    page.wait_for_url("**before=*")
+    expect(rows).to_have_count(50)
+    older.click()
+
+    expect(rows).to_have_count(1)
+
+
 def test_without_sockets_a_search_tells_that_more_came_than_it_looked_at(
     mesh: Mesh, topic: str, new_page: NewPage
 ) -> None:
