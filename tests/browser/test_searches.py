@@ -115,6 +115,25 @@ def test_a_search_gets_over_a_server_that_is_away_for_a_while(
     expect(page.locator("#sought")).to_have_text("1 with “needle” among 40,000 tasks")
 
 
+def test_not_all_are_ticked_any_more_once_a_search_adds_rows(
+    topic: str, new_page: NewPage
+) -> None:
+    hidden(topic, [0, MANY - 1])
+    page = new_page()
+    every = page.get_by_label("Tick all on this page")
+    ticks = page.locator("td.tick input")
+
+    with held(page, "**/tasks/?*cursor=*"):
+        page.goto(f"/tasks/?topic={topic}&q=needle")
+        every.check()
+        expect(ticks).to_have_count(1)
+
+    expect(ticks).to_have_count(2)
+    expect(ticks.first).to_be_checked()
+    expect(ticks.last).not_to_be_checked()
+    expect(every).not_to_be_checked()
+
+
 def test_all_that_match_are_gathered_before_the_question_can_be_answered(
     topic: str, new_page: NewPage
 ) -> None:

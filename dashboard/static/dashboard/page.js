@@ -54,6 +54,10 @@
   // Ticks of the rows of a list: one for all of them, and with shift for all between.
   const ticks = () => [...document.querySelectorAll('td.tick input[type="checkbox"]')];
   const tickAll = document.querySelector("[data-tick-all]");
+  const allTicked = () => {
+    const all = ticks();
+    if (tickAll) tickAll.checked = all.length > 0 && all.every((each) => each.checked);
+  };
   let lastTick = null;
   if (tickAll) tickAll.closest("label").hidden = false;
   document.addEventListener("click", (event) => {
@@ -65,7 +69,7 @@
       for (const each of all.slice(Math.min(from, to), Math.max(from, to) + 1)) each.checked = box.checked;
     }
     lastTick = box;
-    if (tickAll) tickAll.checked = all.every((each) => each.checked);
+    allTicked();
   });
 
   // g and a letter goes to a page, / to the search, ? lists them. Not while somebody
@@ -99,7 +103,7 @@
     setTimeout(() => delete event.target.dataset.sent, 3000);
   });
   for (const name of ["htmx:after:swap", "mesh:painted"]) {
-    document.addEventListener(name, () => { revealCopy(); refreshTimes(); });
+    document.addEventListener(name, () => { revealCopy(); refreshTimes(); allTicked(); });
   }
 
   revealCopy();
