@@ -170,6 +170,20 @@ def test_letters_are_found_by_what_their_error_says(
     assert "Nothing matches" in looked_at(viewer.get("/dead/?error=nowhere")).text
 
 
+def test_from_a_later_page_of_a_filter_there_is_a_way_to_the_first(
+    test_topic: str, viewer: Client
+) -> None:
+    die(test_topic, 1)
+    way = f'href="?topic={test_topic}&amp;error=no">Newest</a>'
+    asked = {"topic": test_topic, "error": "no"}
+
+    first = viewer.get("/dead/", asked).content.decode()
+    last = viewer.get("/dead/", asked | {"before": f"1-0@{test_topic}"})
+
+    assert way not in first and way in last.content.decode()
+    assert "Nothing more matches" in looked_at(last).text
+
+
 def test_letters_are_found_by_when_they_died(
     test_topic: str, viewer: Client, redis_client: redis.Redis
 ) -> None:
