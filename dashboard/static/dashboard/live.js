@@ -139,7 +139,7 @@
       // Without a socket: more came between two looks than a page holds, or than a search
       // that has not ended came to.
       const page = fetched.ownerDocument, goesOn = page.querySelector("[rel=next]");
-      const [end] = goesOn ? new URL(goesOn.href).searchParams.get("before").split("@") : ["0-0"];
+      const [end] = goesOn ? new URL(goesOn.href).searchParams.get("before")?.split("@") ?? ["0-0"] : ["0-0"];
       const lost = newer(end, newest([this.head, ...Object.values(state.after)])) > 0;
       if (link.poll && lost) this.gap(null).dataset.polled = "";
       this.head = newest(Object.values(JSON.parse(page.getElementById("live-state").textContent).after));
