@@ -8,7 +8,7 @@ export VENV_DIR
 VENV := $(VENV_DIR)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo demo-llm test-llm test test-all coverage schema chaos-quick chaos soak nightly mutants lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
+.PHONY: help run demo demo-llm test-llm test test-slow test-pages test-whole test-all coverage schema chaos-quick chaos soak nightly mutants lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
 
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
@@ -32,14 +32,25 @@ demo-llm: venv-llm ## the mesh with a real engine and a tiny model behind its ga
 test-llm: venv venv-llm ## Ollama's own clients through the gateway to that engine
 	@$(VENV) -m pytest -n 0 tests/integration/test_llm_demo.py
 
-test: venv ## all tests; those of pages in a browser where Chromium is
+test: venv ## the suite, in less than five minutes
 	@$(VENV) -m pytest -n auto --dist worksteal $(ARGS)
 
-test-all: ## the same on each Python of PYTHONS that is here
+test-slow: venv ## tests that start whole meshes, or wait for seconds
+	@$(VENV) -m pytest -n auto --dist worksteal -m slow $(ARGS)
+
+# A worker has the mesh of a file for itself.
+test-pages: venv ## the pages in a browser, where Chromium is
+	@$(VENV) -m pytest -n auto --dist loadfile -m pages $(ARGS)
+
+WHOLE := -m 'not chaos and not soak'
+test-whole: venv ## all of these together
+	@$(VENV) -m pytest -n auto --dist worksteal $(WHOLE) $(ARGS)
+
+test-all: ## all of these on each Python of PYTHONS that is here
 	@ran=; failed=; for python in $(PYTHONS); do \
 	  if ! $$python -c '' 2>/dev/null; then echo "no $$python here: passed over"; continue; fi; \
 	  echo "== $$($$python --version)"; ran="$$ran $$python"; \
-	  $(MAKE) --no-print-directory test PYTHON=$$python VENV_DIR=.venvs/$${python##*/} \
+	  $(MAKE) --no-print-directory test-whole PYTHON=$$python VENV_DIR=.venvs/$${python##*/} \
 	    || failed="$$failed $$python"; \
 	done; \
 	test -n "$$ran" || { echo "none of $(PYTHONS) is here: PYTHONS=/path/to/python"; exit 69; }; \
@@ -48,7 +59,8 @@ test-all: ## the same on each Python of PYTHONS that is here
 # Of a process that was killed while it wrote half a file is left, which counts for nothing.
 coverage: venv ## all tests, and what they run of bus/ and dashboard/, into htmlcov/
 	@rm -f .coverage .coverage.*
-	@$(VENV) -m pytest -n auto --dist worksteal --cov --cov-report=html --cov-report=term $(ARGS)
+	@$(VENV) -m pytest -n auto --dist worksteal $(WHOLE) \
+	  --cov --cov-report=html --cov-report=term $(ARGS)
 
 schema: venv-lint ## every call tried by schemathesis, 200 examples each and more
 	@MESH_SCHEMA_EXAMPLES=200 $(VENV) -m pytest -n 0 -s --timeout 7300 \

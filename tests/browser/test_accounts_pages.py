@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Mesh, NewPage
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.pages, pytest.mark.timeout(600)]
 
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}

@@ -16,7 +16,7 @@ from tests.browser.conftest import Mesh, NewPage
 from tests.support.showcase import Showcase, showcase
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.pages, pytest.mark.timeout(1200)]
 
 PHONE = {"width": 390, "height": 844}
 NARROW = {"width": 320, "height": 640}  # WCAG 1.4.10

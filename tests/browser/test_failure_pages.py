@@ -15,7 +15,7 @@ from tests.browser.conftest import Mesh, NewPage, errands, is_live
 from tests.support import bulk
 from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.pages, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.support.desk import Desk
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.pages, pytest.mark.timeout(300)]
 
 CANARY = "window.fired = 0; window.canary = () => { window.fired += 1; };"
 MARKUP = [

@@ -29,10 +29,13 @@ HERE = Path(__file__).resolve().parent
 EXAMPLES = os.environ.get("MESH_SCHEMA_EXAMPLES")  # of each call; CI has time for few
 LIMIT_S = 7_200 if EXAMPLES else 900
 
-pytestmark = pytest.mark.skipif(
-    not importlib.util.find_spec("schemathesis") and not os.getenv("CI"),
-    reason="schemathesis comes with tests/requirements.txt",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not importlib.util.find_spec("schemathesis") and not os.getenv("CI"),
+        reason="schemathesis comes with tests/requirements.txt",
+    ),
+]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from tests.support.api import ROOT, keyspace
 from tests.support.doors import Door
 from tests.support.site import LiveSite
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "framing"
 TASK = json.dumps({"topic": TOPIC, "task": 1}).encode()
 GARBAGE = b"this is no request\r\n\r\n"

@@ -22,6 +22,8 @@ from tests.support.doors import Door
 from tests.support.site import LiveSite
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "turns"
 SMALL = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -20,6 +20,8 @@ from tests.support import agents
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ECHO = "tests.support.work:echo"
 NAP = "tests.support.work:nap"
 START_S = 50.0  # a second of computing, where nobody else computes

@@ -13,6 +13,8 @@ from tests.support import agents as runtime
 from tests.support import work
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def is_running(task_id: str, topic: str) -> bool:
     return bus.get_task(task_id, topic).state == "running"

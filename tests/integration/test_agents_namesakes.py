@@ -16,6 +16,8 @@ from tests.support import work
 from tests.support.pages import signed_in
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 NAP = "tests.support.work:nap"
 ECHO = "tests.support.work:echo"
 

@@ -25,6 +25,7 @@ from tests.support.api import ROOT, Api, api, keyspace, problem
 from tests.support.nemesis import FailureSimulator
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.django_db,
     pytest.mark.usefixtures("cleanup_test_data"),
 ]

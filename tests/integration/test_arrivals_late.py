@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 import bus
@@ -21,6 +22,8 @@ from bus.deliveries import Seat
 from tests.support import agents
 from tests.support.keyspace import wounds
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 GROUP = "default"
 TOUCH = "tests.support.work:told"

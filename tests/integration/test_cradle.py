@@ -21,9 +21,12 @@ from tests.support.waiting import wait_until
 ECHO = "tests.support.work:echo"
 HEAD = "import os, socket, sys, threading, time; from bus.home import child, cradle\n"
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="elsewhere every agent is started by itself"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="elsewhere every agent is started by itself"
+    ),
+]
 
 
 @contextmanager

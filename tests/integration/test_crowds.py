@@ -20,6 +20,8 @@ from tests.support import work
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ME = "one-of-many"
 
 

@@ -19,6 +19,8 @@ from tests.support import agents, work
 from tests.support.nemesis import FailureSimulator
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 10.0
 
 

@@ -17,6 +17,8 @@ from tests.support.desk import Desk
 from tests.support.nemesis import FailureSimulator
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def run(*args: str) -> str:
     """What the command writes."""

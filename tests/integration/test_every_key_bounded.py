@@ -15,6 +15,8 @@ from tests.support import agents, work
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(settings: Settings) -> None:

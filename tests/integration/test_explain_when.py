@@ -16,6 +16,8 @@ from tests.support.desk import GROUP, Desk
 from tests.support.promises import Crowd, kept
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 
 def serve(topic: str, name: str = "desk", run_s: Any = None, **facts: Any) -> None:
     """An agent of the runtime as the registry knows it; `desk` is that of `Desk`."""

@@ -19,6 +19,8 @@ from bus.live.frames import Frame
 from bus.live.polls import Poll
 from tests.support.desk import Desk
 
+pytestmark = pytest.mark.slow
+
 
 def on_a_loop(story: Callable[[], Awaitable[Any]]) -> Any:
     """Run a story on a loop of its own, as a server process would."""

@@ -16,7 +16,7 @@ from bus.home import credentials, folder, web
 from tests.support.processes import program
 from tests.support.site import LiveSite
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from tests.support.processes import is_gone
 from tests.support.stranger import TOPIC, Life, answer_to
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def lives_through(var_dir: Path, tasks: int, failures: int) -> None:
     """Send, work, fail, find, replay, read; without agents the web server drives."""

@@ -17,6 +17,8 @@ from tests.support.desk import GROUP, Desk
 from tests.support.pulse import Steady
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def holder(topic: str, expires_in_s: float) -> None:
     """An agent with a task in hand, whose registration ends then."""

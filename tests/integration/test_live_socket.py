@@ -24,7 +24,10 @@ from tests.support.desk import Desk
 from tests.support.site import LiveSite
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+]
 
 
 class Page:

@@ -20,6 +20,8 @@ from bus import connection, deliveries, janitor, tasks
 from tests.support import agents
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 async def echo(payload: Any, task: Any) -> Any:
     return payload

@@ -19,6 +19,8 @@ from tests.support import agents
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 # On module level: a process handler is found by its path.
 
 

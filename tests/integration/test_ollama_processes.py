@@ -30,7 +30,7 @@ from tests.support.ollama_stub import (
 from tests.support.sites import Folder, Site
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("cleanup_test_data")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cleanup_test_data")]
 
 PATIENCE_S = 60
 ASK = {"prompt": "Why is the sky blue?"}

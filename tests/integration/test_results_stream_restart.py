@@ -18,6 +18,8 @@ from tests.support.events import Ended, Events
 from tests.support.mesh import BANNER_END, read_until, up
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 TOTAL = 3_000
 KILLS = 2
 PATIENCE_S = 60

@@ -20,6 +20,8 @@ from bus.server import EmbeddedServer
 from tests.support import agents
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "lost"
 BACK_S = 5.0
 

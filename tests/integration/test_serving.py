@@ -29,6 +29,8 @@ from tests.support.mesh import BANNER_END, command_in, read_until, rest, up, url
 from tests.support.processes import is_gone
 from tests.support.waiting import PATIENCE, wait_until
 
+pytestmark = pytest.mark.slow
+
 ENQUEUE = "/api/v1/mesh/enqueue"
 HELLO = {"topic": "hello", "task": {"name": "you"}}
 

@@ -19,6 +19,8 @@ from bus.home import child
 from tests.support.processes import is_gone, program
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 # A child that says it is ready, then lives until SIGTERM, which it puts on record.
 OBEDIENT = """
 import signal, sys, time

@@ -24,6 +24,8 @@ from tests.support.mesh import BANNER_END, environment, read_until, up
 from tests.support.processes import ROOT as FOLDER
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 FEW = 120  # calls a minute, of either class: tests.support.few_calls
 SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.support.few_calls"}
 LONG_S = 25  # a call that waits; whoever is woken answers long before

@@ -14,6 +14,8 @@ from tests.support.mesh import read_until, rest, up
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_runs_a_mesh_until_ctrl_c(tmp_path: Path) -> None:
     url_file = tmp_path / "redis" / "url"

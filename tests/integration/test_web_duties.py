@@ -18,6 +18,8 @@ from bus.server import EmbeddedServer
 from tests.support.sites import Folder
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def alone(test_topic: str, redis_url: str, tmp_path: Path) -> Iterator[str]:

@@ -19,6 +19,8 @@ from bench.machine import Load
 from bench.report import Pair
 from bus.api.views.docs import description
 
+pytestmark = pytest.mark.slow
+
 
 class Answers(BaseHTTPRequestHandler):
     """Says 201 to whoever has the token, 401 to all others."""

@@ -14,6 +14,8 @@ from tests.support import far_work
 from tests.support.processes import is_gone, program
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def child() -> Iterator[Child]:

@@ -79,7 +79,10 @@ def test_all_that_fit_are_found_once_in_order_however_little_time_there_is(
     assert all(len(page.items) <= (1 if hurried else count) for page in pages)
 
 
-def test_few_are_read_at_first_and_more_while_that_is_quick() -> None:
+def test_few_are_read_at_first_and_more_while_that_is_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sifting, "_QUICK_S", 60.0)
     look = Looking(a=3_000)
 
     page = sifting.sift(["a"], look, none, 50)

@@ -14,6 +14,8 @@ import pytest
 
 from examples.stdlib_metrics import corpus, metrics
 
+pytestmark = pytest.mark.slow
+
 # What each committed file dies of: error type, and what every Python says about it.
 BROKEN = {
     "call_as_target.py": ("SyntaxError", "cannot assign to function call"),
