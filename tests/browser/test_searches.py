@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.pages, pytest.mark.timeout(600)]
 # More than one look sees, wherever the tests run.
 MANY = 24_000
+STRAWS = ["x" * 2_000] * 9_000  # as many as are kept, or nearly
 
 
 @pytest.fixture
@@ -32,6 +33,15 @@ def hidden(topic: str, at: Sequence[int]) -> list[str]:
     payloads = [{"needle": n} if n in at else {"straw": n} for n in range(MANY)]
     ids = bus.enqueue_many(topic, payloads)
     return [ids[n] for n in at]
+
+
+def buried(topic: str) -> str:
+    """The task of a result with a needle, behind 9,000 without."""
+    first = bus.enqueue_task(topic, {"needle": 1})
+    wait_until(lambda: bus.get_task(first, topic).state == "done", 60)
+    bus.enqueue_many(topic, STRAWS)
+    wait_until(lambda: bus.stats(topic)["backlog"] == 0, 120)
+    return first
 
 
 def listed(page: Page) -> list[str]:
@@ -152,10 +162,7 @@ def test_results_that_fit_are_looked_for_while_new_ones_come(
     mesh: Mesh, topic: str, new_page: NewPage
 ) -> None:
     with errands(mesh, topic):
-        first = bus.enqueue_task(topic, {"needle": 1})
-        wait_until(lambda: bus.get_task(first, topic).state == "done", 60)
-        bus.enqueue_many(topic, range(9_000))
-        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 120)
+        first = buried(topic)
         page = new_page()
         page.goto(f"/results/?topic={topic}&q=needle")
         is_live(page)
@@ -202,7 +209,7 @@ def test_without_sockets_a_search_tells_that_more_came_than_it_looked_at(
         expect(gap).to_have_count(0)
 
         page.route("**/results/**", lambda route: route.abort())
-        bus.enqueue_many(topic, [{"needle": 1}, *range(9_000)])
+        bus.enqueue_many(topic, [{"needle": 1}, *STRAWS])
         wait_until(lambda: bus.stats(topic)["done"] == 9_002, 120)
         page.unroute("**/results/**")
 
@@ -237,10 +244,7 @@ def test_a_row_that_was_found_on_the_way_does_not_come_again(
 ) -> None:
     """The page is read again without a socket, then at once as far as that row."""
     with errands(mesh, topic):
-        first = bus.enqueue_task(topic, {"needle": 1})
-        wait_until(lambda: bus.get_task(first, topic).state == "done", 60)
-        bus.enqueue_many(topic, range(9_000))
-        wait_until(lambda: bus.stats(topic)["backlog"] == 0, 120)
+        first = buried(topic)
         page = new_page(quiet=False)
         page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
         page.goto(f"/results/?topic={topic}&q=needle")
