@@ -72,7 +72,7 @@ def _filtered(request: HttpRequest, chosen: list[Row], asked: Row) -> Row:
     before, so_far = seeking.opened(request.GET.get("before"))
     found = lists.dead_sought(chosen, sought, so_far.left(lists.PAGE), before)
     so_far = so_far.plus(len(found.items), found.looked)
-    part = so_far.part(found.older) if so_far.found < lists.PAGE else ""
+    part = so_far.part(found.older, lists.PAGE)
     return {"page": found, "so_far": so_far, "part": part}
 
 

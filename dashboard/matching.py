@@ -33,10 +33,9 @@ _SAMPLE: Final = 10
 
 @dataclass(slots=True)
 class Matching:
-    """Ids by state and topic; `looked` is at how many tasks was looked for them."""
+    """Ids by state and topic."""
 
     ids: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    looked: int = 0
 
     def add(self, state: str, topic: str, *ids: str) -> None:
         self.ids.setdefault((state, topic), []).extend(ids)
@@ -106,37 +105,40 @@ def _asked(form: Any) -> _Asked:
 def cancel(request: Any) -> HttpResponse:
     """Show the tasks that match now, look for more, or cancel these."""
     if request.method != "POST":
-        return _question(request, _asked(request.GET), Matching(), None)
+        return _question(request, _asked(request.GET), Matching())
     asked, found = _asked(request.POST), _unpacked(request.POST.get("tasks", ""))
     if "cursor" not in request.POST:
         return _cancel(request, asked, found)
     cursor, so_far = seeking.opened(request.POST["cursor"])
-    found.looked = so_far.looked
-    return _question(request, asked, found, cursor)
+    return _question(request, asked, found, cursor, so_far.looked)
 
 
 def _question(
-    request: Any, asked: _Asked, found: Matching, cursor: str | None
+    request: Any,
+    asked: _Asked,
+    found: Matching,
+    cursor: str | None = None,
+    looked: int = 0,
 ) -> HttpResponse:
     """What was found until now with what one more moment's look brings."""
     _, facts = lists.facts(asked.topic)
     states = (asked.state,) if asked.state else _LIVE
-    left = max(1, _MOST - found.count)
-    page = lists.tasks_page(facts, states, left, cursor, asked.sought.fits)
+    room = _MOST - found.count
+    page = lists.tasks_page(facts, states, max(1, room), cursor, asked.sought.fits)
     known = {(topic, each) for (_, topic), ids in found.ids.items() for each in ids}
     # One that waited before may run by now, also within one look.
     seen = {(task.topic, task.id): task for task in page.tasks}
     fresh = [task for place, task in seen.items() if place not in known]
-    for task in fresh[: _MOST - found.count]:
+    for task in fresh[:room]:
         found.add(task.state, task.topic, task.id)
-    found.looked += page.looked
-    so_far = seeking.SoFar(found.count, found.looked)
+    so_far = seeking.SoFar(found.count, looked + page.looked)
     context = {
         "section": "tasks",
         "asked": asked,
         "found": found,
-        "whole": page.next is None and len(fresh) <= left,
-        "part": so_far.part(page.next) if found.count < _MOST else "",
+        "so_far": so_far,
+        "whole": page.next is None and len(fresh) <= room,
+        "part": so_far.part(page.next, _MOST),
         "most": _MOST,
         "sample": [*_sample(found)],
     }

@@ -55,9 +55,11 @@ class SoFar:
         """How many of `most` rows are still to be found, at least one."""
         return max(1, most - self.found)
 
-    def part(self, place: str | None) -> str:
-        """How an address names the next part, for `opened`; empty if there is none."""
-        return f"{place}~{self.found}.{self.looked}" if place else ""
+    def part(self, place: str | None, most: int) -> str:
+        """How an address names the next part, for `opened`; empty if there is none, or
+        `most` rows are found."""
+        going = place is not None and self.found < most
+        return f"{place}~{self.found}.{self.looked}" if going else ""
 
 
 def opened(text: str | None) -> tuple[str | None, SoFar]:

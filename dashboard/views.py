@@ -105,7 +105,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         "section": "tasks",
         "page": found,
         "so_far": so_far,
-        "part": so_far.part(found.next) if so_far.found < lists.PAGE else "",
+        "part": so_far.part(found.next, lists.PAGE),
         "cancellable": any(not task.ended for task in found.tasks) or found.next,
         "q": sought.q,
         "sought": sought,
@@ -166,7 +166,7 @@ def results(request: HttpRequest) -> HttpResponse:
         left = so_far.left(lists.PAGE)
         found = lists.results_watched(chosen, only, left, before)
         so_far = so_far.plus(len(found.items), found.looked)
-        part = so_far.part(found.older) if so_far.found < lists.PAGE else ""
+        part = so_far.part(found.older, lists.PAGE)
     else:
         found = lists.results_page(chosen, before, request.GET.get("after"))
     context = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -19,14 +18,11 @@ from bus.conf import conf
 from bus.home.heads import WHOLE
 
 from . import jsontext
+from .asgi import App, Receive, Send
 from .head import REQUEST_ID, of_site
 from .parsers import body_limit
 from .problems import MEDIA_TYPE, Problem, later
 from .schema import PREFIX
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 _URL_MOST: Final = 8 * 1024
 _HEADERS_MOST: Final = 100

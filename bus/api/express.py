@@ -20,16 +20,12 @@ from bus import accounts, roles, whence
 from bus.conf import conf
 
 from . import exceptions, head, hot, permissions
+from .asgi import App, Receive, Send
 from .calls import Answer
 from .middleware import mistake
 from .problems import MEDIA_TYPE, Problem
 from .renderers import written
 from .schema import PREFIX
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
 class _Call(NamedTuple):

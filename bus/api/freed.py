@@ -8,13 +8,9 @@ the answer: pages of megabytes would wait for a full collection, which comes rar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Receive, Send], Awaitable[None]]
+from .asgi import App, Message, Receive, Send
 
 
 def freed(app: App) -> App:

@@ -16,9 +16,9 @@ from bus import whence
 from bus.conf import conf
 
 from . import express, gateway, head, waiting
+from .asgi import App, Receive, Send
 from .gateway import Asked, Relay, Told
 from .schema import PREFIX
-from .waiting import App, Receive, Send
 
 _ROOT: Final = f"{PREFIX}/ollama/"
 _GENERATIONS: Final = f"{_ROOT}generations"  # a view as all others, for operators

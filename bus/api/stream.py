@@ -31,10 +31,11 @@ from bus.live.frames import Frame
 from bus.live.window import RESULTS, Item
 
 from . import exceptions, shapes, waiting
+from .asgi import App, Message, Receive, Send
 from .problems import MEDIA_TYPE, Problem, later
 from .renderers import FastJSONRenderer
 from .schema import PREFIX
-from .waiting import AGAIN, App, Message, Receive, Send
+from .waiting import AGAIN
 
 WISHES: Final = "mesh.streams"  # in the scope: where the view puts what it allows
 

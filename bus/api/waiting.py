@@ -22,13 +22,9 @@ from bus import errors, feed, messages
 from bus.live import arrivals
 
 from . import asked, lending
+from .asgi import App, Message, Receive, Send
 from .problems import Problem
 from .schema import PREFIX
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Receive, Send], Awaitable[None]]
 
 AGAIN: Final = "mesh.again"  # in the scope of a second look, which costs no rate limit
 _TASKS: Final = f"{PREFIX}/tasks/"

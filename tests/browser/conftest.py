@@ -14,16 +14,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+import bus
 from tests.support import agents
 from tests.support.mesh import BANNER_END, read_until, up
 from tests.support.processes import ROOT
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
 PASSWORD = "a-password-for-tests-1"
@@ -102,6 +104,16 @@ LIVE = re.compile("^live$")
 def is_live(page: Page) -> None:
     """Wait until the page is fed by its socket."""
     expect(page.locator("#connection")).to_have_attribute("data-state", LIVE)
+
+
+def without_sockets(page: Page) -> None:
+    """Whatever stands between that page and the server lets no socket through."""
+    page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+
+
+def ended(topic: str, count: int) -> None:
+    """Wait until so many tasks of the topic are done."""
+    wait_until(lambda: bus.stats(topic)["done"] == count, 120)
 
 
 @pytest.fixture(scope="session")
@@ -192,3 +204,22 @@ def new_page(chromium: Browser, mesh: Mesh) -> Iterator[NewPage]:
     for context in contexts:
         context.close()
     assert said == [], "a script failed, or broke the content security policy"
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core, which runs in a page."""
+    path = resources.files("axe_playwright_python") / "axe.min.js"
+    return path.read_text(encoding="utf-8")
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe-core finds, one line for each kind with the first places."""
+    page.evaluate(axe)
+    found: list[dict[str, Any]] = page.evaluate(
+        "async () => (await axe.run(document)).violations"
+    )
+    return [
+        f"{each['id']}: {[node['html'][:120] for node in each['nodes'][:3]]}"
+        for each in found
+    ]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib import resources
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 import bus
 from bus import connection, scripts
-from tests.browser.conftest import Mesh, NewPage
+from tests.browser.conftest import Mesh, NewPage, violations
 from tests.support.showcase import Showcase, showcase
 from tests.support.waiting import wait_until
 
@@ -34,25 +32,6 @@ def shown(mesh: Mesh) -> Iterator[Showcase]:
             yield made
     connection.reset()
     scripts.forget_topics()
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """axe-core, which runs in a page."""
-    path = resources.files("axe_playwright_python") / "axe.min.js"
-    return path.read_text(encoding="utf-8")
-
-
-def violations(page: Page, axe: str) -> list[str]:
-    """What axe-core finds, one line for each kind with the first places."""
-    page.evaluate(axe)
-    found: list[dict[str, Any]] = page.evaluate(
-        "async () => (await axe.run(document)).violations"
-    )
-    return [
-        f"{each['id']}: {[node['html'][:120] for node in each['nodes'][:3]]}"
-        for each in found
-    ]
 
 
 def fits(page: Page) -> bool:

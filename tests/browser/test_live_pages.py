@@ -12,7 +12,15 @@ import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 import bus
-from tests.browser.conftest import LIVE, Mesh, NewPage, errands, is_live
+from tests.browser.conftest import (
+    LIVE,
+    Mesh,
+    NewPage,
+    ended,
+    errands,
+    is_live,
+    without_sockets,
+)
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.pages, pytest.mark.timeout(600)]
@@ -175,7 +183,7 @@ def test_a_restart_of_the_server_under_the_page_shows_every_result_once(
     ids = []
     with errands(mesh, topic):
         ids += bus.enqueue_many(topic, range(30))
-        wait_until(lambda: bus.stats(topic)["done"] == 30, 60)
+        ended(topic, 30)
         page.goto(f"/results/?topic={topic}")
         is_live(page)
         page.evaluate("window.sameDocument = true")
@@ -184,7 +192,7 @@ def test_a_restart_of_the_server_under_the_page_shows_every_result_once(
         os.kill(before, signal.SIGTERM)
         expect(page.locator("#connection")).not_to_have_attribute("data-state", LIVE)
         ids += bus.enqueue_many(topic, range(30, 150))
-        wait_until(lambda: bus.stats(topic)["done"] == 150, 60)
+        ended(topic, 150)
         expect(page.locator("#connection")).to_have_attribute(
             "data-state", LIVE, timeout=40_000 * PATIENCE
         )
@@ -204,7 +212,7 @@ def test_rows_do_not_move_under_the_pointer(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_many(topic, range(5))
-        wait_until(lambda: bus.stats(topic)["done"] == 5, 60)
+        ended(topic, 5)
         page = new_page()
         page.goto(f"/results/?topic={topic}")
         is_live(page)
@@ -225,7 +233,7 @@ def test_a_paused_page_stands_still_until_it_is_resumed(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_task(topic, 0)
-        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        ended(topic, 1)
         page = new_page()
         page.goto(f"/results/?topic={topic}")
         is_live(page)
@@ -250,7 +258,7 @@ def test_a_page_changes_no_more_often_than_it_was_told(
     )
     with errands(mesh, topic):
         bus.enqueue_task(topic, 0)
-        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        ended(topic, 1)
         page.goto(f"/results/?topic={topic}")
         is_live(page)
         away(page)
@@ -304,9 +312,9 @@ def test_without_sockets_the_page_is_read_again_every_few_seconds(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_task(topic, 0)
-        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        ended(topic, 1)
         page = new_page(quiet=False)
-        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        without_sockets(page)
         page.goto(f"/results/?topic={topic}")
         away(page)
         expect(page.locator("#connection")).to_have_attribute("data-state", "polling")
@@ -322,9 +330,9 @@ def test_without_sockets_a_page_tells_that_more_came_than_it_holds(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_task(topic, 0)
-        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        ended(topic, 1)
         page = new_page(quiet=False)
-        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        without_sockets(page)
         page.goto(f"/results/?topic={topic}")
         away(page)
         chip, gap = page.locator("#connection"), page.locator("tr.gap")
@@ -333,7 +341,7 @@ def test_without_sockets_a_page_tells_that_more_came_than_it_holds(
 
         page.route("**/results/**", lambda route: route.abort())
         bus.enqueue_many(topic, range(1, 71))
-        wait_until(lambda: bus.stats(topic)["done"] == 71, 60)
+        ended(topic, 71)
         page.unroute("**/results/**")
 
         expect(page.locator("tr[data-task]")).to_have_count(

@@ -11,7 +11,15 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 import bus
-from tests.browser.conftest import Mesh, NewPage, errands, is_live
+from tests.browser.conftest import (
+    Mesh,
+    NewPage,
+    ended,
+    errands,
+    is_live,
+    violations,
+    without_sockets,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.pages, pytest.mark.timeout(600)]
@@ -106,6 +114,25 @@ def test_a_search_is_stopped_and_gone_on_with_by_hand(
     assert len(asked) <= 1
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/tasks/?", "/tasks/cancel-matching?"])
+def test_axe_finds_nothing_while_a_search_goes_on(
+    topic: str, new_page: NewPage, axe: str, path: str, theme: str
+) -> None:
+    hidden(topic, [0])
+    page = new_page(quiet=False, color_scheme=theme, reduced_motion="reduce")
+
+    def answer(route: Route) -> None:
+        if route.request.is_navigation_request():
+            route.continue_()  # and no next part
+
+    page.route("**/tasks/**", answer)
+    page.goto(f"{path}topic={topic}&q=needle")
+    expect(page.get_by_text("Searching on")).to_be_visible()
+
+    assert violations(page, axe) == []
+
+
 def test_a_search_gets_over_a_server_that_is_away_for_a_while(
     topic: str, new_page: NewPage
 ) -> None:
@@ -180,7 +207,7 @@ def test_a_list_without_a_filter_is_paged_by_hand(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_many(topic, range(101))
-        wait_until(lambda: bus.stats(topic)["done"] == 101, 60)
+        ended(topic, 101)
     page = new_page()
     rows, older = page.locator("tbody tr"), page.get_by_role("link", name="Older")
 
@@ -199,9 +226,9 @@ def test_without_sockets_a_search_tells_that_more_came_than_it_looked_at(
 ) -> None:
     with errands(mesh, topic):
         bus.enqueue_task(topic, 0)
-        wait_until(lambda: bus.stats(topic)["done"] == 1, 60)
+        ended(topic, 1)
         page = new_page(quiet=False)
-        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        without_sockets(page)
         page.goto(f"/results/?topic={topic}&q=needle")
         page.mouse.move(2, 2)
         chip, gap = page.locator("#connection"), page.locator("tr.gap")
@@ -210,7 +237,7 @@ def test_without_sockets_a_search_tells_that_more_came_than_it_looked_at(
 
         page.route("**/results/**", lambda route: route.abort())
         bus.enqueue_many(topic, [{"needle": 1}, *STRAWS])
-        wait_until(lambda: bus.stats(topic)["done"] == 9_002, 120)
+        ended(topic, 9_002)
         page.unroute("**/results/**")
 
         expect(gap).to_contain_text("Some results not shown")
@@ -246,7 +273,7 @@ def test_a_row_that_was_found_on_the_way_does_not_come_again(
     with errands(mesh, topic):
         first = buried(topic)
         page = new_page(quiet=False)
-        page.route_web_socket("**/ws/feed", lambda socket: socket.close(code=1011))
+        without_sockets(page)
         page.goto(f"/results/?topic={topic}&q=needle")
         page.mouse.move(2, 2)
         rows = page.locator("tbody[data-live] tr")

@@ -192,10 +192,10 @@ def test_without_topics_there_is_nothing() -> None:
 def test_a_part_says_what_the_parts_before_came_to(place: str) -> None:
     so_far = seeking.SoFar().plus(2, 100).plus(1, 30)
 
-    assert seeking.opened(so_far.part(place)) == (place, seeking.SoFar(3, 130))
+    assert seeking.opened(so_far.part(place, 50)) == (place, seeking.SoFar(3, 130))
     assert seeking.opened(place) == (place, seeking.SoFar())
     assert so_far.left(50) == 47 and so_far.left(3) == so_far.left(2) == 1
-    assert so_far.part(None) == ""
+    assert so_far.part(None, 50) == so_far.part(place, 3) == ""
 
 
 @pytest.mark.parametrize("text", [None, "", "~0.0"])
