@@ -55,6 +55,23 @@ class Stage:
         self.server = announcement.ask(url).version
         self._directory = directory
 
+    def use(self) -> None:
+        """Have this process, and those it starts, work with this server."""
+        os.environ["REDIS_URL"] = self.url
+
+    @contextlib.contextmanager
+    def another(self) -> Iterator[Stage]:
+        """A second server, with nothing on it, used until the end; then this again."""
+        folder = self._directory / f"redis-{secrets.token_hex(4)}"
+        with EmbeddedServer(folder, port=0) as server:
+            other = Stage(server.url, self._directory)
+            other.use()
+            try:
+                yield other
+            finally:
+                other.client.close()
+                self.use()
+
     @contextlib.contextmanager
     def topic(self, tasks: int) -> Iterator[str]:
         """A topic that takes so many tasks and keeps all their results."""
@@ -169,7 +186,7 @@ def opened(url: str | None) -> Iterator[Stage]:
         django.setup()
         if url is None:
             url = stack.enter_context(EmbeddedServer(folder / "redis", port=0)).url
-        os.environ["REDIS_URL"] = url
         stage = Stage(url, folder)
+        stage.use()
         stack.callback(stage.client.close)
         yield stage

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 import redis
 
 from . import announcement, conf, errors
-from .home import binary, child, claim, server_config, syncing
+from .home import allocator, binary, child, claim, server_config, syncing
 
 HOST: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 15.0  # of silence; a server that says LOADING gets longer
@@ -136,6 +136,7 @@ class EmbeddedServer:
                 self._process = child.start(
                     [str(self.binary.path), "server.conf"],
                     cwd=self.directory,
+                    env=allocator.environment(self.binary.malloc),
                     stdout=log,
                     keep_fds=[self._claim.fd],
                 )

@@ -69,6 +69,7 @@ FLOORS: list[set[str]] = [
         "announcement",
         "bulk.pace",
         "gateway.keys",
+        "home.allocator",
         "home.binary",
         "home.claim",
         "home.cradle",
@@ -328,6 +329,7 @@ def test_keys_are_born_in_one_room() -> None:
 
 def test_the_environment_is_read_in_settings_and_conf_only() -> None:
     allowed = {
+        "allocator.py",
         "asgi.py",
         "child.py",
         "conf.py",

@@ -31,9 +31,10 @@ SCENARIOS: Final = {
 # Fewer measure nothing.
 LEAST: Final = {"tasks": 100, "backlog": 1, "topics": 1, "dead": 1, "agents": 1}
 NOTES: Final = (
-    "raw: one agent for two of them (they scale until the server's CPU is at 100%);\n"
-    "no agent for idle ones; an empty mesh for full ones; what clock and CPUs can\n"
-    "give for handlers that wait or compute; a bare consumer for large payloads.\n"
+    "raw: one agent for two of them (they scale until the server's CPU is at 100%, or\n"
+    "all CPUs are); no agent for idle ones; an empty server, in turns, for full ones;\n"
+    "what clock and CPUs can give for handlers that wait or compute; a bare consumer\n"
+    "for large payloads.\n"
     "stolen, others: % of all CPU time, per run, that went to the host's other\n"
     "guests, to processes that are not of the benchmark."
 )
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _program(options: argparse.Namespace) -> int:
     sizes = Sizes(**{each.name: getattr(options, each.name) for each in fields(Sizes)})
-    with stage.opened(options.url) as here:
+    with stage.opened(None) as here:
         rows = runs.measured(
             here, chosen(options.only, sizes), options.runs, sizes.tasks
         )
@@ -118,7 +119,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"how long idle agents are watched ({usual.idle_s:g})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures there")
-    parser.add_argument("--url", help="a running server, redis://…, instead of our own")
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 when a floor is missed"
     )

@@ -21,23 +21,25 @@ def fill(topic: str, count: int) -> None:
 def drained_per_s(
     stage: Stage, topic: str, count: int, *options: str, handler: str = "noop"
 ) -> float:
-    """Tasks per second of one agent, over the first so many results of the topic."""
+    """Tasks per second of one agent, over its first so many results of the topic."""
     stream = bus.result_stream(topic)
+    before = int(stage.client.xlen(stream))
+    newest = stage.client.xrevrange(stream, count=1)
+    after = newest[0][0].decode() if newest else "0"
     with stage.agent(topic, *options, handler=handler) as agent:
-        agent.until(lambda: int(stage.client.xlen(stream)), count)
-    return first_per_s(stage.client, stream, count)
+        agent.until(lambda: int(stage.client.xlen(stream)), before + count)
+    return first_per_s(stage.client, stream, count, after)
 
 
-def first_per_s(client: Any, stream: str, count: int) -> float:
-    """The rate of the first so many results, on the server's clock.
+def first_per_s(client: Any, stream: str, count: int, after: str = "0") -> float:
+    """The rate of the first so many results after one, on the server's clock.
 
     Those of the first millisecond are the start, so they do not count.
     """
-    times = [
-        messages.entry_ms(sid.decode()) for sid, _ in client.xrange(stream, count=count)
-    ]
-    after = sum(ms > times[0] for ms in times)
-    return after * 1000 / max(times[-1] - times[0], 1)
+    rows = client.xrange(stream, f"({after}", count=count)
+    times = [messages.entry_ms(sid.decode()) for sid, _ in rows]
+    later = sum(ms > times[0] for ms in times)
+    return later * 1000 / max(times[-1] - times[0], 1)
 
 
 def ended(topic: str) -> list[Ended]:

@@ -14,32 +14,49 @@ from .sizes import Sizes
 
 # They do not begin in one moment: a second of difference must not matter.
 _TASKS: Final = 10
+_SLOWER: Final = 5
+# So many at once leave CPUs to a second agent, on two as well.
+_AT_ONCE: Final = ("--concurrency", "25")
 
 
 def rows() -> list[Row]:
     return [
-        Row("two_agents", "two agents", "/s", Floor(1.6, at_least=True)),
+        Row("two_agents", "two agents, 10 ms", "/s", Floor(1.6, at_least=True)),
+        Row("two_agents_noop", "  no-ops", "/s"),
         Row("two_agents_server", "  CPU of the server", "%"),
     ]
 
 
 def run(stage: Stage, sizes: Sizes) -> dict[str, Pair]:
-    """Both rates; the second row says whether the server is the limit (100 %)."""
-    one, one_busy = _drained(stage, sizes.tasks * _TASKS, 1)
-    two, two_busy = _drained(stage, sizes.tasks * _TASKS, 2)
+    """Two scale until the server is the limit, which one is enough for with no-ops.
+
+    So the judged handler waits, as those do that need many agents; the CPU is that of
+    the server with no-ops.
+    """
+    many = sizes.tasks * _TASKS
+    slow, _ = _drained(stage, many // _SLOWER, 1, "sleeps", *_AT_ONCE)
+    both, _ = _drained(stage, many // _SLOWER, 2, "sleeps", *_AT_ONCE)
+    one, one_busy = _drained(stage, many, 1, "noop")
+    two, two_busy = _drained(stage, many, 2, "noop")
     return {
-        "two_agents": Pair(two, one),
+        "two_agents": Pair(both, slow),
+        "two_agents_noop": Pair(two, one),
         "two_agents_server": Pair(two_busy, one_busy),
     }
 
 
-def _drained(stage: Stage, count: int, agents: int) -> tuple[float, float]:
+def _drained(
+    stage: Stage, count: int, agents: int, handler: str, *options: str
+) -> tuple[float, float]:
     """Tasks per second, and the share of a CPU that the server used meanwhile."""
     with stage.topic(count) as topic, contextlib.ExitStack() as stack:
         drains.fill(topic, count)
         bus.pause(topic)
-        names = [f"agent-{number}" for number in range(agents)]
-        started = [stack.enter_context(stage.agent(topic, name=name)) for name in names]
+        wanted = (
+            stage.agent(topic, *options, handler=handler, name=f"agent-{number}")
+            for number in range(agents)
+        )
+        started = [stack.enter_context(agent) for agent in wanted]
         started[0].until(lambda: server.serving(topic), agents)
         used_s = server.cpu_s(stage.client)
         bus.resume(topic)

@@ -32,6 +32,7 @@ class Binary:
     path: Path
     origin: str  # for the banner, such as "bundled Valkey 8.1.8"
     version: str
+    malloc: str  # what it is built on: "libc", "jemalloc-5.3.0"
 
 
 def find() -> Binary:
@@ -77,7 +78,13 @@ def _probe(path: str | None, origin: str) -> Binary | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.match(r"(Valkey|Redis) server v=((\d+)\.(\d+)\.\d+)", said)
+    malloc = re.search(r" malloc=(\S+)", said)
     if match is None or (int(match[3]), int(match[4])) < OLDEST_VERSION:
         return None
     name = f"{match[1]} {match[2]}"
-    return Binary(Path(path).absolute(), origin.format(name), match[2])
+    return Binary(
+        Path(path).absolute(),
+        origin.format(name),
+        match[2],
+        malloc[1] if malloc else "",
+    )

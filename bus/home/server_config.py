@@ -21,5 +21,7 @@ maxmemory {maxmemory}
 maxmemory-policy noeviction
 # Live tasks are fields of one hash, which as a list would be walked by every look-up.
 hash-max-listpack-entries 64
+# A size of jemalloc's own: full nodes of usual tasks leave nothing of it unused.
+stream-node-max-bytes 5120
 enable-debug-command {debug}
 """

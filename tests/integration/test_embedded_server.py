@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import errno
 import itertools
 import os
@@ -92,10 +93,22 @@ def test_it_persists_and_never_evicts(embedded: server.EmbeddedServer) -> None:
         "save": "",
         "maxmemory-policy": "noeviction",
         "maxmemory": "0",
+        "stream-node-max-bytes": "5120",
         "enable-debug-command": "no",
         "dir": str(embedded.directory),
     }
     assert {name: config[name] for name in expected} == expected
+
+
+def test_it_runs_with_jemalloc_where_the_machine_has_it(
+    embedded: server.EmbeddedServer,
+) -> None:
+    if ctypes.util.find_library("jemalloc") is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI is to have libjemalloc2")
+        pytest.skip("no libjemalloc2 here")
+
+    assert "libjemalloc" in Path(f"/proc/{embedded.pid}/maps").read_text()
 
 
 def test_it_obeys_the_memory_limit(tmp_path: Path, settings: Settings) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 from rich.console import Console
 
 from bench import handlers, report, stage
@@ -28,8 +29,13 @@ class Stream:
             (f"{ms}-{n}".encode(), {}) for n, ms in enumerate(times)
         ]
 
-    def xrange(self, name: str, count: int) -> list[tuple[bytes, dict[str, str]]]:
-        return self._rows[:count]
+    def xrange(
+        self, name: str, after: str, *, count: int
+    ) -> list[tuple[bytes, dict[str, str]]]:
+        assert after.startswith("(")
+        first = int(after[1:].partition("-")[0])
+        later = [row for row in self._rows if int(row[0].partition(b"-")[0]) > first]
+        return later[:count]
 
 
 def test_a_rate_is_of_the_first_results_alone() -> None:
@@ -37,6 +43,8 @@ def test_a_rate_is_of_the_first_results_alone() -> None:
     stream = Stream(1_000, 1_000, 1_500, 2_000, 60_000)
 
     assert drains.first_per_s(stream, "results", 4) == 2.0
+    # After those of an earlier drain.
+    assert drains.first_per_s(stream, "results", 2, after="1000-1") == 2.0
 
 
 def test_agents_are_measured_while_all_of_them_work() -> None:
@@ -117,13 +125,17 @@ def test_options_that_measure_nothing_are_refused(argv: list[str]) -> None:
 
 
 def test_a_server_that_is_away_is_told_in_a_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    tmp_path: Path,
 ) -> None:
     for name in ("REDIS_URL", "MESH_VAR_DIR", "DJANGO_SETTINGS_MODULE"):
         monkeypatch.setenv(name, "")  # so that what it sets is taken back
+    settings.MESH_REDIS_BIN = str(tmp_path / "none")
     out = tmp_path / "figures.json"
 
-    code = command.main(["--url", "redis://127.0.0.1:1/0", "--json", str(out)])
+    code = command.main(["--json", str(out)])
 
     said = capsys.readouterr().err
     assert code == 69
