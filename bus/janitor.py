@@ -48,7 +48,7 @@ __all__ = [
 log = logging.getLogger("bus.janitor")
 
 _TICK_S: Final = 1.0
-_LOOKS_PER_S: Final = 12  # of all janitors together, once there are more than these
+_LOOKS_PER_S: Final = 8  # of all janitors together, once there are more than these
 _PERIOD_MOST_S: Final = 12.5
 _HEED_S: Final = 0.25  # within which a janitor sees that others have gone
 _TRIM_EVERY: Final = 5  # ticks
