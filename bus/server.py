@@ -136,7 +136,7 @@ class EmbeddedServer:
                 self._process = child.start(
                     [str(self.binary.path), "server.conf"],
                     cwd=self.directory,
-                    env=allocator.environment(self.binary.malloc),
+                    env=allocator.environment(self.binary.path, self.binary.malloc),
                     stdout=log,
                     keep_fds=[self._claim.fd],
                 )
