@@ -14,8 +14,8 @@ from .sizes import Sizes
 
 # They do not begin in one moment: a second of difference must not matter.
 _TASKS: Final = 10
-_SLOWER: Final = 5
-# So many at once leave CPUs to a second agent, on two as well.
+_SLOWER: Final = 5  # what waits needs fewer for that
+# So few at once leave CPU time to a second agent, on two CPUs as well.
 _AT_ONCE: Final = ("--concurrency", "25")
 
 

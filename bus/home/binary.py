@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from .. import conf, errors
+from . import child
 
 OLDEST_VERSION: Final = (7, 0)  # consumer-group lag, XAUTOCLAIM's third reply
 PROBE_TIMEOUT_S: Final = 5.0  # `--version` takes 5 ms where it works at all
@@ -67,16 +67,7 @@ def _probe(path: str | None, origin: str) -> Binary | None:
     """The binary if it runs here (that of a wheel may not) at a version we can use."""
     if path is None:
         return None
-    try:
-        said = subprocess.run(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PROBE_TIMEOUT_S,
-            check=False,
-        ).stdout.decode(errors="replace")
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    said = child.said([path, "--version"], timeout_s=PROBE_TIMEOUT_S) or ""
     match = re.match(r"(Valkey|Redis) server v=((\d+)\.(\d+)\.\d+)", said)
     malloc = re.search(r" malloc=(\S+)", said)
     if match is None or (int(match[3]), int(match[4])) < OLDEST_VERSION:

@@ -69,6 +69,24 @@ def start(
     )
 
 
+def said(
+    argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None
+) -> str | None:
+    """What a short program prints; None where it does not run or end well in time."""
+    try:
+        ended_well = subprocess.run(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ended_well.stdout.decode(errors="replace")
+
+
 class Process(Protocol):
     """What is kept of a started process; subprocess.Popen is one."""
 
