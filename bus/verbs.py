@@ -55,18 +55,21 @@ class _Prelude:
             start.group(1): text[start.start() : end]
             for start, end in zip(starts, ends, strict=True)
         }
+        # Every process looks at all verbs as it starts, but once at each function.
+        self._needs = {name: self._called(x) for name, x in self._functions.items()}
 
     def part_for(self, body: str) -> str:
         """The functions that this text needs, in their order."""
         needed: set[str] = set()
-        texts = [body]
-        while texts:
-            called = set(_CALL.findall(_COMMENT.sub("", texts.pop())))
-            more = (called & self._functions.keys()) - needed
+        more = self._called(body)
+        while more:
             needed |= more
-            texts += [self._functions[name] for name in more]
+            more = set().union(*(self._needs[name] for name in more)) - needed
         parts = [part for name, part in self._functions.items() if name in needed]
         return "".join(parts)
+
+    def _called(self, text: str) -> set[str]:
+        return self._functions.keys() & set(_CALL.findall(_COMMENT.sub("", text)))
 
 
 def load(*, logged: bool) -> dict[str, Script]:

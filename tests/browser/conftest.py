@@ -228,8 +228,8 @@ def violations(page: Page, axe: str) -> list[str]:
     """What axe-core finds, one line for each kind with the first places."""
     page.evaluate(axe)
     found: list[dict[str, Any]] = page.evaluate(
-        "async () =>"
-        " (await axe.run(document, { resultTypes: ['violations'] })).violations"
+        "async (only) => (await axe.run(document, only)).violations",
+        {"resultTypes": ["violations"]},
     )
     return [
         f"{each['id']}: {[node['html'][:120] for node in each['nodes'][:3]]}"
