@@ -176,7 +176,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def signed_in() -> dict[str, Any]:
-    """By name the cookies of who has signed in: to look at a password takes a second."""
+    """By name the cookies of who has signed in: looking at a password takes long."""
     return {}
 
 
