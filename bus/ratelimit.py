@@ -59,7 +59,7 @@ def _args(capacity: float, refill_per_s: float, cost: float) -> list[Any]:
     if not all(math.isfinite(each) and each > 0 for each in numbers):
         raise errors.InvalidOption(
             f"capacity {capacity!r}, refill_per_s {refill_per_s!r} and cost {cost!r} "
-            "must be above 0"
+            "must be finite numbers above 0"
         )
     if cost > capacity:
         raise errors.InvalidOption(

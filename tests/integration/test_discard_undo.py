@@ -12,7 +12,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import decisions, errors, janitor, keys
+from bus import decisions, errors, janitor, keys, results
 from tests.integration.test_dead_letters import (
     dead_task,
     drift,
@@ -36,6 +36,36 @@ def test_a_discarded_letter_is_on_record(
     [(_, fields)] = redis_client.xrange(bus.result_stream(test_topic))
     assert json.loads(fields["json"])["task"] == "payload"
     assert (bus.stats(test_topic)["discarded"], drift(test_topic)) == (1, 0)
+
+
+def test_its_row_tells_the_whole_story(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, "x", max_attempts=2)
+    fail_for_good(test_topic, task_id)
+    bus.replay(task_id, test_topic)
+    fail_for_good(test_topic, task_id)
+    letter = bus.get_dead(task_id, test_topic)
+
+    bus.discard(task_id, test_topic)
+
+    [(_, row)] = results.page(test_topic)
+    history = {name: row.pop(name) for name in ("attempts", "replays")}
+    assert row == {
+        "id": task_id,
+        "topic": test_topic,
+        "state": "discarded",
+        "task": "x",
+        "result": None,
+        "error": letter.error,
+        "agent": None,
+        "attempt": 2,
+        "epoch": 1,
+        "fence": letter.fence,
+        "enqueued_at": letter.enqueued_at,
+        "started_at": None,
+        "finished_at": letter.died_at,
+        "max_attempts": 2,
+    }
+    assert (len(history["attempts"]), len(history["replays"])) == (4, 1)
 
 
 def test_an_undone_letter_is_as_it_was(

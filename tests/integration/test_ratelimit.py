@@ -88,6 +88,23 @@ def test_many_coroutines_get_exactly_the_capacity(redis_client: redis.Redis) -> 
     assert asyncio.run(crowd()).count(0.0) == 10
 
 
+def test_a_coroutine_takes_as_many_tokens_as_it_says() -> None:
+    async def takes() -> list[float]:
+        return [await ratelimit.atake("costly", 10, 2, 4) for _ in range(3)]
+
+    first, second, third = asyncio.run(takes())
+
+    assert first == second == 0.0
+    assert 0.5 < third <= 1.0, "two tokens are missing, and two come back a second"
+
+
+def test_takes_of_one_call_are_answered_each() -> None:
+    waits = asyncio.run(ratelimit.atake_each("each", 3, NEVER, 5))
+
+    assert waits[:3] == [0.0] * 3
+    assert len(waits) == 5 and waits[3] == waits[4] > 0
+
+
 def test_the_clock_of_this_process_does_not_matter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -132,12 +149,25 @@ def test_buckets_work_at_maxmemory(redis_client: redis.Redis) -> None:
 
 @pytest.mark.parametrize(
     "numbers",
-    [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1), (1, 1, 2), (float("nan"), 1, 1)]
-    + [(float("inf"), 1, 1), (1e9, 1e-9, 1)],
+    [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1), (float("nan"), 1, 1)]
+    + [(float("inf"), 1, 1)],
 )
 def test_numbers_without_sense_are_refused(numbers: Any) -> None:
-    with pytest.raises(bus.InvalidOption):
+    capacity, refill_per_s, cost = numbers
+    said = (
+        f"capacity {capacity}, refill_per_s {refill_per_s} and cost {cost} "
+        "must be finite numbers above 0"
+    )
+
+    with pytest.raises(bus.InvalidOption, match=said):
         ratelimit.take("odd", *numbers)
+
+
+def test_what_a_bucket_could_never_give_is_refused() -> None:
+    with pytest.raises(bus.InvalidOption, match=r"cost 2 is more than .* holds \(1\)"):
+        ratelimit.take("odd", 1, 1, 2)
+    with pytest.raises(bus.InvalidOption, match="takes over a year to fill"):
+        ratelimit.take("odd", 1e9, 1e-9)
 
 
 def test_without_redis_nobody_is_let_through(

@@ -234,18 +234,78 @@ def test_results_that_an_agent_by_hand_writes_are_trimmed_like_all_others(
     assert bus.get_task(task_id, test_topic).state == "done"
 
 
+# --- pages
+
+
+def numbers(rows: list[tuple[str, dict[str, Any]]]) -> list[int]:
+    return [row["result"] for _, row in rows]
+
+
+def test_a_bounded_page_is_as_long_as_it_was_asked_for(test_topic: str) -> None:
+    finish(test_topic, 120)
+
+    rows, more = results.bounded(test_topic, 70)
+    rest, last = results.bounded(test_topic, 70, before=rows[-1][0])
+    oldest, newer = results.bounded(test_topic, 70, after="0-0")
+
+    assert numbers(rows + rest) == [*reversed(range(120))] and (more, last) == (1, 0)
+    assert numbers(oldest) == [*range(70)] and newer
+
+
+def test_large_rows_make_a_bounded_page_shorter(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(test_topic, 120)
+    monkeypatch.setattr(results, "_BOUND_BYTES", 1_000)
+
+    newest, more = results.bounded(test_topic, 100)
+    oldest, newer = results.bounded(test_topic, 100, after="0-0")
+
+    assert numbers(newest) == [*range(119, 69, -1)] and more
+    assert numbers(oldest) == [*range(50)] and newer
+
+
+def test_each_row_is_read_whatever_the_steps(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(test_topic, 25)
+    monkeypatch.setattr(results, "_STEP", 10)
+    ids = [entry_id for entry_id, _ in results.page(test_topic)]
+
+    assert numbers([*results.each(test_topic)]) == [*reversed(range(25))]
+    assert numbers([*results.each(test_topic, before=ids[4])]) == [*reversed(range(20))]
+    assert numbers([*results.each(test_topic, ids[-5], ids[4])]) == [*range(5, 20)]
+
+
+def test_rows_that_come_while_others_are_read_are_left_out(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(test_topic, 15)
+    monkeypatch.setattr(results, "_STEP", 10)
+
+    rows = results.each(test_topic, "0-0")
+    read = [next(rows)]
+    finish(test_topic, 3)
+
+    assert numbers(read + [*rows]) == [*range(15)]
+
+
 # --- waiting
 
 
+@pytest.mark.parametrize("sender", ["its sender", "somebody else"])
 @pytest.mark.parametrize("end", ["ack", "dead", "cancel"])
 def test_a_wait_ends_with_the_task(
-    test_topic: str, redis_client: redis.Redis, end: str
+    test_topic: str, redis_client: redis.Redis, end: str, sender: str
 ) -> None:
     bus.create_consumer_group(test_topic, "workers")
+    finish(test_topic, 2)
     task_id = bus.enqueue_task(test_topic, 1)
+    if sender == "somebody else":
+        recent.take(task_id)
     states = {"ack": "done", "dead": "dead", "cancel": "cancelled"}
     with ThreadPoolExecutor(1) as pool:
-        wait = pool.submit(bus.wait_result, task_id, test_topic, 1.5)
+        wait = pool.submit(bus.wait_result, task_id, test_topic, 20)
         wait_until(lambda: blocked(redis_client))
 
         if end == "cancel":
@@ -267,7 +327,7 @@ def test_a_wait_for_an_agent_by_hand_sees_its_result_before_its_ack(
     task_id = bus.enqueue_task(test_topic, 1)
     [(entry_id, _)] = bus.read_group(test_topic, "workers", "me", block_ms=0)
     with ThreadPoolExecutor(1) as pool:
-        wait = pool.submit(bus.wait_result, task_id, test_topic, 1.5)
+        wait = pool.submit(bus.wait_result, task_id, test_topic, 20)
         wait_until(lambda: blocked(redis_client))
 
         key, row = bus.result_stream(test_topic), f'{{"id":"{task_id}","result":1}}'
@@ -286,9 +346,21 @@ def test_a_wait_that_runs_out_tells_how_the_task_stands(test_topic: str) -> None
 
 def test_a_wait_for_an_unknown_task_is_an_error(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1)
+    unknown = "0198c0de-0000-7000-8000-00000000abcd"
 
-    with pytest.raises(errors.TaskNotFound):
-        bus.wait_result("0198c0de-0000-7000-8000-00000000abcd", test_topic, 0.05)
+    with pytest.raises(errors.TaskNotFound, match=unknown):
+        bus.wait_result(unknown, test_topic, 0.05)
+
+
+def test_a_look_begins_behind_what_there_was(test_topic: str) -> None:
+    """A topic may have thousands of results already."""
+    finish(test_topic, 3)
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    cursors, task = results._first_look(task_id, test_topic)
+
+    assert cursors[:2] == [results.last_result_id(test_topic), "0-0"]
+    assert (task.id, task.topic, task.state) == (task_id, test_topic, "waiting")
 
 
 # --- waiting for what was just sent
