@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 
 def join(agent_id: str = "a", **more: Any) -> str:
-    leases.register(agent_id, "t", 60, {}, more.get("lease_s"))
+    leases.register(agent_id, "t", 60, more.get("meta"), more.get("lease_s"))
     return agent_id
 
 
@@ -256,9 +256,57 @@ def test_what_the_runtime_holds_is_out_of_reach(test_topic: str) -> None:
 def test_only_registered_agents_are_lent_tasks(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1)
 
-    with pytest.raises(errors.AgentNotFound):
+    with pytest.raises(errors.AgentNotFound, match="'a' is not registered"):
         claim(test_topic)
     assert bus.stats(test_topic)["waiting"] == 1
+
+
+def test_who_was_told_to_finish_is_lent_nothing_more(test_topic: str) -> None:
+    bus.enqueue_many(test_topic, range(2))
+    join()
+    before = leases.claim(test_topic, "a", 1)
+    agents.drain_agent("a")
+
+    after = leases.claim(test_topic, "a", 1)
+
+    assert (len(before.lent), before.drain) == (1, False)
+    assert (after.lent, after.drain) == ([], True)
+    assert complete(*before.lent) == ["ok"]
+
+
+@pytest.mark.parametrize("count", [0, 101, True])
+def test_a_claim_has_its_bounds(test_topic: str, count: int) -> None:
+    join()
+
+    with pytest.raises(errors.InvalidOption, match="1 to 100"):
+        claim(test_topic, count)
+
+
+def test_a_task_is_lent_with_what_its_topic_says_and_what_it_went_through(
+    test_topic: str,
+) -> None:
+    bus.set_limits(test_topic, timeout_s=7)
+    task_id = bus.enqueue_task(test_topic, 1)
+    join()
+    [first] = claim(test_topic)
+    fail(first, final=True)
+    bus.replay(task_id, test_topic)
+
+    [second] = claim(test_topic)
+
+    assert (first.timeout_s, first.attempt, first.epoch) == (7, 1, 0)
+    assert (second.timeout_s, second.attempt, second.epoch) == (7, 1, 1)
+
+
+def test_who_registered_by_hand_is_lent_tasks_for_the_usual_time(
+    test_topic: str,
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    bus.register_agent("hand", "t", 60)
+
+    [lent] = claim(test_topic, agent_id="hand")
+
+    assert lent.lease_s == 15
 
 
 def test_an_agent_of_the_runtime_claims_for_itself(test_topic: str) -> None:
@@ -351,13 +399,31 @@ def test_who_leaves_has_its_tasks_handed_over_at_once(test_topic: str) -> None:
 
 def test_pages_see_what_an_agent_takes(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1)  # Redis 7.0 knows nobody whose reads were empty
-    join(lease_s=30)
+    join(lease_s=30, meta={"on": "a phone"})
 
     claim(test_topic)
 
     row = agents.get_agent("a")
     assert (row["topics"], row["lease_s"]) == ([test_topic], 30)
+    assert (row["agent_type"], row["meta"]) == ("t", {"on": "a phone"})
     assert bus.stats(test_topic)["readers"] == 1
+
+
+def test_pages_see_each_topic_once_and_no_more_than_so_many(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = [f"{test_topic}-{n}" for n in range(4)]
+    monkeypatch.setattr(leases, "_TOPICS_MOST", 3)
+    join()
+
+    for topic in (*topics, *topics):
+        bus.enqueue_task(topic, 1)
+        claim(topic)
+
+    row = agents.get_agent("a")
+    assert row["topics"] == topics[:3]
+    assert row["agent_type"] == "t"
+    assert 50 < row["expires_in_s"] <= 60, row
 
 
 def test_what_nobody_can_read_is_buried(
