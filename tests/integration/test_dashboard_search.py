@@ -105,6 +105,7 @@ def test_a_search_that_takes_long_stops_and_may_go_on(
     test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dashboard.seeking._LOOK_S", -1)
+    monkeypatch.setattr("dashboard.seeking._SLOW_S", 60)  # wherever the machine stalls
     bus.enqueue_many(test_topic, range(5))
 
     ids, text = found(viewer, q="3")

@@ -65,6 +65,7 @@ def test_all_that_fit_are_found_once_in_order_however_little_time_there_is(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(seeking, "_LOOK_S", -1.0 if hurried else 60.0)
+        patch.setattr(seeking, "_SLOW_S", 60.0)  # wherever the machine stalls
         patch.setattr(sifting, "_FIRST", ahead * len(streams))
         patch.setattr(sifting, "_MOST", 2 * ahead * len(streams))
         pages = every([*streams], look_into(streams), count)
