@@ -248,6 +248,7 @@ def test_a_bounded_page_is_as_long_as_it_was_asked_for(test_topic: str) -> None:
     rest, last = results.bounded(test_topic, 70, before=rows[-1][0])
     oldest, newer = results.bounded(test_topic, 70, after="0-0")
 
+    assert len(results.page(test_topic)) == len(results.bounded(test_topic)[0]) == 50
     assert numbers(rows + rest) == [*reversed(range(120))] and (more, last) == (1, 0)
     assert numbers(oldest) == [*range(70)] and newer
 
@@ -263,6 +264,24 @@ def test_large_rows_make_a_bounded_page_shorter(
 
     assert numbers(newest) == [*range(119, 69, -1)] and more
     assert numbers(oldest) == [*range(50)] and newer
+
+
+@pytest.mark.parametrize("read", [results.page, results.bounded])
+@pytest.mark.parametrize("count", [0, 1_001, True])
+def test_a_page_has_its_bounds(test_topic: str, read: Any, count: int) -> None:
+    with pytest.raises(errors.InvalidOption, match="1 to 1000"):
+        read(test_topic, count)
+
+
+def test_who_follows_gets_so_many_the_oldest_first(test_topic: str) -> None:
+    finish(test_topic, 5)
+
+    first = results.results_after(test_topic, "0-0", 2)
+    rest = results.results_after(test_topic, first[-1][0])
+    waited = results.results_after(test_topic, "0-0", 3, block_ms=50)
+
+    assert [*map(numbers, (first, rest, waited))] == [[0, 1], [2, 3, 4], [0, 1, 2]]
+    assert results.results_after(test_topic, rest[-1][0], block_ms=50) == []
 
 
 def test_each_row_is_read_whatever_the_steps(
@@ -338,10 +357,33 @@ def test_a_wait_for_an_agent_by_hand_sees_its_result_before_its_ack(
         assert wait.result(10).state == "done"
 
 
-def test_a_wait_that_runs_out_tells_how_the_task_stands(test_topic: str) -> None:
+@pytest.mark.parametrize("sender", ["its sender", "somebody else"])
+def test_a_wait_that_runs_out_tells_how_the_task_stands(
+    test_topic: str, sender: str
+) -> None:
     task_id = bus.enqueue_task(test_topic, 1)
+    if sender == "somebody else":
+        recent.take(task_id)
+    began = time.monotonic()
 
-    assert bus.wait_result(task_id, test_topic, timeout_s=0.05).state == "waiting"
+    task = bus.wait_result(task_id, test_topic, timeout_s=0.05)
+
+    assert time.monotonic() - began >= 0.05
+    assert (task.id, task.topic, task.state) == (task_id, test_topic, "waiting")
+
+
+def test_what_is_told_at_the_end_of_a_wait_is_how_it_stands_then(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.create_consumer_group(test_topic, "workers")
+    task_id = bus.enqueue_task(test_topic, 1)
+    recent.take(task_id)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(bus.wait_result, task_id, test_topic, 0.5)
+        wait_until(lambda: blocked(redis_client))
+        bus.read_group(test_topic, "workers", "me", block_ms=0)
+
+        assert wait.result(10).state == "running"
 
 
 def test_a_wait_for_an_unknown_task_is_an_error(test_topic: str) -> None:
