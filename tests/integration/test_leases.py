@@ -304,9 +304,13 @@ def test_who_registered_by_hand_is_lent_tasks_for_the_usual_time(
     bus.enqueue_task(test_topic, 1)
     bus.register_agent("hand", "t", 60)
 
+    bus.register_agent("other", "t", 60)
+
     [lent] = claim(test_topic, agent_id="hand")
 
     assert lent.lease_s == 15
+    assert leases.leave("hand") and leases.leave("other")
+    assert bus.get_task(lent.id, test_topic).state == "waiting"
 
 
 def test_an_agent_of_the_runtime_claims_for_itself(test_topic: str) -> None:
@@ -438,6 +442,7 @@ def test_what_nobody_can_read_is_buried(
     assert [each.id for each in lent] == [good]
     [letter] = bus.list_dead(test_topic)
     assert letter.error["reason"] == "malformed"
+    assert letter.error["message"].startswith("the entry's field `json` is not JSON")
 
 
 def made_suspect(topic: str, agent_id: str) -> None:
