@@ -480,6 +480,24 @@ def test_a_letter_that_somebody_else_wrote_is_shown_too(broken: dict[str, str]) 
     assert all(isinstance(row, dict) for row in letter.attempts)
 
 
+def test_a_letter_without_any_field_is_one_of_nothing() -> None:
+    letter = letters.parse_letter("demo", "1732287600007-0", {})
+
+    assert (letter.id, letter.payload, letter.fingerprint) == ("", "", "")
+    assert letter.error == {"type": "Unknown", "message": ""}
+    assert (letter.fence, letter.options, letter.enqueued_at) == ("", "", None)
+    assert (letter.attempts, letter.epoch, letter.replays) == ((), 0, ())
+
+
+def test_a_letter_shows_payload_and_error_as_they_were_written_by_hand() -> None:
+    fields = {"id": "x", "json": "[1,2]", "error": "no ink"}
+
+    letter = letters.parse_letter("demo", "1-0", fields)
+
+    assert letter.payload == [1, 2]
+    assert letter.error == {"type": "Unknown", "message": "no ink"}
+
+
 def test_a_letter_of_broken_json_shows_the_text() -> None:
     letter = letters.parse_letter("demo", "1-0", {"id": "x", "json": "{broken"})
 
