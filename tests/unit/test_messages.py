@@ -452,6 +452,7 @@ def test_a_dead_letter_has_everything_its_entry_holds() -> None:
     letter = letters.parse_letter("demo", "1732287600007-0", LETTER)
 
     assert (letter.id, letter.payload) == (LETTER["id"], {"a": 1})
+    assert (letter.fence, letter.fingerprint) == (LETTER["fence"], LETTER["fp"])
     assert letter.error == {"type": "ValueError", "message": "no"}
     assert letter.attempts == ({"attempt": 1}, {"attempt": 2})
     assert (letter.epoch, letter.options) == (2, "m=3")
