@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -90,12 +91,12 @@ def test_many_coroutines_get_exactly_the_capacity(redis_client: redis.Redis) -> 
 
 def test_a_coroutine_takes_as_many_tokens_as_it_says() -> None:
     async def takes() -> list[float]:
-        return [await ratelimit.atake("costly", 10, 2, 4) for _ in range(3)]
+        return [await ratelimit.atake("costly", 10, 0.002, 4) for _ in range(3)]
 
     first, second, third = asyncio.run(takes())
 
     assert first == second == 0.0
-    assert 0.5 < third <= 1.0, "two tokens are missing, and two come back a second"
+    assert 900 < third <= 1_000, "two tokens are missing, and one takes 500 s"
 
 
 def test_takes_of_one_call_are_answered_each() -> None:
@@ -149,8 +150,7 @@ def test_buckets_work_at_maxmemory(redis_client: redis.Redis) -> None:
 
 @pytest.mark.parametrize(
     "numbers",
-    [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1), (float("nan"), 1, 1)]
-    + [(float("inf"), 1, 1)],
+    [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1), (math.nan, 1, 1), (math.inf, 1, 1)],
 )
 def test_numbers_without_sense_are_refused(numbers: Any) -> None:
     capacity, refill_per_s, cost = numbers

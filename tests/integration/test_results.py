@@ -373,17 +373,19 @@ def test_a_wait_that_runs_out_tells_how_the_task_stands(
 
 
 def test_what_is_told_at_the_end_of_a_wait_is_how_it_stands_then(
-    test_topic: str, redis_client: redis.Redis
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus.create_consumer_group(test_topic, "workers")
     task_id = bus.enqueue_task(test_topic, 1)
     recent.take(task_id)
-    with ThreadPoolExecutor(1) as pool:
-        wait = pool.submit(bus.wait_result, task_id, test_topic, 0.5)
-        wait_until(lambda: blocked(redis_client))
-        bus.read_group(test_topic, "workers", "me", block_ms=0)
 
-        assert wait.result(10).state == "running"
+    def taken_meanwhile(*args: Any) -> None:
+        bus.read_group(test_topic, "workers", "me", block_ms=0)
+        time.sleep(args[-1])
+
+    monkeypatch.setattr(results, "_next_look", taken_meanwhile)
+
+    assert bus.wait_result(task_id, test_topic, timeout_s=1.5).state == "running"
 
 
 def test_a_wait_for_an_unknown_task_is_an_error(test_topic: str) -> None:

@@ -505,6 +505,21 @@ def test_a_letter_of_broken_json_shows_the_text() -> None:
     assert letter.payload == "{broken"
 
 
+@pytest.mark.parametrize(
+    ("attempts", "most"),
+    [
+        ([], 0),
+        ([{"attempt": 5, "epoch": 0}], 0),
+        ([{"attempt": n, "epoch": 1} for n in (1, 3, 2)], 3),
+        ([{"epoch": 1}, {"attempt": "7", "epoch": 1}], 0),  # somebody else's
+    ],
+)
+def test_only_the_attempts_since_a_replay_count(
+    attempts: list[dict[str, Any]], most: int
+) -> None:
+    assert letters.executions(tuple(attempts), 1) == most
+
+
 # --- rows and sameness
 
 
@@ -561,18 +576,3 @@ def test_json_that_somebody_else_checked_is_only_measured(settings: Any) -> None
     assert messages.check_size(b"1234") == b"1234"
     with pytest.raises(errors.PayloadTooLarge, match="payload has 5 bytes .* the 4 "):
         messages.check_size(b"12345")
-
-
-@pytest.mark.parametrize(
-    ("attempts", "most"),
-    [
-        ([], 0),
-        ([{"attempt": 5, "epoch": 0}], 0),
-        ([{"attempt": n, "epoch": 1} for n in (1, 3, 2)], 3),
-        ([{"epoch": 1}, {"attempt": "7", "epoch": 1}], 0),  # somebody else's
-    ],
-)
-def test_only_the_attempts_since_a_replay_count(
-    attempts: list[dict[str, Any]], most: int
-) -> None:
-    assert letters.executions(tuple(attempts), 1) == most
