@@ -152,15 +152,18 @@ def test_rare_rows_are_found_behind_many_others(test_topic: str) -> None:
 def test_a_page_costs_the_same_however_long_the_backlog_is(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
-    def spent_us(state: str) -> float:
+    def once_us(state: str) -> float:
         redis_client.config_resetstat()
-        for _ in range(10):
-            browse.list_tasks(test_topic, state, 50)
+        browse.list_tasks(test_topic, state, 50)
         facts: Any = redis_client.info("commandstats")
         return sum(
             facts.get(name, {"usec": 0})["usec"]
             for name in ("cmdstat_evalsha", "cmdstat_eval")
         )
+
+    def spent_us(state: str) -> float:
+        """What it takes while nobody else has the core: a server may be held up."""
+        return min(once_us(state) for _ in range(20))
 
     desk = Desk(test_topic)
     bus.set_limits(test_topic, backlog_max=1_000_000)
@@ -174,7 +177,7 @@ def test_a_page_costs_the_same_however_long_the_backlog_is(
         bus.enqueue_many(test_topic, range(6_000), delay_s=delay_s)
 
     for state, before in short.items():
-        assert spent_us(state) < 4 * before + 500, state
+        assert spent_us(state) < 4 * before + 200, state
 
 
 def test_large_payloads_make_short_pages(test_topic: str) -> None:
