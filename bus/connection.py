@@ -13,9 +13,11 @@ agent   a `wire.Wire` of the agent's loop: claim, complete, blocking reads
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import redis
@@ -32,12 +34,12 @@ BLOCK_MOST_S: Final = 2.0
 _lock = threading.Lock()
 _lines: dict[tuple[Any, ...], lines.Lines] = {}
 _sync: dict[tuple[Any, ...], redis.Redis] = {}
-# Keyed weakly by loop: a client must never be used on another loop than its own.
-_async: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, dict[tuple[Any, ...], redis.asyncio.Redis]
-] = weakref.WeakKeyDictionary()
-_wires: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, dict[tuple[Any, ...], Any]
+# Keyed by loop: a client must never be used on another loop than its own.
+_OfLoops = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, Any]]
+_async: _OfLoops = weakref.WeakKeyDictionary()
+_wires: _OfLoops = weakref.WeakKeyDictionary()
+_keepers: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, list[AsyncGenerator[None]]
 ] = weakref.WeakKeyDictionary()
 
 
@@ -100,13 +102,42 @@ def _shared_sync(profile: str, **over: Any) -> redis.Redis:
 
 def _shared_async(profile: str, **over: Any) -> redis.asyncio.Redis:
     url = address.checked_url()
-    loop = asyncio.get_running_loop()
-    clients = _async.setdefault(loop, {})
+    clients = _of_running_loop(_async)
     key = (url, profile, conf.POOL_SIZE, conf.SOCKET_TIMEOUT_S)
     client = clients.get(key)
     if client is None:
         client = clients[key] = _make_async(url, **over)
     return client
+
+
+def _of_running_loop(known: _OfLoops) -> dict[Any, Any]:
+    """The clients of the running loop; they are closed as it ends."""
+    loop = asyncio.get_running_loop()
+    found = known.get(loop)
+    if found is None:
+        found = known.setdefault(loop, {})
+        keeper = _closed_with(loop, known, found)
+        with contextlib.suppress(StopIteration):
+            keeper.asend(None).send(None)  # to its yield, where the loop knows of it
+        _keepers.setdefault(loop, []).append(keeper)
+    return found
+
+
+async def _closed_with(
+    loop: asyncio.AbstractEventLoop, known: _OfLoops, found: dict[Any, Any]
+) -> AsyncGenerator[None]:
+    """Close the clients of a loop: as one ends, asyncio ends its generators.
+
+    Each `asyncio.run` and each `async_to_sync` of a thread has a loop of its own.
+    """
+    try:
+        yield
+    finally:
+        known.pop(loop, None)
+        _keepers.pop(loop, None)
+        for client in found.values():
+            with contextlib.suppress(redis.RedisError, OSError):
+                await client.aclose()
 
 
 # A connection that broke is made anew: servers restart. Who waited for a whole timeout
@@ -178,9 +209,8 @@ def awriter() -> redis.asyncio.Redis:
 
 def awire() -> Any:
     """The shared `wire.Wire` of the running loop, for scripts that many wait for."""
-    loop = asyncio.get_running_loop()
     key = (address.redis_url(), conf.SOCKET_TIMEOUT_S)
-    wires = _wires.setdefault(loop, {})
+    wires = _of_running_loop(_wires)
     if key not in wires:
         wires[key] = adedicated()
     return wires[key]

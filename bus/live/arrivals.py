@@ -165,8 +165,9 @@ class Arrivals:
                     await asyncio.sleep(_TICK_S)
                 self._tick(loop.time())
         finally:
-            # Before the first await: whoever waits now starts another reader.
-            self._task = None
+            # Before the first await: whoever waits now starts another reader. And
+            # nothing may go on holding the loop, by which arrivals are known weakly.
+            self._task, self._woken = None, asyncio.Event()
             asking, self._asking = self._asking, None
             await self._hang_up()
             if asking is not None:

@@ -56,7 +56,7 @@ class Source(Protocol):
 
 
 class Following:
-    """An async iterator of frames, inside `async with`; see `Feed.follow`."""
+    """An async iterator of frames, inside `async with`; see `Feed.subscribe`."""
 
     def __init__(
         self,

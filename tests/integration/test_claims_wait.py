@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -255,3 +258,16 @@ def test_a_wrong_claim_does_not_wait(claim: Claims, test_topic: str) -> None:
         response = claim(test_topic, **{"wait_s": 20, **more}).result(10)
         assert response.status_code in (404, 422)
         assert time.monotonic() - began < 10
+
+
+def test_whoever_waited_does_not_hold_a_loop_that_ended(test_topic: str) -> None:
+    async def waits() -> weakref.ref[asyncio.AbstractEventLoop]:
+        async with arrivals.shared().waiting(test_topic):
+            bus.enqueue_task(test_topic, 1)  # ends the read that is under way
+        await asyncio.sleep(0.2)  # so that the reader rests, as nobody waits
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(waits())
+    gc.collect()
+
+    assert loop() is None

@@ -430,3 +430,20 @@ def test_no_error_shows_the_password(
         bus.list_agents()
 
     assert "secret-word" not in str(failure.value)
+
+
+async def goes_over_both_kinds(topic: str) -> None:
+    await bus.aenqueue_task(topic, {})
+    await connection.awire().execute_command("PING")
+
+
+def test_the_connections_of_a_loop_end_with_it(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """Each `asyncio.run` has a loop of its own, as each `async_to_sync` of a thread."""
+    before = len(redis_client.client_list())
+
+    for _ in range(8):
+        asyncio.run(goes_over_both_kinds(test_topic))
+
+    assert len(redis_client.client_list()) <= before
