@@ -223,7 +223,7 @@ def _ended_by(found: _Rest, fence: Fence) -> str:
 
 def _failed_by(found: _Rest, fence: Fence) -> str:
     if not _was_cancelled(found, fence) and found.kind in ("live", "done", "dead"):
-        for line in found.attempts.splitlines():
+        for line in found.attempts.split("\n"):  # errors may hold other line breaks
             attempt = messages.parse_row(line)
             error = attempt.get("error")
             lost = isinstance(error, dict) and error.get("type") == failures.LEASE_LOST

@@ -93,6 +93,18 @@ def test_a_repeat_is_a_duplicate(test_topic: str, client: Api, verb: str) -> Non
     assert end(client, verb, held) == ["duplicate"]
 
 
+def test_a_repeat_is_one_whatever_line_breaks_its_error_holds(
+    test_topic: str, client: Api
+) -> None:
+    join(client)
+    bus.enqueue_task(test_topic, 1)
+    [held] = claim(client, test_topic)
+    error = {"type": "ValueError", "message": "one\u2028two\x85three\nfour"}
+
+    assert end(client, "fail", held, error=error) == ["ok"]
+    assert end(client, "fail", held, error=error) == ["duplicate"]
+
+
 @pytest.mark.parametrize("verb", ENDS)
 def test_what_is_not_held_any_more_is_fenced(
     test_topic: str, client: Api, verb: str
