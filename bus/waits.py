@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import Final
 
-from . import errors, feed, keys, lookup
+from . import errors, feed, keys, lookup, results
 from .messages import Task
 
 _LOOK_S: Final = 5.0  # should the feed ever miss an end
@@ -20,7 +20,7 @@ async def await_result(
     task_id: str, topic: str | None = None, timeout_s: float = 10.0
 ) -> Task:
     """`wait_result` for asyncio; any number of calls may wait at once."""
-    until = time.monotonic() + timeout_s
+    until = time.monotonic() + results.check_wait(timeout_s)
     task_id = keys.check_task_id(task_id)
     while True:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def test_a_timeout_that_is_none_is_an_error(test_topic: str, timeout_s: Any) -> 
 
     with pytest.raises(errors.InvalidOption, match="timeout_s .* is not 0 s or more"):
         bus.wait_result(task_id, test_topic, timeout_s)
+    with pytest.raises(errors.InvalidOption, match="timeout_s .* is not 0 s or more"):
+        asyncio.run(bus.await_result(task_id, test_topic, timeout_s))
 
 
 def test_a_file_in_utf_16_is_told(test_topic: str, tmp_path: Path) -> None:
