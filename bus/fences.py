@@ -287,6 +287,4 @@ def timeout_s(record: records.Record, of_topic: str) -> float | None:
     The default is for handlers of the runtime; an agent over HTTP knows its own.
     """
     own_s = records.timeout_s(record.options)
-    if own_s is None and of_topic:
-        return float(of_topic)
-    return own_s
+    return records.seconds(of_topic) if own_s is None else own_s

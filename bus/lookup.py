@@ -219,7 +219,7 @@ def live_task(
         attempt=record.attempt + (state == messages.RUNNING),
         epoch=record.epoch,
         fence=f"{record.sid}.{record.n}" if record.sid else "",
-        max_attempts=int(options["m"]) if "m" in options else None,
+        max_attempts=records.number(options.get("m", "")),
         timeout_s=records.seconds(options.get("t")),
         enqueued_at=None if enqueued is None else messages.iso(enqueued),
         due_at=_due_at(due),

@@ -109,6 +109,6 @@ if head[1] then
     end
   end
 end
-return { now, set[1] == '1' and 1 or 0, set[2] or '', who, idle, ahead, more,
+return { now, set[1] == '1' and 1 or 0, bound_of(set[2], ''), who, idle, ahead, more,
   mean == '' and '' or fmt('%.3f', mean), since, first, ends, done_then, ended_then,
   consumers }

@@ -123,6 +123,22 @@ def test_what_nobody_knows_is_gone(client: Api, verb: str) -> None:
     assert end(client, verb, FENCE) == ["gone"]
 
 
+def test_settings_that_somebody_wrote_by_hand_stop_nobody(
+    test_topic: str, client: Api, redis_client: redis.Redis
+) -> None:
+    join(client)
+    task_id = bus.enqueue_task(test_topic, 1)
+    [held] = claim(client, test_topic)
+    odd = {"timeout_s": "soon", "max_attempts": "many"}
+    redis_client.hset(keys.named("settings", test_topic), mapping=odd)
+
+    assert end(client, "extend", held) == ["ok"]
+    assert "runs it, attempt 1" in bus.explain(task_id, test_topic)
+    options = f"{held['fence'].rpartition('.')[0]}|0|0|0|0||m=odd"
+    redis_client.hset(keys.named("tasks", test_topic), task_id, options)
+    assert bus.get_task(task_id, test_topic).max_attempts is None
+
+
 def test_a_failure_says_how_its_task_stands(test_topic: str, client: Api) -> None:
     join(client)
     bus.enqueue_many(test_topic, range(2))
