@@ -236,7 +236,8 @@ def ack(topic: str, group: str, entry_id: str) -> int:
 
 def _acked(topic: str, entry_id: str) -> int:
     """1 if an ack ended the task this process was given as `entry_id`, else 0."""
-    given = {id for _, fence, id in _given if fence.rpartition(".")[0] == entry_id}
-    tasks = [task for id in given if (task := lookup.found(topic, id)) is not None]
+    given = _given.copy()  # in one step: other threads go on giving out
+    ids = {id for _, fence, id in given if fence.rpartition(".")[0] == entry_id}
+    tasks = [task for id in ids if (task := lookup.found(topic, id)) is not None]
     # A fence would tell of an end with a result.
     return int(any(task.state == messages.DONE and not task.fence for task in tasks))
