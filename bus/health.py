@@ -138,8 +138,9 @@ def _keys(names: Sequence[str]) -> Iterator[Check]:
             yield Check(
                 "keys",
                 WARN,
-                f"topic {name} had 500,000 idempotency keys within {min(hours):.1f} h: "
-                "they are remembered for about that long, not for a day",
+                f"topic {name} had {conf.conf.SEEN_MAX // 2:,} idempotency keys within "
+                f"{min(hours):.1f} h: they are remembered for about that long, not for "
+                "a day",
                 "send fewer tasks with a key, or spread them over topics",
                 "crowded",
                 name,
