@@ -8,6 +8,7 @@ local keep = bound_of(call('HGET', settings, 'results_keep'), ARGV[1])
 local k = { dead = dead, dead_index = dead_index, errors = errors, bin = bin,
             results = results, done = done, counters = counters, events = events }
 local discarded = 0
+of_their_types({ dead_index, errors, counters }, { bin, results }, { done, unpack(more) })
 call('HDEL', dead_index, '')
 for i = 4, #ARGV, 3 do
   local dead_id = ARGV[i]

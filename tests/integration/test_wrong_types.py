@@ -9,7 +9,7 @@ import pytest
 import redis
 
 import bus
-from bus import keys, scripts
+from bus import keys, purges, scripts
 from tests.support.desk import GROUP, Desk
 from tests.support.town import Town, build_town
 
@@ -33,6 +33,9 @@ VERBS: dict[str, Callable[[Town, Desk], Any]] = {
     "fail for now": lambda t, d: d.fail(d.recover()[0]),
     "take from the dead": lambda t, d: d.lose(),
     "discard": lambda t, d: bus.discard(t.dead, t.topic),
+    "discard alike": lambda t, d: purges.discard_alike(
+        t.topic, bus.list_dead(t.topic)[0].fingerprint
+    ),
     "replay": lambda t, d: bus.replay(t.dead, t.topic),
     "run now": lambda t, d: bus.run_now(t.delayed, t.topic),
     "ack": lambda t, d: bus.ack(t.topic, GROUP, t.sid),
