@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import redis
 
-from . import errors, keys, levels, lookup, recent, scripts, settled
+from . import errors, keys, levels, lookup, recent, refusals, scripts, settled
 from .batches import BATCH, WAY, Accepted, Batch, wrote
 from .conf import conf
 from .levels import BY_ITSELF, Level
@@ -152,7 +152,7 @@ def send(
         calls = [batches[at].call for at in places]
         try:
             replies, short = settled.run_all("enqueue", calls, level, wrote)
-        except errors.BusUnavailable as exc:
+        except _REFUSALS as exc:
             replies = [exc] * len(places)
         for at, reply in zip(places, replies, strict=True):
             raws[at] = reply
@@ -228,7 +228,7 @@ async def asend(
         calls = [batches[at].call for at in places]
         try:
             replies, short = await settled.arun_all("enqueue", calls, level, wrote)
-        except errors.BusUnavailable as exc:
+        except _REFUSALS as exc:
             replies = [exc] * len(places)
         for at, reply in zip(places, replies, strict=True):
             raws[at] = reply
@@ -238,7 +238,8 @@ async def asend(
     return _judged(batches, looked, level, short)
 
 
-_REFUSALS: Final = (errors.BusUnavailable, errors.TooManyTopics)
+# Of one batch, whatever became of the others.
+_REFUSALS: Final = (errors.BusUnavailable, errors.TooManyTopics, refusals.DamagedKey)
 _Looked = tuple[settled.Reply, dict[str, Task | None]]
 
 
@@ -246,7 +247,7 @@ def _looked(batch: Batch, raw: settled.Reply) -> _Looked:
     """A reply with the tasks behind the ids that it says have ended."""
     try:
         found = {id_: lookup.found(batch.topic, id_) for id_ in _ended(batch, raw)}
-    except errors.BusUnavailable as exc:
+    except _REFUSALS as exc:
         # Others of the batch are written, and this one is known.
         return errors.OutcomeUnknown(str(exc)), {}
     return raw, found
@@ -256,7 +257,7 @@ async def _alooked(batch: Batch, raw: settled.Reply) -> _Looked:
     ids = _ended(batch, raw)
     try:
         found = {id_: await lookup.afound(batch.topic, id_) for id_ in ids}
-    except errors.BusUnavailable as exc:
+    except _REFUSALS as exc:
         return errors.OutcomeUnknown(str(exc)), {}
     return raw, found
 

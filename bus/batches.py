@@ -19,8 +19,8 @@ class Accepted(NamedTuple):
     `durability` is the level that was waited for or asked for; empty: what the server
     does by itself (`tasks.durability`). Where it was refused, `error` says why
     and nothing was written for it: InvalidName, InvalidOption, InvalidPayload,
-    TaskConflict, TopicFull; or BusUnavailable, and OutcomeUnknown (LevelNotReached) if
-    it may have been written: repeat that with the same id.
+    TaskConflict, TopicFull, DamagedKey; or BusUnavailable, and OutcomeUnknown
+    (LevelNotReached) if it may have been written: repeat that with the same id.
     """
 
     id: str

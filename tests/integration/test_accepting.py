@@ -440,3 +440,17 @@ def test_a_level_the_mesh_does_not_give_is_refused_not_lowered(
         bus.enqueue_task(test_topic, 1, durability=level)
 
     assert bus.stats(test_topic)["backlog"] == 0
+
+
+def test_a_topic_that_somebody_damaged_refuses_its_own_tasks_only(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    damaged = f"{test_topic}-2"
+    redis_client.set(keys.named("tasks", damaged), "not ours")
+    wanted_ = [(test_topic, Wanted(1)), (damaged, Wanted(2)), (test_topic, Wanted(3))]
+
+    for accepted in (tasks.accept_each, lambda w: asyncio.run(tasks.aaccept_each(w))):
+        outcomes = accepted(wanted_)
+        assert codes(outcomes) == ["waiting", "damaged_key", "waiting"]
+
+    assert bus.stats(test_topic)["waiting"] == 4
