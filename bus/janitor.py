@@ -149,6 +149,10 @@ class Janitor(threading.Thread):
                 with contextlib.suppress(errors.BusError):
                     auditor.audit_registry()
                 self._closed.wait(_TICK_S)
+            except Exception:
+                # A thread that ended would be missed by nobody.
+                log.exception("janitor: a mistake of ours; starting over")
+                self._closed.wait(_TICK_S)
             else:
                 self._rest(looked + due_s)
 

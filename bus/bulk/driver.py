@@ -55,6 +55,10 @@ class Foreman(threading.Thread):
                 wait_s = min(wait_s, self.round())
             except (errors.BusError, redis.RedisError, OSError) as exc:
                 self._say(exc)
+            except Exception:
+                # A thread that ended would be missed by nobody.
+                log.exception("bulk replay: a mistake of ours; starting over")
+                self._drives = {}
             self._closed.wait(max(wait_s, 0.005))
 
     def close(self) -> None:

@@ -102,9 +102,15 @@ class Job:
 
 
 def parse(job_id: str, raw: dict[str, str]) -> Job | None:
-    """The record in the fields of its key; None if it is none (any more)."""
-    if "plan" not in raw or "state" not in raw:
+    """The record in the fields of its key; None if it is none (any more), whoever
+    wrote it."""
+    try:
+        return _parsed(job_id, raw)
+    except (LookupError, TypeError, ValueError):
         return None
+
+
+def _parsed(job_id: str, raw: dict[str, str]) -> Job:
     plan = orjson.loads(raw["plan"])
     gauge = raw.get("gauge")
     return Job(

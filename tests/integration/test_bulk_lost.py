@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 import redis
 
 import bus
-from bus import errors, replays
+from bus import errors, keys, replays
+from bus.bulk import record
 from bus.bulk.driver import Foreman
 from bus.replays import Job
 from tests.integration.test_lost_replies import Lose, lose, warm
@@ -30,6 +32,39 @@ def rounds(foreman: Foreman, job: Job, desk: Desk) -> Job:
         if items := desk.claim(100):
             desk.complete(*items)
     return now
+
+
+@pytest.mark.parametrize("field", ["plan", "pace", "counts", "gauge", "fence"])
+def test_a_record_that_somebody_changed_stops_no_other(
+    test_topic: str, redis_client: redis.Redis, field: str
+) -> None:
+    other = f"{test_topic}-2"
+    dead(test_topic, 2)
+    dead(other, 2)
+    broken, whole = created(test_topic), created(other)
+    redis_client.hset(keys.job_key(broken.id), field, "no longer ours")
+
+    now = rounds(Foreman(), whole, Desk(other))
+
+    assert now.state == "done"
+    assert [job.id for job in replays.list_jobs()] == [whole.id]
+
+
+def test_a_mistake_of_ours_ends_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Semaphore(0)
+
+    def mistaken(*, only_open: bool = False) -> list[str]:
+        looked.release()
+        raise LookupError("of ours")
+
+    monkeypatch.setattr(record, "ids", mistaken)
+    foreman = Foreman(lambda: 0.01)
+    foreman.start()
+    try:
+        assert all(looked.acquire(timeout=10) for _ in range(3))
+    finally:
+        foreman.close()
+        foreman.join(5)
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -98,6 +98,25 @@ def test_no_tick_is_missed_for_a_wait_that_ends_before_it(
     assert min(gaps) < 1.6
 
 
+@pytest.mark.usefixtures("test_topic")
+def test_a_mistake_of_ours_ends_no_janitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def mistaken(*_: object) -> None:
+        nonlocal made
+        made += 1
+        raise LookupError("of ours")
+
+    monkeypatch.setattr(auditor, "tick", mistaken)
+    thread = janitor.Janitor("me#1", Steady())
+    thread.start()
+    try:
+        wait_until(lambda: made >= 2, 15, "it goes on")
+    finally:
+        thread.close()
+        thread.join(5)
+
+
 # --- the more there are, the less often one of them looks
 
 
