@@ -61,6 +61,32 @@ def test_a_purge_and_a_deletion_are_told_with_their_counts(test_topic: str) -> N
     assert (last().verb, last().topic) == ("delete", test_topic)
 
 
+def test_a_bulk_replay_is_told_with_each_change_of_its_course(test_topic: str) -> None:
+    dead_task(test_topic, 1)
+
+    run("replays", "new", "--topic", test_topic, "--rate", "0.1")
+    job = last().target
+    for verb in ("pause", "resume", "cancel"):
+        run("replays", verb, job)
+
+    verbs = [
+        "bulk replay",
+        *(f"{v} bulk replay" for v in ("pause", "resume", "cancel")),
+    ]
+    assert trail() == [(verb, test_topic, job) for verb in verbs]
+    made = models.AuditEntry.objects.order_by("id")[0].detail
+    assert (made["letters"], made["selection"]["topics"]) == (1, [test_topic])
+
+
+def test_an_undo_is_told_with_its_topic_where_nobody_named_it(test_topic: str) -> None:
+    task_id = dead_task(test_topic, 1)
+
+    run("dead", "discard", task_id)
+    run("dead", "undo", task_id)
+
+    assert trail()[1] == ("undo", test_topic, task_id)
+
+
 def test_looking_is_no_action(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1)
 

@@ -16,6 +16,8 @@ from bus.bulk.driver import Foreman
 from tests.support import agents, work
 from tests.support.bulk import created, dead, driven
 
+pytestmark = pytest.mark.django_db
+
 NOBODY = "0198c0de-0000-7000-8000-00000000abcd"
 
 

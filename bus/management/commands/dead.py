@@ -133,7 +133,8 @@ class Command(MeshCommand):
     def _undo(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
             decisions.undo(task_id, options["topic"])
-            trail.record("undo", topic=options["topic"] or "", target=task_id)
+            topic = options["topic"] or _topic_of(task_id)
+            trail.record("undo", topic=topic, target=task_id)
             self.stdout.write(f"{task_id} is dead again")
 
     def _each(
@@ -176,6 +177,14 @@ _HELP = {
 
 def _names(topic: str | None) -> list[str]:
     return topics.list_topics() if topic is None else [topics.check_known(topic)]
+
+
+def _topic_of(task_id: str) -> str:
+    """Where a letter has just been brought back to; empty if it left again since."""
+    try:
+        return dead.topic_of(task_id, None)
+    except errors.DeadLetterNotFound:
+        return ""
 
 
 def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 
 from bus import replays
 from bus.bulk.driver import Foreman
-from bus.management import output
+from bus.management import output, trail
 from bus.management.command import MeshCommand
 from bus.replays import Job
 
@@ -72,6 +72,7 @@ class Command(MeshCommand):
             self._tell_preview(replays.preview(chosen))
             return
         job = replays.create(chosen, pace, _BY)
+        _note("bulk replay", job, selection=chosen.as_dict(), **pace.as_dict())
         self.stdout.write(f"{job.id} replays {_letters(job.total)}")
         if options["wait"]:
             self._follow(job)
@@ -131,16 +132,28 @@ class Command(MeshCommand):
             self.stdout.write(shown)
 
     def _pause(self, options: dict[str, Any]) -> None:
-        self.stdout.write(_line(replays.pause(options["job"], _BY)))
+        job = replays.pause(options["job"], _BY)
+        _note("pause bulk replay", job)
+        self.stdout.write(_line(job))
 
     def _resume(self, options: dict[str, Any]) -> None:
         named = options["canary"] or options["rate"] is not None
         named = named or options["max_failure_rate"] is not None
         job = replays.resume(options["job"], _pace(options) if named else None)
+        _note("resume bulk replay", job, **job.pace.as_dict())
         self.stdout.write(_line(job))
 
     def _cancel(self, options: dict[str, Any]) -> None:
-        self.stdout.write(_line(replays.cancel(options["job"], _BY)))
+        job = replays.cancel(options["job"], _BY)
+        _note("cancel bulk replay", job)
+        self.stdout.write(_line(job))
+
+
+def _note(verb: str, job: Job, **detail: Any) -> None:
+    topics = [*job.topics]
+    topic = topics[0] if len(topics) == 1 else ""
+    detail |= {"letters": job.total, "topics": topics}
+    trail.record(verb, topic=topic, target=job.id, **detail)
 
 
 def _pace(options: dict[str, Any]) -> replays.Pace:
