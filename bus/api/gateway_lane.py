@@ -22,7 +22,6 @@ from .schema import PREFIX
 
 _ROOT: Final = f"{PREFIX}/ollama/"
 _GENERATIONS: Final = f"{_ROOT}generations"  # a view as all others, for operators
-_REQUEST_ID: Final = whence.HEADER.lower().encode()
 
 
 def generating(app: App) -> App:
@@ -108,7 +107,7 @@ async def _told(asked: Asked) -> Told:
 
 async def _sent(told: Told, scope: Any, send: Send) -> None:
     headers = [
-        (_REQUEST_ID, whence.request_id(_header(scope, _REQUEST_ID)).encode()),
+        (head.REQUEST_ID, whence.request_id(_header(scope, head.REQUEST_ID)).encode()),
         *head.of_site(scope["scheme"]),
     ]
     for name, text in told.headers.items():

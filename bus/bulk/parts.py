@@ -37,7 +37,6 @@ class Look:
     """How a topic's part stands after a look for outcomes."""
 
     looked: int
-    settled: int
     next_ms: int | None  # until the next outcome is to be looked for
     counts: Counts
 
@@ -81,14 +80,13 @@ def forget(topic: str, job_id: str) -> None:
 
 def look(topic: str, job_id: str, looks: int = LOOKS) -> Look:
     """Look for so many outcomes that are due, and at how far it is."""
-    more = [*_keys(topic, job_id, "todo", "out", "facts", "told")]
-    args = [looks, TOLD_MOST]
+    more, args = _all_keys(topic, job_id), [looks, TOLD_MOST]
     reply = scripts.run("replay_settle", topic, args, more, retry_s=0)
-    looked, settled, next_ms, todo, open_, flat = reply
+    looked, _, next_ms, todo, open_, flat = reply
     facts = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
     facts = {name: n for name, n in facts.items() if name not in ("fence", "frozen")}
     counts = Counts(todo=todo, open=open_, **facts)
-    return Look(looked, settled, None if next_ms < 0 else int(next_ms), counts)
+    return Look(looked, None if next_ms < 0 else int(next_ms), counts)
 
 
 def replay(topic: str, job: record.Job, count: int) -> bool:
@@ -102,7 +100,7 @@ def replay(topic: str, job: record.Job, count: int) -> bool:
         for entry_id, _ in pairs:
             pipe.xrange(keys.dead_stream(topic), entry_id, entry_id)
         rows = pipe.execute() if pairs else []
-    found: list[DeadLetter | str] = []
+    found: list[DeadLetter] = []
     size, unfit, gone = 0, [], []
     for (entry_id, task_id), row in zip(pairs, rows, strict=True):
         if not _is_id(task_id):
@@ -116,12 +114,11 @@ def replay(topic: str, job: record.Job, count: int) -> bool:
         if found and size > BATCH_MAX_BYTES:
             break
         found.append(letter)
-    ours = [each for each in found if isinstance(each, DeadLetter)]
-    if ours:
-        state, ids = _run(topic, job, ours)
+    if found:
+        state, ids = _run(topic, job, found)
         if state == "fenced":
             return False
-        gone += [(each.entry_id, each.id) for each in ours if each.id in ids]
+        gone += [(each.entry_id, each.id) for each in found if each.id in ids]
     for entry_id, task_id in gone:
         unfit += [entry_id, task_id, *_fate(topic, task_id, entry_id)]
     if unfit:
