@@ -20,12 +20,12 @@ import redis
 
 # Replies of a server that is not, or not yet, the one to ask: after a fail-over another
 # may stand behind the same address, which connections that are open never see.
-_ELSEWHERE: Final = ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
+ELSEWHERE: Final = ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
 
 
 def is_elsewhere(exc: BaseException) -> bool:
     """Whether this reply asks for a connection made anew."""
-    return str(exc).startswith(_ELSEWHERE)
+    return str(exc).startswith(ELSEWHERE)
 
 
 def reply_error(text: str) -> redis.ResponseError:

@@ -9,14 +9,12 @@ from typing import Final
 
 import redis
 
-from . import address, errors
+from . import address, errors, lines
 from . import conf as settings
 
 # Reply words after which nothing was written and the same send may be repeated; for
 # several of them redis-py has no class, hence words.
-_ELSEWHERE: Final = frozenset(
-    ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
-)
+_ELSEWHERE: Final = frozenset(lines.ELSEWHERE)
 _PASSING: Final = _ELSEWHERE | {"BUSY", "TRYAGAIN", "ASK"}
 _REFUSED: Final = _PASSING | {"OOM", "MISCONF", "NOREPLICAS", "MOVED"}
 

@@ -152,7 +152,7 @@ def test_one_send_without_an_answer_leaves_it_open_whatever_comes_after(
 
 
 @BOTH
-@pytest.mark.parametrize("word", lines._ELSEWHERE)
+@pytest.mark.parametrize("word", lines.ELSEWHERE)
 def test_the_wrong_server_is_left_behind(
     scripted: Callable[..., ScriptedServer],
     settings: Settings,
