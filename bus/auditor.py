@@ -26,7 +26,6 @@ _AGAIN_MOST: Final = 20  # looks in a row where there was something to put right
 # Fingerprint and JSON of what the audit gives up, as the scripts take them.
 _LOST: Final = (failures.fingerprint(failures.LOST), messages.dump(failures.LOST))
 _POISON: Final = (failures.fingerprint(failures.POISON), messages.dump(failures.POISON))
-_YEAR_9999_MS: Final = 253_402_300_799_999
 _ROUNDS: Final = 4  # a record without a payload is given up in the third
 
 
@@ -139,7 +138,7 @@ def _renumbered(topic: str, stream: str) -> list[str]:
     """What was mended of a stream with an id that is no time, so that it takes more."""
     aside = keys.group_key(topic, "aside")  # of no failure; gone when the script ends
     told: list[str] = scripts.run(
-        "renumber", topic, [_YEAR_9999_MS], [stream, aside], retry_s=0
+        "renumber", topic, [messages.TIME_MOST_MS], [stream, aside], retry_s=0
     )
     return told
 

@@ -33,6 +33,7 @@ DISCARDED: Final = "discarded"
 STATES: Final = (WAITING, RUNNING, DELAYED, DONE, DEAD, CANCELLED, DISCARDED)
 ENDED: Final = frozenset({DONE, DEAD, CANCELLED, DISCARDED})
 LIVE: Final = frozenset(STATES) - ENDED
+TIME_MOST_MS: Final = 253_402_300_799_999  # the end of 9999; what is later is no time
 
 _STRICT: Final = (
     orjson.OPT_STRICT_INTEGER
@@ -88,7 +89,7 @@ def _iso_second(second: int) -> str:
 
 def iso(ms: int) -> str:
     """ISO 8601 text of a server time in ms since 1970; the year 9999 at most."""
-    ms = min(ms, 253_402_300_799_999)
+    ms = min(ms, TIME_MOST_MS)
     second, milli = divmod(ms, 1000)
     return f"{_iso_second(second)}.{milli:03d}Z"
 

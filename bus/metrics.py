@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +13,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MINUTES: Final = 15  # of which the quantiles are, as on the pages
 
 # What happened to tasks, as `topics.stats` names it.
-_EVENTS: Final = (
-    *("accepted", "adopted", "repeated", "done", "retried", "died", "lost"),
-    *("replayed", "discarded", "cancelled", "orphans", "repaired"),
-)
+_EVENTS: Final = tuple(name for name in topics.COUNTERS if name != "settled")
 _STATES: Final = ("waiting", "delayed", "running", "dead")
-_COUNTERS: Final = (*_EVENTS, "settled")
-# A counter; whatever else somebody wrote counts nothing until the audit takes it out.
-_WHOLE: Final = re.compile(r"-?[0-9]{1,15}")
 # What the script tells of a topic beside its counters, in its order.
 _TOLD: Final = (
     *("live", "running", "delayed", "dead", "unmended", "oldest_ms", "paused"),
@@ -65,11 +58,9 @@ def _told(names: Sequence[str]) -> _Rows:
             # Asked alone, an error is raised as ours, with the key it is about.
             said = scripts.run("metrics", topic, args)
         *numbers, flat = said
-        counted = dict.fromkeys(_COUNTERS, 0)
-        for name, stored in zip(flat[::2], flat[1::2], strict=True):
-            if name in counted and _WHOLE.fullmatch(stored):
-                counted[name] = int(stored)
-        facts = {**counted, **dict(zip(_TOLD, numbers, strict=True))}
+        stored = dict(zip(flat[::2], flat[1::2], strict=True))
+        counts = {n: topics.counted(stored.get(n, "0")) for n in topics.COUNTERS}
+        facts = {**counts, **dict(zip(_TOLD, numbers, strict=True))}
         facts["waiting"] = facts["live"] - facts["running"] - facts["delayed"]
         rows.append((topic, facts))
     return rows

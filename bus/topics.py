@@ -102,7 +102,7 @@ def stats_of(names: Sequence[str]) -> list[dict[str, Any]]:
 def _standing(topic: str, told: list[list[Any]]) -> dict[str, Any]:
     """The reply of the stats script as a dict."""
     raw, counters, own = (dict(zip(x[::2], x[1::2], strict=True)) for x in told)
-    count = {name: _count(counters.get(name, "0")) for name in _COUNTERS}
+    count = {name: counted(counters.get(name, "0")) for name in COUNTERS}
     live, dead = int(raw["live"]), int(raw["dead"])
     oldest = raw["oldest"]
     now = int(raw["now"])
@@ -137,8 +137,7 @@ def _standing(topic: str, told: list[list[Any]]) -> dict[str, Any]:
 
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,15}")
-_YEAR_9999_MS: Final = 253_370_764_800_000
-_COUNTERS: Final = [
+COUNTERS: Final = [
     "accepted",
     "adopted",
     "repeated",
@@ -155,14 +154,14 @@ _COUNTERS: Final = [
 ]
 
 
-def _count(stored: str) -> int:
+def counted(stored: str) -> int:
     """A counter; 0 where somebody wrote what is none, until the audit takes it out."""
     return int(stored) if _WHOLE.fullmatch(stored) else 0
 
 
 def _time(counters: dict[str, str], name: str) -> str | None:
-    ms = _count(counters.get(name, "0"))
-    return messages.iso(ms) if 0 < ms < _YEAR_9999_MS else None
+    ms = counted(counters.get(name, "0"))
+    return messages.iso(ms) if 0 < ms <= messages.TIME_MOST_MS else None
 
 
 def _limit(own: dict[str, str], name: str) -> float:
