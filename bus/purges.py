@@ -6,7 +6,18 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
-from . import alike, connection, dead, errors, keys, letters, refusals, scripts, topics
+from . import (
+    alike,
+    connection,
+    dead,
+    errors,
+    keys,
+    letters,
+    records,
+    refusals,
+    scripts,
+    topics,
+)
 from .conf import conf
 from .letters import DeadLetter
 
@@ -77,10 +88,10 @@ def _cancelled(topic: str, running: str) -> tuple[int, int, int]:
 
 def _discarded(topic: str) -> int:
     """Discard every letter there is now; how many."""
-    last, after, count = dead.last_dead_id(topic), "0-0", 0
+    last, after, count = records.place_of(dead.last_dead_id(topic)), "0-0", 0
     while True:
         found = dead.dead_after(topic, after, LETTERS)
-        batch = [x for x in found if _order(x.entry_id) <= _order(last)]
+        batch = [x for x in found if records.place_of(x.entry_id) <= last]
         if not batch:
             return count
         count += _put_away(topic, batch)
@@ -116,11 +127,6 @@ def _put_away(topic: str, batch: list[DeadLetter]) -> int:
         place = fingerprints.index(letter.fingerprint) + 1
         args += [letter.entry_id, letters.discarded_row(letter), place]
     return int(scripts.run("purge_dead", topic, args, groups))
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq)
 
 
 def _forget(topic: str, came_again: bool) -> None:

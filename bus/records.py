@@ -42,12 +42,15 @@ def is_sid(text: str | None) -> bool:
     return plain and len(text or "") < 64 and max(int(ms), int(seq)) < 2**64
 
 
+def place_of(entry_id: str) -> tuple[int, int]:
+    """A stream id as two numbers, which compare as the server compares them."""
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)
+
+
 def is_upto(sid: str, last: str | None) -> bool:
     """Whether an entry came no later than another; False where there is no other."""
-    if not last:
-        return False
-    (ms, _, seq), (last_ms, _, last_seq) = sid.partition("-"), last.partition("-")
-    return (int(ms), int(seq)) <= (int(last_ms), int(last_seq))
+    return False if not last else place_of(sid) <= place_of(last)
 
 
 def parse_options(text: str) -> dict[str, str]:

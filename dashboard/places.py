@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from bus import errors
+from bus import errors, records
 
 _PLACE: Final = re.compile(r"(\d{1,20})-(\d{1,20})@([a-z0-9:._-]{1,64})")
 _SEQ_MOST: Final = 2**64 - 1
@@ -27,8 +27,7 @@ def parse(text: str) -> Place:
 
 def of(entry_id: str, topic: str) -> Place:
     """The place of an entry."""
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq), topic
+    return *records.place_of(entry_id), topic
 
 
 def text(place: Place) -> str:

@@ -162,9 +162,9 @@ def find(selection: Selection, may: Callable[[str], bool]) -> Found:
 
 def _fitting(topic: str, selection: Selection) -> Iterator[DeadLetter]:
     sought = Sought((), None, selection.error, selection.since_ms, selection.until_ms)
-    last = _order(dead.last_dead_id(topic))
+    last = records.place_of(dead.last_dead_id(topic))
     for letter in _walk(topic, selection):
-        if _order(letter.entry_id) > last:
+        if records.place_of(letter.entry_id) > last:
             return
         if sought.fits(letter) and not sought.passed(letter):
             yield letter
@@ -203,7 +203,7 @@ def _named(topic: str, selection: Selection) -> Iterator[DeadLetter]:
         for at in range(0, len(selection.ids), _PAGE):
             found = client.hmget(index, selection.ids[at : at + _PAGE])
             places += [each for each in found if records.is_sid(each)]
-    places.sort(key=_order)
+    places.sort(key=records.place_of)
     for at in range(0, len(places), _PAGE):
         yield from _read(topic, stream, places[at : at + _PAGE])
 
@@ -217,8 +217,3 @@ def _read(topic: str, stream: str, places: list[str]) -> Iterator[DeadLetter]:
     for rows in replies:
         if rows:
             yield parse_letter(topic, *rows[0])
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq)

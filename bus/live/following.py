@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from .. import records
 from ..conf import conf
 from . import frames, past, window
 from .frames import Frame
@@ -108,7 +109,7 @@ class Following:
             if each.kind in self._kinds and self._wants(each.topic)
         }
         for key, (entry_id, index) in {**after, **marks}.items():
-            self._seen[key] = (window.place_of(entry_id), index)
+            self._seen[key] = (records.place_of(entry_id), index)
         pages = past.Pages(self._pace.rows_per_frame, self._pace.catch_up_rows)
         self._past = past.catch_up(tailer, after, marks, self._seen, pages)
 
@@ -251,12 +252,12 @@ class Following:
             if stream.kind not in self._kinds or not self._wants(stream.topic):
                 continue
             place, seen = self._seen.get(stream.key, ((0, 0), None))
-            if window.place_of(stream.cursor) <= place:
+            if records.place_of(stream.cursor) <= place:
                 continue
             missed = None
             if seen is not None and stream.index is not None:
                 missed = stream.index - seen
-            self._seen[stream.key] = (window.place_of(stream.cursor), stream.index)
+            self._seen[stream.key] = (records.place_of(stream.cursor), stream.index)
             if stream.kind != window.EVENTS:
                 cursor = window.cursor_text(stream.cursor, stream.index)
                 found.append(frames.gap(stream.key, missed, cursor))

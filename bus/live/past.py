@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from .. import refusals
+from .. import records, refusals
 from . import frames, reading, window
 from .frames import Frame
 from .reading import Stream
@@ -38,13 +38,13 @@ async def catch_up(
     streams = dict(tailer.streams)
     for key, cursor in _from(streams, after, marks).items():
         stream, (mark, _) = streams[key], marks[key]
-        if window.place_of(cursor[0]) > window.place_of(mark):
+        if records.place_of(cursor[0]) > records.place_of(mark):
             end = await _end(tailer, stream)
-            place = window.place_of(cursor[0])
+            place = records.place_of(cursor[0])
             # A page that is newer than the feed's last read: what it shows is not told
             # again. A cursor beyond the stream's end is none of ours (the server may
             # have lost its newest entries) and must not hide what comes.
-            if seen[key][0] < place <= window.place_of(end.last or "0-0"):
+            if seen[key][0] < place <= records.place_of(end.last or "0-0"):
                 seen[key] = (place, cursor[1])
         elif cursor[0] != mark:
             async for found in _stretch(tailer, stream, cursor, marks[key], pages):
@@ -66,7 +66,7 @@ def _from(
         stream = streams[key]
         events = window.stream_of(window.EVENTS, stream.topic)
         if stream.kind == window.DEAD and events in marks:
-            last_ms = window.place_of(marks[events][0])[0]
+            last_ms = records.place_of(marks[events][0])[0]
             back = f"{max(0, last_ms - _EVENTS_BACK_MS)}-0"
             begin.setdefault(events, (back, None))
     return begin
@@ -83,7 +83,7 @@ async def _stretch(
         # Whoever wants all there is misses nothing of what was trimmed before.
         index = end.added - end.held
         behind = mark[1] - index
-    trimmed = not end.held or window.place_of(end.first) > window.place_of(at)
+    trimmed = not end.held or records.place_of(end.first) > records.place_of(at)
     if stream.kind == window.RESULTS and trimmed and at != "0-0":
         # Trimmed from its old end: what is gone are the first so many of all.
         missed = None
@@ -93,7 +93,7 @@ async def _stretch(
         if missed != 0:
             yield [frames.gap(stream.key, missed, window.cursor_text(at, index))]
     rows = 0
-    while window.place_of(at) < window.place_of(mark[0]):
+    while records.place_of(at) < records.place_of(mark[0]):
         if pages.most is not None and max(rows, behind or 0) > pages.most:
             # Whoever is that far behind reads the page again instead.
             left = None if behind is None else behind - rows

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import redis
 
-from .. import replies, scripts
+from .. import records, replies, scripts
 from . import window
 from .window import Item
 
@@ -82,7 +82,7 @@ class Reading:
                     continue  # somebody keeps something else under this name
                 key, since = window.stream_of(kind, topic), topics[topic]
                 stream = Stream(key, topic, kind, end.last, end.added)
-                if since and window.place_of(since) < window.place_of(end.last):
+                if since and records.place_of(since) < records.place_of(end.last):
                     stream = Stream(key, topic, kind, since, None, moved=True)
                 self.streams[key] = stream
             self.topics.add(topic)
@@ -135,7 +135,7 @@ class Reading:
     def _settle(self, stream: Stream, end: End, left: int) -> None:
         """One stream's books; `left` results after our cursor are still to be read."""
         stream.moved = False
-        if window.place_of(end.last) < window.place_of(stream.cursor):
+        if records.place_of(end.last) < records.place_of(stream.cursor):
             # The server came back without its newest entries: new ones may get ids
             # that we would take for read.
             stream.cursor, stream.index = end.last, end.added

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from .. import errors, history, keys, letters, messages
+from .. import errors, history, keys, letters, messages, records
 
 RESULTS: Final = "results"
 DEAD: Final = "dead"
@@ -29,12 +29,6 @@ Place = tuple[int, int]
 def stream_of(kind: str, topic: str) -> str:
     """The key of a topic's stream of one kind."""
     return keys.named(kind, topic)
-
-
-def place_of(entry_id: str) -> Place:
-    """A stream id as two numbers, which compare as the server compares them."""
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq)
 
 
 def cursor_text(entry_id: str, index: int | None) -> str:
@@ -78,7 +72,7 @@ class Item:
         missed: int | None = 0,
     ) -> None:
         self.kind, self.stream, self.topic = kind, stream, topic
-        self.entry_id, self.place = entry_id, place_of(entry_id)
+        self.entry_id, self.place = entry_id, records.place_of(entry_id)
         self.index, self.missed = index, missed
         self.fields = fields or {}
         self.size = 200 + sum(map(len, self.fields.values()))

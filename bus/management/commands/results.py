@@ -7,7 +7,7 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from bus import errors, results, topics
+from bus import errors, records, results, topics
 from bus.management import options as kinds
 from bus.management import output
 from bus.management.command import MeshCommand
@@ -43,7 +43,7 @@ class Command(MeshCommand):
                 for name in names
                 for entry_id, row in results.tail_results(name, options["count"] or 1)
             ]
-            newest = sorted(rows, key=lambda item: _order(item[0]))
+            newest = sorted(rows, key=lambda item: records.place_of(item[0]))
             shown = newest[-options["count"] :] if options["count"] else []
             for entry_id, row in shown:
                 self._print(entry_id, row, options["json"])
@@ -97,8 +97,3 @@ class Command(MeshCommand):
         head = f"{when}  {row.get('topic', '-'):<16} {state:<9} {row.get('id', '-')}"
         self.stdout.write(output.plain(f"{head}  {value[:120]}"))
         self.stdout.flush()
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq)
