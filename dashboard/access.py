@@ -71,3 +71,8 @@ def back_of(request: HttpRequest, default: str | None = None) -> str:
         path, allowed_hosts={request.get_host()}, require_https=request.is_secure()
     )
     return path if safe else default or reverse("dashboard:overview")
+
+
+def to(url: str) -> HttpResponse:
+    """To a page, after a form: 303, which is fetched with GET whatever the form was."""
+    return HttpResponse(status=303, headers={"Location": url})

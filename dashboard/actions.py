@@ -13,15 +13,14 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import again, agents, audit, errors, messages, roles
+from bus import again, agents, audit, errors, messages, roles, topics
 from dashboard import formats, links
-from dashboard.access import action, back_of, confirmed
+from dashboard.access import action, back_of, confirmed, to
 from dashboard.frame import shown
 
 
 def _back(request: HttpRequest, default: str) -> HttpResponse:
-    """303: whatever the form's method was, the next page is fetched with GET."""
-    return HttpResponse(status=303, headers={"Location": back_of(request, default)})
+    return to(back_of(request, default))
 
 
 def _topic(request: HttpRequest) -> str | None:
@@ -53,7 +52,7 @@ def replay(request: Any, task_id: str) -> HttpResponse:
 def _first(request: Any, task: bus.Task) -> str:
     """Who replayed the letter that the form was rendered with, for a sentence."""
     seen = request.POST.get("entry")
-    by = [each["by"] for each in task.replays if each["letter"] == seen]
+    by = [each.get("by") for each in task.replays if each.get("letter") == seen]
     if by and by[-1] == request.principal.name:
         return "your click before was"
     return f"{by[-1] if by and by[-1] else 'somebody'} was"
@@ -153,7 +152,7 @@ def resume(request: Any, topic: str) -> HttpResponse:
 
 def _set_paused(request: Any, topic: str, paused: bool) -> HttpResponse:
     url = links.topic(topic)
-    _known(topic)
+    topics.check_known(topic)
     if bus.stats(topic)["paused"] == paused:
         return _back(request, url)  # the second click
     (bus.pause if paused else bus.resume)(topic)
@@ -182,9 +181,3 @@ def drain(request: Any, agent_id: str) -> HttpResponse:
     says = "{} takes nothing more: it finishes what it has in hand, then ends."
     toasts.success(request, format_html(says, agent_id))
     return _back(request, url)
-
-
-def _known(topic: str) -> None:
-    """NotFound for a topic that nobody sent to: a form makes none by a slip."""
-    if topic not in bus.list_topics():
-        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from bus import audit, blame, dead, errors, replays, roles
 from bus.replays import Job, Pace, Selection
 from dashboard import fields, formats, queries
-from dashboard.access import action, confirmed, page
+from dashboard.access import action, confirmed, page, to
 from dashboard.frame import shown
 
 _LETTERS = 100  # that were not done, on the page of a bulk replay
@@ -23,10 +23,6 @@ _GROUPS = 10
 def url_of(job_id: str) -> str:
     """The page of a bulk replay."""
     return reverse("dashboard:bulk", args=[job_id])
-
-
-def _to(url: str) -> HttpResponse:
-    return HttpResponse(status=303, headers={"Location": url})
 
 
 @page
@@ -133,7 +129,7 @@ def new(request: Any) -> HttpResponse:
         return _form(request, request.POST, "No dead letter matches.")
     except (errors.InvalidOption, errors.InvalidName, errors.Conflict) as exc:
         return _form(request, request.POST, formats.said(exc))
-    return _to(url_of(found.id))
+    return to(url_of(found.id))
 
 
 def _form(request: Any, draft: Any, wrong: str = "") -> HttpResponse:
@@ -190,7 +186,7 @@ def start(request: Any, job_id: str) -> HttpResponse:
     except errors.Conflict as exc:
         return _refused(request, found.id, "running", exc)
     _note(request, verb, found, selection=found.selection, **found.pace.as_dict())
-    return _to(url_of(found.id))
+    return to(url_of(found.id))
 
 
 def _draft(form: Any) -> dict[str, Any]:
@@ -221,7 +217,7 @@ def pause(request: Any, job_id: str) -> HttpResponse:
     except errors.Conflict as exc:
         return _refused(request, job_id, "paused", exc)
     _note(request, "pause bulk replay", found)
-    return _to(url_of(found.id))
+    return to(url_of(found.id))
 
 
 @action(roles.REPLAY)
@@ -235,11 +231,11 @@ def cancel(request: Any, job_id: str) -> HttpResponse:
     if frozen:
         replays.drop(found.id, found)
         toasts.success(request, "Put away: nothing was replayed.")
-        return _to(reverse("dashboard:dead"))
+        return to(reverse("dashboard:dead"))
     _note(request, "cancel bulk replay", found)
     says = "Cancelled: {} left dead. What was replayed goes on."
     toasts.success(request, format_html(says, _letters(found.counts.todo)))
-    return _to(url_of(found.id))
+    return to(url_of(found.id))
 
 
 def _letters(count: int) -> str:
@@ -252,7 +248,7 @@ def _refused(
     """Back to its page, with a word about it unless a first click was just this."""
     if exc.facts.get("state") != wanted:
         toasts.warning(request, formats.said(exc))
-    return _to(url_of(job_id))
+    return to(url_of(job_id))
 
 
 def _note(request: Any, verb: str, found: Job, **detail: Any) -> None:

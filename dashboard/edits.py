@@ -16,7 +16,7 @@ from bus import audit, decisions, errors, messages, roles
 from bus.letters import DeadLetter
 from bus.tasks import new_id
 from dashboard import formats, links
-from dashboard.access import confirmed
+from dashboard.access import confirmed, to
 from dashboard.frame import shown
 
 # Beyond so many lines that differ they stand one after the other, not side by side:
@@ -39,7 +39,7 @@ def edit(request: Any, task_id: str) -> HttpResponse:
         if request.method == "POST" and not _mine(request, task):
             says = "Not replayed: the task is {} now."
             toasts.warning(request, format_html(says, task.state))
-        return _to(links.task(task.id, task.topic))
+        return to(links.task(task.id, task.topic))
     if request.method != "POST":
         return _form(request, letter, _text(letter.payload))
     text = request.POST.get("payload", "")
@@ -60,7 +60,9 @@ def _mine(request: Any, task: bus.Task) -> bool:
     """Whether the task is where the first of two clicks brought it."""
     seen = request.POST.get("entry")
     by = request.principal.name
-    return any(each["letter"] == seen and each["by"] == by for each in task.replays)
+    return any(
+        each.get("letter") == seen and each.get("by") == by for each in task.replays
+    )
 
 
 def _form(
@@ -96,7 +98,7 @@ def _replay(request: Any, letter: DeadLetter, payload: Any) -> HttpResponse:
         task = bus.get_task(letter.id, letter.topic)
         says = "Not replayed: somebody was first. The task is {} now."
         toasts.warning(request, format_html(says, task.state))
-        return _to(url)
+        return to(url)
     if did:
         audit.record(
             who,
@@ -109,11 +111,7 @@ def _replay(request: Any, letter: DeadLetter, payload: Any) -> HttpResponse:
         )
         says = 'Replayed with its new payload: <a href="{}">the task</a> is back in {}.'
         toasts.success(request, format_html(says, url, letter.topic))
-    return _to(url)
-
-
-def _to(url: str) -> HttpResponse:
-    return HttpResponse(status=303, headers={"Location": url})
+    return to(url)
 
 
 def _text(payload: Any) -> str:
@@ -123,7 +121,7 @@ def _text(payload: Any) -> str:
 
 def differing(old: str, new: str) -> list[Line]:
     """What differs between two texts, line by line, with a few lines around it."""
-    before, after = old.splitlines(), new.splitlines()
+    before, after = old.split("\n"), new.split("\n")
     head = _common(before, after)
     rest, other = before[head:], after[head:]
     tail = _common(rest[::-1], other[::-1])

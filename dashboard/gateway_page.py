@@ -16,7 +16,7 @@ from bus import audit, errors, messages, ollama, roles
 from bus.conf import conf
 from bus.gateway import prompts
 from dashboard import formats
-from dashboard.access import action, page
+from dashboard.access import action, page, to
 from dashboard.frame import shown
 
 # A page that shows also what else there is must not wait for a server that hangs.
@@ -62,9 +62,7 @@ def ask(request: Any) -> HttpResponse:
 @action(roles.CANCEL)
 def end(request: Any, generation: str) -> HttpResponse:
     """End a generation, in whichever process it runs."""
-    back = HttpResponse(
-        status=303, headers={"Location": reverse("dashboard:ollama") + "#running"}
-    )
+    back = to(reverse("dashboard:ollama") + "#running")
     rows = {row["id"]: row for row in ollama.running()}
     row = rows.get(generation)
     if row is not None and row["ending"]:

@@ -13,7 +13,7 @@ from django.urls import reverse
 import bus
 from bus import audit, errors, messages, purges, replays, roles
 from dashboard import alike, bulk
-from dashboard.access import action, back_of, confirmed
+from dashboard.access import action, back_of, confirmed, to
 from dashboard.frame import shown
 
 _MOST = 500  # a page has 50 rows, of a search up to 249, a live one 500
@@ -23,11 +23,6 @@ def _rows(request: HttpRequest, name: str) -> list[tuple[str, str]]:
     """Topic and task id of the rows that are ticked, each as `topic id`."""
     found = [each.partition(" ") for each in request.POST.getlist(name)]
     return [(topic, task_id) for topic, _, task_id in found][:_MOST]
-
-
-def to(url: str) -> HttpResponse:
-    """To a page, after a form."""
-    return HttpResponse(status=303, headers={"Location": url})
 
 
 ENDED: Final = "ended"
@@ -126,10 +121,7 @@ def discard_alike(request: Any, fingerprint: str) -> HttpResponse:
             )
         gone += count
     if gone:
-        says = (
-            f"Discarded: {gone:,}. Each can be brought back for an hour, on its page."
-        )
-        toasts.success(request, says)
+        toasts.success(request, _discarded(gone))
     else:
         toasts.warning(request, "There was none left to discard.")
     return to(reverse("dashboard:dead"))

@@ -22,7 +22,7 @@ import bus
 from bus import audit, errors, messages, roles
 from bus.messages import Task
 from dashboard import lists, many, search, seeking
-from dashboard.access import confirmed
+from dashboard.access import confirmed, to
 from dashboard.frame import shown
 
 # What can be cancelled, what has not begun first: it ends for certain.
@@ -178,7 +178,7 @@ def _cancel(request: Any, asked: _Asked, found: Matching) -> HttpResponse:
         toasts.success(request, f"Of all that matched: {many.cancelled_words(came)}.")
     else:
         toasts.warning(request, "None was left to cancel.")
-    return many.to(f"{reverse('dashboard:tasks')}?{asked.query}")
+    return to(f"{reverse('dashboard:tasks')}?{asked.query}")
 
 
 def _by_topic(

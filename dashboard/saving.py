@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from bus import errors, roles
 from bus.models import SavedView
-from dashboard.access import action
+from dashboard.access import action, to
 from dashboard.saved import FILTERS, MOST, filters
 
 _NAME_MOST: Final = 40
@@ -72,4 +72,4 @@ def forget(request: Any) -> HttpResponse:
 def _to(page: str, query: str) -> HttpResponse:
     url = reverse(f"dashboard:{page}")
     location = f"{url}?{query}" if query else url
-    return HttpResponse(status=303, headers={"Location": location})
+    return to(location)

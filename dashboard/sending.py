@@ -10,10 +10,10 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import audit, errors, messages, roles, wanted
+from bus import audit, decisions, errors, messages, roles, topics, wanted
 from bus.tasks import new_id
 from dashboard import formats, links, shape, topic_page
-from dashboard.access import action, confirmed
+from dashboard.access import action, confirmed, to
 from dashboard.fields import number
 from dashboard.frame import shown
 
@@ -37,7 +37,7 @@ _WRONG: Final = (
 @action(roles.ENQUEUE)
 def send(request: Any, topic: str) -> HttpResponse:
     """Send a task from the topic's page; a mistake is shown beside the field."""
-    _known(topic)
+    topics.check_known(topic)
     try:
         return _sent(request, topic, {})
     except _WRONG as exc:
@@ -51,7 +51,7 @@ def new(request: Any, topic: str) -> HttpResponse:
 
     With `?copy=<task id>` it begins as a copy of that task, which it may replace.
     """
-    _known(topic)
+    topics.check_known(topic)
     of = request.POST.get("copy") or request.GET.get("copy")
     original = bus.get_task(of, topic) if of else None
     if request.method != "POST":
@@ -90,12 +90,6 @@ def _shape(latest: list[bus.Task], original: bus.Task | None) -> shape.Shape:
     return shape.learn([task.payload for task in tasks])
 
 
-def _known(topic: str) -> None:
-    """NotFound for a topic that nobody sent to: a form makes none by a slip."""
-    if topic not in bus.list_topics():
-        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
-
-
 def _sent(
     request: Any,
     topic: str,
@@ -113,8 +107,13 @@ def _sent(
     try:
         task_id = bus.enqueue_task(topic, payload, task_id=task_id, **options)
     except errors.TaskConflict:
-        # Sent before, then changed and sent again from the same form: another task.
-        task_id = bus.enqueue_task(topic, payload, **options)
+        # Sent before, then changed and sent again from the same form: another task, of
+        # which a second click is no second one either.
+        key = f"form {task_id} {decisions.digest(payload)}"
+        who = request.principal.key
+        task_id = bus.enqueue_task(
+            topic, payload, idempotency_key=key, principal=who, **options
+        )
     copied = {"copy_of": original.id} if original else {}
     audit.record(
         request.principal, roles.ENQUEUE, topic=topic, target=task_id, **copied
@@ -125,7 +124,7 @@ def _sent(
     if told := others.differences(payload):
         says = "Its payload is not like the others of this topic. " + " ".join(told)
         toasts.warning(request, says)
-    return HttpResponse(status=303, headers={"Location": url})
+    return to(url)
 
 
 def _form(

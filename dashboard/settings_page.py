@@ -15,7 +15,7 @@ from django.utils.html import format_html
 
 from bus import accounts, audit, effective, errors, health, roles, topics
 from dashboard import formats
-from dashboard.access import action, confirmed, page
+from dashboard.access import action, confirmed, page, to
 from dashboard.frame import shown
 
 # For how many days a token may be; empty: until somebody revokes it.
@@ -69,7 +69,7 @@ def revoke_token(request: Any, key: str) -> HttpResponse:
         if request.method != "POST":
             raise
         toasts.warning(request, "That token was revoked before.")
-        return HttpResponse(status=303, headers={"Location": back})
+        return to(back)
     facts = accounts.facts(token)
     if request.method != "POST":
         context = {"section": "settings", "token": facts}
@@ -78,7 +78,7 @@ def revoke_token(request: Any, key: str) -> HttpResponse:
     audit.record(request.principal, "revoke token", target=token.name, before=facts)
     says = "The token of {} is revoked: it opens nothing from now on."
     toasts.success(request, format_html(says, token.name))
-    return HttpResponse(status=303, headers={"Location": back})
+    return to(back)
 
 
 _FIELDS: Final = ("name", "role", "topics", "description", "days", "once")

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from bus import accounts, audit, errors, ratelimit, whence
 from dashboard import failures, frame
-from dashboard.access import back_of
+from dashboard.access import back_of, to
 
 # Tries per name from one address, and per address: bursts, then one every so often.
 # Neither says whether the name exists.
@@ -115,4 +115,4 @@ def _left(sender: Any, user: Any, **_: Any) -> None:
 
 
 def _see_other(url: str) -> HttpResponse:
-    return HttpResponse(status=303, headers={"Location": url})
+    return to(url)

@@ -17,7 +17,7 @@ import bus
 from bus import audit, errors, purges, roles, topics
 from bus.conf import conf
 from dashboard import formats, links
-from dashboard.access import confirmed
+from dashboard.access import confirmed, to
 from dashboard.fields import number
 from dashboard.frame import shown
 
@@ -190,4 +190,4 @@ def _note(request: Any, verb: str, topic: str, **facts: Any) -> None:
 
 
 def _to(url: str) -> HttpResponse:
-    return HttpResponse(status=303, headers={"Location": url})
+    return to(url)

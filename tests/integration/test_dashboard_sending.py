@@ -40,6 +40,20 @@ def test_a_task_is_sent_with_its_options(test_topic: str, operator: Client) -> N
     assert '"like": "this"' in looked_at(page).text
 
 
+def test_a_form_that_was_sent_and_then_changed_sends_one_more_task_once(
+    test_topic: str, operator: Client
+) -> None:
+    bus.enqueue_task(test_topic, 0)
+    url = f"/topics/{test_topic}/new"
+    form = form_of(operator.get(url))
+
+    for task in ("1", "2", "2"):
+        operator.post(url, {**form, "task": task})
+
+    sent = [task.payload for task in bus.list_tasks(test_topic)[0]]
+    assert sent == [0, 1, 2]
+
+
 def test_a_copy_begins_as_its_original(test_topic: str, operator: Client) -> None:
     payload = {"text": "ünï", "deep": [1, {"a": None}]}
     original = bus.enqueue_task(test_topic, payload, max_attempts=3, timeout_s=2.5)
