@@ -55,6 +55,7 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
     call('HSET', tasks, id, write_record(r))
     call('HINCRBY', counters, 'retried', 1)
     count('t')
+    count('r' .. bucket)
     note(events, 'delayed', id, 'attempt ' .. int(r.attempt) .. ' of ' .. int(most))
     return 'delayed'
   end

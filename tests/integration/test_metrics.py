@@ -65,6 +65,18 @@ def test_an_alarm_of_the_audit_is_among_them(
     assert found["mesh_tasks_total", f'{topic},event="repaired"'] == 1
 
 
+def test_the_run_of_an_attempt_counts_also_when_another_follows(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    desk = Desk(test_topic)
+    bus.enqueue_task(test_topic, 1)
+
+    assert desk.fail(desk.one()) == "delayed"
+
+    quantile = f'topic="{test_topic}",quantile="0.5"'
+    assert values(metrics.text())["mesh_run_seconds", quantile] == 0.008
+
+
 def told_elsewhere(topic: str) -> dict[tuple[str, str], float]:
     """What metrics say of a topic, as pages and calls have it."""
     stats, span = topics.stats(topic), rates.of_topics([topic], 15)[topic]
