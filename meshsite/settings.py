@@ -16,30 +16,33 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
+# Empty counts as not set: that is how files of compose and systemd unset a variable.
+env.ENVIRON = {name: told for name, told in os.environ.items() if told.strip()}
+
+
+def _whole(name: str, default: int) -> int:
+    try:
+        return int(env.int(name, default=default))
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"{name} is not a whole number") from exc
+
 
 # The one place that holds state: server data, SQLite, secret, credentials, logs.
 MESH_VAR_DIR = env.str("MESH_VAR_DIR", default=str(BASE_DIR / "var"))
 REDIS_URL = env.str("REDIS_URL", default="")
 # The embedded server, which runs where REDIS_URL is empty.
 MESH_REDIS_BIN = env.str("MESH_REDIS_BIN", default="")
-try:
-    MESH_REDIS_PORT = env.int("MESH_REDIS_PORT", default=6390)
-except ValueError as exc:
-    raise ImproperlyConfigured("MESH_REDIS_PORT is not a whole number") from exc
+MESH_REDIS_PORT = _whole("MESH_REDIS_PORT", 6390)
 MESH_REDIS_MAXMEMORY = env.str("MESH_REDIS_MAXMEMORY", default="0")
 MESH_DURABILITY = env.str("MESH_DURABILITY", default="")
 MESH_EXPRESS_LANE = env.bool("MESH_EXPRESS_LANE", default=True)
 # The web server: an empty PORT is 8000 or the next free one.
-MESH_HOST = env.str("HOST", default="") or "127.0.0.1"
+MESH_HOST = env.str("HOST", default="127.0.0.1")
 MESH_PORT = env.str("PORT", default="")
 MESH_TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
 MESH_ENVIRONMENT = env.str("MESH_ENVIRONMENT", default="").strip()
 # What somebody chose, where `up --prod` takes no default for an answer.
-MESH_GIVEN = [
-    name
-    for name in ("SECRET_KEY", "ALLOWED_HOSTS", "HTTPS")
-    if env.str(name, default="")
-]
+MESH_GIVEN = [name for name in ("SECRET_KEY", "ALLOWED_HOSTS", "HTTPS") if name in env]
 
 
 def _local_secret() -> str:
@@ -64,7 +67,7 @@ def _local_secret() -> str:
         ) from exc
 
 
-SECRET_KEY = env.str("SECRET_KEY", default="") or _local_secret()
+SECRET_KEY = env.str("SECRET_KEY") if "SECRET_KEY" in env else _local_secret()
 DEBUG = env.bool("DEBUG", default=False)
 # Local by default. Where the server listens on all addresses, its own name is added:
 # no wildcard, which would let any page on the web reach it through a name of its own.
@@ -126,9 +129,12 @@ TEMPLATES = [
     }
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-DATABASES = {
-    "default": env.db("DATABASE_URL", default=f"sqlite:///{MESH_VAR_DIR}/db.sqlite3")
+# Not as a URL: a folder's name may hold what means something in one.
+_sqlite = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": str(Path(MESH_VAR_DIR) / "db.sqlite3"),
 }
+DATABASES = {"default": env.db("DATABASE_URL") if "DATABASE_URL" in env else _sqlite}
 if not DATABASES["default"].get("ENGINE"):
     # Not repeated here: it may hold a password.
     raise ImproperlyConfigured(
@@ -256,6 +262,6 @@ CSRF_FAILURE_VIEW = "dashboard.failures.csrf_failure"
 SECURE_REFERRER_POLICY = "same-origin"
 # How long a browser that came over https comes back over nothing else. Short enough to
 # be taken back; whole domains, and lists in browsers, are not ours to decide on.
-SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=3600 if HTTPS else 0)
+SECURE_HSTS_SECONDS = _whole("HSTS_SECONDS", 3600 if HTTPS else 0)
 # W005, W021: those. W008: who ends https redirects; a probe beside us asks plainly.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
