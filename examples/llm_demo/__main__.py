@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from examples.llm_demo.upstream import MODEL, READY
+from meshsite import settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The other terminal reads where the mesh is, and its token, from the file of the mesh.
@@ -47,7 +48,8 @@ def _run() -> int:
         url = line.partition(READY)[2].strip()
         print(f"A demo upstream (llama.cpp, weights of chance: no Ollama) is at {url}.")
         print(f"Once the mesh is up, /ollama/ generates with the model {MODEL}, or:")
-        print(paste(ROOT / "var" / "credentials.json"), flush=True)
+        kept = ROOT / settings.MESH_VAR_DIR / "credentials.json"
+        print(paste(kept), flush=True)
         told = [f"OLLAMA_BASE_URL={url}", f"OLLAMA_MODEL={MODEL}"]
         mesh = subprocess.Popen(
             ["env", *told, sys.executable, "manage.py", "up"], cwd=ROOT
