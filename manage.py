@@ -13,7 +13,8 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as exc:
-        sys.exit(f"settings: {exc}")
+        print(f"settings: {exc}", file=sys.stderr)
+        sys.exit(2)  # as for a wrong option: nobody need try again
     except KeyboardInterrupt:
         sys.exit(130)  # while Python still loads; commands end by themselves
 

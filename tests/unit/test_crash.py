@@ -52,7 +52,7 @@ def test_a_command_says_what_is_wrong_with_the_point() -> None:
         timeout=60,
     )
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("settings: MESH_CRASH_AT names no point: 'nowhere'")
     assert "Traceback" not in done.stderr
 

@@ -75,7 +75,7 @@ def test_a_limit_that_is_no_number_is_told_when_a_command_starts() -> None:
         text=True,
     )
 
-    assert told.returncode == 1
+    assert told.returncode == 2
     assert told.stderr.startswith("settings: a limit of OLLAMA_")
     assert "Traceback" not in told.stderr
 
