@@ -19,11 +19,12 @@ def number(name: str, text: str) -> float | None:
 
 
 def utc_ms(text: str | None) -> int | None:
-    """The ms of a time as browsers send it, taken for UTC."""
+    """The ms of a time; as browsers send it, without an offset, it is taken for UTC."""
     if not text:
         return None
     try:
-        when = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        when = datetime.fromisoformat(text)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
         return round(when.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise errors.InvalidOption(f"{text!r:.40} is not a time") from None

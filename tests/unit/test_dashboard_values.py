@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import formats
+from dashboard import fields, formats
 from dashboard.templatetags import mesh
 
 
@@ -238,3 +238,10 @@ def test_milliseconds_are_told_as_durations() -> None:
     assert (formats.ms(2_500), formats.ms(1_000)) == ("2.5 s", "1.0 s")
     assert formats.ms("x") == formats.number("x") == "–"
     assert (formats.number(1_234.4), formats.rate(1_234.4)) == ("1,234", "1,234")
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-12-01T00:00", "2026-12-01T00:00:00Z", "2026-12-01T02:00+02:00"]
+)
+def test_a_time_that_names_its_offset_is_taken_with_it(text: str) -> None:
+    assert fields.utc_ms(text) == 1_796_083_200_000
