@@ -12,6 +12,7 @@ import redis
 import bus
 from tests.support import agents
 from tests.support.figures import Figures
+from tests.support.stalls import Stalls
 from tests.support.waiting import wait_until
 
 
@@ -70,25 +71,27 @@ def test_500_results_are_read_at_once(
     assert performance_metrics.mean_s < 1.0
 
 
-def test_50_a_second_for_10_s_are_worked_off_as_they_come(
-    test_topic: str, performance_metrics: Figures
+@pytest.mark.parametrize("for_s", [10, pytest.param(30, marks=pytest.mark.slow)])
+def test_50_a_second_are_worked_off_as_they_come(
+    test_topic: str, performance_metrics: Figures, for_s: int
 ) -> None:
     waiting: list[int] = []
+    count = 50 * for_s
     began = time.monotonic()
 
-    with agents.running(test_topic, echo):
-        for number in range(500):
+    with agents.running(test_topic, echo), Stalls() as stalls:
+        for number in range(count):
             time.sleep(max(0.0, began + number / 50 - time.monotonic()))  # the pace
             with performance_metrics.measure():
                 bus.enqueue_task(test_topic, number)
             if number % 50 == 49:
                 waiting.append(bus.stats(test_topic)["backlog"])
         took_s = time.monotonic() - began
-        _all_done(test_topic, 500)
+        _all_done(test_topic, count)
 
     assert performance_metrics.error_rate < 0.01
     assert performance_metrics.mean_s < 0.1
-    assert took_s < 15
+    assert took_s < for_s + 5 + stalls.total_s
     assert max(waiting) < 100
 
 
