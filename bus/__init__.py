@@ -41,6 +41,7 @@ from .errors import (
     TooManyTopics,
     TopicBusy,
     TopicFull,
+    TopicNotFound,
 )
 from .groups import ack, create_consumer_group, read_group
 from .handlers import handler
@@ -196,4 +197,5 @@ __all__ = [
     "TooManyTopics",
     "TopicBusy",
     "TopicFull",
+    "TopicNotFound",
 ]

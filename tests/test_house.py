@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import types
 from collections import Counter
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import bus
-from bus import keys, verbs
+from bus import errors, keys, verbs
 
 ROOT = Path(__file__).resolve().parent.parent
 CEILING_LINES = 300
@@ -294,6 +295,18 @@ def test_everything_public_is_declared_and_documented() -> None:
     assert len(names) == len(set(names))
     for name in names:
         assert getattr(bus, name).__doc__, name
+
+
+def test_every_error_that_a_public_call_tells_of_is_public() -> None:
+    told = {
+        word
+        for name in bus.__all__
+        for word in re.findall(r"\w+", getattr(bus, name).__doc__ or "")
+        if inspect.isclass(getattr(errors, word, None))
+    }
+
+    assert "TaskConflict" in told
+    assert told <= set(bus.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(verbs.SCRIPTS))
