@@ -161,14 +161,19 @@ async def second_time_for_some(payload: Any, task: Any) -> Any:
     return payload
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1])
-def test_replies_lost_on_the_way_to_agents_give_one_result_each(
-    test_topic: str, redis_client: redis.Redis, redis_url: str, share: float
+@pytest.mark.parametrize("share", [0.1, 0.25])
+@pytest.mark.parametrize("what", ["requests", "replies"])
+def test_what_is_lost_on_the_way_to_agents_gives_one_result_each(
+    test_topic: str,
+    redis_client: redis.Redis,
+    redis_url: str,
+    what: str,
+    share: float,
 ) -> None:
     handler = "tests.integration.test_lossy_line:second_time_for_some"
     ids = bus.enqueue_many(test_topic, range(600))
 
-    with LossyLine(redis_url, replies=share) as line:
+    with LossyLine(redis_url, **{what: share}) as line:
         env = {"REDIS_URL": line.url}
         with (
             agents.process(test_topic, handler, "--concurrency", "5", env=env),
