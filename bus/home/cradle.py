@@ -75,10 +75,14 @@ class Cradle:
         self._ready = False
         self._was_ready = False  # a cradle was, before
         self._useless = sys.platform != "linux" or not hasattr(os, "pidfd_open")
+        self._told: set[int] = set()  # pids of forks that told them and run
         self._codes: dict[int, int] = {}  # of forks that ended
 
     def fork(self, tell: int) -> Forked | None:
-        """A fork that tells `tell` when it serves; None if there is no cradle (yet)."""
+        """A fork that tells `tell` when it serves.
+
+        None if there is no cradle (yet), or if the fork died before it told its pid.
+        """
         with self._lock:
             if self._useless or not self._is_ready():
                 return None
@@ -96,6 +100,7 @@ class Cradle:
             if not watches:
                 os.close(out)
                 return None
+            self._told.add(pid)
             return Forked(self, pid, watches[0], open(out, "rb"))
 
     def code_of(self, pid: int) -> int:
@@ -158,9 +163,13 @@ class Cradle:
         words = data.split()
         if not words:
             raise EOFError
+        pid = int(words[0])
         if len(words) == 2:
-            self._codes[int(words[0])] = int(words[1])
-        return int(words[0]), fds
+            if pid not in self._told:  # it died before it told: there is no such fork
+                return _NONE, fds
+            self._told.remove(pid)
+            self._codes[pid] = int(words[1])
+        return pid, fds
 
     def _lose(self) -> None:
         """Forget this cradle, which ends when it hears of it."""
@@ -174,6 +183,7 @@ class Cradle:
                 self._process.wait(1)
         self._line = self._process = None
         self._ready = False
+        self._told.clear()
 
 
 def fork_on_request() -> None:

@@ -132,6 +132,30 @@ os.fork = full
             assert ends(process) == 3
 
 
+def test_a_fork_that_dies_before_it_tells_its_pid_takes_no_other_along() -> None:
+    second = """
+fork, forks = os.fork, []
+def once_short_lived():
+    forks.append(fork())
+    if len(forks) == 2 and not forks[1]:
+        os._exit(1)
+    return forks[-1]
+os.fork = once_short_lived
+"""
+    with (
+        nest(before=second, after="time.sleep(60)") as one,
+        forked(one) as (process, _),
+    ):
+        assert one.fork(1) is None
+
+        assert process.poll() is None, "the first one lives on"
+        with forked(one) as (third, _):
+            third.send_signal(signal.SIGKILL)
+            assert ends(third) == -signal.SIGKILL
+        process.send_signal(signal.SIGKILL)
+        assert ends(process) == -signal.SIGKILL
+
+
 def test_a_lost_cradle_is_replaced_for_later_forks() -> None:
     with nest(after="time.sleep(60)") as one:
         with forked(one) as (process, _):
