@@ -271,7 +271,8 @@ class Lane:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=_GIVE_BACK_S)
+        if tasks:  # in a lane that broke all may have ended
+            await asyncio.wait(tasks, timeout=_GIVE_BACK_S)
         # What still runs is stopped unreported, and goes back with the rest below.
         for run in list(self.held.values()):
             if not run.over:

@@ -15,9 +15,11 @@ import bus
 from bus import deliveries, errors
 from bus.agent import Agent
 from bus.deliveries import Delivery, Seat
+from bus.handlers import Handler
 from bus.runtime import lane
-from tests.support import agents
-from tests.support.desk import Desk
+from bus.runtime.quiet import Quiet
+from tests.support import agents, work
+from tests.support.desk import GROUP, Desk
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -138,3 +140,26 @@ def test_one_slot_takes_over_more_than_a_task_per_beat(test_topic: str) -> None:
         wait_until(lambda: waits(agent), 5, "it waits for new ones")
         desk.release(*in_hand)
         wait_until(lambda: bus.stats(test_topic)["done"] == 60, 10, "all ended")
+
+
+def test_a_lane_whose_work_all_broke_gives_back_what_it_holds(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk = Desk(test_topic)
+    desk.one()
+
+    async def breaks(_: lane.Lane) -> None:
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr(lane.Lane, "_sweep", breaks)
+
+    async def story() -> BaseException | None:
+        handler = Handler(test_topic, work.echo)
+        one = lane.Lane(handler, GROUP, desk.consumer, 1, Quiet())
+        await asyncio.wait([one.broken])
+        await one.drain(lambda: False)
+        return one.broken.exception()
+
+    assert isinstance(asyncio.run(story()), ValueError)
+    assert bus.get_task(task_id, test_topic).state == "waiting"
