@@ -170,9 +170,8 @@ def create_token(
     name = _checked("token name", name, 1, _NAME_MOST)
     description = _checked("description", description, 0, _DESCRIPTION_MOST)
     if role not in roles.ROLES:
-        raise errors.InvalidOption(
-            f"no role {role!r:.80}; there are {', '.join(roles.ROLES)}"
-        )
+        known = ", ".join(roles.ROLES)
+        raise errors.InvalidOption(f"no role {role!r:.80}; there are {known}")
     prefixes = list(dict.fromkeys(topics))
     if len(prefixes) > _PREFIXES_MOST:
         raise errors.InvalidOption(f"more than {_PREFIXES_MOST} topic prefixes")
@@ -197,6 +196,8 @@ def create_token(
             )
             token.save(force_insert=True)
     except IntegrityError:
+        if not once:
+            raise
         said = "this request has made a token before, whose text was shown that once"
         raise errors.Conflict(f"{said}; revoke it if that is lost") from None
     return token, text
@@ -260,10 +261,9 @@ def _check_prefix(prefix: str) -> None:
     try:
         keys.check_topic(prefix and f"{prefix}0")  # it may end in what a topic may not
     except errors.InvalidName:
-        said = "topics are of a-z 0-9 : . _ - and start with a letter or digit"
-        raise errors.InvalidName(
-            f"no topic begins with {prefix!r:.80}: {said}"
-        ) from None
+        form = "topics are of a-z 0-9 : . _ - and start with a letter or digit"
+        said = f"no topic begins with {prefix!r:.80}: {form}"
+        raise errors.InvalidName(said) from None
 
 
 def _iso(when: datetime | None) -> str | None:

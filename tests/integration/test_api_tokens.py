@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 from django.contrib.auth import get_user_model
+from django.db import IntegrityError
 from django.utils import timezone
 
 from bus import accounts, errors, models, roles
@@ -231,6 +232,17 @@ def test_a_bound_admin_neither_sees_nor_revokes_others() -> None:
         problem(bound.delete(f"tokens/{key}"), 404, "not_found")
     assert {mine, theirs, whole} <= {*keys(free)}
     assert bound.delete(f"tokens/{mine}").status_code == 204
+
+
+def test_what_the_database_refuses_for_another_reason_is_no_second_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accounts.create_token("a", "viewer")
+    [known] = models.Token.objects.filter(name="a")
+    monkeypatch.setattr(accounts, "get_digest_token", lambda: (known.digest, "x" * 64))
+
+    with pytest.raises(IntegrityError):
+        accounts.create_token("b", "viewer")
 
 
 def test_a_conflict_leaves_the_database_usable() -> None:
