@@ -146,10 +146,14 @@ async def patiently(
                 if not is_empty(found):
                     return found
                 coming = asyncio.ensure_future(turn.comes(until - time.monotonic()))
-                await asyncio.wait(
-                    (coming, leaving), return_when=asyncio.FIRST_COMPLETED
-                )
-                if not coming.done():
+                try:
+                    await asyncio.wait(
+                        (coming, leaving), return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if not coming.done():
+                        return None
+                finally:
+                    # Before the next is woken as we leave: not in our place.
                     coming.cancel()
                     await asyncio.gather(coming, return_exceptions=True)
                     return None

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -17,11 +18,12 @@ import redis
 
 import bus
 from bus import accounts, leases
+from bus.api import waiting
 from bus.live import arrivals
 from tests.support.api import ROOT
 from tests.support.desk import Desk
 from tests.support.site import LiveSite
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_async
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
@@ -271,3 +273,39 @@ def test_whoever_waited_does_not_hold_a_loop_that_ended(test_topic: str) -> None
     gc.collect()
 
     assert loop() is None
+
+
+def test_a_wait_that_is_cancelled_is_not_woken_any_more(test_topic: str) -> None:
+    """Else what comes would wake it in the place of one that still waits."""
+
+    async def receive() -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    async def story() -> int:
+        topics = arrivals.shared()._topics
+        looks: Counter[str] = Counter()
+
+        async def look(who: str) -> None:
+            looks[who] += 1
+            if looks[who] > 2:  # one before the wait, one as it begins, and then
+                await asyncio.get_running_loop().create_future()
+
+        async def waits(who: str) -> asyncio.Task[None]:
+            before = len(topics[test_topic].asleep) if topics else 0
+            patient = waiting.patiently(
+                test_topic, 60, lambda: look(who), lambda _: True, receive
+            )
+            task = asyncio.create_task(patient)
+            await wait_until_async(
+                lambda: topics and len(topics[test_topic].asleep) > before
+            )
+            return task
+
+        await waits("first")
+        second = await waits("second")
+        second.cancel()
+        await wait_until_async(lambda: looks["first"] > 2)
+        await asyncio.wait([second])
+        return len(topics[test_topic].asleep)
+
+    assert asyncio.run(story()) == 0
