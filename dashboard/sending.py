@@ -10,8 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import audit, decisions, errors, messages, roles, topics, wanted
-from bus.tasks import new_id
+from bus import audit, decisions, errors, messages, roles, tasks, topics, wanted
 from dashboard import formats, links, shape, topic_page
 from dashboard.access import action, confirmed, to
 from dashboard.fields import number
@@ -105,26 +104,33 @@ def _sent(
     others = _shape(_latest(topic), original)
     task_id = request.POST.get("task_id") or None
     try:
-        task_id = bus.enqueue_task(topic, payload, task_id=task_id, **options)
+        sent = _accepted(topic, payload, task_id=task_id, **options)
     except errors.TaskConflict:
         # Sent before, then changed and sent again from the same form: another task, of
         # which a second click is no second one either.
         key = f"form {task_id} {decisions.digest(payload)}"
         who = request.principal.key
-        task_id = bus.enqueue_task(
-            topic, payload, idempotency_key=key, principal=who, **options
+        sent = _accepted(topic, payload, idempotency_key=key, principal=who, **options)
+    if sent.new:
+        copied = {"copy_of": original.id} if original else {}
+        audit.record(
+            request.principal, roles.ENQUEUE, topic=topic, target=sent.id, **copied
         )
-    copied = {"copy_of": original.id} if original else {}
-    audit.record(
-        request.principal, roles.ENQUEUE, topic=topic, target=task_id, **copied
-    )
-    url = links.task(task_id, topic)
+    url = links.task(sent.id, topic)
     says = 'Sent: <a href="{}">the task</a> is on its way.'
     toasts.success(request, format_html(says, url))
     if told := others.differences(payload):
         says = "Its payload is not like the others of this topic. " + " ".join(told)
         toasts.warning(request, says)
     return to(url)
+
+
+def _accepted(topic: str, payload: Any, **options: Any) -> tasks.Accepted:
+    """The task as it is now, and whether it is new; raises what it was refused for."""
+    [outcome] = tasks.accept(topic, [tasks.Wanted(payload, **options)])
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
 
 
 def _form(
@@ -179,6 +185,6 @@ def _copied(original: bus.Task | None) -> dict[str, Any]:
 
 def _draft(form: Any, error: str) -> dict[str, Any]:
     names = ("task", "instead", *_OPTIONS)
-    task_id = form.get("task_id") or new_id()
+    task_id = form.get("task_id") or tasks.new_id()
     told = {name: form.get(name, "") for name in names}
     return {**told, "task_id": task_id, "error": error}

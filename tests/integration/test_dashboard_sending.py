@@ -54,6 +54,20 @@ def test_a_form_that_was_sent_and_then_changed_sends_one_more_task_once(
     assert sent == [0, 1, 2]
 
 
+def test_a_second_click_is_no_second_entry_on_the_audit_trail(
+    test_topic: str, operator: Client
+) -> None:
+    bus.enqueue_task(test_topic, 0)
+    url = f"/topics/{test_topic}/new"
+    form = form_of(operator.get(url))
+
+    for task in ("1", "1", "2", "2"):
+        assert operator.post(url, {**form, "task": task}).status_code == 303
+
+    sent = [task.id for task in bus.list_tasks(test_topic)[0]][1:]
+    assert [row.target for row in AuditEntry.objects.order_by("id")] == sent
+
+
 def test_a_copy_begins_as_its_original(test_topic: str, operator: Client) -> None:
     payload = {"text": "ünï", "deep": [1, {"a": None}]}
     original = bus.enqueue_task(test_topic, payload, max_attempts=3, timeout_s=2.5)
