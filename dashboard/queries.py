@@ -251,13 +251,14 @@ def checks(facts: list[Row]) -> list[health.Check]:
 
 
 _DEAD_KEEP_S: Final = 2.0
+_dead_lock = threading.Lock()  # of its own: no page waits for the findings
 _dead: tuple[float, int | None] = (-_DEAD_KEEP_S, None)
 
 
 def dead_letters() -> int | None:
     """How many there are, at most 2 s old, for every page; None where Redis is away."""
     global _dead
-    with _health_lock:
+    with _dead_lock:
         at, found = _dead
         if time.monotonic() - at > _DEAD_KEEP_S:
             try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from bus.api.views import health as health_view
 from bus.server import EmbeddedServer
 from dashboard import queries
 from tests.support.api import api, problem
+from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
 from tests.support.stalls import Stalls
 
@@ -98,3 +101,28 @@ def test_health_has_no_ledgers_of_a_server_that_went_while_it_looked(
 
     assert (told.status_code, told.json()["ledgers"]) == (503, [])
     assert {row["name"] for row in told.json()["checks"]} == {"python", "redis"}
+
+
+def test_the_count_of_letters_on_every_page_does_not_wait_for_the_self_check(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    desk = Desk(test_topic)
+    desk.fail(desk.one(), final=True)
+    queries.forget_checks()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Any) -> list[Any]:
+        begun.set()
+        go_on.wait(120)
+        return []
+
+    monkeypatch.setattr(queries.health, "checks", slow)
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(queries.checks, [])
+        assert begun.wait(60)
+        try:
+            assert pool.submit(queries.dead_letters).result(60) == 1
+        finally:
+            go_on.set()
+    queries.forget_checks()
