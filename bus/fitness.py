@@ -85,9 +85,13 @@ class Check:
         return f"{self.says} ({self.hint})" if self.hint else self.says
 
 
-def findings(info: dict[str, Any]) -> Iterator[Check]:
-    """What `levels.facts` say; InvalidOption for a MESH_DURABILITY that is none."""
-    yield from _version(info)
+def findings(info: dict[str, Any], url: str | None = None) -> Iterator[Check]:
+    """What `levels.facts` say; InvalidOption for a MESH_DURABILITY that is none.
+
+    They are of the server at `url`, else of the one every command uses.
+    """
+    url = url or address.redis_url()
+    yield from _version(info, url)
     yield _eviction(info)
     yield _persistence(info)
     role = str(info.get("role", "master"))
@@ -99,7 +103,7 @@ def findings(info: dict[str, Any]) -> Iterator[Check]:
         says = "a node of a cluster: the mesh asks this one only, for all topics"
         hint = "use a server of its own, or a cluster whose slots are all on this node"
         yield Check("cluster", WARN, says, hint, "cluster")
-    yield _memory(info)
+    yield _memory(info, url)
 
 
 def check(url: str | None = None) -> None:
@@ -115,7 +119,7 @@ def check(url: str | None = None) -> None:
             info = levels.facts(client.info(), client)
     except (redis.RedisError, OSError) as exc:
         raise refusals.mapped(exc) from exc
-    _judge(info)
+    _judge(info, url)
 
 
 async def acheck() -> None:
@@ -124,24 +128,24 @@ async def acheck() -> None:
         info = await levels.afacts()
     except (redis.RedisError, OSError) as exc:
         raise refusals.mapped(exc) from exc
-    _judge(info)
+    _judge(info, address.redis_url())
 
 
-def _judge(info: dict[str, Any]) -> None:
-    found = [each for each in findings(info) if each.status != OK]
+def _judge(info: dict[str, Any], url: str) -> None:
+    found = [each for each in findings(info, url) if each.status != OK]
     fatal = [str(each) for each in found if each.word in _FATAL]
     if fatal:
-        where = address.shown_url(address.redis_url())
+        where = address.shown_url(url)
         said = f"this mesh does not start on the server at {where}: "
         raise errors.UnfitServer(said + "; ".join(fatal))
     if found:
         log.warning("the server: %s", "; ".join(map(str, found)))
 
 
-def _version(info: dict[str, Any]) -> Iterator[Check]:
+def _version(info: dict[str, Any], url: str) -> Iterator[Check]:
     name = "Valkey" if "valkey_version" in info else "Redis"
     text = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    says = f"{name} {text} at {address.shown_url(address.redis_url())}"
+    says = f"{name} {text} at {address.shown_url(url)}"
     # Valkey also tells the version of Redis it is compatible with.
     if _numbers(info.get("redis_version", "0")) < LEAST_VERSION:
         yield Check("redis", BAD, says, "7.0 or newer is needed", "old")
@@ -207,7 +211,7 @@ def _durability(info: dict[str, Any]) -> Iterator[Check]:
     yield Check("durability", BAD, says, hint, word)
 
 
-def _memory(info: dict[str, Any]) -> Check:
+def _memory(info: dict[str, Any], url: str) -> Check:
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     # What the server weighs against its bound: not what it only holds for replicas.
     weighed = used - int(info.get("mem_not_counted_for_evict", 0))
@@ -231,7 +235,7 @@ def _memory(info: dict[str, Any]) -> Check:
         )
     if most:
         return Check("memory", OK, f"{says} of {most / 2**20:,.0f} MiB")
-    if _is_embedded():
+    if _is_embedded(url):
         return Check("memory", OK, f"{says} (no bound)")
     return Check(
         "memory",
@@ -242,9 +246,9 @@ def _memory(info: dict[str, Any]) -> Check:
     )
 
 
-def _is_embedded() -> bool:
+def _is_embedded(url: str) -> bool:
     """Whether it is this folder's own server, beside what else runs here."""
     try:
-        return conf.announcement().read_text().strip() == address.redis_url()
+        return conf.announcement().read_text().strip() == url
     except (OSError, UnicodeDecodeError):
         return False

@@ -15,7 +15,7 @@ from django.test import Client
 from pytest_django import Settings
 
 import bus
-from bus import agent, errors, fitness, handlers, health, levels
+from bus import address, agent, errors, fitness, handlers, health, levels
 from tests.support import work
 from tests.support.api import ROOT
 from tests.support.waiting import wait_until
@@ -120,6 +120,20 @@ def test_a_promise_the_server_cannot_keep_is_refused(
 
 
 def test_missing_replicas_make_it_not_ready_and_are_waited_for(
+def test_a_refusal_names_the_server_that_was_looked_at(
+    configure: Configure, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = address.redis_url()
+    configure("maxmemory-policy", "allkeys-lru")
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere:1/0")
+
+    with pytest.raises(errors.UnfitServer) as failure:
+        fitness.check(url)
+
+    assert address.shown_url(url) in str(failure.value)
+    assert "elsewhere" not in str(failure.value)
+
+
     redis_client: redis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.MESH_DURABILITY = "replicated:1"
