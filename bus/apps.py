@@ -27,6 +27,7 @@ class BusConfig(AppConfig):
         checks.register(runserver_lacks_sockets)
         checks.register(gateway_makes_sense)
         checks.register(environment_fits)
+        checks.register(durability_is_known)
         if wish := crash_at():
             from . import crash  # tests only; it loads the whole engine
 
@@ -86,6 +87,17 @@ def environment_fits(**_: Any) -> list[checks.CheckMessage]:
     text = f"MESH_ENVIRONMENT {word[:80]!r} does not fit on every page."
     hint = f"A word such as production, {_ENVIRONMENT_MOST} characters at most."
     return [checks.Error(text, hint=hint, id="bus.E004")]
+
+
+def durability_is_known(**_: Any) -> list[checks.CheckMessage]:
+    """A misspelt level, told also while the server is away."""
+    from . import levels  # only here: it loads what speaks to the server
+
+    try:
+        levels.of_mesh()
+    except errors.InvalidOption as exc:
+        return [checks.Error(str(exc), id="bus.E005")]
+    return []
 
 
 _ENVIRONMENT_MOST: Final = 24

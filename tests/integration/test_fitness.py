@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
@@ -119,7 +120,6 @@ def test_a_promise_the_server_cannot_keep_is_refused(
     assert ready() == (503, ["too little"])
 
 
-def test_missing_replicas_make_it_not_ready_and_are_waited_for(
 def test_a_refusal_names_the_server_that_was_looked_at(
     configure: Configure, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +134,7 @@ def test_a_refusal_names_the_server_that_was_looked_at(
     assert "elsewhere" not in str(failure.value)
 
 
+def test_missing_replicas_make_it_not_ready_and_are_waited_for(
     redis_client: redis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.MESH_DURABILITY = "replicated:1"
@@ -153,6 +154,19 @@ def test_a_setting_that_is_no_level_is_a_finding(
     assert "'very'" in found("durability").says
     with pytest.raises(CommandError, match="MESH_DURABILITY"):
         call_command("web", port=1)
+
+
+def test_a_setting_that_is_no_level_is_told_though_the_server_is_away(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    settings.MESH_DURABILITY = "replicated:1"
+    assert "bus.E005" not in [each.id for each in run_checks()]
+    settings.MESH_DURABILITY = "fsnyc"
+
+    [found] = [each for each in run_checks() if each.id == "bus.E005"]
+
+    assert "MESH_DURABILITY" in found.msg and "'fsnyc'" in found.msg
 
 
 def test_a_replica_is_not_ready(redis_client: redis.Redis) -> None:
