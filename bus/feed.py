@@ -7,6 +7,7 @@ few seconds after the last, and holds two connections however many there are.
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -92,7 +93,9 @@ class Feed:
             self.tailer.detach(topics)
 
     @asynccontextmanager
-    async def watching(self, topic: str, task_id: str) -> AsyncIterator[Ended]:
+    async def watching(
+        self, topic: str, task_id: str, within_s: float = math.inf
+    ) -> AsyncIterator[Ended]:
         """Register for the end of a task *before* looking at it, so none is missed:
 
             async with feed.watching(topic, task_id) as ended:
@@ -102,7 +105,7 @@ class Feed:
 
         `ended(timeout_s)` is True as soon as a result, a dead letter or an event names
         the task, False after the timeout or when the process stops. BusUnavailable if
-        Redis does not answer.
+        Redis does not answer, for `within_s` if that is less than the feed's own time.
         """
         key = (keys.check_topic(topic), keys.check_task_id(task_id))
         event = asyncio.Event()
@@ -122,7 +125,7 @@ class Feed:
         if self.closing.is_set():
             event.set()
         try:
-            await self.tailer.attach([topic])
+            await self.tailer.attach([topic], within_s=within_s)
             try:
                 yield ended
             finally:

@@ -37,7 +37,8 @@ async def await_result(
 async def _waited(task_id: str, topic: str, until: float) -> Task:
     """The task once it has ended, or as it stands at `until` (monotonic s)."""
     shared = feed.shared()
-    async with shared.watching(topic, task_id) as ended:
+    left_s = until - time.monotonic()
+    async with shared.watching(topic, task_id, left_s) as ended:
         while True:
             left_s = until - time.monotonic()
             # All looks on one connection, which carries any number of them at once.

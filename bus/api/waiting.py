@@ -156,7 +156,6 @@ async def patiently(
                     # Before the next is woken as we leave: not in our place.
                     coming.cancel()
                     await asyncio.gather(coming, return_exceptions=True)
-                    return None
                 if not coming.result():
                     return found
     finally:
@@ -199,7 +198,7 @@ async def _ended(topic: str, task_id: str, wait_s: float) -> None:
     until = time.monotonic() + wait_s
     # If Redis goes away meanwhile, the second look says so.
     with contextlib.suppress(errors.BusError):
-        async with feed.shared().watching(topic, task_id) as ended:
+        async with feed.shared().watching(topic, task_id, wait_s) as ended:
             # Registered: an end from here on is told. One before it shows in the look.
             while not (await bus.aget_task(task_id, topic)).ended:
                 if not await ended(until - time.monotonic()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 import redis
 
 from .. import connection, errors
+from ..conf import conf
 from .reading import Reading, Stream
 from .window import Item
 
@@ -64,11 +66,17 @@ class Tailer:
             self._asking = connection.adedicated(name=_NAME)
         return self._asking
 
-    async def attach(self, topics: Iterable[str], since: str | None = None) -> None:
+    async def attach(
+        self,
+        topics: Iterable[str],
+        since: str | None = None,
+        within_s: float = math.inf,
+    ) -> None:
         """Watch topics; on return their streams are read from a known place on.
 
         That is their end as of now, or entry id `since` for topics that were not known
-        at that time. BusUnavailable if Redis does not answer for 5 s.
+        at that time. BusUnavailable if Redis does not answer for 5 s, or `within_s`;
+        it has the time that each command has all the same.
         """
         loop, names = asyncio.get_running_loop(), set(topics)
         for topic in names:
@@ -78,7 +86,8 @@ class Tailer:
                 self._opening.setdefault(topic, since)
         if self._task is None:
             self._task = loop.create_task(self._run(), name=_NAME)
-        until = loop.time() + _OPEN_S
+        within_s = max(within_s, conf.SOCKET_TIMEOUT_S)
+        until = loop.time() + min(within_s, _OPEN_S)
         try:
             while not names <= self._reading.topics:
                 await self._turn(until)

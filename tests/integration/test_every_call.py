@@ -14,7 +14,6 @@ import pytest
 from pytest_django import Settings
 
 import bus
-from bus.live import tailer
 from bus.server import EmbeddedServer
 from tests.integration.test_twins import PLAIN, _twin
 from tests.support.waiting import wait_until
@@ -80,11 +79,10 @@ def awaited(name: str) -> Any:
 
 
 @pytest.fixture
-def impatient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(settings: Settings) -> None:
     """One try, and a short one."""
     settings.MESH_SEND_RETRY_S = 0.0
     settings.MESH_SOCKET_TIMEOUT_S = TIMEOUT_S
-    monkeypatch.setattr(tailer, "_OPEN_S", TIMEOUT_S)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import time
 import weakref
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from pytest_django import Settings
 
 import bus
 from bus import connection, errors, feed, messages, tasks
@@ -255,3 +257,20 @@ def test_each_end_wakes_once_so_that_a_caller_may_look_and_wait_again(
             return woken
 
     assert on_a_loop(story) == [True, False, True]
+
+
+def test_who_has_little_time_does_not_wait_for_the_feed_to_open(
+    test_topic: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No longer than one command does, on a server that takes calls and hangs."""
+    settings.MESH_SOCKET_TIMEOUT_S = 0.3
+    monkeypatch.setattr(tailer, "_OPEN_S", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{port}/0")
+        began = time.monotonic()
+
+        with pytest.raises(errors.BusUnavailable):
+            asyncio.run(bus.await_result(ABSENT, test_topic, 0.2))
+
+    assert time.monotonic() - began < 30
