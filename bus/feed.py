@@ -135,11 +135,6 @@ class Feed:
             if not self._waiting[key]:
                 del self._waiting[key]
 
-    async def until_ended(self, topic: str, task_id: str, timeout_s: float) -> bool:
-        """Wait for the end of a task that comes after this call; see `watching`."""
-        async with self.watching(topic, task_id) as ended:
-            return await ended(timeout_s)
-
     def _deliver(self, items: list[Item]) -> bool:
         if self._waiting:
             for item in items:

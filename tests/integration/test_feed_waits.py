@@ -33,6 +33,12 @@ def on_a_loop(story: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(main())
 
 
+async def until_ended(topic: str, task_id: str, timeout_s: float) -> bool:
+    """Wait for the end of a task that comes after this call."""
+    async with feed.shared().watching(topic, task_id) as ended:
+        return await ended(timeout_s)
+
+
 async def an_end(topic: str, task_id: str, act: Callable[[], Any]) -> bool:
     """Whether the feed tells of an end that `act` brings about."""
     live = feed.shared()
@@ -139,9 +145,7 @@ def test_many_waits_take_one_blocked_connection(
 
     async def story() -> tuple[int, int, list[bool]]:
         live = feed.shared()
-        waits = [
-            asyncio.create_task(live.until_ended(test_topic, each, 60)) for each in ids
-        ]
+        waits = [asyncio.create_task(until_ended(test_topic, each, 60)) for each in ids]
         await wait_until_async(lambda: live.tailer.streams)
         before = len(asyncio.all_tasks())
         blocked = await wait_until_async(blocked_clients)
@@ -182,7 +186,7 @@ def test_it_says_so_when_redis_is_away(
     monkeypatch.setattr(tailer, "_OPEN_S", 0.3)
 
     async def story() -> bool:
-        return await feed.shared().until_ended(test_topic, ABSENT, 5)
+        return await until_ended(test_topic, ABSENT, 5)
 
     with pytest.raises(errors.BusUnavailable, match="cannot reach Redis"):
         on_a_loop(story)
@@ -213,7 +217,7 @@ def test_the_reader_ends_when_nobody_waits_any_more(
     monkeypatch.setattr(tailer, "_LINGER_S", 0.1)
 
     async def story() -> list[str]:
-        await feed.shared().until_ended(test_topic, ABSENT, 0.01)
+        await until_ended(test_topic, ABSENT, 0.01)
         await wait_until_async(lambda: len(asyncio.all_tasks()) == 1)
         return [task.get_name() for task in asyncio.all_tasks()]
 
@@ -225,7 +229,7 @@ def test_a_loop_may_end_while_somebody_waits(test_topic: str) -> None:
 
     async def story() -> weakref.ref[Any]:
         live = feed.shared()
-        waits = asyncio.create_task(live.until_ended(test_topic, ABSENT, 60))
+        waits = asyncio.create_task(until_ended(test_topic, ABSENT, 60))
         await wait_until_async(lambda: live.tailer.streams)
         assert not waits.done()
         return weakref.ref(live)
