@@ -83,7 +83,7 @@ class _Defaults:
     FEED_FRAMES_PER_S: int = 20  # per follower
     FEED_ROWS_PER_FRAME: int = 50
     FEED_CATCH_UP_MAX: int = 5_000  # rows told after a pause; beyond that a gap
-    FEED_SOCKETS_PER_USER: int = 50
+    FEED_SOCKETS_PER_USER: int = 50  # per process
     FEED_STREAMS_PER_USER: int = 50  # of `GET results/stream`, per process
     FEED_RECHECK_S: float = 2.5  # between looks whether a reader may still listen
 
