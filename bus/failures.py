@@ -13,6 +13,7 @@ from . import errors, messages
 _HERE: Final = __file__.rpartition("/")[0] + "/"
 TRACEBACK_MOST: Final = 4_096  # bytes kept per attempt
 MESSAGE_MOST: Final = 1_024  # characters
+FINGERPRINT: Final = "[0-9a-f]{16}"  # what `fingerprint` gives; part of a key's name
 
 # Parts of a message that differ between two equal failures.
 _VARYING: Final = (

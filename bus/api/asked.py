@@ -9,7 +9,7 @@ from typing import Final
 
 from django.http import QueryDict
 
-from bus import agents
+from bus import agents, failures
 from bus.conf import conf
 
 from .parsing import NO_TIME, invalid, parsed_time, unknown
@@ -45,12 +45,9 @@ def text_of(query: Mapping[str, str], name: str) -> str | None:
 def group_of(query: Mapping[str, str]) -> str | None:
     """A failure's fingerprint, 16 hex digits: it becomes part of a key's name."""
     text = query.get("group")
-    if text is not None and not _FINGERPRINT.fullmatch(text):
+    if text is not None and not re.fullmatch(failures.FINGERPRINT, text):
         raise invalid([("?group", f"{text[:40]!r} is not a fingerprint")])
     return text
-
-
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def agent_state_of(query: Mapping[str, str]) -> str | None:

@@ -13,6 +13,7 @@ from .. import (
     connection,
     dead,
     errors,
+    failures,
     keys,
     messages,
     records,
@@ -26,7 +27,6 @@ LETTERS_MOST: Final = 100_000  # of one bulk replay, as many as a topic may have
 GROUPS_MOST: Final = 50  # told of a selection, the largest
 SAMPLE: Final = 5
 _PAGE: Final = 200
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")  # it becomes part of a key's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def checked(
     if len(ids) > LETTERS_MOST:
         raise too_many()
     wanted = tuple(dict.fromkeys(map(keys.check_task_id, ids)))
-    if group is not None and not _FINGERPRINT.fullmatch(group):
+    if group is not None and not re.fullmatch(failures.FINGERPRINT, group):
         raise errors.InvalidOption(f"group {group!r:.40} is not a fingerprint")
     filters = (group, error, since_ms, until_ms)
     if wanted and any(each is not None for each in filters):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rest_framework import serializers as s
 
-from bus import messages
+from bus import failures, messages
 from bus.bulk import record
 
 STATES: Final = list(messages.STATES)
@@ -14,6 +14,7 @@ ANY_STATES: Final = [*STATES, *(x for x in record.STATES if x not in STATES)]
 
 
 TOPIC: Final = r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$"
+FINGERPRINT: Final = f"^{failures.FINGERPRINT}$"
 
 
 class AnyJSON(s.JSONField):

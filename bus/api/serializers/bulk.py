@@ -10,7 +10,7 @@ from rest_framework import serializers as s
 
 from bus.bulk import pace, record
 
-from .basics import NULL, OPTIONAL
+from .basics import FINGERPRINT, NULL, OPTIONAL
 
 REPLAY_ID: Final = OpenApiParameter("job_id", OpenApiTypes.UUID, "path")
 _MAYBE: Final[dict[str, Any]] = {**OPTIONAL, **NULL}
@@ -46,7 +46,7 @@ class NewBulkReplay(BulkPace):
     ids = s.ListField(
         child=s.UUIDField(), **OPTIONAL, help_text="Of tasks; without a filter."
     )
-    group = s.RegexField("^[0-9a-f]{16}$", **OPTIONAL, help_text="A `fingerprint`.")
+    group = s.RegexField(FINGERPRINT, **OPTIONAL, help_text="A `fingerprint`.")
     error = s.CharField(
         **OPTIONAL, allow_blank=True, help_text="What the error says, in any case."
     )

@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiParameter
 
 from bus.conf import conf
 
-from .basics import STATES
+from .basics import FINGERPRINT, STATES
 from .basics import TOPIC as TOPIC_PATTERN
 from .fleet import AGENT_STATES
 
@@ -64,7 +64,7 @@ WAIT: Final = _in_query(
     {"type": "number", "minimum": 0, "maximum": conf.WAIT_MAX_S},
 )
 GROUP: Final = _in_query(
-    "group", "Only letters with this `fingerprint`.", _shaped("^[0-9a-f]{16}$")
+    "group", "Only letters with this `fingerprint`.", _shaped(FINGERPRINT)
 )
 ERROR: Final = _in_query("error", "Only letters whose error says this, in any case.")
 SINCE: Final = _in_query("since", "Died at this time or later.", OpenApiTypes.DATETIME)
