@@ -11,6 +11,8 @@ from typing import Any, Final, TypeGuard
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from bus import words
+
 NOTHING: Final = "–"
 _LARGEST: Final = 1e18
 # A page shows this much of a payload; more would only make the browser slow.
@@ -41,23 +43,12 @@ def _is_count(value: object) -> TypeGuard[int | float]:
 
 
 def duration(seconds: object) -> str:
-    """Seconds as `850 ms`, `3.2 s`, `4 m 10 s`, `2 h 5 m`, `3 d 4 h`."""
+    """Seconds as `850 ms`, else as sentences say them: `3.2 s`, `4 min 10 s`."""
     if not _is_count(seconds):
         return NOTHING
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, unit, below, smaller in _UNITS:
-        if whole >= size:
-            rest = whole % size // below
-            tail = f" {rest} {smaller}" if rest else ""
-            return f"{whole // size} {unit}{tail}"
-    return f"{whole} s"
-
-
-_UNITS: Final = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+    return words.span(seconds)
 
 
 def ms(value: object) -> str:

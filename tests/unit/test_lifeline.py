@@ -161,7 +161,7 @@ def test_each_kind_is_summed_up() -> None:
     assert drawn["keys"] == [
         ("wait", "waited", "1.0 s"),
         ("failed", "ran and failed", "3.0 s, 3 times"),
-        ("pause", "paused before a retry", "18.0 s, 2 times"),
+        ("pause", "paused before a retry", "18 s, 2 times"),
     ]
 
 
