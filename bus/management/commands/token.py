@@ -81,21 +81,20 @@ class Command(MeshCommand):
         )
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = models.Token.objects.order_by("-created")
+        found = models.Token.objects.select_related("user").order_by("-created")
         if options["json"]:
             for each in found:
-                self.stdout.write(output.json_line(_row(each)))
+                self.stdout.write(output.json_line(accounts.facts(each)))
             return
         shown = output.table(
             "key", "name", "role", "topics", "made", "last used", "ends"
         )
         now = timezone.now()
         for each in found:
-            row = _row(each)
             shown.add_row(
-                row["key"],
-                output.cell(row["name"]),
-                row["role"],
+                each.token_key,
+                output.cell(each.name),
+                each.role,
                 _topics(each),
                 f"{each.created:%Y-%m-%d %H:%M}",
                 f"{each.last_used:%Y-%m-%d %H:%M}" if each.last_used else "–",
@@ -105,23 +104,9 @@ class Command(MeshCommand):
 
     def _revoke(self, options: dict[str, Any]) -> None:
         ended = accounts.revoke_token(options["key"])
-        before = _row(ended)
+        before = accounts.facts(ended)
         trail.record("revoke token", target=ended.name, before=before)
         self.stdout.write(f"Token of {output.plain(ended.name)} ended.")
-
-
-def _row(token: models.Token) -> dict[str, Any]:
-    return {
-        "key": token.token_key,
-        "name": token.name,
-        "description": token.description,
-        "role": token.role,
-        "topics": token.topics,
-        "made_by": token.made_by,
-        "created": token.created,
-        "last_used": token.last_used,
-        "expires": token.expiry,
-    }
 
 
 def _end(token: models.Token, now: datetime) -> str:
