@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from . import records
+from . import keys, records
 
 ORIGINAL_MOST: Final = 64 * 1024  # bytes of a payload that is kept when replaced
 _BY_MOST: Final = 200  # characters of whoever replayed it
@@ -46,8 +46,16 @@ def parse(text: str, epoch: int = 0) -> Past:
             row.pop("digest", None)
             replays.append({"epoch": row.pop("replay"), **row})
         else:
-            attempts.append(row)
+            attempts.append(_of_agent(row))
     return Past(epoch, tuple(attempts), tuple(replays))
+
+
+def _of_agent(attempt: dict[str, Any]) -> dict[str, Any]:
+    """An attempt with its agent's id; of those lost the consumer was written once."""
+    agent = attempt.get("agent")
+    if isinstance(agent, str) and "#" in agent:
+        return {**attempt, "agent": keys.agent_of(agent)}
+    return attempt
 
 
 _NONE: Final = Past(0, (), ())

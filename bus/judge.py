@@ -167,7 +167,7 @@ def take(topic: str, group: str, owner: str, idle_ms: int) -> int:
     fp = failures.fingerprint(failures.POISON)
     args: list[Any] = [group, owner, idle_ms, conf.MAX_DELIVERIES, topic]
     args += [conf.RESULTS_KEEP, fp, messages.dump(failures.POISON)]
-    args += [re.sub(r"[^A-Za-z0-9:._@#~-]", "?", owner)[:160]]
+    args += [re.sub(r"[^A-Za-z0-9:._@~-]", "?", keys.agent_of(owner))[:160]]
     taken = 0
     while True:
         reply: list[int] = scripts.run(

@@ -1,7 +1,7 @@
 -- Take up to 100 tasks from an owner that is dead: hand them over, or bury the poison.
 -- KEYS: tasks_stream tasks attempts dead dead_index errors results done counters settings minutes hours events <group>
 -- ARGV: group, owner, least idle ms, deliveries allowed, topic, results to keep,
---       poison fingerprint, poison error json, owner's name safe for JSON
+--       poison fingerprint, poison error json, id of the owner's agent safe for JSON
 -- Returns {handed over, buried, rows seen}.
 -- The caller judged the owner; the idle time is checked again here, because it may have
 -- come back and renewed its lease since.
@@ -17,6 +17,13 @@ local k = { stream = tasks_stream, tasks = tasks, counters = counters, dead = de
             dead_index = dead_index, group = group, errors = errors, results = results,
             done = done, attempts = attempts, events = events }
 local handed, buried = 0, 0
+
+-- When an attempt began, which the row of a task lent over HTTP says (see lend) and no other.
+local function began(ms)
+  if not match(owner, '#http:') or ms < 1000000000000 then return '' end
+  return ',"started_at":"' .. iso(ms) .. '","duration_ms":' .. int(math.max(0, now - ms))
+end
+
 for i = 1, #rows do
   local sid = rows[i][1]
   local e = entry(tasks_stream, sid)
@@ -31,8 +38,8 @@ for i = 1, #rows do
     local id, fence = e.id, sid .. '.' .. int(r.n)
     r.lost = r.lost + 1
     local line = '{"epoch":' .. int(r.epoch) .. ',"attempt":' .. int(r.attempt + 1)
-      .. ',"agent":"' .. name .. '","fence":"' .. fence .. '","finished_at":"'
-      .. iso(now) .. '","error":{"type":"LeaseLost","message":"the agent was gone ('
+      .. ',"agent":"' .. name .. '","fence":"' .. fence .. '"' .. began(rows[i][4])
+      .. ',"finished_at":"' .. iso(now) .. '","error":{"type":"LeaseLost","message":"the agent was gone ('
       .. int(r.lost) .. ' of ' .. int(allowed) .. ')"}}'
     if match(r.flags, 'c') then
       call('HDEL', tasks, '')

@@ -131,4 +131,4 @@ def test_what_a_killed_one_had_in_hand_is_done_by_another(
 
     held_by = {bus.get_task(each, test_topic).agent for each in sent}
     lost_by = {bus.get_task(each, test_topic).attempts[0]["agent"] for each in sent}
-    assert (held_by, lost_by) == ({"heir"}, {"holder#http:2"})
+    assert (held_by, lost_by) == ({"heir"}, {"holder"})

@@ -317,7 +317,7 @@ def test_a_timeline_tells_a_whole_life_in_order(test_topic: str) -> None:
         "dead",
     ]
     assert rows[0]["at"] <= rows[6]["at"] <= rows[8]["at"] <= rows[-1]["at"]
-    assert (rows[1]["agent"], rows[2]["agent"]) == ("desk#1", "one")
+    assert (rows[1]["agent"], rows[2]["agent"]) == ("desk", "one")
     assert rows[-1]["detail"] == "ValueError: cannot do 1"
 
 

@@ -71,7 +71,7 @@ class TaskRow(s.Serializer):
     topic = s.CharField()
     state = s.ChoiceField(STATES)
     task = AnyJSON()
-    attempt = s.IntegerField(help_text="Executions so far, counted from 1.")
+    attempt = s.IntegerField(help_text="Executions so far; lost ones count apart.")
     epoch = s.IntegerField(help_text="Replays so far.")
     agent = s.CharField(**NULL)
     enqueued_at = s.DateTimeField(**NULL)

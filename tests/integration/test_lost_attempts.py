@@ -1,0 +1,112 @@
+"""An attempt that was lost is told as its agent's, and as what it came to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+import bus
+from bus import agents, janitor, keys, leases, results, timeline
+from tests.support.api import api
+from tests.support.desk import Desk
+from tests.support.pages import signed_in
+
+OLD = "kA#40125757"  # as rows from before this version name it
+
+
+def lent(topic: str) -> str:
+    """The id of a task that an agent over HTTP holds."""
+    task_id = bus.enqueue_task(topic, "x")
+    leases.register("m1", "t", 60, None, None)
+    assert leases.claim(topic, "m1", 1).lent
+    return task_id
+
+
+def lost(topic: str, consumer: str) -> int:
+    return janitor.take(topic, bus.stats(topic)["group"], consumer, 0)
+
+
+def attempt_of(task_id: str) -> dict[str, Any]:
+    [attempt] = bus.get_task(task_id).attempts
+    return attempt
+
+
+def test_a_lost_attempt_is_its_agents_like_any_other(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, "x")
+    desk = Desk(test_topic, "kA#1")
+    desk.claim()
+
+    desk.lose()
+
+    assert attempt_of(task_id)["agent"] == "kA"
+    told = timeline.timeline(bus.get_task(task_id))
+    assert [row["agent"] for row in told if row["what"] == "lost"] == ["kA"]
+    assert "#" not in str(redis_client.hgetall(keys.named("attempts", test_topic)))
+    assert "#" not in str(redis_client.xrange(keys.named("events", test_topic)))
+
+
+def test_one_over_http_says_also_when_it_began(test_topic: str) -> None:
+    task_id = lent(test_topic)
+    began_at = bus.get_task(task_id).enqueued_at
+
+    assert lost(test_topic, keys.lender_of("m1", 15)) == 1
+
+    attempt = attempt_of(task_id)
+    assert attempt["agent"] == "m1"
+    assert str(began_at) <= attempt["started_at"] <= attempt["finished_at"]
+    assert attempt["duration_ms"] >= 0
+
+
+def test_one_that_was_over_http_before_does_not_say_when_that_began(
+    test_topic: str,
+) -> None:
+    """The row keeps the time of the first; whoever has it next began at another."""
+    task_id = lent(test_topic)
+    lost(test_topic, keys.lender_of("m1", 15))
+    group = bus.stats(test_topic)["group"]
+    bus.read_group(test_topic, group, "hand", block_ms=0)
+
+    assert lost(test_topic, "hand") == 1
+
+    first, second = bus.get_task(task_id).attempts
+    assert (first["agent"], second["agent"]) == ("m1", "hand")
+    assert "started_at" in first and "started_at" not in second
+
+
+ENDS: dict[str, Callable[[Desk], Any]] = {
+    "waiting": lambda desk: None,
+    "done": lambda desk: desk.complete(desk.one()),
+    "dead": lambda desk: desk.fail(desk.one(), final=True),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ENDS)
+def test_rows_from_before_name_the_agent_too(
+    test_topic: str, redis_client: redis.Redis, state: str
+) -> None:
+    task_id = bus.enqueue_task(test_topic, "x")
+    agents.register_agent("kA", "t")
+    desk = Desk(test_topic)
+    desk.claim()
+    desk.lose()
+    line = {"epoch": 0, "attempt": 1, "agent": OLD, "error": {"type": "LeaseLost"}}
+    redis_client.hset(keys.named("attempts", test_topic), task_id, json.dumps(line))
+
+    ENDS[state](desk)
+
+    assert bus.get_task(task_id).state == state
+    shown = json.dumps(api().get(f"tasks/{task_id}").json())
+    shown += json.dumps(results.page(test_topic))
+    shown += json.dumps(bus.list_dead(test_topic), default=str)
+    page = signed_in("viewer")
+    shown += page.get(f"/tasks/{task_id}/").content.decode()
+    assert '"/agents/kA/"' in shown
+    assert OLD not in shown and "kA%23" not in shown
+    assert page.get("/agents/kA/").status_code == 200
