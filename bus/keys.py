@@ -6,7 +6,8 @@ script that touches them; none is built in Lua.
 
 tasks_stream  stream  `id, json, meta` per waiting or running task; never trimmed
 results       stream  `id, json` per ended task, newest N; `epoch, attempts` of its past
-dead          stream  `id, json, error, fp, fence, attempts, meta` per dead letter
+dead          stream  `id, json, error, fp, fence, attempts, meta` per dead letter;
+                      `died` (ms) of one that was brought back
 tasks         hash    id -> record `sid|attempt|epoch|n|lost|flags|options`, live tasks
 delayed       zset    id -> due time (ms, server clock)
 parked        hash    id -> meta and payload of a task that is in no stream

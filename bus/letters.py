@@ -51,6 +51,9 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         error = {"type": "Unknown", "message": fields.get("error", "")}
     enqueued = records.number(meta.pop("e", ""))
     epoch = records.number(meta.pop("epoch", ""))
+    came_ms = messages.entry_ms(entry_id)
+    # One that was brought back has a new place, and says itself when it died.
+    died_ms = records.number(fields.get("died", ""))
     past = history.parse(fields.get("attempts", ""), epoch or 0)
     return DeadLetter(
         entry_id=entry_id,
@@ -64,7 +67,7 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         epoch=past.epoch,
         options=",".join(f"{k}={v}" for k, v in meta.items()),
         enqueued_at=None if enqueued is None else messages.iso(enqueued),
-        died_at=messages.iso(messages.entry_ms(entry_id)),
+        died_at=messages.iso(came_ms if died_ms is None else min(died_ms, came_ms)),
         replays=past.replays,
         raw=fields,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .letters import DeadLetter
-from .messages import iso_ms
+from .messages import entry_ms, iso_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,16 @@ class Sought:
         died = iso_ms(letter.died_at) or 0
         if self.until_ms is not None and died >= self.until_ms:
             return False
+        if self.since_ms is not None and died < self.since_ms:
+            return False
         if self.error is None:
             return True
         said = f"{letter.error.get('type')}: {letter.error.get('message')}"
         return self.error.lower() in said.lower()
 
     def passed(self, letter: DeadLetter) -> bool:
-        """Whether this letter, and so all older ones, died too early."""
-        died = iso_ms(letter.died_at) or 0
-        return self.since_ms is not None and died < self.since_ms
+        """Whether this letter, and so all behind it, came too early.
+
+        None died after it came; one that was brought back died before.
+        """
+        return self.since_ms is not None and entry_ms(letter.entry_id) < self.since_ms

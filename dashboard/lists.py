@@ -94,9 +94,6 @@ def dead_sought(
     facts: list[Row], sought: Sought, count: int, before: str | None = None
 ) -> paging.Page:
     """The `count` newest dead letters of these topics that fit (`sifting`)."""
-    if not before and sought.until_ms is not None:
-        # Below the time, whatever the topic: what is newer need not be looked at.
-        before = f"{max(0, sought.until_ms)}-0@0"
     names = _busiest(facts, "dead")
     return sifting.sift(names, abreast.dead, sought.fits, count, before, sought.passed)
 

@@ -98,6 +98,7 @@ end
 local function dismiss(letter, dead_id)
   if not takes_more(bin) then return nil end
   local flat = {}
+  letter.died = letter.died or match(dead_id, '^%d+')
   for name, value in pairs(letter) do
     flat[#flat + 1], flat[#flat + 2] = name, value
   end

@@ -111,12 +111,14 @@ local function cancel_live(k, topic, id, r, group, keep, torn)
   return 'cancelled'
 end
 
--- A letter into the bin, where `undo` finds it; the bin entry's id.
+-- A letter into the bin, where `undo` finds it; the bin entry's id. It dies where it is in
+-- the stream, and when it comes back it is elsewhere.
 local function binned(k, letter, dead_id, row, keep, most, mark)
   call('HDEL', k.dead_index, '')
   local row_id = publish(k, letter.id, row, keep,
     past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
   letter.row = row_id
+  letter.died = letter.died or match(dead_id, '^%d+')
   local flat = {}
   for name, value in pairs(letter) do
     flat[#flat + 1] = name

@@ -237,8 +237,8 @@ local function remember(attempts_key, id, line)
 end
 
 -- A letter into the dead stream, its index and its failure group. The caller released
--- the entry before (that first write passes at maxmemory). A letter that comes `back` has
--- been counted by its group.
+-- the entry before (that first write passes at maxmemory). A letter that comes `back` died
+-- then (ms), and has been counted by its group.
 local function bury(k, now, letter)
   local dead_id = call('XADD', k.dead, '*', 'id', letter.id, 'json', letter.json,
     'error', letter.error, 'fp', letter.fp, 'fence', letter.fence,
@@ -248,15 +248,16 @@ local function bury(k, now, letter)
     call('HSET', k.dead_index, 'alias:' .. letter.more[2], dead_id)
   end
   call('ZADD', k.group, int(now), dead_id)
-  local first, total = int(now), 0
+  local first, last, total = letter.back or now, letter.back or now, 0
   local old = call('HGET', k.errors, letter.fp)
-  if old then
-    first = match(old, '^(%d+)|') or first
-    total = tonumber(match(old, '^%d+|%d+|(%d+)|')) or 0
+  local old_first, old_last, old_total = match(old or '', '^(%d+)|(%d+)|(%d+)|')
+  if old_first then
+    first, total = math.min(first, old_first), tonumber(old_total)
+    if letter.back then last = math.max(last, old_last) end
   end
   if not (old and letter.back) then total = total + 1 end
   call('HSET', k.errors, letter.fp,
-    first .. '|' .. int(now) .. '|' .. int(total) .. '|' .. letter.error)
+    int(first) .. '|' .. int(last) .. '|' .. int(total) .. '|' .. letter.error)
   return dead_id
 end
 

@@ -28,11 +28,15 @@ if again or call('HEXISTS', tasks, id) == 1 or (score and not ours) then
 end
 of_their_types({ errors, counters }, { dead, results }, { done, group })
 call('HDEL', dead_index, '')
+-- Its entry is new, so the letter itself says when it died.
+local died = match(letter.died or '', '^%d+$')
+died = died and #died < 16 and math.min(died, now) or now
+local more = { 'died', int(died) }
+if letter.alias then more = { 'alias', letter.alias, 'died', int(died) } end
 local dead_id = bury({ dead = dead, dead_index = dead_index, group = group,
   errors = errors }, now, { id = id, json = letter.json, error = letter.error or '',
   fp = letter.fp or '', fence = letter.fence or '', attempts = letter.attempts or '',
-  meta = letter.meta or '', more = letter.alias and { 'alias', letter.alias },
-  back = true })
+  meta = letter.meta or '', more = more, back = died })
 call('XDEL', bin, ARGV[2])
 if ours then
   call('XDEL', results, letter.row)
