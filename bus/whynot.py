@@ -6,7 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import agents, handlers, history, keys, lookup, messages, pace, scripts, words
+from . import (
+    agents,
+    handlers,
+    history,
+    keys,
+    lived,
+    lookup,
+    messages,
+    pace,
+    scripts,
+    words,
+)
 from .conf import conf
 from .messages import Task
 from .topics import READER_MS
@@ -35,7 +46,7 @@ def explain_by_id(task_id: str, topic: str | None = None) -> str:
 def explain(task: Task) -> str:
     """`explain_by_id` for a task that was looked up already."""
     if task.ended:
-        return _ended(task)
+        return lived.ended(task)
     facts = _look(task)
     if task.state == messages.RUNNING:
         return _running(task, facts)
@@ -147,14 +158,28 @@ def _running(task: Task, facts: _Facts) -> str:
     if task.cancel_requested:
         said += ", and is told to stop it"
     if keys.agent_of(facts.holder) != who:
-        return _sentence(said)  # it ended or changed hands since we looked
+        return words.sentence(said)  # it ended or changed hands since we looked
+    until = _registered_until(facts)
+    if until:
+        kept = f"it keeps the task while it is registered, until {until}"
+        return words.sentence(f"{said}; {kept} unless it beats again")
     said += _of_owner(facts)
     said += f"; the last sign of life for it came {words.span(facts.idle_s)} ago"
     lease_s = keys.lease_of(facts.holder) or conf.LEASE_S
     if facts.idle_s > lease_s / 2:
         lease = words.span(lease_s)
         said += f", after {lease} of silence another agent takes it over"
-    return _sentence(said)
+    return words.sentence(said)
+
+
+def _registered_until(facts: _Facts) -> str:
+    """Until when an agent by hand that holds the task keeps it without a beat; empty
+    where its registration has ended, and for all others (see `judge`)."""
+    row, by_hand = facts.owner, keys.agent_of(facts.holder) == facts.holder
+    if row is None or row["consumer"] is not None or not by_hand:
+        return ""
+    left_ms = round(row["expires_in_s"] * 1000)
+    return messages.iso(facts.now_ms + left_ms) if left_ms > 0 else ""
 
 
 def _of_owner(facts: _Facts) -> str:
@@ -174,7 +199,9 @@ def _of_owner(facts: _Facts) -> str:
 def _delayed(task: Task, facts: _Facts) -> str:
     due_ms = messages.iso_ms(task.due_at)
     if due_ms is None:
-        return _sentence("its due time is gone, by hand; the audit makes it due soon")
+        return words.sentence(
+            "its due time is gone, by hand; the audit makes it due soon"
+        )
     left_s = (due_ms - facts.now_ms) / 1000
     late, is_ = left_s < -_LATE_S, "is"
     when = f"in {words.span(left_s)}, at {task.due_at}" if left_s > 0 else "now"
@@ -189,28 +216,28 @@ def _delayed(task: Task, facts: _Facts) -> str:
         said = f"it was sent to start later: it {is_} due {when}"
     if late:
         said += "; any agent moves it into the queue then, and none did"
-    return _sentence(said + _hindered(task, facts, "; then "))
+    return words.sentence(said + _hindered(task, facts, "; then "))
 
 
 def _waiting(task: Task, facts: _Facts) -> str:
     if facts.holder:  # it was waiting a moment ago
-        return _sentence(f"agent {keys.agent_of(facts.holder)} has just taken it")
+        return words.sentence(f"agent {keys.agent_of(facts.holder)} has just taken it")
     hindered = _hindered(task, facts, "")
     ahead = _ahead(facts)
     if task.attempt:
         ahead += f" ({_nth(task.attempt + 1, facts)}{_after(task)})"
     if hindered:
-        return _sentence(f"{hindered}; {ahead}")
+        return words.sentence(f"{hindered}; {ahead}")
     lost = sum(
         each.get("epoch") == task.epoch and history.is_lost(each)
         for each in task.attempts
     )
     if lost >= conf.SUSPECT_AFTER:
-        return _sentence(
+        return words.sentence(
             f"it lost {words.count(lost, 'agent')} that ran it, so the next one runs "
             "it alone, once that has nothing else in hand"
         )
-    return _sentence(_when(ahead, facts))
+    return words.sentence(_when(ahead, facts))
 
 
 def _when(ahead: str, facts: _Facts) -> str:
@@ -269,30 +296,3 @@ def _ahead(facts: _Facts) -> str:
     about = "" if facts.ahead == 1 else "about "
     said = f"{words.count(facts.ahead, 'task')} {words.are(facts.ahead)} ahead of it"
     return f"more than {said}" if facts.more else f"{about}{said}"
-
-
-def _ended(task: Task) -> str:
-    when = f" at {task.ended_at}" if task.ended_at else ""
-    if task.state == messages.DONE:
-        who = f" by agent {task.agent}" if task.agent else ""
-        return _sentence(f"it was done{who}{when}{_lives(task)}")
-    if task.state == messages.CANCELLED:
-        return _sentence(f"it was cancelled{when}")
-    why = history.error_text({"error": task.error})
-    if task.state == messages.DISCARDED:
-        return _sentence(f"it died{when} of {why}, and its letter was discarded")
-    after = _lives(task) or " after 1 attempt"
-    return _sentence(f"it died{when}{after}: {why}; replay runs it again")
-
-
-def _lives(task: Task) -> str:
-    """What an ended task took beyond one attempt."""
-    count = len(task.attempts) + (task.state == messages.DONE)
-    said = [f"{count:,} attempts"] if count > 1 else []
-    if task.epoch:
-        said += ["1 replay" if task.epoch == 1 else f"{task.epoch:,} replays"]
-    return f" after {' and '.join(said)}" if said else ""
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def sentence(text: str) -> str:
+    """With its first letter large, and a full stop."""
+    return text[0].upper() + text[1:] + "."
+
+
 def count(number: int, noun: str) -> str:
     """`1 task`, `1,000 tasks`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -12,10 +12,10 @@ import pytest
 import redis
 
 import bus
-from bus import Retry, agents, errors, janitor, keys, timeline
+from bus import Retry, agents, errors, janitor, keys, messages, timeline
 from tests.support import agents as runtime
 from tests.support import work
-from tests.support.desk import GROUP, Desk
+from tests.support.desk import GROUP, Desk, idle_for
 from tests.support.waiting import wait_until
 
 
@@ -184,6 +184,34 @@ def test_a_silent_agent_is_told_of(test_topic: str, redis_client: redis.Redis) -
     )
 
     assert "after 15 s of silence another agent takes it over" in bus.explain(task_id)
+
+
+def test_an_agent_by_hand_keeps_its_task_while_it_is_registered(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    agents.register_agent("regd", "hand", 600)
+    bus.read_group(test_topic, GROUP, "regd", block_ms=0)
+    idle_for(test_topic, "regd", 20)
+    agents.heartbeat_agent("regd", 600)
+    registered_ms = redis_client.zscore(keys.AGENTS, "regd")
+
+    said = bus.explain(task_id)
+
+    told = re.fullmatch(
+        r"Agent regd runs it, attempt 1; it keeps the task while it is registered, "
+        r"until (\S+) unless it beats again\.",
+        said,
+    )
+    assert told and registered_ms is not None
+    # Two looks at the clock of the server lie between the two.
+    assert abs((messages.iso_ms(told[1]) or 0) - registered_ms) < 60_000
+    assert janitor.Judge("nobody").reclaim(test_topic) == 0
+
+    agents.deregister_agent("regd")
+
+    assert "after 15 s of silence another agent takes it over" in bus.explain(task_id)
+    assert janitor.Judge("nobody").reclaim(test_topic) == 1
 
 
 def test_every_end_is_told(test_topic: str) -> None:
