@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -32,16 +32,6 @@ class DeadLetter:
 
 def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLetter:
     """A dead entry as a letter, also when somebody else wrote it."""
-    raw_json = fields.get("json", "")
-    body: Any
-    try:
-        body = orjson.loads(raw_json)
-    except ValueError:
-        body = None
-    if isinstance(body, dict) and "payload" in body:
-        payload = body["payload"]
-    else:
-        payload = body if body is not None else raw_json
     meta = records.parse_options(fields.get("meta", ""))
     try:
         error = orjson.loads(fields.get("error", ""))
@@ -59,7 +49,7 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         entry_id=entry_id,
         id=fields.get("id", ""),
         topic=topic,
-        payload=payload,
+        payload=_payload_of(fields),
         error=error,
         fingerprint=fields.get("fp", ""),
         fence=fields.get("fence", ""),
@@ -71,6 +61,24 @@ def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLette
         replays=past.replays,
         raw=fields,
     )
+
+
+_OURS: Final = frozenset(
+    ("id", "json", "error", "fp", "fence", "attempts", "meta", "alias", "died")
+)
+
+
+def _payload_of(fields: dict[str, str]) -> Any:
+    """What a replay runs: `json`, or else what somebody wrote in its place, since the
+    letter may be the only one that has it."""
+    raw_json = fields.get("json", "")
+    if raw_json:
+        body = messages.decode_or_text(raw_json)
+        return body["payload"] if isinstance(body, dict) and "payload" in body else body
+    if "payload" in fields:
+        return messages.decode_or_text(fields["payload"])
+    others = {name: text for name, text in fields.items() if name not in _OURS}
+    return others or raw_json
 
 
 def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:

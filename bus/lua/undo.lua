@@ -33,8 +33,15 @@ local died = match(letter.died or '', '^%d+$')
 died = died and #died < 16 and math.min(died, now) or now
 local more = { 'died', int(died) }
 if letter.alias then more = { 'alias', letter.alias, 'died', int(died) } end
+-- Somebody else's letter may have its payload in a field of another name.
+local known = ' id json error fp fence attempts meta alias died row '
+for name, value in pairs(letter) do
+  if not find(known, ' ' .. name .. ' ', 1, true) then
+    more[#more + 1], more[#more + 2] = name, value
+  end
+end
 local dead_id = bury({ dead = dead, dead_index = dead_index, group = group,
-  errors = errors }, now, { id = id, json = letter.json, error = letter.error or '',
+  errors = errors }, now, { id = id, json = letter.json or '', error = letter.error or '',
   fp = letter.fp or '', fence = letter.fence or '', attempts = letter.attempts or '',
   meta = letter.meta or '', more = more, back = died })
 call('XDEL', bin, ARGV[2])
