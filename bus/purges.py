@@ -118,6 +118,16 @@ def discard_entries(topic: str, entry_ids: Sequence[str]) -> int:
     return _put_away(topic, batch) if batch else 0
 
 
+def discard_entry(topic: str, entry_id: str) -> DeadLetter:
+    """Discard the letter at an entry id, also one that somebody wrote without a task:
+    that is gone for good. DeadLetterNotFound where there is none (any more)."""
+    found = alike.read([(topic, keys.check_entry(entry_id))])
+    if not found:
+        raise errors.DeadLetterNotFound(f"no letter at {entry_id} in topic {topic!r}")
+    _put_away(topic, found)
+    return found[0]
+
+
 def _put_away(topic: str, batch: list[DeadLetter]) -> int:
     """Discard these letters in one step; how many were still there."""
     fingerprints = sorted({letter.fingerprint for letter in batch})

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
-from bus import audit, blame, dead, errors, replays, roles
+from bus import audit, blame, dead, errors, records, replays, roles
 from bus.replays import Job, Pace, Selection
 from dashboard import fields, formats, queries
 from dashboard.access import action, confirmed, page, to
@@ -148,8 +148,10 @@ def _form(request: Any, draft: Any, wrong: str = "") -> HttpResponse:
 def _selection(form: Any) -> Selection:
     """What a form asks for: ticked letters, or a filter."""
     if form.get("ticked"):
-        # Each as `topic id`; ids are unique but for those that somebody chose.
-        ticked = [each.partition(" ") for each in form.getlist("letter")]
+        # Each as `topic id`; ids are unique but for those that somebody chose. A letter
+        # by hand may have none, and stands for no task that could run again.
+        named = [each.partition(" ") for each in form.getlist("letter")]
+        ticked = [each for each in named if not records.is_sid(each[2])]
         if not ticked:
             raise errors.InvalidOption("tick the letters to replay first")
         return replays.select(

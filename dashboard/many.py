@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 import bus
-from bus import audit, errors, messages, purges, replays, roles
+from bus import audit, errors, messages, purges, records, replays, roles
 from dashboard import alike, bulk
 from dashboard.access import action, back_of, confirmed, to
 from dashboard.frame import shown
@@ -75,11 +75,12 @@ def discard(request: Any) -> HttpResponse:
         return to(back)
     if "sure" not in request.POST:
         context = {"section": "dead", "letters": letters, "next": back}
+        context["nameless"] = any(records.is_sid(name) for _, name in letters)
         return shown(request, "discard_ticked.html", context)
     gone, before = 0, 0
     for topic, task_id in letters:
         try:
-            bus.discard(task_id, topic)
+            _put_away(topic, task_id)
         except (errors.NotDead, errors.NotFound, errors.InvalidName):
             before += 1
             continue
@@ -88,6 +89,14 @@ def discard(request: Any) -> HttpResponse:
     told = f"{_discarded(gone)} {before:,} were gone before." if before else ""
     toasts.success(request, told or _discarded(gone))
     return to(back)
+
+
+def _put_away(topic: str, name: str) -> None:
+    """Discard a letter by its task id; one by hand that has none by its entry id."""
+    if records.is_sid(name):
+        purges.discard_entry(topic, name)
+    else:
+        bus.discard(name, topic)
 
 
 def _discarded(count: int) -> str:

@@ -183,7 +183,9 @@ def task_link(task_id: object, topic: object) -> SafeString | str:
 
 @register.simple_tag
 def letter_link(task_id: object, topic: object) -> SafeString | str:
-    """A dead letter's short id, linked to its page."""
+    """A dead letter's short id, linked to its page; by hand it may have none."""
+    if task_id and not is_task_id(task_id):
+        return preview(task_id, 60)
     return _link(links.letter, task_id, topic, "id")
 
 

@@ -10,8 +10,9 @@ import pytest
 import redis
 
 import bus
-from bus import auditor, keys
-from tests.support.api import api
+from bus import auditor, keys, models
+from tests.support.api import a_dead_one, api, problem
+from tests.support.pages import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -39,6 +40,7 @@ def letter(
 
 
 def audited(topic: str) -> None:
+    bus.create_consumer_group(topic, "hands")
     auditor.audit(topic)
 
 
@@ -74,3 +76,80 @@ def test_it_comes_back_from_the_bin_as_it_was(
     assert (before.payload, after.payload) == (payload, payload)
     assert after.died_at == before.died_at
     assert json.dumps(after.error) == json.dumps(before.error)
+
+
+@pytest.mark.usefixtures("nothing_known")
+@pytest.mark.parametrize("name", ["x", "", None])
+def test_one_without_a_task_is_listed_without_a_link_and_can_be_put_away(
+    test_topic: str, redis_client: redis.Redis, name: str | None
+) -> None:
+    fields: Any = {"json": "1"} if name is None else {"id": name, "json": "1"}
+    entry_id = str(redis_client.xadd(keys.dead_stream(test_topic), fields))
+    audited(test_topic)
+    operator = signed_in("operator")
+    ticked = {"letter": f"{test_topic} {entry_id}", "next": "/dead/"}
+
+    page = operator.get("/dead/?error=unknown").content.decode()
+    asked = operator.post("/dead/discard", ticked).content.decode()
+    operator.post("/dead/discard", {**ticked, "sure": "1"})
+
+    assert f'value="{ticked["letter"]}"' in page
+    assert 'href="/dead/x' not in page + asked
+    assert "gone for good" in asked
+    assert bus.list_dead(test_topic) == []
+    assert bus.stats(test_topic)["ledger"]["drift"] == 0
+    entry = models.AuditEntry.objects.get(verb="discard")
+    assert (entry.topic, entry.target) == (test_topic, entry_id)
+    operator.post("/dead/discard", {**ticked, "sure": "1"})
+    assert "1 were gone before" in operator.get("/dead/").content.decode()
+
+
+def test_it_is_put_away_over_http_by_its_entry_id(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    fields: Any = {"id": "x", "json": "1"}
+    entry_id = str(redis_client.xadd(keys.dead_stream(test_topic), fields))
+    audited(test_topic)
+    client, path = api(), f"dead/{entry_id}?topic={test_topic}"
+
+    problem(client.delete(f"dead/{entry_id}"), 422, "invalid_option")
+    gone = client.delete(path)
+
+    told = {"id": "x", "topic": test_topic, "state": "discarded"}
+    assert (gone.status_code, gone.json()) == (200, told)
+    problem(client.delete(path), 404, "dead_letter_not_found")
+    assert bus.list_dead(test_topic) == []
+    assert models.AuditEntry.objects.get(verb="discard").target == entry_id
+
+
+def test_a_letter_of_a_task_that_is_put_away_by_its_entry_can_come_back(
+    test_topic: str,
+) -> None:
+    client = api()
+    task_id = a_dead_one(client, test_topic)
+    entry_id = bus.get_dead(task_id).entry_id
+
+    client.delete(f"dead/{entry_id}?topic={test_topic}")
+
+    assert bus.get_task(task_id).state == "discarded"
+    bus.undo(task_id)
+    assert bus.get_task(task_id).state == "dead"
+
+
+@pytest.mark.usefixtures("nothing_known")
+def test_one_without_a_task_does_not_keep_others_from_a_replay(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    fields: Any = {"id": "x", "json": "1"}
+    nameless = str(redis_client.xadd(keys.dead_stream(test_topic), fields))
+    named = {"id": str(uuid.uuid4()), "json": "2"}
+    redis_client.xadd(keys.dead_stream(test_topic), {**named})
+    audited(test_topic)
+    rows = [f"{test_topic} {each}" for each in (nameless, named["id"])]
+    operator = signed_in("operator")
+
+    both = operator.post("/replays/new", {"ticked": "1", "letter": rows})
+    none = operator.post("/replays/new", {"ticked": "1", "letter": rows[:1]})
+
+    assert (both.status_code, none.status_code) == (303, 422)
+    assert "tick the letters" in none.content.decode().lower()

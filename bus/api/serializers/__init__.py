@@ -28,7 +28,7 @@ from .bulk import (
     NewBulkReplay,
     ReplayPreview,
 )
-from .dead import DeadList, Group, GroupList, Letter, Replay
+from .dead import DeadList, Discarded, Group, GroupList, Letter, Replay
 from .fleet import (
     AGENT_STATES,
     Agent,
@@ -146,6 +146,7 @@ __all__ = [
     "Ledger",
     "Registration",
     "Deleted",
+    "Discarded",
     "Purge",
     "Purged",
     "Settled",

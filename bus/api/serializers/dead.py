@@ -6,6 +6,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers as s
 
 from .basics import NULL, OPTIONAL, REPLAYS, AnyJSON
+from .tasks import Moved
 
 
 class Letter(s.Serializer):
@@ -51,6 +52,12 @@ class GroupList(s.Serializer):
 
     groups = Group(many=True)
     next = s.CharField(**NULL)
+
+
+class Discarded(Moved):
+    """A letter that was put away."""
+
+    id = s.CharField(help_text="Of its task; somebody may have written any text.")
 
 
 class Replay(s.Serializer):

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import decisions, errors, roles
+from bus import decisions, errors, purges, records, roles
 from bus.exports import CSV
 from bus.letters import DeadLetter
 from bus.messages import DISCARDED, WAITING
@@ -167,16 +167,20 @@ class DeadViewSet(MeshViewSet):
             serializers.TOPIC_OPTIONAL,
             serializers.REQUEST_KEY,
         ],
-        responses={200: serializers.Moved},
+        responses={200: serializers.Discarded},
     )
     def destroy(self, request: Any, task_id: str) -> Response:
         """Take the letter out for good; `undo` brings it back within an hour.
 
         Of any number of concurrent discards one succeeds, the others are 409 with the
         `state` the task is in. A repeat with the same `Idempotency-Key` is the same
-        discard, answered with the state the task is in by then.
+        discard, answered with the state the task is in by then. A letter that somebody
+        wrote without a task has its `entry_id` in place of the task's id, with `topic`,
+        and is gone for good.
         """
         parsing.nothing(self.body(needed=False))
+        if records.is_sid(task_id):
+            return self._entry_discarded(task_id)
         task = self._dead_task(task_id)
         did = decisions.discarded(task.id, task.topic, self._request_id())
         self.record(roles.DISCARD, task.topic, task.id, **_told(did))
@@ -211,6 +215,16 @@ class DeadViewSet(MeshViewSet):
         task = bus.get_task(task_id, topic)
         self.record(roles.UNDO, task.topic, task.id, **_told(did))
         return Response({"id": task.id, "topic": task.topic, "state": task.state})
+
+    def _entry_discarded(self, entry_id: str) -> Response:
+        """Entries are numbered topic by topic, so that theirs must be named."""
+        topic = self._topic()
+        if topic is None:
+            said = f"entry {entry_id} may be of any topic: name it as `topic`"
+            raise errors.InvalidOption(said)
+        letter = purges.discard_entry(topic, entry_id)
+        self.record(roles.DISCARD, topic, entry_id)
+        return Response({"id": letter.id, "topic": topic, "state": DISCARDED})
 
     def _request_id(self) -> str | None:
         """What tells this request from others, also those of other callers."""
