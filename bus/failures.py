@@ -34,7 +34,7 @@ POISON: Final[dict[str, Any]] = {
     "reason": "poison",
 }
 
-LEASE_LOST: Final = "LeaseLost"  # what `reclaim.lua` writes of an agent that was gone
+LEASE_LOST: Final = "LeaseLost"  # what `reclaim.lua` writes of an attempt that was lost
 LOST: Final[dict[str, Any]] = {
     "type": "Lost",
     "message": "somebody deleted its payload from Redis, so it cannot be run",

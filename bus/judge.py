@@ -35,6 +35,7 @@ _SILENT_MS: Final = 3_600_000  # before any other goes that holds nothing
 _SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
 _MISSED: Final = 1.5  # beats after which one that renews its tasks has missed one
 _JUST_AFTER_S: Final = 0.02  # its end: not a moment before the server agrees
+_GONE: Final = "the agent was gone"
 
 
 class Judge:
@@ -83,30 +84,30 @@ class Judge:
         now_ms = agents.server_ms()
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
-            idle_ms = self._verdict(consumer, expiry, now_ms)
-            if idle_ms is not None:
-                taken += take(topic, group, consumer["name"], idle_ms)
+            verdict = self._verdict(consumer, expiry, now_ms)
+            if verdict is not None:
+                taken += take(topic, group, consumer["name"], *verdict)
         return taken
 
     def _verdict(
         self, consumer: dict[str, Any], expiry: float | None, now_ms: int
-    ) -> int | None:
-        """How idle rows must be to be taken; None if all of them stay."""
+    ) -> tuple[int, str] | None:
+        """How idle rows must be to be taken, and why; None if all of them stay."""
         name = consumer["name"]
         lent_s = keys.lease_of(name)
         if lent_s is not None:
-            return lent_s * 1000  # over HTTP there is no connection to judge by
-        lease_ms = int(conf.LEASE_S * 1000)
+            return _lease_over(lent_s)  # over HTTP there is no connection to judge by
+        lease_ms, lease_over = int(conf.LEASE_S * 1000), _lease_over(conf.LEASE_S)
         by_hand = keys.agent_of(name) == name
         if expiry is None and by_hand:
-            return lease_ms
+            return lease_over
         if expiry is None or expiry < now_ms:
             if name == self._me or not self._is_cut_off(name):
-                return lease_ms
+                return lease_over
             # One of ours that was never registered died before its first beat; it gets
             # the time that a registration would have given it.
             settled_ms = int(conf.EXPIRY_S * 1000) if expiry is None else _SETTLED_MS
-            return min(settled_ms, lease_ms)
+            return min(settled_ms, lease_ms), _GONE
         if expiry - now_ms < conf.EXPIRY_S * 500:  # a beat is missing
             self._come_again(expiry - now_ms)
         if by_hand:
@@ -114,12 +115,12 @@ class Judge:
         unrenewed_ms = int(conf.EXPIRY_S * 1000)
         if consumer["idle"] >= unrenewed_ms:
             if self._is_cut_off(name):
-                return min(unrenewed_ms, lease_ms)
+                return min(unrenewed_ms, lease_ms), _GONE
         elif consumer["idle"] >= conf.BEAT_S * _MISSED * 1000:
             # Under a registration made for rare beats this is all there is to see; who
             # is left of a crowd that was killed would look again too late.
             self._come_again(unrenewed_ms - consumer["idle"])
-        return lease_ms
+        return lease_over
 
     def _is_cut_off(self, name: str) -> bool:
         """Whether no connection carries the name, on a server that was there all along:
@@ -162,12 +163,17 @@ class Judge:
                 scripts.run("drop_consumer", topic, [group, name, least], retry_s=0)
 
 
-def take(topic: str, group: str, owner: str, idle_ms: int) -> int:
-    """Hand over (or bury as poison) every task of an owner that is idle so long."""
+def _lease_over(lease_s: float) -> tuple[int, str]:
+    return int(lease_s * 1000), f"its lease of {lease_s:g} s ended"
+
+
+def take(topic: str, group: str, owner: str, idle_ms: int, why: str = _GONE) -> int:
+    """Hand over (or bury as poison) every task of an owner that is idle so long; `why`
+    becomes the error of the attempt."""
     fp = failures.fingerprint(failures.POISON)
     args: list[Any] = [group, owner, idle_ms, conf.MAX_DELIVERIES, topic]
     args += [conf.RESULTS_KEEP, fp, messages.dump(failures.POISON)]
-    args += [re.sub(r"[^A-Za-z0-9:._@~-]", "?", keys.agent_of(owner))[:160]]
+    args += [re.sub(r"[^A-Za-z0-9:._@~-]", "?", keys.agent_of(owner))[:160], why]
     taken = 0
     while True:
         reply: list[int] = scripts.run(

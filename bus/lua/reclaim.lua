@@ -1,12 +1,14 @@
 -- Take up to 100 tasks from an owner that is dead: hand them over, or bury the poison.
 -- KEYS: tasks_stream tasks attempts dead dead_index errors results done counters settings minutes hours events <group>
 -- ARGV: group, owner, least idle ms, deliveries allowed, topic, results to keep,
---       poison fingerprint, poison error json, id of the owner's agent safe for JSON
+--       poison fingerprint, poison error json, id of the owner's agent safe for JSON, why
+--       it loses them
 -- Returns {handed over, buried, rows seen}.
 -- The caller judged the owner; the idle time is checked again here, because it may have
 -- come back and renewed its lease since.
 local working, owner, idle = ARGV[1], ARGV[2], ARGV[3]
-local allowed, topic, keep, name = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[9]
+local allowed, topic, keep = tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local name, why = ARGV[9], ARGV[10]
 local rows = redis.pcall('XPENDING', tasks_stream, working, 'IDLE', idle, '-', '+', 100,
   owner)
 if rows.err or #rows == 0 then return { 0, 0, 0 } end
@@ -39,8 +41,8 @@ for i = 1, #rows do
     r.lost = r.lost + 1
     local line = '{"epoch":' .. int(r.epoch) .. ',"attempt":' .. int(r.attempt + 1)
       .. ',"agent":"' .. name .. '","fence":"' .. fence .. '"' .. began(rows[i][4])
-      .. ',"finished_at":"' .. iso(now) .. '","error":{"type":"LeaseLost","message":"the agent was gone ('
-      .. int(r.lost) .. ' of ' .. int(allowed) .. ')"}}'
+      .. ',"finished_at":"' .. iso(now) .. '","error":{"type":"LeaseLost","message":"'
+      .. why .. ' (' .. int(r.lost) .. ' of ' .. int(allowed) .. ')"}}'
     if match(r.flags, 'c') then
       call('HDEL', tasks, '')
       remember(attempts, id, line)

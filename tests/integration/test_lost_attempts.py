@@ -12,7 +12,7 @@ import redis
 import bus
 from bus import agents, janitor, keys, leases, results, timeline
 from tests.support.api import api
-from tests.support.desk import Desk
+from tests.support.desk import GROUP, Desk, idle_for
 from tests.support.pages import signed_in
 
 OLD = "kA#40125757"  # as rows from before this version name it
@@ -77,6 +77,34 @@ def test_one_that_was_over_http_before_does_not_say_when_that_began(
     first, second = bus.get_task(task_id).attempts
     assert (first["agent"], second["agent"]) == ("m1", "hand")
     assert "started_at" in first and "started_at" not in second
+
+
+OWNERS = {
+    "over http": (lambda topic: lent(topic), "m1#http:15", "its lease of 15 s ended"),
+    "by hand": (lambda topic: taken(topic, "hand"), "hand", "its lease of 15 s ended"),
+    "of ours": (lambda topic: taken(topic, "kA#1"), "kA#1", "the agent was gone"),
+}
+
+
+def taken(topic: str, consumer: str) -> str:
+    """The id of a task that was read under this name, on no connection of that name."""
+    task_id = bus.enqueue_task(topic, "x")
+    assert bus.read_group(topic, GROUP, consumer, block_ms=0)
+    return task_id
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_lost_attempt_says_what_is_true_of_its_agent(
+    test_topic: str, owner: str
+) -> None:
+    begin, consumer, said = OWNERS[owner]
+    task_id = begin(test_topic)
+    idle_for(test_topic, consumer, 16)
+
+    assert janitor.Judge("nobody").reclaim(test_topic) == 1
+
+    error = attempt_of(task_id)["error"]
+    assert error == {"type": "LeaseLost", "message": f"{said} (1 of 5)"}
 
 
 ENDS: dict[str, Callable[[Desk], Any]] = {
