@@ -62,17 +62,23 @@ local function sent_with(options)
 end
 
 -- End a live task as cancelled; the caller has begun with a release, and takes its entry
--- out behind this: the row may be refused.
-local function cancelled(k, topic, id, r, e, keep, now)
+-- out behind this: the row may be refused. `row` of the pending list tells who had it in
+-- hand, where that attempt is not on record.
+local function cancelled(k, topic, id, r, e, keep, now, row)
   local lines = call('HGET', k.attempts, id)
   local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
-  local row = '{"id":"' .. id .. '","topic":"' .. topic
+  local who, began, attempt = 'null', 'null', r.attempt
+  if row then
+    who = '"' .. match(row[2], '^[^#]*'):gsub('[^%w:._@-]', '?') .. '"'
+    began, attempt = lent_ms(row) and '"' .. iso(lent_ms(row)) .. '"' or began, attempt + 1
+  end
+  local told = '{"id":"' .. id .. '","topic":"' .. topic
     .. '","state":"cancelled","task":' .. json_of(e)
-    .. ',"result":null,"agent":null,"attempt":' .. int(r.attempt) .. ',"fence":"' .. fence
+    .. ',"result":null,"agent":' .. who .. ',"attempt":' .. int(attempt) .. ',"fence":"' .. fence
     .. '","enqueued_at":"' .. iso(enqueued_ms(e and e.meta or '', r.sid))
-    .. '","started_at":null,"finished_at":"' .. iso(now) .. '"'
+    .. '","started_at":' .. began .. ',"finished_at":"' .. iso(now) .. '"'
     .. sent_with(r.options) .. '}'
-  publish(k, id, row, keep, past_of(r.epoch, lines))
+  publish(k, id, told, keep, past_of(r.epoch, lines))
   call('HDEL', k.tasks, id)
   call('HDEL', k.attempts, id)
   call('HINCRBY', k.counters, 'cancelled', 1)

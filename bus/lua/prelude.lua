@@ -133,6 +133,11 @@ local function holds(stream, group, sid, consumer)
   return not rows.err and #rows == 1
 end
 
+-- When a row of a pending list was lent over HTTP (ms; see lend); nil of all others.
+local function lent_ms(row)
+  return match(row[2], '#http:') and row[4] >= 1000000000000 and row[4] or nil
+end
+
 -- When a task was first accepted: from its meta, else the clock in its first sid.
 local function enqueued_ms(meta, sid)
   return match(meta, 'e=(%d+)') or match(sid, '^(%d+)') or '0'

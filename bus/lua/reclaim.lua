@@ -20,9 +20,10 @@ local k = { stream = tasks_stream, tasks = tasks, counters = counters, dead = de
             done = done, attempts = attempts, events = events }
 local handed, buried = 0, 0
 
--- When an attempt began, which the row of a task lent over HTTP says (see lend) and no other.
-local function began(ms)
-  if not match(owner, '#http:') or ms < 1000000000000 then return '' end
+-- When an attempt began, as far as its row tells.
+local function began(row)
+  local ms = lent_ms(row)
+  if not ms then return '' end
   return ',"started_at":"' .. iso(ms) .. '","duration_ms":' .. int(math.max(0, now - ms))
 end
 
@@ -40,7 +41,7 @@ for i = 1, #rows do
     local id, fence = e.id, sid .. '.' .. int(r.n)
     r.lost = r.lost + 1
     local line = '{"epoch":' .. int(r.epoch) .. ',"attempt":' .. int(r.attempt + 1)
-      .. ',"agent":"' .. name .. '","fence":"' .. fence .. '"' .. began(rows[i][4])
+      .. ',"agent":"' .. name .. '","fence":"' .. fence .. '"' .. began(rows[i])
       .. ',"finished_at":"' .. iso(now) .. '","error":{"type":"LeaseLost","message":"'
       .. why .. ' (' .. int(r.lost) .. ' of ' .. int(allowed) .. ')"}}'
     if match(r.flags, 'c') then

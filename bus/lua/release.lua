@@ -15,9 +15,10 @@ for i = 5, #ARGV, 3 do
   if r and r.sid == sid and r.n == fence_n and holds(tasks_stream, group, sid, me) then
     if match(r.flags, 'c') then
       local e = entry(tasks_stream, sid)
+      local row = call('XPENDING', tasks_stream, group, sid, sid, 1)[1]
       call('HDEL', tasks, '')
       cancelled(k, topic, id, r, e, bound_of(call('HGET', settings, 'results_keep'), ARGV[4]),
-        now_ms())
+        now_ms(), row)
       call('XACK', tasks_stream, group, sid)
       call('XDEL', tasks_stream, sid)
       became = 'cancelled'

@@ -10,7 +10,8 @@ import pytest
 import redis
 
 import bus
-from bus import agents, janitor, keys, leases, results, timeline
+from bus import agents, fences, janitor, keys, leases, results, timeline
+from bus.endings import fence_of
 from tests.support.api import api
 from tests.support.desk import GROUP, Desk, idle_for
 from tests.support.pages import signed_in
@@ -77,6 +78,49 @@ def test_one_that_was_over_http_before_does_not_say_when_that_began(
     first, second = bus.get_task(task_id).attempts
     assert (first["agent"], second["agent"]) == ("m1", "hand")
     assert "started_at" in first and "started_at" not in second
+
+
+def test_one_that_is_given_back_after_a_cancel_is_told_with_its_end(
+    test_topic: str,
+) -> None:
+    task_id = bus.enqueue_task(test_topic, "x")
+    leases.register("m1", "t", 60, None, None)
+    [held] = leases.claim(test_topic, "m1", 1).lent
+    bus.cancel(task_id)
+    running = bus.get_task(task_id)
+
+    assert fences.release([fence_of(held.topic, held.id, held.fence)]) == ["cancelled"]
+
+    task = bus.get_task(task_id)
+    assert (task.agent, task.attempt) == (running.agent, running.attempt) == ("m1", 1)
+    assert str(task.enqueued_at) <= str(task.started_at) <= str(task.ended_at)
+    assert task.attempts == ()
+    told = [(row["what"], row["agent"]) for row in timeline.timeline(task)]
+    assert told[-2:] == [("started", "m1"), ("cancelled", "m1")] or told[-3:] == [
+        *(("started", "m1"), ("cancel asked for", None), ("cancelled", "m1")),
+    ]
+
+
+def test_whoever_gives_one_back_after_a_cancel_had_it(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, "x")
+    desk = Desk(test_topic, "kA#1")
+    item = desk.one()
+    bus.cancel(task_id)
+
+    desk.release(item)
+
+    task = bus.get_task(task_id)
+    assert (task.state, task.agent, task.attempt) == ("cancelled", "kA", 1)
+    assert task.started_at is None, "only its agent knows"
+
+
+def test_a_cancel_of_what_nobody_has_names_nobody(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, "x")
+
+    bus.cancel(task_id)
+
+    task = bus.get_task(task_id)
+    assert (task.agent, task.attempt, task.started_at) == (None, 0, None)
 
 
 OWNERS = {
