@@ -19,7 +19,7 @@ from knox.crypto import hash_token
 from knox.models import get_digest_token
 from knox.settings import CONSTANTS
 
-from . import errors, keys, messages, models, roles
+from . import errors, keys, messages, models, owners, roles
 
 # What a look into the database is worth. Open sockets and streams ask again every
 # FEED_RECHECK_S (2.5 s): together a revoked token is out within 5 s everywhere.
@@ -30,7 +30,6 @@ _USED_EVERY: Final = timedelta(minutes=1)
 _NAME_MOST: Final = 100
 _DESCRIPTION_MOST: Final = 200
 _PREFIXES_MOST: Final = 50
-_SERVICE: Final = "service:"
 
 # Hash of the text -> principal, until when (monotonic). Only tokens that were right.
 _known: Final[dict[bytes, tuple[roles.Principal, float]]] = {}
@@ -156,6 +155,7 @@ def create_token(
     owner: Any = None,
     description: str = "",
     expires_at: datetime | None = None,
+    maker: roles.Principal | None = None,
     by: str = "",
     once: str = "",
 ) -> tuple[models.Token, str]:
@@ -163,9 +163,10 @@ def create_token(
 
     Without an `owner` it belongs to a service account of its own, which cannot sign
     in; tokens of one name share theirs, so that the next can be given out before the
-    last is revoked. `by` is who made it. Of calls with the same `once` the first makes
-    a token. Raises InvalidOption for an unknown role, an odd name, description or topic
-    prefix, or an `expires_at` that has passed; Conflict for a second call.
+    last is revoked. `maker` asks for it, none is who owns the machine, who is called
+    `by`. Of calls with the same `once` the first makes a token. Raises InvalidOption
+    for an unknown role, an odd name, description or topic prefix, or an `expires_at`
+    that has passed; Conflict for a second call, or a name beyond the maker's topics.
     """
     name = _checked("token name", name, 1, _NAME_MOST)
     description = _checked("description", description, 0, _DESCRIPTION_MOST)
@@ -185,13 +186,13 @@ def create_token(
             token = models.Token(
                 digest=digest,
                 token_key=text[: CONSTANTS.TOKEN_KEY_LENGTH],
-                user=owner or _service_account(name),
+                user=owner or owners.service_account(name, maker),
                 expiry=expires_at,
                 name=name,
                 description=description,
                 role=role,
                 topics=prefixes,
-                made_by=by[:200],
+                made_by=(by or (maker.name if maker else ""))[:200],
                 made_once=hash_token(once)[:64] if once else None,
             )
             token.save(force_insert=True)
@@ -233,9 +234,8 @@ def revoke(token: models.Token) -> models.Token:
     """End a token, and its service account with the last one."""
     owner = token.user
     token.delete()
-    service = owner.get_username().startswith(_SERVICE)
-    service = service and not owner.has_usable_password()
-    if service and not models.Token.objects.filter(user=owner).exists():
+    last = owners.is_service(owner)
+    if last and not models.Token.objects.filter(user=owner).exists():
         owner.delete()
     return token
 
@@ -289,12 +289,4 @@ def ensure_user(username: str, role: str, password: str) -> Any:
     user.is_staff = user.is_superuser = role == roles.ADMIN
     user.save()
     user.groups.set([Group.objects.get(name=role)])
-    return user
-
-
-def _service_account(name: str) -> Any:
-    user, created = get_user_model().objects.get_or_create(username=f"{_SERVICE}{name}")
-    if created:
-        user.set_unusable_password()
-        user.save()
     return user

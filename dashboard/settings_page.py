@@ -46,7 +46,7 @@ def make_token(request: Any) -> HttpResponse:
             filter(None, _BETWEEN.split(draft["topics"])),
             description=draft["description"],
             expires_at=ends,
-            by=request.principal.name,
+            maker=request.principal,
             once=f"{request.principal.key} {draft['once']}" if draft["once"] else "",
         )
     except (errors.InvalidOption, errors.InvalidName) as exc:

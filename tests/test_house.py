@@ -79,6 +79,7 @@ FLOORS: list[set[str]] = [
         "keys",
         "messages",
         "models",
+        "owners",
         "pace",
         "live.polls",
         "home.production",

@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from knox.crypto import hash_token
 
-from .. import accounts, announcement, conf, models, roles
+from .. import accounts, announcement, conf, models, owners, roles
 
 USERNAME: Final = "admin"
 MODE: Final = 0o600
@@ -94,7 +94,7 @@ def _our_username(kept: Credentials | None) -> str:
 
 
 def _token_name() -> str:
-    return f"credentials.json of folder {_folder()}"
+    return f"{owners.FOLDER}{_folder()}"
 
 
 def _folder() -> str:

@@ -245,6 +245,53 @@ def test_what_the_database_refuses_for_another_reason_is_no_second_call(
         accounts.create_token("b", "viewer")
 
 
+def test_a_bound_admin_takes_no_name_of_somebody_beyond_its_topics() -> None:
+    """By its name it would be told of the other's generations, and end them."""
+    bound, free = api("admin", ("a:",)), api("admin")
+    free.post("tokens", {**ASKED, "name": "theirs", "topics": ["b:"]})
+    free.post("tokens", {**ASKED, "name": "both", "topics": ["a:"]})
+    free.post("tokens", {**ASKED, "name": "both", "topics": ["b:"]})
+    free.post("tokens", {**ASKED, "name": "all", "topics": []})
+    person = accounts.ensure_user("ada", roles.VIEWER, "a long password")
+    accounts.create_token("laptop of ada", "viewer", ["a:"], owner=person)
+    get_user_model().objects.create(username="service:without tokens")
+    before = models.Token.objects.count()
+
+    for name in ("theirs", "both", "all", "ada", "laptop of ada", "without tokens"):
+        refused = bound.post("tokens", {**ASKED, "name": name, "topics": ["a:"]})
+        assert "beyond" in problem(refused, 409, "conflict")["detail"], name
+
+    assert models.Token.objects.count() == before
+    for _ in range(2):  # its own name it has again
+        mine = bound.post("tokens", {**ASKED, "name": "mine", "topics": ["a:x"]})
+        assert mine.status_code == 201 and mine.json()["owner"] == "service:mine"
+    for name in ("theirs", "ada"):  # who has all topics may
+        assert free.post("tokens", {**ASKED, "name": name}).status_code == 201
+
+
+def test_a_name_refused_leaves_no_account() -> None:
+    bound = api("admin", ("a:",))
+    accounts.ensure_user("ada", roles.VIEWER, "a long password")
+
+    bound.post("tokens", {**ASKED, "name": "ada", "topics": ["a:"]})
+
+    assert not get_user_model().objects.filter(username="service:ada").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["credentials.json of folder 0a", "CREDENTIALS.json of folder"]
+)
+def test_nobody_takes_the_name_of_a_folders_own_token(name: str) -> None:
+    for topics in ((), ("a:",)):
+        refused = api("admin", topics).post(
+            "tokens", {**ASKED, "name": name, "topics": ["a:"]}
+        )
+        assert "folder" in problem(refused, 422, "invalid_option")["detail"]
+
+    with pytest.raises(errors.InvalidOption):
+        accounts.create_token(name, roles.VIEWER)
+
+
 def test_a_conflict_leaves_the_database_usable() -> None:
     accounts.create_token("a", "viewer", once="same")
 

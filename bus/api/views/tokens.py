@@ -56,7 +56,8 @@ class TokenViewSet(MeshViewSet):
         """Make a token: its text is `token` in this answer, and never shown again.
 
         `topics` are prefixes: it sees and touches only topics that begin so. With an
-        `Idempotency-Key` a repeat makes no second token, and is 409.
+        `Idempotency-Key` a repeat makes no second token, and is 409; so is, for a token
+        that is bound to topics, a name that others beyond them have.
         """
         given = parsing.token(self.body())
         check_grant(self.who, given.topics)
@@ -67,7 +68,7 @@ class TokenViewSet(MeshViewSet):
             given.topics,
             description=given.description,
             expires_at=given.expires_at,
-            by=self.who.name,
+            maker=self.who,
             once="" if key is None else f"{self.who.key} {key}",
         )
         facts = accounts.facts(made)
