@@ -58,7 +58,12 @@ class DamagedKey(errors.BusError):
             f"{said} {how}: somebody wrote it by hand. Nothing was changed; the audit "
             "mends it within seconds"
         )
-        self.key = key
+        self.key, self.how = key, how
+
+    @property
+    def topic(self) -> str:
+        """Whose key it is; empty where it is no topic's, or not known."""
+        return self.key.partition("{")[2].partition("}")[0]
 
 
 def code_word(exc: BaseException) -> str:

@@ -9,9 +9,9 @@ agent     registry and lease protocol only
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 VIEWER: Final = "viewer"
 OPERATOR: Final = "operator"
@@ -81,6 +81,12 @@ class Principal:
         return [
             name for name in topics if isinstance(name, str) and self.may_topic(name)
         ]
+
+    def shown(self, agent: Mapping[str, Any]) -> dict[str, Any]:
+        """An agent, with those of its topics that are in reach."""
+        shares = agent["per_topic"].items()
+        own = {name: share for name, share in shares if self.may_topic(name)}
+        return {**agent, "topics": self.within(agent["topics"]), "per_topic": own}
 
     def covers(self, prefixes: Collection[str]) -> bool:
         """Whether all topics of these prefixes (empty: all there are) are within ours.

@@ -220,7 +220,7 @@ class _Teller:
             told["parts" if self._wish.html else "row"] = None
             return [orjson.dumps(told).decode()]
         if not self._wish.html:
-            agents = self._within(now.facts["agents"])
+            agents = [*map(self._principal.shown, now.facts["agents"])]
             return [orjson.dumps({**told, **now.facts, "agents": agents}).decode()]
         parts = {
             name: html
@@ -254,14 +254,9 @@ class _Teller:
                 if may(row["topic"]) and (asked is None or row["topic"] in asked)
             ]
         elif name == painting.AGENTS:
-            told["agents"] = self._within(now.agents)
+            told["agents"] = [*map(self._principal.shown, now.agents)]
         elif name in _OF_PAGES or self._principal.topics:
             return ""  # parts of a page; sums over topics of others
         else:
             told["totals"] = now.totals
         return orjson.dumps(told).decode()
-
-    def _within(self, agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Agents, with those of their topics that this reader may see."""
-        within = self._principal.within
-        return [{**row, "topics": within(row["topics"])} for row in agents]

@@ -18,7 +18,7 @@ from pytest_django import Settings
 from websockets.sync.client import ClientConnection, connect
 
 import bus
-from bus import accounts
+from bus import accounts, agents
 from dashboard import consumers, topic_page, viewers
 from tests.support.desk import Desk
 from tests.support.site import LiveSite
@@ -28,6 +28,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
 ]
+
+
+SEEN = {"agents", "topics", "results", "dead"}
 
 
 class Page:
@@ -513,6 +516,34 @@ def test_a_bound_token_sees_nothing_of_other_topics(
 
     assert [row["topic"] for row in topics] == ["shop-a"]
     assert [row["topic"] for row in frame["rows"]] == ["shop-a"]
+
+
+def test_no_frame_for_a_bound_token_names_a_topic_of_others(
+    door: Door, test_topic: str, redis_client: redis.Redis
+) -> None:
+    theirs = "bank-of-another-tenant"
+    shares = {name: {"slots": 1, "in_flight": 0} for name in ("shop-a", theirs)}
+    record = {**agents.new_record("both-1", "test", None), "per_topic": shares}
+    agents.register("both-1", "both-1", 600, {**record, "topics": [*shares]})
+    desks = [Desk("shop-a"), Desk(theirs)]
+    texts = []
+    with door(token(topics=("shop-",))) as all_, door(token(topics=("shop-",))) as one:
+        all_.resume().next("live")
+        one.resume(topics=["shop-a"])
+        for desk in reversed(desks):  # theirs first: ours tells that it is through
+            bus.enqueue_many(desk.topic, [1, 2])
+            desk.complete(desk.one())
+            desk.fail(desk.one(), final=True)
+        for page, ops in ((all_, SEEN), (one, {*SEEN, "topic"})):
+            seen: set[str] = set()
+            until = time.monotonic() + 30
+            while not seen >= ops:
+                text = str(page.socket.recv(max(0.0, until - time.monotonic())))
+                seen.add(json.loads(text)["op"])
+                texts.append(text)
+
+    assert not [text for text in texts if theirs in text]
+    assert [text for text in texts if '"both-1"' in text]
 
 
 def test_a_socket_resumes_by_its_cursor(door: Door, test_topic: str) -> None:

@@ -58,7 +58,7 @@ class AgentViewSet(MeshViewSet):
             asked.text_of(query, "cursor"),
         )
         found = [row for each in page if (row := each.row())]
-        return Response({"agents": [*map(self._told, found)], "next": after})
+        return Response({"agents": [*map(self.who.shown, found)], "next": after})
 
     @extend_schema(
         operation_id="register_agent",
@@ -85,7 +85,7 @@ class AgentViewSet(MeshViewSet):
             given.meta,
             given.lease_s,
         )
-        row = agents.get_agent(given.agent_id)
+        row = self.who.shown(agents.get_agent(given.agent_id))
         status = 201 if known is None else 200
         return Response(row, status, headers=location(f"agents/{given.agent_id}"))
 
@@ -99,7 +99,7 @@ class AgentViewSet(MeshViewSet):
     def retrieve(self, request: Any, agent_id: str) -> Response:
         """An agent, also for 24 h after it has gone."""
         row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
-        return Response(self._told(row))
+        return Response(self.who.shown(row))
 
     @extend_schema(
         operation_id="deregister_agent",
@@ -158,16 +158,12 @@ class AgentViewSet(MeshViewSet):
         self._check_reach(agent_id)
         by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
         self.record(roles.DRAIN, "", agent_id)
-        return Response(self._told(agents.get_agent(agent_id)))
+        return Response(self.who.shown(agents.get_agent(agent_id)))
 
     def _check_reach(self, agent_id: str, ending: bool = False) -> None:
         if self.who.topics:  # who is bound to none need not ask what it serves
             row = by_id(agents.get_agent, errors.AgentNotFound, agent_id)
             check_reach(self.who, row, ending)
-
-    def _told(self, row: dict[str, Any]) -> dict[str, Any]:
-        """An agent, with those of its topics that the token reaches."""
-        return {**row, "topics": self.who.within(row["topics"])}
 
 
 def _registered(agent_id: str) -> dict[str, Any] | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from rest_framework import viewsets
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
-from bus import audit, errors, roles
+from bus import audit, errors, refusals, roles
 
 from .. import asked, exceptions, jsontext, parsing
 from ..auth import principal
@@ -20,6 +20,12 @@ from ..problems import Problem
 from ..schema import PREFIX
 
 T = TypeVar("T")
+# They say where a thing is instead, or what else there is.
+_TELLING: Final = (
+    errors.TaskNotFound,
+    errors.DeadLetterNotFound,
+    errors.TopicNotFound,
+)
 
 
 class MeshViewSet(viewsets.ViewSet):
@@ -60,6 +66,20 @@ class MeshViewSet(viewsets.ViewSet):
             raise exceptions.database_away(exc, "not_written") from exc
         if self.action is not None and self.action != "metadata":
             asked.query_of(request.query_params, self.asks.get(self.action, ()))
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """The problem it is; who does not reach a topic is not told its name by it.
+
+        Here, since what is raised below may name topics after any check of ours.
+        """
+        if isinstance(exc, _TELLING) and self.who.topics:
+            exc = type(exc)()
+        if isinstance(exc, refusals.DamagedKey) and exc.topic:
+            who = self.principal
+            if who is None or not who.may_topic(exc.topic):
+                exc = refusals.DamagedKey("", exc.how)
+        response: Response = super().handle_exception(exc)
+        return response
 
     def finalize_response(
         self, request: Any, response: Any, *args: Any, **kwargs: Any
