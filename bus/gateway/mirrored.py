@@ -7,6 +7,7 @@ describes them, not where the server keeps its files.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import orjson
@@ -23,6 +24,10 @@ _LEVELS: Final = ("low", "medium", "high", "max")
 _ROLES: Final = ("system", "user", "assistant", "tool")
 _TEXTS: Final = ("content", "thinking", "tool_name", "tool_call_id")
 _MESSAGES_MOST: Final = 1_000
+_LIST_MOST: Final = 100
+_LEVELS_MOST: Final = 8
+# No name of a model looks so, and no template, which has braces and may have escapes.
+_PATH: Final = re.compile(r"[/~]|\.\.?/|file:|[A-Za-z]:[/\\]|[^{}\n]*\\[^{}\n]*$")
 
 _OF_MODEL: Final = (
     *("name", "model", "modified_at", "size", "digest", "details", "capabilities"),
@@ -75,12 +80,13 @@ def models(answer: dict[str, Any]) -> dict[str, Any]:
     rows = [
         row for row in _rows(answer.get("models")) if prompts.is_allowed(_name(row))
     ]
-    return {"models": [_only(row, _OF_MODEL) for row in rows]}
+    return {"models": [_nowhere(_only(row, _OF_MODEL)) for row in rows]}
 
 
 def shown(answer: dict[str, Any]) -> dict[str, Any]:
     """Of `POST api/show`: what describes the model."""
-    return _only(answer, _OF_SHOW)
+    told = _only(answer, _OF_SHOW)
+    return {**told, **_nowhere(_only(told, ("details", "model_info")))}
 
 
 def version(answer: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +163,18 @@ def _rows(value: Any) -> list[dict[str, Any]]:
 
 def _name(row: dict[str, Any]) -> str:
     return str(row.get("name", ""))
+
+
+def _nowhere(value: Any, levels: int = _LEVELS_MOST) -> Any:
+    """The value with an empty text for every path, as `details.parent_model` may be
+    one; null below what no model has. Long lists are its vocabulary, not places."""
+    if isinstance(value, dict | list) and not levels:
+        return None
+    if isinstance(value, dict):
+        return {name: _nowhere(each, levels - 1) for name, each in value.items()}
+    if isinstance(value, list) and len(value) <= _LIST_MOST:
+        return [_nowhere(each, levels - 1) for each in value]
+    return "" if isinstance(value, str) and _PATH.match(value) else value
 
 
 def _only(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from pytest_django import Settings
 
 from bus import accounts
+from bus.gateway import mirrored
 from tests.support.gateway import GatewayClient
 from tests.support.ollama_stub import (
     SECRET_FILE,
@@ -143,6 +144,41 @@ def test_looks_tell_nothing_of_the_server_itself(
     assert answer.json()
     for secret in (SECRET_FILE, "10.0.0.7", "modelfile", "build"):
         assert secret not in answer.text
+
+
+PATHS = [SECRET_FILE, "~/models/a", "./a", "../a", "file:///a", "C:\\a", "d:/a", "a\\b"]
+NAMES = ["", "tiny:1b", "hf.co/org/model:tag", "registry:5000/a/b:c", "c:latest", ".a"]
+
+
+@pytest.mark.parametrize("parent", [*PATHS, *NAMES])
+def test_a_model_is_told_from_which_other_it_is_but_from_no_file(parent: str) -> None:
+    told = "" if parent in PATHS else parent
+    details = {"family": "tiny", "parent_model": parent, "of": [{"parent": parent}]}
+    expected = {"family": "tiny", "parent_model": told, "of": [{"parent": told}]}
+    row = {"name": "tiny:1b", "details": details}
+    shown = {"template": "{{ .Prompt }}\\n", "license": "/* MIT */", "details": details}
+    info = {"general.file": parent, "tokenizer.chat_template": "{{ '\\n' }}"}
+    words = {"tokenizer.ggml.tokens": [parent] * 101}
+
+    listed = mirrored.models({"models": [row]})["models"]
+    answer = mirrored.shown({**shown, "model_info": {**info, **words}})
+
+    assert listed == [{"name": "tiny:1b", "details": expected}]
+    assert answer == {
+        **shown,
+        "details": expected,
+        "model_info": {**info, "general.file": told, **words},
+    }
+
+
+def test_a_server_gone_mad_is_read_no_deeper_than_a_model_is() -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+
+    told = mirrored.shown({"details": {"deep": deep}})
+
+    assert json.dumps(told).count("[") < 10
 
 
 def test_models_that_are_not_allowed_are_not_shown(

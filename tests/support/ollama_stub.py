@@ -74,7 +74,10 @@ def saying(*pieces: str) -> Script:
 
 
 SECRET_FILE = "/usr/share/ollama/blobs/sha256-abc"  # what no client is to be shown
-_DETAILS = {"family": "tiny", "parameter_size": "1B", "quantization_level": "Q4_0"}
+_DETAILS = {
+    **{"family": "tiny", "parameter_size": "1B", "quantization_level": "Q4_0"},
+    "parent_model": SECRET_FILE,  # as of a model that was made from a file
+}
 _ROW = {
     "name": "tiny:1b",
     "model": "tiny:1b",
