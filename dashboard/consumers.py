@@ -36,6 +36,10 @@ _OF_PAGES: Final = (painting.SAYS, painting.BADGE)
 _sieve: Final = Sieve()  # of all sockets of this process
 
 
+class _Left(Exception):
+    """The client hung up while something was sent to it."""
+
+
 class FeedConsumer(AsyncWebsocketConsumer):
     """One socket: who it is, what it asked for, and then frames until it goes.
 
@@ -81,6 +85,8 @@ class FeedConsumer(AsyncWebsocketConsumer):
                 viewers.leave(principal)
         except Refused as exc:
             await self._end(exc)
+        except _Left:
+            pass  # nobody is there to be told
         except errors.BusUnavailable as exc:
             await self._end(Refused(exc.code, str(exc), resume.TRY_LATER))
         except Exception:
@@ -157,11 +163,13 @@ class FeedConsumer(AsyncWebsocketConsumer):
         except TimeoutError:
             detail = f"nothing was taken for {_SEND_S:g} s"
             raise Refused("too_slow", detail, resume.TOO_MANY) from None
+        except OSError as exc:  # what servers raise for a client that hung up
+            raise _Left from exc
 
     async def _end(self, why: Refused) -> None:
         """Say why, then close. A peer that is gone, or takes nothing, hears neither."""
         told = {"op": "error", "code": why.code, "detail": why.detail}
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):  # TimeoutError is one
             async with asyncio.timeout(1):
                 await self.send(orjson.dumps(told).decode())
                 await self.close(why.close)

@@ -126,10 +126,8 @@ def serve(listener: socket.socket) -> NoReturn:
     # To look through all that code again and again takes as long as a hundred calls.
     gc.collect()
     gc.freeze()
-    # Anybody can cause a 4xx, as often as he likes; the log is for what we do wrong.
-    # Said after the import, which sets Django's loggers back to their defaults.
-    for name in ("django.request", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # After the import, which sets Django's loggers back to their defaults.
+    log_own_faults()
     proxies = list(conf.conf.TRUSTED_PROXIES)
     config = uvicorn.Config(
         app,
@@ -153,6 +151,18 @@ def serve(listener: socket.socket) -> NoReturn:
     )
     _Server(config).run(sockets=[listener])
     _leave()
+
+
+def log_own_faults() -> None:
+    """Anybody can cause a 4xx, or send a socket what is no UTF-8 (it is closed with
+    1007), as often as he likes; the log is for what we do wrong."""
+    for name in ("django.request", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_own_fault)
+
+
+def _is_own_fault(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid UTF-8")
 
 
 class _Server(uvicorn.Server):

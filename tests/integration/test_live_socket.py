@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +17,15 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import (
+    WebSocketsSansIOProtocol,
+)
 from websockets.sync.client import ClientConnection, connect
 
 import bus
 from bus import accounts, agents
+from bus.home import web
 from dashboard import consumers, topic_page, viewers
 from tests.support.desk import Desk
 from tests.support.site import LiveSite
@@ -299,6 +306,64 @@ def test_bytes_are_refused(door: Door) -> None:
         page.socket.send(b"\x00\xff")
 
         assert page.end() == (4400, "invalid_frame")
+
+
+@pytest.fixture
+def as_served(live_site: LiveSite) -> Iterator[logging.Logger]:
+    """Sockets as the web process serves them, and its log."""
+    live_site.uvicorn.ws_protocol_class = WebSocketsSansIOProtocol
+    loggers = [logging.getLogger(name) for name in ("django.request", "uvicorn.error")]
+    before = [(each, each.level, each.filters[:]) for each in loggers]
+    web.log_own_faults()
+    yield loggers[1]
+    for each, level, filters in before:
+        each.setLevel(level)
+        each.filters = filters
+
+
+def test_what_is_no_utf_8_is_closed_with_1007_and_is_no_fault_of_ours(
+    door: Door, as_served: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    with door(token()) as page:
+        page.socket.send(b'{"op": "\xff\xfe"}', text=True)
+
+        assert page.end() == (1007, "")
+
+    as_served.error("Exception in ASGI application")  # what is ours is still told
+    assert [each.message for each in caplog.records] == [
+        "Exception in ASGI application"
+    ]
+
+
+@pytest.mark.parametrize("when", ["first", "last"])
+def test_who_hangs_up_while_a_frame_is_sent_is_no_fault_of_ours(
+    door: Door,
+    live_site: LiveSite,
+    as_served: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+) -> None:
+    """The last frame is the one that says why a socket is closed."""
+    tried = []
+
+    async def hung_up(self: object, text: str) -> None:
+        tried.append(text)
+        raise ClientDisconnected
+
+    monkeypatch.setattr(consumers.FeedConsumer, "send", hung_up)
+    with door(token()) as page:
+        page.resume() if when == "first" else page.send("nonsense")
+        wait_until(lambda: tried)
+        wait_until(lambda: not viewers.open_sockets)
+    wait_until(lambda: not live_site.state.tasks)
+    gc.collect()  # a task that failed with nobody looking tells it when it goes
+
+    assert [*filter(_is_loud, caplog.records)] == []
+
+
+def _is_loud(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 def test_a_frame_beyond_64_kib_is_refused(door: Door) -> None:
