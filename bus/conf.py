@@ -174,7 +174,9 @@ def in_environment(variable: str) -> bool:
 
 def var_dir() -> Path:
     """Where all state of this folder lives."""
-    return Path(conf.VAR_DIR)
+    if _in_django():
+        return Path(conf.VAR_DIR)
+    return Path(os.environ.get("MESH_VAR_DIR", "").strip() or conf.VAR_DIR)
 
 
 def announcement() -> Path:
@@ -187,9 +189,12 @@ def redis_url_given() -> str:
     from_env = os.environ.get("REDIS_URL", "").strip()
     if from_env:
         return from_env
-    if settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"):
-        return str(getattr(settings, "REDIS_URL", "") or "")
-    return ""
+    return str(getattr(settings, "REDIS_URL", "") or "") if _in_django() else ""
+
+
+def _in_django() -> bool:
+    """Whether there are settings; a plain script that imports `bus` has none."""
+    return settings.configured or bool(os.environ.get("DJANGO_SETTINGS_MODULE"))
 
 
 def crash_at() -> str:

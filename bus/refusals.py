@@ -122,9 +122,11 @@ def mapped(exc: BaseException, *, wrote: bool = False) -> errors.BusError:
         if settings.redis_url_given():
             hint = "Is it running, and is REDIS_URL right?"
         elif address.redis_url() == address.DEFAULT_URL:
+            folder = settings.var_dir().absolute()
             return errors.BusUnavailable(
-                "no mesh runs in this folder: start one with `make run`, or set "
-                f"REDIS_URL (the default, {where}, does not answer)"
+                f"no mesh runs in {folder}: start one with `make run`, or set "
+                "MESH_VAR_DIR to the folder of one that runs, or REDIS_URL (the "
+                f"default, {where}, does not answer)"
             )
         else:
             hint = "Start the mesh of this folder with `make run`, or set REDIS_URL."

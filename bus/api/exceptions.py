@@ -35,6 +35,8 @@ _SAID: Final = {
     ),
 }
 
+_NOBODY: Final = "Sign in, or send a token of the mesh: Authorization: Bearer …"
+
 DatabaseAway: Final = (OperationalError, InterfaceError)
 
 
@@ -106,7 +108,9 @@ def _of_drf(exc: drf.APIException) -> Problem | None:
         headers["WWW-Authenticate"] = str(exc.auth_header)
     for kind, code in _DRF_CODES.items():
         if isinstance(exc, kind):
-            return Problem(code, str(exc.detail), headers)
+            # DRF's own sentence names no scheme: Basic and Token are none of ours.
+            told = _NOBODY if code == "not_authenticated" else str(exc.detail)
+            return Problem(code, told, headers)
     return None
 
 

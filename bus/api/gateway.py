@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ class Asked:
     body: Callable[[], bytes]
     content_encoding: str = ""
     cache_control: str = ""
+    parameters: Collection[str] = ()  # of its address, where no call has any
 
     def value(self) -> Any:
         """The JSON of the body, under any content type, as Ollama itself takes it."""
@@ -100,6 +101,8 @@ async def answer(asked: Asked) -> Told:
         allow = {"Allow": ", ".join(methods)}
         said = f"{asked.method} is not allowed here"
         raise Problem("method_not_allowed", said, allow)
+    for name in asked.parameters:
+        raise Problem("invalid", f"?{name[:80]} is unknown; this call has none")
     return await work(asked)
 
 

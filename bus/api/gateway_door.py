@@ -49,6 +49,7 @@ def _asked(request: HttpRequest, rest: str) -> Asked:
         body=lambda: request.body,
         content_encoding=request.headers.get("Content-Encoding", ""),
         cache_control=request.headers.get("Cache-Control", ""),
+        parameters=request.GET,
     )
 
 

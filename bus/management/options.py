@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
@@ -22,6 +23,23 @@ def number(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+class _Topic(argparse.Action):
+    """Keeps the topic, in whichever of two ways it is named."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, *_: Any) -> None:
+        if values is None:  # the argument is left out, which is no wish
+            return
+        if getattr(namespace, self.dest) not in (None, values):
+            parser.error("name one topic, once")
+        setattr(namespace, self.dest, values)
+
+
+def add_topic(parser: argparse.ArgumentParser) -> None:
+    """A topic by itself, or behind `--topic` as where something else stands there."""
+    parser.add_argument("topic", nargs="?", action=_Topic, help="only of this one")
+    parser.add_argument("--topic", action=_Topic, help="the same", metavar="TOPIC")
 
 
 def add_listener(parser: CommandParser) -> None:

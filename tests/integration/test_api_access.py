@@ -146,9 +146,13 @@ def test_a_bad_token_is_401(redis_client: redis.Redis, header: str) -> None:
 
 @pytest.mark.parametrize("header", ["Token x", "Basic eDp5", ""])
 def test_another_scheme_is_nobody(redis_client: redis.Redis, header: str) -> None:
-    response = Client().get(f"{ROOT}/topics", headers={"Authorization": header})
+    headers = {"Authorization": header}
+    response = Client().get(f"{ROOT}/topics", headers=headers)
+    asked = Client().post(f"{ROOT}/ollama/generate", headers=headers)
 
-    problem(response, 401, "not_authenticated")
+    said = problem(response, 401, "not_authenticated")["detail"]
+    assert "Authorization: Bearer" in said
+    assert (asked.status_code, asked.json()) == (401, {"error": said})
 
 
 def test_a_token_ends_at_once(redis_client: redis.Redis) -> None:

@@ -50,6 +50,20 @@ def test_no_letters_are_told_in_words_and_as_no_lines(
     assert run(verb, test_topic, "--json") == ("", "")
 
 
+@pytest.mark.parametrize("verb", ["list", "groups"])
+def test_a_topic_is_named_by_itself_or_as_an_option(test_topic: str, verb: str) -> None:
+    died(test_topic, "a mistake")
+    died(f"{test_topic}-2", "another")
+
+    by_itself = run(verb, test_topic, "--json")
+
+    assert len(by_itself[0].splitlines()) == 1
+    assert run(verb, "--topic", test_topic, "--json") == by_itself
+    assert run(verb, "--json", f"--topic={test_topic}") == by_itself
+    _, said = refused(verb, test_topic, "--topic", f"{test_topic}-2")
+    assert "name one topic" in said
+
+
 def test_the_newest_are_listed_with_all_their_facts(test_topic: str) -> None:
     ids = died(test_topic, "first", "second", "third")
 

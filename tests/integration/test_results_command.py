@@ -71,6 +71,17 @@ def followed(
     assert ended == [None]
 
 
+def test_a_topic_is_named_by_itself_or_as_an_option(test_topic: str) -> None:
+    finish(test_topic, 1)
+    finish(f"{test_topic}-2", 2)
+
+    by_itself = run(test_topic, "--json")
+
+    assert len(by_itself[0].splitlines()) == 1
+    assert run("--topic", test_topic, "--json") == by_itself
+    assert run("-n", "5", f"--topic={test_topic}", "--json") == by_itself
+
+
 def test_the_newest_of_all_topics_are_printed_the_oldest_first(
     test_topic: str,
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -447,3 +449,38 @@ def test_the_connections_of_a_loop_end_with_it(
         asyncio.run(goes_over_both_kinds(test_topic))
 
     assert len(redis_client.client_list()) <= before
+
+
+def test_without_a_mesh_the_folder_and_both_settings_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    settings.REDIS_URL, settings.MESH_VAR_DIR = "", str(tmp_path / "var")
+
+    said = str(refusals.mapped(redis.ConnectionError("no such host")))
+
+    for each in (f"in {tmp_path}/var:", "`make run`", "MESH_VAR_DIR", "or REDIS_URL"):
+        assert each in said, said
+
+
+@pytest.mark.parametrize("named", ["", "elsewhere"])
+def test_a_script_without_settings_finds_a_mesh_by_its_folder(
+    tmp_path: Path, named: str
+) -> None:
+    of_django = {"DJANGO_SETTINGS_MODULE", "REDIS_URL", "MESH_VAR_DIR"}
+    env = {name: text for name, text in os.environ.items() if name not in of_django}
+    env |= {"PYTHONPATH": str(Path(bus.__file__).parents[1])}
+    if named:
+        env["MESH_VAR_DIR"] = str(tmp_path / named)
+    announced = tmp_path / (named or "var") / "redis" / "url"
+    announced.parent.mkdir(parents=True)
+    announced.write_text("unix:///there")
+
+    told = subprocess.run(
+        [sys.executable, "-c", "import bus; print(bus._redis_url())"],
+        **{"cwd": tmp_path, "env": env, "capture_output": True, "text": True},
+        check=True,
+        timeout=60,
+    )
+
+    assert told.stdout.strip() == "unix:///there"

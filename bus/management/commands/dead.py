@@ -22,7 +22,7 @@ class Command(MeshCommand):
         sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
         for verb in ("list", "groups"):
             one = sub.add_parser(verb, help=_HELP[verb])
-            one.add_argument("topic", nargs="?", help="only of this one")
+            kinds.add_topic(one)
             one.add_argument("--json", action="store_true", help="one object a line")
             if verb == "list":
                 one.add_argument(

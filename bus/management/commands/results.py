@@ -17,7 +17,7 @@ class Command(MeshCommand):
     help = "Prints the newest results of a topic (or of all); --follow goes on."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("topic", nargs="?", help="only of this one")
+        kinds.add_topic(parser)
         parser.add_argument(
             "-n",
             "--count",

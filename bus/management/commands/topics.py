@@ -202,12 +202,20 @@ def _notes(row: dict[str, Any]) -> str:
     return ", ".join(notes)
 
 
+def _number(text: str) -> float:
+    """As it was typed, for the sentence that refuses it."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
 def _limits(pairs: list[str]) -> dict[str, float | None]:
     limits: dict[str, float | None] = {}
     for pair in pairs:
         name, _, text = pair.partition("=")
         try:
-            limits[name] = float(text) if text else None
+            limits[name] = _number(text) if text else None
         except ValueError:
             raise CommandError(f"--limit {pair}: no number", returncode=2) from None
     return limits
