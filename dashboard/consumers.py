@@ -88,7 +88,9 @@ class FeedConsumer(AsyncWebsocketConsumer):
         except _Left:
             pass  # nobody is there to be told
         except errors.BusUnavailable as exc:
-            await self._end(Refused(exc.code, str(exc), resume.TRY_LATER))
+            # What Redis says names hosts and folders: those are for the log.
+            detail = "Redis does not answer, or refuses for now; connect again"
+            await self._end(Refused(exc.code, detail, resume.TRY_LATER))
         except Exception:
             log.exception("a live socket failed")
             detail = "a mistake of ours; it is in the server's log"
