@@ -254,13 +254,6 @@ def _refused(
 
 
 def _note(request: Any, verb: str, found: Job, **detail: Any) -> None:
-    topics = [*found.topics]
-    audit.record(
-        request.principal,
-        verb,
-        topic=topics[0] if len(topics) == 1 else "",
-        target=found.id,
-        letters=found.total,
-        topics=topics,
-        **detail,
-    )
+    detail |= {"letters": found.total, "topics": [*found.topics]}
+    who = request.principal
+    audit.record(who, verb, topic=found.topic, target=found.id, **detail)

@@ -69,6 +69,17 @@ class Job:
         return sum(self.topics.values())
 
     @property
+    def reach(self) -> frozenset[str]:
+        """The topics of its letters, and those it was asked of that had none."""
+        return frozenset((*self.topics, *self.selection.get("topics", ())))
+
+    @property
+    def topic(self) -> str:
+        """The only topic it is about, for the audit trail; empty where it tells of
+        several, which not everybody reaches."""
+        return next(iter(self.reach)) if len(self.reach) == 1 else ""
+
+    @property
     def step(self) -> str:
         """The step of its canary, for eyes."""
         return named(self.pace, self.gauge.step if self.gauge else 0)

@@ -152,9 +152,7 @@ class ReplayViewSet(MeshViewSet):
         return Response(self._whole(job))
 
     def _reaches(self, job: Job) -> bool:
-        # It may have been asked of topics that had no letters.
-        named = {*job.topics, *job.selection.get("topics", ())}
-        return all(map(self.who.may_topic, named))
+        return all(map(self.who.may_topic, job.reach))
 
     def _found(self, job_id: str) -> Job:
         job = replays.get(job_id)
@@ -163,9 +161,8 @@ class ReplayViewSet(MeshViewSet):
         return job
 
     def _note(self, verb: str, job: Job, **detail: Any) -> None:
-        topics = [*job.topics]
-        topic = topics[0] if len(topics) == 1 else ""
-        self.record(verb, topic, job.id, letters=job.total, topics=topics, **detail)
+        detail |= {"letters": job.total, "topics": [*job.topics]}
+        self.record(verb, job.topic, job.id, **detail)
 
     def _whole(self, job: Job) -> dict[str, Any]:
         told = replays.letters(job, _IDS_MOST)

@@ -150,10 +150,8 @@ class Command(MeshCommand):
 
 
 def _note(verb: str, job: Job, **detail: Any) -> None:
-    topics = [*job.topics]
-    topic = topics[0] if len(topics) == 1 else ""
-    detail |= {"letters": job.total, "topics": topics}
-    trail.record(verb, topic=topic, target=job.id, **detail)
+    detail |= {"letters": job.total, "topics": [*job.topics]}
+    trail.record(verb, topic=job.topic, target=job.id, **detail)
 
 
 def _pace(options: dict[str, Any]) -> replays.Pace:
