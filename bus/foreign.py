@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from . import errors, messages
+from . import errors, exact, messages
 
 # What the mesh itself writes beside a payload; `as_entry` in Lua knows the same.
 _META: Final = re.compile(r"e=[0-9]+(?:,.*)?", re.DOTALL)
@@ -28,12 +28,19 @@ def payload_of(text: str, meta: str) -> Any:
             raw=text,
         )
     try:
-        return messages.decode(text)
+        value = messages.decode(text)
     except errors.DecodeError as exc:
         said = str(exc).removeprefix("not JSON: ")
         raise errors.Malformed(
             f"the entry's field `json` is not JSON: {said}", raw=text
         ) from None
+    if exact.is_rounded(text, value):
+        raise errors.Malformed(
+            "the entry's field `json` has an integer beyond 64 bits, which would be "
+            "rounded; send it as text",
+            raw=text,
+        )
+    return value
 
 
 def kept_of(fields: dict[str, str]) -> bytes:
@@ -48,6 +55,7 @@ def kept_of(fields: dict[str, str]) -> bytes:
     told = len(fields.get("meta", "")) <= _SHOWN_MOST  # in the letter's error, whole
     try:
         value = messages.decode(text)
-        return messages.encode_kept(value if told else fields)
+        known = told and not exact.is_rounded(text, value)
+        return messages.encode_kept(value if known else fields)
     except (errors.DecodeError, errors.InvalidPayload):
         return messages.dump(fields)

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import audit, decisions, errors, messages, roles
+from bus import audit, decisions, errors, exact, messages, roles
 from bus.letters import DeadLetter
 from bus.tasks import new_id
 from dashboard import formats, links
@@ -41,10 +41,10 @@ def edit(request: Any, task_id: str) -> HttpResponse:
             toasts.warning(request, format_html(says, task.state))
         return to(links.task(task.id, task.topic))
     if request.method != "POST":
-        return _form(request, letter, _text(letter.payload))
+        return _form(request, letter, _text(_exactly(letter)))
     text = request.POST.get("payload", "")
     try:
-        payload = messages.decode(text)
+        payload = exact.read(text, "the payload")
         messages.encode(payload)  # too deep or too large is told before, not after
     except (errors.DecodeError, errors.InvalidPayload) as exc:
         return _form(request, letter, text, formats.said(exc))
@@ -74,7 +74,7 @@ def _form(
 
 def _review(request: HttpRequest, letter: DeadLetter, payload: Any) -> HttpResponse:
     text = _text(payload)
-    found = differing(_text(letter.payload), text)
+    found = differing(_text(_exactly(letter)), text)
     context = {
         "section": "dead",
         "letter": letter,
@@ -112,6 +112,13 @@ def _replay(request: Any, letter: DeadLetter, payload: Any) -> HttpResponse:
         says = 'Replayed with its new payload: <a href="{}">the task</a> is back in {}.'
         toasts.success(request, format_html(says, url, letter.topic))
     return to(url)
+
+
+def _exactly(letter: DeadLetter) -> Any:
+    """Its payload without rounding, which `letter.payload` has beyond 64 bits."""
+    text = decisions.body(letter).decode()
+    rounded = exact.is_rounded(text, letter.payload)
+    return json.loads(text) if rounded else letter.payload
 
 
 def _text(payload: Any) -> str:

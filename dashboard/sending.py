@@ -10,7 +10,17 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import audit, decisions, errors, messages, roles, tasks, topics, wanted
+from bus import (
+    audit,
+    decisions,
+    errors,
+    exact,
+    messages,
+    roles,
+    tasks,
+    topics,
+    wanted,
+)
 from dashboard import formats, links, shape, topic_page
 from dashboard.access import action, confirmed, to
 from dashboard.fields import number
@@ -80,7 +90,7 @@ def _make_room(
 
 
 def _payload(request: HttpRequest) -> Any:
-    return messages.decode(request.POST.get("task", "").strip())
+    return exact.read(request.POST.get("task", ""), "the payload")
 
 
 def _shape(latest: list[bus.Task], original: bus.Task | None) -> shape.Shape:

@@ -76,6 +76,7 @@ FLOORS: list[set[str]] = [
         "home.cradle",
         "home.heads",
         "home.server_config",
+        "exact",
         "keys",
         "messages",
         "models",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ def bus_errors() -> Iterator[None]:
         raise CommandError(str(exc), returncode=EXIT_UNAVAILABLE) from exc
     except (errors.InvalidName, errors.InvalidPayload, errors.InvalidOption) as exc:
         raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
-    except errors.HandlerError as exc:
+    except (errors.DecodeError, errors.HandlerError) as exc:
         raise CommandError(str(exc), returncode=EXIT_USAGE) from exc
     except (errors.WrongLayout, errors.UnfitServer) as exc:
         raise CommandError(str(exc), returncode=EXIT_CONFIG) from exc
@@ -69,15 +68,6 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 def json_line(value: Any) -> str:
     """One line of JSON for pipes."""
     return orjson.dumps(value, default=str).decode()
-
-
-def parse_json(text: str | bytes) -> Any:
-    """JSON from a command line or file; orjson would round integers beyond 64 bits."""
-    return json.loads(text, parse_constant=_no_constant)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def plain(text: str) -> str:

@@ -118,8 +118,10 @@ def test_a_letter_that_died_again_since_is_not_replayed_with_the_old_edit(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"a": ', "Not JSON"),
-        ("", "Not JSON"),
+        ('{"a": ', "The payload is not JSON"),
+        ("", "The payload is empty"),
+        ('{"a": 1, "a": 2}', "The payload has the key 'a' twice"),
+        ('{"n": 18446744073709551617}', "The payload has the integer 1844674407"),
         ("[" * 40 + "]" * 40, "deep"),
         (json.dumps("x" * 300_000), "bytes"),
         ("1", "This is the payload it has"),
@@ -154,6 +156,18 @@ def test_a_payload_is_text_and_comes_back_as_it_was(
     assert json.loads(html.unescape(area.split("</textarea>")[0])) == payload
     looked_at(review)
     assert json.loads(hidden(review)["payload"]) == [NASTY]
+
+
+def test_a_number_beyond_64_bits_stands_in_the_form_as_it_came(
+    test_topic: str, operator: Client
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk = Desk(test_topic)
+    bus.move_to_dead(test_topic, desk.one().sid, {"n": 2**64 + 1})
+
+    page = operator.get(url_of(task_id, test_topic))
+
+    assert f"&quot;n&quot;: {2**64 + 1}" in page.content.decode()
 
 
 def test_a_viewer_neither_sees_nor_may(test_topic: str) -> None:

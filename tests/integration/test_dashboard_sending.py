@@ -106,6 +106,15 @@ def test_a_copy_may_replace_what_has_not_started(
     ("field", "text", "says"),
     [
         ("task", "{", "JSON"),
+        (
+            "task",
+            '{"account": 18446744073709551617}',
+            "The payload has the integer 1844",
+        ),
+        ("task", '{"a": 1, "a": 2}', "The payload has the key 'a' twice"),
+        ("task", '{"a": "\\u0000"}', "The payload holds the character NUL"),
+        ("task", "1e400", "The payload has the number 1e400"),
+        ("task", " ", "The payload is empty"),
         ("task", '"' + "x" * 300_000 + '"', "bytes"),
         ("delay_s", "soon", "Starts in, s: 'soon' is not a number"),
         ("delay_s", "-1", "Starts in, s -1.0 is not"),
@@ -222,3 +231,16 @@ def test_the_fields_of_the_others_stand_beside_the_form(
     assert "whoobjectall" in text
     assert "who.nametext1<b>ann" in text
     assert "<b>ann" not in page.content.decode()
+
+
+@pytest.mark.parametrize("text", ['{"account": 18446744073709551617}', '{"a":1,"a":2}'])
+def test_the_field_of_a_topics_page_changes_no_payload(
+    text: str, test_topic: str, operator: Client
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    page = operator.post(f"/topics/{test_topic}/send", {"task": text})
+
+    assert page.status_code == 422
+    assert "The payload has the" in looked_at(page).text
+    assert bus.stats(test_topic)["waiting"] == 1

@@ -133,6 +133,7 @@ def test_what_is_no_id_is_an_error_of_usage(test_topic: str, verb: str) -> None:
         (["replay", "one", "two", "--payload", "1"], "--payload is for one ID"),
         (["replay", "one", "--payload", "{n: 1}"], "--payload is not JSON: "),
         (["replay", "one", "--payload", "NaN"], "--payload is not JSON: NaN"),
+        (["replay", "one", "--payload", '{"a":1,"a":2}'], "--payload has the key 'a' "),
     ],
 )
 def test_a_call_that_contradicts_itself_is_refused(

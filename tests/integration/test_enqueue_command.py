@@ -47,7 +47,10 @@ def waiting(topic: str) -> int:
         (["--file", "tasks.jsonl", "--wait", "0"], "--id and --wait are for one task"),
         (["--file", "no-such-file"], "cannot read no-such-file: No such file or dir"),
         (["text"], "the payload is not JSON: "),
-        (["Infinity"], "the payload is not JSON: Infinity is not JSON"),
+        (["Infinity"], "the payload is not JSON: Infinity is none"),
+        (['{"a":1,"a":2}'], "the payload has the key 'a' twice in one object"),
+        (['{"a":18446744073709551617}'], "the payload has the integer 1844674407"),
+        (['"\\u0000"'], "the payload holds the character NUL"),
         (["1", "--id", "7"], "task id"),
         (["1", "--delay", "-1"], "delay_s"),
         (["1", "--max-attempts", "0"], "max_attempts"),
@@ -95,12 +98,23 @@ def test_a_file_is_sent_without_its_empty_lines(
     assert waiting(test_topic) == lines
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(
+    test_topic: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"n": 1}\n2\n')
+
+    assert run(test_topic, "--file", str(file)).startswith("2 tasks accepted")
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("{", "line 102 is not JSON: "),
-        ("[" * 100_000, "line 102 is not JSON: "),
-        (str(2**64), "line 102: "),
+        ("[" * 100_000, "line 102 is nested deeper than "),
+        ("[" * 50 + "]" * 50, "line 102: "),
+        (str(2**64), "line 102 has the integer 18446744073709551616, "),
+        ('{"a": 1, "a": 2}', "line 102 has the key 'a' twice"),
     ],
 )
 def test_a_broken_line_is_named_and_what_was_sent_counted(

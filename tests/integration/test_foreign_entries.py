@@ -269,6 +269,42 @@ def test_the_letter_of_a_broken_entry_shows_what_it_held(
     assert bus.list_dead(test_topic)[0].payload == text
 
 
+LONG = ['{"n":18446744073709551617}', "[1.5,-9223372036854775809]", "1" * 50]
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "mine"}, {"meta": "m"}])
+@pytest.mark.parametrize("text", LONG, ids=short)
+def test_no_handler_runs_with_another_number_than_was_written(
+    test_topic: str, raw: redis.Redis, text: str, more: dict[str, str]
+) -> None:
+    add(raw, test_topic, {"json": text, **more})
+    with agents.running(test_topic, work.echo):
+        wait_until(lambda: bus.stats(test_topic)["dead"] == 1, 20)
+
+    [letter] = bus.list_dead(test_topic)
+    assert letter.error["reason"] == "malformed"
+    assert "an integer beyond 64 bits" in letter.error["message"]
+    held = letter.payload
+    assert (held["json"] if isinstance(held, dict) else held) == text
+    assert (is_drained(test_topic), drift(test_topic)) == (True, 0)
+
+
+def test_a_letter_by_hand_is_not_replayed_with_another_number(
+    test_topic: str, raw: redis.Redis
+) -> None:
+    sid = add(raw, test_topic, {"json": "1"})
+    [(entry_id, found)] = read(test_topic)
+    bus.move_to_dead(test_topic, entry_id, {"n": 2**70})
+
+    bus.replay(found["id"], test_topic)
+
+    assert read(test_topic) == []
+    [letter] = bus.list_dead(test_topic)
+    assert (letter.id, letter.error["reason"]) == (found["id"], "malformed")
+    assert str(2**70) in letter.payload["json"]
+    assert found["id"] == keys.foreign_id(test_topic, sid)
+
+
 def test_a_broken_entry_that_loses_its_agents_keeps_what_it_held(
     test_topic: str, raw: redis.Redis, settings: Any
 ) -> None:

@@ -24,6 +24,7 @@ from tests.support.processes import ROOT
         (errors.InvalidName("odd"), 2),
         (errors.PayloadTooLarge("large"), 2),
         (errors.InvalidOption("none"), 2),
+        (errors.DecodeError("no JSON"), 2),
         (errors.HandlerError("no function"), 2),
         (errors.WrongLayout("newer keys"), 78),
         (errors.UnfitServer("evicts"), 78),

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from django.core.management.base import CommandError
 
-from bus import dead, decisions, errors, keys, letters, topics
+from bus import dead, decisions, errors, exact, keys, letters, topics
 from bus.management import options as kinds
 from bus.management import output, trail
 from bus.management.command import MeshCommand
@@ -114,12 +114,7 @@ class Command(MeshCommand):
         if options["payload"] is not None:
             if len(options["ids"]) != 1:
                 raise CommandError("--payload is for one ID", returncode=2)
-            try:
-                payload = output.parse_json(options["payload"])
-            except ValueError as exc:
-                raise CommandError(
-                    f"--payload is not JSON: {exc}", returncode=2
-                ) from exc
+            payload = exact.read(options["payload"], "--payload")
         self._each(
             options,
             lambda *task: decisions.replay(*task, payload=payload, by="manage.py"),

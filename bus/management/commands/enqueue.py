@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bus import errors, keys, many, messages, results, tasks, whynot
+from bus import errors, exact, keys, many, messages, results, tasks, whynot
 from bus.management import output
 from bus.management.command import MeshCommand
 
@@ -75,13 +75,10 @@ class Command(MeshCommand):
 
     def _send_one(self, options: dict[str, Any]) -> None:
         try:
-            payload = output.parse_json(options["payload"])
-        except ValueError as exc:
-            raise CommandError(
-                f"the payload is not JSON: {exc}; a text needs quotes of its own, "
-                """as in '"text"'""",
-                returncode=2,
-            ) from exc
+            payload = exact.read(options["payload"], "the payload")
+        except errors.DecodeError as exc:
+            said = """a text needs quotes of its own, as in '"text"'"""
+            raise CommandError(f"{exc}; {said}", returncode=2) from exc
         task_id = tasks.enqueue_task(
             options["topic"], payload, task_id=options["id"], **_knobs(options)
         )
@@ -171,10 +168,9 @@ def _payloads(source: IO[bytes]) -> Iterator[Any]:
             raise errors.InvalidPayload(
                 "the file is not UTF-8 but UTF-16; write it anew as UTF-8"
             )
-        try:
-            value = output.parse_json(line)
-        except (ValueError, RecursionError) as exc:
-            raise errors.InvalidPayload(f"line {number} is not JSON: {exc}") from None
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        value = exact.read(line, f"line {number}")
         try:
             messages.encode(value)  # here the line is still known
         except errors.InvalidPayload as exc:
