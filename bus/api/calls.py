@@ -50,6 +50,8 @@ class Batch:
         for index, each in enumerate(parsing.batch(value)):
             own = isinstance(each, dict) and "id" in each
             try:
+                if isinstance(each, errors.InvalidPayload):
+                    raise each
                 place = None if key is None or own else f"{key}/{index}"
                 sent = enqueue(who, each, place)
             except (Problem, errors.BusError) as exc:

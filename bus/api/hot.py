@@ -31,7 +31,7 @@ class Asked(NamedTuple):
     name: str
     receive: Callable[[], Awaitable[dict[str, Any]]]
 
-    def value(self, *, needed: bool = True) -> Any:
+    def value(self, *, needed: bool = True, each: str = "") -> Any:
         """The JSON body; without one `{}`, or a problem where it is needed."""
         if not self.body:
             if needed:
@@ -39,7 +39,11 @@ class Asked(NamedTuple):
             return {}
         head = self.head
         return jsontext.document(
-            self.body, head.content_type, head.content_encoding, limit=BODY_MOST
+            self.body,
+            head.content_type,
+            head.content_encoding,
+            limit=BODY_MOST,
+            each=each,
         )
 
 
@@ -64,7 +68,7 @@ async def enqueue(asked: Asked) -> Answer:
 
 async def batch(asked: Asked) -> Answer:
     """`POST enqueue/batch`."""
-    sent = calls.Batch(asked.who, asked.value(), asked.head.key)
+    sent = calls.Batch(asked.who, asked.value(each=parsing.EACH), asked.head.key)
     for wanted, each in sent.levels():
         try:
             means = str(await levels.agranted(wanted)) or await tasks.adurability()

@@ -13,20 +13,43 @@ from .problems import Problem
 
 
 def document(
-    raw: bytes, content_type: str, content_encoding: str = "", *, limit: int
+    raw: bytes,
+    content_type: str,
+    content_encoding: str = "",
+    *,
+    limit: int,
+    each: str = "",
 ) -> Any:
     """The value of a JSON body of up to `limit` bytes, or Problem.
 
     unsupported_media_type, body_too_large; unreadable for what is no JSON; and
     invalid_payload for JSON outside what travels safely (long keys, large integers).
+    Where the member `each` lists what is right or wrong by itself, InvalidPayload
+    stands there in the place of what is outside.
     """
     check_type(content_type, content_encoding)
     if len(raw) > limit:
         raise too_large(limit)
     try:
         return exact.read(raw, "the body")
-    except (errors.DecodeError, errors.InvalidPayload) as exc:
-        raise _unread(exc) from None
+    except errors.DecodeError as exc:
+        raise Problem("unreadable", str(exc)) from None
+    except errors.InvalidPayload as exc:
+        if not each:
+            raise Problem(exc.code, str(exc)) from None
+    value = exact.read(raw, "the body", bounded=False)
+    rows = value.get(each) if isinstance(value, dict) else None
+    if isinstance(rows, list):
+        value[each] = [*map(_apart, rows)]
+    return value
+
+
+def _apart(row: Any) -> Any:
+    try:
+        exact.check(row, "the task")
+    except errors.InvalidPayload as exc:
+        return exc
+    return row
 
 
 def check_type(content_type: str, content_encoding: str = "") -> None:
@@ -55,8 +78,3 @@ def too_large(limit: int) -> Problem:
 
 def _unsupported(detail: str) -> Problem:
     return Problem("unsupported_media_type", detail, {"Accept": "application/json"})
-
-
-def _unread(exc: errors.BusError) -> Problem:
-    outside = isinstance(exc, errors.InvalidPayload)
-    return Problem(exc.code if outside else "unreadable", str(exc))

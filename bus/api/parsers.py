@@ -9,7 +9,7 @@ from rest_framework.parsers import BaseParser
 
 from bus.conf import conf
 
-from . import jsontext
+from . import jsontext, parsing
 
 
 class StrictJSONParser(BaseParser):
@@ -22,13 +22,17 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         """The value of the body, or Problem."""
         context = parser_context or {}
-        limit = body_limit(getattr(context.get("view"), "action", "") in _LARGE)
+        action = getattr(context.get("view"), "action", "")
+        limit = body_limit(action in _LARGE)
         meta = context["request"].META
         encoding = meta.get("HTTP_CONTENT_ENCODING", "")
         jsontext.check_type(media_type or "", encoding)
         # One byte more tells whether there is more.
         raw = stream.read(limit + 1)
-        return jsontext.document(raw, media_type or "", encoding, limit=limit)
+        each = parsing.EACH if action == "batch" else ""
+        return jsontext.document(
+            raw, media_type or "", encoding, limit=limit, each=each
+        )
 
 
 _LARGE: Final = frozenset({"batch", "complete"})

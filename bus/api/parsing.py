@@ -34,6 +34,7 @@ from .members import whole_or_null as _whole_or_null
 from .problems import Problem
 
 NO_BODY: Final = "a JSON body is needed, there is none"
+EACH: Final = "tasks"  # of a batch, where each is right or wrong by itself
 KEY_IN_BATCH_MOST: Final = 240  # characters: the place of a task is added to it
 
 
@@ -94,8 +95,11 @@ def enqueue(value: Any, key: str | None = None, principal: str = "") -> Enqueue:
 
 
 def batch(value: Any) -> list[Any]:
-    """The tasks of a batch, not looked into yet: each is right or wrong by itself."""
-    tasks: list[Any] = _members(value, {"tasks": _list}, ("tasks",))["tasks"]
+    """The tasks of a batch, not looked into yet: each is right or wrong by itself.
+
+    What was outside the limits as it was read is an InvalidPayload among them.
+    """
+    tasks: list[Any] = _members(value, {EACH: _list}, (EACH,))[EACH]
     most = conf.BATCH_MAX_TASKS
     if not 1 <= len(tasks) <= most:
         raise invalid([("/tasks", f"holds {len(tasks):,}, not 1 to {most:,}")])

@@ -325,9 +325,23 @@ MIXED = many(
     7,
     None,
 )
+# The body is read anew, and each task looked into.
+OUTSIDE = many(
+    json.loads(task()),
+    json.loads(task(task={"n": [2**53]})),
+    json.loads(task(task=[{"k" * 257: 1}])),
+    json.loads(task(delay_s=2**60)),
+    2**64,
+    json.loads(task(task=2**53 - 1)),
+)
 OTHERS = [
     Row("a mixed batch", 200, MIXED, path=BATCH),
     Row("a batch with a key", 200, MIXED, path=BATCH, headers=[(KEY, "b-1")]),
+    Row("a batch with tasks outside the limits", 200, OUTSIDE, path=BATCH),
+    Row("a batch outside the limits", 422, b'{"tasks": [1], "x": 9007199254740993}',
+        "invalid", path=BATCH),
+    Row("a batch that is a large number", 422, b"9007199254740993", "invalid",
+        path=BATCH),
     Row("a batch with a long key", 422, MIXED, "invalid_option", path=BATCH,
         headers=[(KEY, "b" * 241)]),
     Row("a batch for a full topic", 200, many(json.loads(task())), path=BATCH,

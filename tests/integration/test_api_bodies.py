@@ -254,3 +254,21 @@ def test_every_item_of_a_batch_is_bounded_by_itself(
     rows = api().post("enqueue/batch", {"tasks": tasks}).json()["results"]
 
     assert [row["status"] for row in rows] == [201 if depth < 33 else 422, 201, 201]
+
+
+def test_of_a_batch_only_the_tasks_outside_the_limits_are_refused(
+    redis_client: redis.Redis,
+) -> None:
+    outside: list[Any] = [{"n": 2**53}, [{"k" * 257: 1}], -(2**64)]
+    payloads = ["x", *outside, {"n": 2**53 - 1}]
+    tasks = [{"topic": "bodies", "task": payload} for payload in payloads]
+
+    rows = api().post("enqueue/batch", {"tasks": tasks}).json()["results"]
+
+    assert [row["status"] for row in rows] == [201, 422, 422, 422, 201]
+    assert {row["error"]["code"] for row in rows[1:4]} == {"invalid_payload"}
+    assert rows[1]["error"]["detail"].startswith("the task has the integer")
+    assert [bus.get_task(row["id"]).payload for row in (rows[0], rows[4])] == [
+        payloads[0],
+        payloads[4],
+    ]
