@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 from bus import whence
 
 REQUEST_ID: Final = whence.HEADER.lower().encode()
+KEY: Final = b"idempotency-key"
 # Beyond this a body costs more to read than the lane saves, and holds up all others:
 # Django reads it in a thread.
 BODY_MOST: Final = 64 * 1024
@@ -29,7 +30,7 @@ _READ: Final = frozenset(
         b"content-length",
         b"content-type",
         b"host",
-        b"idempotency-key",
+        KEY,
         b"x-request-id",
     )
 )
@@ -82,13 +83,18 @@ def read(headers: list[tuple[bytes, bytes]]) -> Head | None:
         int(length),
         found.get(b"content-type", b"").decode("latin-1"),
         found.get(b"content-encoding", b"").decode("latin-1"),
-        _text(found.get(b"idempotency-key")),
+        key_of(_text(found.get(KEY))),
         _text(found.get(b"x-request-id")),
     )
 
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
+
+
+def key_of(text: str | None) -> str | None:
+    """An Idempotency-Key without the spaces around it, no part of it by RFC 9110."""
+    return None if text is None else text.strip(" \t")
 
 
 def _is_ours(host: bytes) -> bool:

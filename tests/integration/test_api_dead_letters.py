@@ -47,7 +47,7 @@ def test_a_replay_names_the_letter_and_the_request_it_is_of(test_topic: str) -> 
     other = client.post(url, {"entry_id": "1-1"})
     edit = {"entry_id": seen, "task": {"n": 2}}
     first = client.post(url, edit, Idempotency_Key="click 1")
-    again = client.post(url, edit, Idempotency_Key="click 1")
+    again = client.post(url, edit, Idempotency_Key="\tclick 1 ")
     late = client.post(url, {"entry_id": seen})
 
     assert problem(other, 409, "not_dead")["state"] == "dead"

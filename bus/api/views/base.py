@@ -15,6 +15,7 @@ from bus import audit, errors, refusals, roles
 from .. import asked, exceptions, jsontext, parsing
 from ..auth import principal
 from ..calls import Answer
+from ..head import KEY, key_of
 from ..permissions import check_topic, may_not
 from ..problems import Problem
 from ..schema import PREFIX
@@ -118,6 +119,15 @@ class MeshViewSet(viewsets.ViewSet):
         encoding = meta.get("HTTP_CONTENT_ENCODING", "")
         jsontext.check_type(meta.get("CONTENT_TYPE", ""), encoding)
         return self.request.data
+
+    def key(self) -> str | None:
+        """The Idempotency-Key; Problem where a request has two, which Django joins."""
+        # Only a server of ours knows the headers as they came.
+        sent = getattr(self.request, "scope", {}).get("headers", ())
+        if [name for name, _ in sent].count(KEY) > 1:
+            said = "Idempotency-Key is given more than once"
+            raise Problem("invalid_option", said)
+        return key_of(self.request.headers.get("Idempotency-Key"))
 
     def answered(self, answer: Answer) -> Response:
         """An answer that both doors share, through this one."""

@@ -37,7 +37,7 @@ class EnqueueViewSet(MeshViewSet):
         send it again with the `id` in the problem. A success is as durable as its
         `durability` says: the one asked for, else the mesh's own.
         """
-        sent = calls.enqueue(self.who, self.body(), self._key())
+        sent = calls.enqueue(self.who, self.body(), self.key())
         level = _level(sent.durability)
         outcomes = tasks.accept(sent.topic, [sent.wanted], sent.durability)
         return self.answered(calls.enqueued(sent.topic, outcomes[0], level))
@@ -57,7 +57,7 @@ class EnqueueViewSet(MeshViewSet):
         The statuses are those of sending one task. An `Idempotency-Key` stands for
         each task together with its place, unless the task has an `id`.
         """
-        batch = calls.Batch(self.who, self.body(), self._key())
+        batch = calls.Batch(self.who, self.body(), self.key())
         for wanted, sent in batch.levels():
             try:
                 level = _level(wanted)
@@ -67,10 +67,6 @@ class EnqueueViewSet(MeshViewSet):
             else:
                 batch.settle(wanted, outcomes, level)
         return self.answered(batch.answer())
-
-    def _key(self) -> str | None:
-        key: str | None = self.request.headers.get("Idempotency-Key")
-        return key
 
 
 def _level(wanted: str | None) -> str:

@@ -117,7 +117,7 @@ class TaskViewSet(MeshViewSet):
         `Idempotency-Key` is the same run, 200 with the state its task is in by then.
         """
         parsing.nothing(self.body(needed=False))
-        key, who = request.headers.get("Idempotency-Key"), self.who
+        key, who = self.key(), self.who
         task = self._task(task_id)
         ran, did = again.ran(task.id, task.topic, who.name, who.key, key)
         once_more = ran != task.id

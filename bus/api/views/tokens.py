@@ -61,7 +61,7 @@ class TokenViewSet(MeshViewSet):
         """
         given = parsing.token(self.body())
         check_grant(self.who, given.topics)
-        key = request.headers.get("Idempotency-Key")
+        key = self.key()
         made, text = accounts.create_token(
             given.name,
             given.role,
