@@ -48,7 +48,7 @@ from .handlers import handler
 from .keys import agent_key, dead_stream, result_stream, task_stream
 from .ledgers import settle_ledger
 from .letters import DeadLetter
-from .lookup import get_task
+from .lookup import SeveralTopics, get_task
 from .many import aenqueue_many, enqueue_many
 from .messages import Task
 from .purges import delete_topic, purge_topic
@@ -192,6 +192,7 @@ __all__ = [
     "PayloadTooLarge",
     "ServerError",
     "ServerLocked",
+    "SeveralTopics",
     "TaskConflict",
     "TaskNotFound",
     "TooManyTopics",

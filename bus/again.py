@@ -39,9 +39,9 @@ def run_now(
     same `request_id` (any text, of this `principal`) gives the same id and changes
     nothing: of a replay always, of a new task for a day, of a start as long as it is
     among the newest 1,000 events of the topic. Without `topic` all are asked;
-    TaskNotFound if none knows it.
+    TaskNotFound if none knows it, SeveralTopics if more than one does.
     """
-    topic = lookup.topic_of(task_id, topic)
+    topic = lookup.one_topic(task_id, topic, lookup.TO_RUN)
     return ran(task_id, topic, by, principal, request_id)[0]
 
 

@@ -121,9 +121,19 @@ def topic_of(task_id: str, topic: str | None) -> str:
     try:
         return lookup.topic_of(task_id, topic, {messages.DEAD})
     except errors.TaskNotFound:
-        raise errors.DeadLetterNotFound(
-            f"no dead letter of task {task_id} in any topic"
-        ) from None
+        raise _nowhere(task_id) from None
+
+
+def one_topic(task_id: str, topic: str | None) -> str:
+    """`lookup.one_topic` of a letter that is to be changed, and missed as such."""
+    try:
+        return lookup.one_topic(task_id, topic, lookup.TO_DECIDE)
+    except errors.TaskNotFound:
+        raise _nowhere(task_id) from None
+
+
+def _nowhere(task_id: str) -> errors.DeadLetterNotFound:
+    return errors.DeadLetterNotFound(f"no dead letter of task {task_id} in any topic")
 
 
 def letter_of(topic: str, task_id: str) -> DeadLetter:

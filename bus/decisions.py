@@ -44,9 +44,9 @@ def replay(
     now. A repeat with the same `request_id` (any text) is the same replay: it succeeds
     and changes nothing, wherever the task is by then; with another payload than that
     replay had it is a TaskConflict. Without `topic` all are asked; DeadLetterNotFound
-    if none knows it.
+    if none knows it, SeveralTopics if it is dead or discarded in more than one.
     """
-    topic = dead.topic_of(task_id, topic)
+    topic = dead.one_topic(task_id, topic)
     replayed(task_id, topic, payload, entry_id, by, request_id)
     return task_id
 
@@ -157,12 +157,13 @@ def discard(
 ) -> None:
     """Take a dead letter out for good; `undo` brings it back within an hour.
 
-    Without `topic` all are asked. DeadLetterNotFound, or NotDead in another state: of
-    any number of concurrent discards exactly one succeeds. A repeat with the same
-    `request_id` (any text) is the same discard, as long as that is among the newest
-    1,000 events of the topic: it succeeds and changes nothing, also after an undo.
+    Without `topic` all are asked: SeveralTopics where it is dead or discarded in more
+    than one. DeadLetterNotFound, or NotDead in another state: of any number of
+    concurrent discards exactly one succeeds. A repeat with the same `request_id` (any
+    text) is the same discard, as long as that is among the newest 1,000 events of the
+    topic: it succeeds and changes nothing, also after an undo.
     """
-    discarded(task_id, dead.topic_of(task_id, topic), request_id)
+    discarded(task_id, dead.one_topic(task_id, topic), request_id)
 
 
 def discarded(task_id: str, topic: str, request_id: str | None = None) -> bool:
@@ -195,7 +196,7 @@ def undo(
     exactly one succeeds. Conflict if its id was sent again since. A repeat with the
     same `request_id` (any text) is the same undo, as long as that is among the newest
     1,000 events of the topic: it gives the same entry id and changes nothing. Without
-    `topic` all are asked.
+    `topic` all are asked: SeveralTopics where it is dead or discarded in more than one.
     """
     return undone(task_id, topic, request_id)[0]
 
@@ -221,7 +222,7 @@ def undone(
 def _undo_topics(task_id: str, topic: str | None) -> list[str]:
     """Where to look; the bin outlives the row that says in which topic it is."""
     try:
-        return [lookup.topic_of(task_id, topic, {messages.DISCARDED})]
+        return [lookup.one_topic(task_id, topic, lookup.TO_DECIDE)]
     except errors.TaskNotFound:
         with refusals.guard():
             return sorted(connection.reader().smembers(keys.TOPICS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
 from . import (
@@ -19,6 +19,22 @@ from . import (
     volley,
 )
 from .messages import Task
+
+Reach = Callable[[str], bool]  # whether a caller may hear of a topic
+# The states a call that changes tasks is about: those it acts on, and what comes of it.
+TO_CANCEL: Final = messages.LIVE | {messages.CANCELLED}
+TO_DECIDE: Final = frozenset({messages.DEAD, messages.DISCARDED})
+TO_RUN: Final = frozenset(messages.STATES)
+
+
+class SeveralTopics(errors.Conflict):
+    """Several topics have a task of this id; `facts["topics"]` names them."""
+
+    code = "several_topics"
+
+
+def _everywhere(_: str) -> bool:
+    return True
 
 
 def get_task(task_id: str, topic: str | None = None) -> Task:
@@ -38,20 +54,49 @@ def get_task(task_id: str, topic: str | None = None) -> Task:
 
 
 def topic_of(
-    task_id: str, topic: str | None, states: Container[str] = messages.LIVE
+    task_id: str,
+    topic: str | None,
+    states: Container[str] = messages.LIVE,
+    reach: Reach = _everywhere,
 ) -> str:
-    """The given topic, checked; for None the one that knows the task.
+    """The given topic, checked; for None the one that knows the task, to read it.
 
     Where several know it, the first in which it is in one of `states` wins.
-    TaskNotFound if none does, InvalidName for an id or topic that is not allowed.
+    TaskNotFound if none within `reach` does, InvalidName for an id or topic that is not
+    allowed.
     """
     task_id = keys.check_task_id(task_id)
     if topic is not None:
         return keys.check_topic(topic)
-    task = _best(_searched(task_id), states)
+    task = _best(_searched(task_id, reach), states)
     if task is None:
         raise unknown(task_id)
     return task.topic
+
+
+def one_topic(
+    task_id: str,
+    topic: str | None,
+    states: Container[str],
+    reach: Reach = _everywhere,
+) -> str:
+    """`topic_of` for a call that changes tasks in one of `states`.
+
+    SeveralTopics where that does not tell one: whatever picked one would pick another
+    once the first was changed, and a repeat of the call change a second task.
+    """
+    task_id = keys.check_task_id(task_id)
+    if topic is not None:
+        return keys.check_topic(topic)
+    known = _searched(task_id, reach)
+    fitting = [task for task in known if task.state in states]
+    found = [task.topic for task in fitting or known]
+    if not found:
+        raise unknown(task_id)
+    if len(found) > 1:
+        said = f"several topics have a task {task_id}, say which: {', '.join(found)}"
+        raise SeveralTopics(said, topics=found)
+    return found[0]
 
 
 def _best(tasks: list[Task], states: Container[str]) -> Task | None:
@@ -78,10 +123,10 @@ async def afound(topic: str, task_id: str, client: Any = None) -> Task | None:
     return task_of(topic, task_id, raw)
 
 
-def _searched(task_id: str) -> list[Task]:
+def _searched(task_id: str, reach: Reach = _everywhere) -> list[Task]:
     """Ask every known topic; one pipeline after one look at their names."""
     with refusals.guard():
-        topics = sorted(connection.reader().smembers(keys.TOPICS))
+        topics = sorted(filter(reach, connection.reader().smembers(keys.TOPICS)))
     replies = volley.run("get_task", topics, [task_id])
     failed = [raw for raw in replies if isinstance(raw, Exception)]
     pairs = zip(topics, replies, strict=True)

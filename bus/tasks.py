@@ -157,9 +157,10 @@ def cancel(task_id: str, topic: str | None = None) -> str:
     """Cancel a task: `cancelled`, or `running` where its agent is told to stop it.
 
     A completion that arrives before the agent stops still wins. Without `topic` all are
-    asked. TaskNotFound if the id is unknown, NotCancellable if the task has ended.
+    asked: SeveralTopics where it can be cancelled in more than one, or was.
+    TaskNotFound if none knows it, NotCancellable if the task has ended.
     """
-    topic = lookup.topic_of(task_id, topic)
+    topic = lookup.one_topic(task_id, topic, lookup.TO_CANCEL)
     task_id = keys.check_task_id(task_id)
     args = [topic, task_id, conf.RESULTS_KEEP]
     state = str(scripts.run("cancel", topic, args))

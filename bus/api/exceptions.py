@@ -36,6 +36,7 @@ _SAID: Final = {
 }
 
 _NOBODY: Final = "Sign in, or send a token of the mesh: Authorization: Bearer …"
+_TOLD: Final = ("state", "topics")  # what a client may want to act on
 
 DatabaseAway: Final = (OperationalError, InterfaceError)
 
@@ -96,8 +97,8 @@ def _of_bus(exc: errors.BusError) -> Problem | None:
     wait_s = getattr(exc, "retry_after_s", None)
     if wait_s is not None:
         return later(exc.code, str(exc), wait_s)
-    state = {"state": exc.facts["state"]} if "state" in exc.facts else {}
-    return Problem(exc.code, str(exc), **state) if exc.code in KINDS else None
+    told = {name: exc.facts[name] for name in _TOLD if name in exc.facts}
+    return Problem(exc.code, str(exc), **told) if exc.code in KINDS else None
 
 
 def _of_drf(exc: drf.APIException) -> Problem | None:

@@ -46,6 +46,7 @@ KINDS: Final[dict[str, Kind]] = {
     "task_conflict": Kind(409, "The id or key belongs to another task", _NO),
     "not_dead": Kind(409, "It is not a dead letter any more", _NO),
     "not_cancellable": Kind(409, "It has ended", _NO),
+    "several_topics": Kind(409, "Several topics have this id", "with a topic"),
     "not_runnable": Kind(409, "It waits or runs already", _NO),
     "topic_busy": Kind(409, "Agents run tasks of it", "once they have ended"),
     "body_too_large": Kind(413, "The body is too large", _NO),

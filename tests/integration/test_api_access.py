@@ -13,7 +13,7 @@ from django.utils import timezone
 
 import bus
 from bus import accounts, models, ratelimit
-from tests.support.api import ROOT, Api, api, keyspace, problem
+from tests.support.api import ROOT, Api, a_dead_one, api, keyspace, problem, send
 from tests.support.desk import Desk
 
 pytestmark = [
@@ -262,6 +262,49 @@ def test_what_a_bound_token_does_not_reach_is_not_there(
     bus.discard(theirs, "theirs")
     problem(bound.post(f"dead/{theirs}/undo"), 404, "dead_letter_not_found")
     assert bus.get_task(theirs, "theirs").state == "discarded"
+
+
+CHANGES = [
+    ("POST", "tasks/{}/cancel"),
+    ("POST", "tasks/{}/run"),
+    ("POST", "dead/{}/replay"),
+    ("DELETE", "dead/{}"),
+    ("POST", "dead/{}/undo"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+def test_an_id_that_is_dead_in_several_topics_is_changed_in_none(
+    redis_client: redis.Redis, method: str, path: str
+) -> None:
+    for topic in ("a", "b"):
+        if path.endswith("cancel"):
+            send(api(), topic, delay_s=600, id=ID)
+        else:
+            a_dead_one(api(), topic, id=ID)
+    before = keyspace(redis_client)
+
+    told = problem(
+        api().raw(path.format(ID), b"", method=method), 409, "several_topics"
+    )
+
+    assert told["topics"] == ["a", "b"]
+    assert keyspace(redis_client) == before
+
+
+def test_a_bound_token_hears_of_its_own_topics_alone_where_others_have_the_id(
+    redis_client: redis.Redis, bound: Api
+) -> None:
+    a_dead_one(api(), "mine", id=ID)
+    send(api(), "theirs", id=ID)
+
+    assert bound.get(f"tasks/{ID}").json()["topic"] == "mine"
+    assert bound.get(f"dead/{ID}").json()["topic"] == "mine"
+    assert problem(bound.post(f"tasks/{ID}/cancel"), 409, "not_cancellable")
+    assert bound.post(f"dead/{ID}/replay").json()["topic"] == "mine"
+    for _ in range(2):
+        assert bound.post(f"tasks/{ID}/cancel").json()["topic"] == "mine"
+    assert bus.get_task(ID, "theirs").state == "waiting"
 
 
 # --- sessions

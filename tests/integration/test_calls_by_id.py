@@ -102,7 +102,7 @@ def test_the_old_order_of_arguments_says_what_is_wrong(name: str) -> None:
         getattr(bus, name)("demo", UNKNOWN)
 
 
-def test_the_same_id_in_two_topics_means_the_one_the_call_can_act_on(
+def test_of_the_same_id_in_two_topics_a_reading_call_picks_the_one_it_is_about(
     test_topic: str, other_topic: str
 ) -> None:
     task_id = str(uuid.uuid4())
@@ -111,9 +111,80 @@ def test_the_same_id_in_two_topics_means_the_one_the_call_can_act_on(
 
     assert bus.get_task(task_id).topic == other_topic
     assert bus.get_dead(task_id).topic == test_topic
-    assert bus.cancel(task_id) == "cancelled"
+
+
+def test_of_the_same_id_in_two_topics_a_changing_call_takes_the_one_it_is_about(
+    test_topic: str, other_topic: str
+) -> None:
+    task_id = str(uuid.uuid4())
+    dead_task(test_topic, task_id)
+    bus.enqueue_task(other_topic, {"n": 1}, task_id=task_id, delay_s=600)
+
+    assert bus.cancel(task_id) == bus.cancel(task_id) == "cancelled"
+    assert bus.get_task(task_id, other_topic).state == "cancelled"
+    bus.discard(task_id)
+    bus.undo(task_id)
     assert bus.replay(task_id) == task_id
     assert bus.get_task(task_id, test_topic).state == "waiting"
+
+
+@pytest.mark.parametrize("name", ["replay", "discard", "undo", "run_now"])
+def test_where_it_may_be_about_either_it_changes_neither(
+    test_topic: str, other_topic: str, name: str
+) -> None:
+    task_id = str(uuid.uuid4())
+    for topic in (test_topic, other_topic):
+        dead_task(topic, task_id)
+    bus.discard(task_id, other_topic)
+
+    with pytest.raises(bus.SeveralTopics) as refusal:
+        getattr(bus, name)(task_id)
+
+    assert refusal.value.facts["topics"] == sorted([test_topic, other_topic])
+    assert test_topic in str(refusal.value) and other_topic in str(refusal.value)
+    assert bus.get_task(task_id, test_topic).state == "dead"
+    assert bus.get_task(task_id, other_topic).state == "discarded"
+
+
+def test_of_two_that_have_ended_none_is_picked(
+    test_topic: str, other_topic: str
+) -> None:
+    task_id = str(uuid.uuid4())
+    for topic in (test_topic, other_topic):
+        dead_task(topic, task_id)
+
+    with pytest.raises(bus.SeveralTopics):
+        bus.cancel(task_id)
+
+
+def test_no_repeat_of_a_cancel_cancels_a_second_task(
+    test_topic: str, other_topic: str
+) -> None:
+    task_id = str(uuid.uuid4())
+    bus.enqueue_task(test_topic, 1, task_id=task_id)
+    assert [bus.cancel(task_id), bus.cancel(task_id)] == ["cancelled"] * 2
+    bus.enqueue_task(other_topic, 1, task_id=task_id)
+
+    with pytest.raises(bus.SeveralTopics):
+        bus.cancel(task_id)
+
+    assert bus.get_task(task_id, other_topic).state == "waiting"
+    assert bus.cancel(task_id, other_topic) == "cancelled"
+
+
+def test_no_repeat_of_a_replay_replays_a_second_letter(
+    test_topic: str, other_topic: str
+) -> None:
+    task_id = str(uuid.uuid4())
+    dead_task(test_topic, task_id)
+    dead_task(other_topic, task_id)
+
+    for _ in range(2):
+        with pytest.raises(bus.SeveralTopics):
+            bus.replay(task_id)
+
+    bus.replay(task_id, test_topic)
+    assert bus.get_task(task_id, other_topic).state == "dead"
 
 
 def test_a_result_is_waited_for_without_its_topic(test_topic: str) -> None:

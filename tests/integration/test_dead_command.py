@@ -155,6 +155,21 @@ def test_a_refused_payload_leaves_the_letter_where_it_is(test_topic: str) -> Non
     assert bus.get_task(task_id).state == "dead"
 
 
+@pytest.mark.parametrize("verb", ["replay", "discard", "undo"])
+def test_an_id_of_several_topics_needs_the_topic(test_topic: str, verb: str) -> None:
+    other_topic = f"{test_topic}-2"
+    [task_id] = died(test_topic, "no")
+    bus.enqueue_task(other_topic, 1, task_id=task_id)
+    desk = Desk(other_topic)
+    desk.fail(desk.one(), final=True)
+
+    code, words = refused(verb, task_id)
+
+    assert code == 1
+    assert f"say which: {test_topic}, {other_topic}" in words
+    assert bus.get_task(task_id, test_topic).state == "dead"
+
+
 def test_one_that_is_gone_does_not_stop_the_others(test_topic: str) -> None:
     first, second, third = died(test_topic, "a", "b", "c")
     bus.discard(second, test_topic)

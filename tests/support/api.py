@@ -94,9 +94,9 @@ def send(client: Api, topic: str, task: Any = 1, **more: Any) -> str:
     return task_id
 
 
-def a_dead_one(client: Api, topic: str, task: Any = 1) -> str:
+def a_dead_one(client: Api, topic: str, task: Any = 1, **more: Any) -> str:
     """Enqueue over HTTP and let the oldest task of the topic die; the id."""
-    task_id = send(client, topic, task)
+    task_id = send(client, topic, task, **more)
     desk = Desk(topic)
     desk.fail(desk.one(), final=True)
     return task_id

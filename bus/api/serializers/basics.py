@@ -51,6 +51,9 @@ class Problem(s.Serializer):
         **OPTIONAL,
         help_text="409 of a replay or discard: how the task, or bulk replay, stands.",
     )
+    topics = s.ListField(
+        child=s.CharField(), **OPTIONAL, help_text="409 several_topics: which to name."
+    )
     id = s.CharField(
         **OPTIONAL, help_text="503: the task to send again; 500: what to look for."
     )

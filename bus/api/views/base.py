@@ -10,7 +10,8 @@ from rest_framework import viewsets
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
-from bus import audit, errors, refusals, roles
+from bus import audit, errors, lookup, refusals, roles
+from bus.messages import Task
 
 from .. import asked, exceptions, jsontext, parsing
 from ..auth import principal
@@ -142,23 +143,36 @@ class MeshViewSet(viewsets.ViewSet):
         """The topic a client named, if its token reaches there."""
         return topic if topic is None else check_topic(self.who, topic)
 
-    def reached(self, found: T, missing: type[errors.NotFound]) -> T:
-        """What was found by id; what is outside of the token's topics is not there."""
-        topic: str = getattr(found, "topic", "")
-        if not self.who.may_topic(topic):
-            raise missing()
-        return found
+    def found(
+        self,
+        task_id: str,
+        missing: type[errors.NotFound] = errors.TaskNotFound,
+        find: Callable[..., str] = lookup.topic_of,
+    ) -> Task:
+        """The task a path names."""
+        topic = self.topic_of(task_id, missing, find)
+        return by_id(lookup.get_task, missing, task_id, topic)
+
+    def topic_of(
+        self, task_id: str, missing: type[errors.NotFound], find: Callable[..., str]
+    ) -> str:
+        """The topic that is asked for; without one that which `find` picks of those
+        that know the task, as far as the token reaches."""
+        topic = self.checked(asked.text_of(self.request.query_params, "topic"))
+        return by_id(find, missing, task_id, topic, reach=self.who.may_topic)
 
     def record(self, verb: str, topic: str, target: str, **detail: Any) -> None:
         """Write into the audit trail what was done; `before`, `after`: what changed."""
         audit.record(self.who, verb, topic=topic, target=target, **detail)
 
 
-def by_id(call: Callable[..., T], missing: type[errors.NotFound], *args: Any) -> T:
+def by_id(
+    call: Callable[..., T], missing: type[errors.NotFound], *args: Any, **more: Any
+) -> T:
     """What `call` finds under an id in a path; one that cannot be is not there."""
     try:
-        return call(*args)
-    except errors.InvalidName as exc:
+        return call(*args, **more)
+    except (errors.InvalidName, errors.TaskNotFound) as exc:
         raise missing(str(exc)) from None
 
 

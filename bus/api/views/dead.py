@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from django.http import HttpResponseBase
@@ -9,10 +10,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import decisions, errors, purges, records, roles
+from bus import decisions, errors, lookup, purges, records, roles
 from bus.exports import CSV
 from bus.letters import DeadLetter
-from bus.messages import DISCARDED, WAITING
+from bus.messages import DEAD, DISCARDED, WAITING
 from bus.sought import Sought
 
 from .. import asked, examples, exports, lists, parsing, serializers, shapes
@@ -243,27 +244,22 @@ class DeadViewSet(MeshViewSet):
 
     def _letter(self, task_id: str) -> DeadLetter:
         missing = errors.DeadLetterNotFound
-        letter = by_id(bus.get_dead, missing, task_id, self._topic())
-        return self.reached(letter, missing)
+        find = functools.partial(lookup.topic_of, states={DEAD})
+        return bus.get_dead(task_id, self.topic_of(task_id, missing, find))
 
     def _dead_task(self, task_id: str) -> bus.Task:
         """The task of a letter; whether it is dead (still) is for the bus to say."""
-        topic = self._topic()
-        try:
-            task = by_id(bus.get_task, errors.DeadLetterNotFound, task_id, topic)
-        except errors.TaskNotFound as exc:
-            raise errors.DeadLetterNotFound(str(exc)) from None
-        return self.reached(task, errors.DeadLetterNotFound)
+        find = functools.partial(lookup.one_topic, states=lookup.TO_DECIDE)
+        return self.found(task_id, errors.DeadLetterNotFound, find)
 
     def _discarded_in(self, task_id: str) -> str | None:
         """Where a discarded task lies; None where only the bin can know."""
         try:
-            task = by_id(bus.get_task, errors.DeadLetterNotFound, task_id)
-        except errors.TaskNotFound:
+            return self._dead_task(task_id).topic
+        except errors.DeadLetterNotFound:
             if self.who.topics:
-                raise errors.DeadLetterNotFound() from None
+                raise
             return None
-        return self.reached(task, errors.DeadLetterNotFound).topic
 
 
 def _told(did: bool) -> dict[str, Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import again, errors, messages, roles
+from bus import again, lookup, messages, roles
 
 from .. import asked, examples, parsing, serializers, shapes
 from ..permissions import check_topic
-from .base import MeshViewSet, by_id, location
+from .base import MeshViewSet, location
 
 
 class TaskViewSet(MeshViewSet):
@@ -73,7 +74,7 @@ class TaskViewSet(MeshViewSet):
         discarded, else after so many seconds, and is 200 either way.
         """
         asked.wait_of(request.query_params)  # the wait is in front, in waiting.py
-        return Response(shapes.task_page(self._task(task_id)))
+        return Response(shapes.task_page(self.found(task_id)))
 
     @extend_schema(
         operation_id="cancel_task",
@@ -89,7 +90,8 @@ class TaskViewSet(MeshViewSet):
         A completion that arrives before the agent stops still counts.
         """
         parsing.nothing(self.body(needed=False))
-        task = self._task(task_id)
+        find = functools.partial(lookup.one_topic, states=lookup.TO_CANCEL)
+        task = self.found(task_id, find=find)
         state = bus.cancel(task.id, task.topic)
         self.record(roles.CANCEL, task.topic, task.id, state=state)
         status = 200 if state == messages.CANCELLED else 202
@@ -118,7 +120,8 @@ class TaskViewSet(MeshViewSet):
         """
         parsing.nothing(self.body(needed=False))
         key, who = self.key(), self.who
-        task = self._task(task_id)
+        find = functools.partial(lookup.one_topic, states=lookup.TO_RUN)
+        task = self.found(task_id, find=find)
         ran, did = again.ran(task.id, task.topic, who.name, who.key, key)
         once_more = ran != task.id
         detail = {"state": task.state, **({"again": ran} if once_more else {})}
@@ -131,9 +134,3 @@ class TaskViewSet(MeshViewSet):
         if not (did and once_more):
             return Response(row)
         return Response(row, 201, headers=location(f"tasks/{ran}?topic={task.topic}"))
-
-    def _task(self, task_id: str) -> messages.Task:
-        """The task a path names, as far as the token reaches."""
-        topic = self.checked(asked.text_of(self.request.query_params, "topic"))
-        task = by_id(bus.get_task, errors.TaskNotFound, task_id, topic)
-        return self.reached(task, errors.TaskNotFound)

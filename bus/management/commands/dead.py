@@ -202,7 +202,7 @@ def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield task_id, keys.check_topic(options["topic"])
             continue
         try:
-            yield task_id, dead.get_dead(task_id).topic
+            yield task_id, dead.one_topic(task_id, None)
         except errors.DeadLetterNotFound as exc:
             raise CommandError(str(exc), returncode=1) from exc
 
