@@ -175,7 +175,7 @@ def _verified(
 def _buried(item: deliveries.Delivery) -> bool:
     """Whether nobody could read it, so that it became a dead letter: `malformed`."""
     try:
-        foreign.payload_of(item.json, item.meta)
+        foreign.payload_of(item.id, item.json, item.meta)
     except errors.Malformed as exc:
         dead.bury_malformed(item.topic, item.sid, str(exc))
         return True

@@ -133,7 +133,7 @@ def _lend(topic: str, args: list[Any], claim_key: str) -> Any:
 def _lent(item: Delivery, topic_timeout: str, lease_s: int) -> Lent | None:
     """A delivery for its agent; None for what nobody can read, which is buried."""
     try:
-        payload = foreign.payload_of(item.json, item.meta)
+        payload = foreign.payload_of(item.id, item.json, item.meta)
     except errors.Malformed as exc:
         dead.bury_malformed(item.topic, item.sid, str(exc))
         return None

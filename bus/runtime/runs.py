@@ -40,7 +40,8 @@ class Run:
 
     def payload(self) -> Any:
         """The payload's value, or Malformed."""
-        return foreign.payload_of(self.delivery.json, self.delivery.meta)
+        held = self.delivery
+        return foreign.payload_of(held.id, held.json, held.meta)
 
     def context(self, payload: Any) -> messages.Task:
         """The task as the handler sees it."""
