@@ -226,7 +226,7 @@ def test_a_request_that_is_refused_costs_nothing(
         ({"prompt": "hi", "options": {"stop": "x"}}, "stop"),
         ({"prompt": "hi", "options": {"stop": ["x"] * 17}}, "stop"),
         ({"prompt": "hi", "options": {"num_gpu": 1}}, "num_gpu"),
-        ({"prompt": "hi", "options": {"seed": 2**60}}, "2**53"),
+        ({"prompt": "hi", "options": {"seed": 2**60}}, "2^53"),
         *(
             ({"prompt": "hi", field: value}, field)
             for field, value in {
@@ -265,7 +265,7 @@ def test_what_is_no_request_is_refused_and_never_sent_on(
     status, text = _error(caller.ask(body))
 
     assert status == 422
-    assert says.replace("2**53", "9007199254740991") in text
+    assert says in text
     assert upstream.calls == []
 
 
