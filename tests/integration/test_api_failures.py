@@ -155,9 +155,10 @@ def test_a_bug_in_a_call_that_waits_is_the_same(
     def broken(*_: Any) -> Any:
         raise RuntimeError("the secret of the house")
 
-    monkeypatch.setattr("bus.get_task", broken)
+    task_id = bus.enqueue_task("a", 1)
+    monkeypatch.setattr("bus.lookup.task_of", broken)
 
-    problem(api().get("tasks/x", wait=1), 500, "internal_error")
+    problem(api().get(f"tasks/{task_id}", wait=1), 500, "internal_error")
 
 
 READS = ["topics", "tasks?topic=a", "results?topic=a", "dead", "agents", "health/ready"]
