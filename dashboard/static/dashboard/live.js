@@ -51,7 +51,7 @@
         this.table.scrollIntoView({ block: "nearest" });
       });
       (this.table.closest(".scroll") || this.table).before(this.bar);
-      body.addEventListener("pointerleave", () => paintSoon());
+      for (const box of [this.table, this.bar]) box.addEventListener("pointerleave", () => paintSoon());
       body.addEventListener("focusout", () => paintSoon());
     }
 
@@ -90,7 +90,8 @@
 
     get held() {
       const top = (this.table.closest(".scroll") || this.table).getBoundingClientRect().top;
-      return paused || top < -40 || this.body.matches(":hover")
+      // The way from a row to the bar leads over the head: the bar must not go meanwhile.
+      return paused || top < -40 || this.table.matches(":hover") || this.bar.matches(":hover")
         || this.body.contains(document.activeElement)
         || !getSelection().isCollapsed || document.querySelector("dialog[open]") !== null;
     }
