@@ -236,9 +236,13 @@ def test_25_threads_of_mixed_operations_end(
     assert stats["ledger"]["drift"] == 0
 
 
-def test_a_process_opens_at_most_50_connections_per_profile(
-    test_topic: str, redis_client: redis.Redis
+@pytest.mark.parametrize("size", [1, 4, 16, None])
+def test_a_process_opens_at_most_50_connections_per_profile_or_as_many_as_set(
+    test_topic: str, redis_client: redis.Redis, settings: Settings, size: int | None
 ) -> None:
+    if size is not None:
+        settings.MESH_POOL_SIZE = size
+    most_allowed = 50 if size is None else size
     before = redis_client.info("clients")["connected_clients"]
     most: list[int] = []
     over = threading.Event()
@@ -257,8 +261,8 @@ def test_a_process_opens_at_most_50_connections_per_profile(
         over.set()
         watcher.join(10)
 
-    assert connection.writer().size == 50
-    assert max(most) - before <= 50
+    assert connection.writer().size == most_allowed
+    assert max(most) - before <= most_allowed
     assert len({task_id for ids in sent for task_id in ids}) == 800
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections import Counter
 from typing import Any
 
-import pytest
 import redis
-from pytest_django import Settings
 
 import bus
 from tests.performance.test_mesh_concurrency import PATIENCE_S, _together, echo
@@ -216,30 +213,3 @@ def test_300_coroutines_of_one_loop_send_each_its_task(test_topic: str) -> None:
 
     assert len(set(sent)) == 300
     assert [bus.get_task(each, test_topic).payload for each in sent] == [*range(300)]
-
-
-@pytest.mark.parametrize("size", [1, 4, 16])
-def test_threads_beyond_the_pool_share_as_many_connections_as_it_may_have(
-    test_topic: str, redis_client: redis.Redis, settings: Settings, size: int
-) -> None:
-    settings.MESH_POOL_SIZE = size
-    before = redis_client.info("clients")["connected_clients"]
-    most: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            most.append(redis_client.info("clients")["connected_clients"])
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        sent = _together(
-            40, lambda n: [bus.enqueue_task(test_topic, n) for _ in range(10)]
-        )
-    finally:
-        over.set()
-        watcher.join(10)
-
-    assert len({task_id for ids in sent for task_id in ids}) == 400
-    assert max(most) - before <= size
