@@ -94,7 +94,7 @@ def _discarded(topic: str) -> int:
         batch = [x for x in found if records.place_of(x.entry_id) <= last]
         if not batch:
             return count
-        count += _put_away(topic, batch)
+        count += _put_away(topic, batch)[0]
         after = batch[-1].entry_id
 
 
@@ -107,7 +107,7 @@ def discard_alike(topic: str, fingerprint: str) -> int:
     count, before = 0, None
     # From the newest down, so that those which come meanwhile are never met.
     while batch := alike.list_alike(topic, fingerprint, LETTERS, before):
-        count += _put_away(topic, batch)
+        count += _put_away(topic, batch)[0]
         before = batch[-1].entry_id
     return count
 
@@ -115,28 +115,30 @@ def discard_alike(topic: str, fingerprint: str) -> int:
 def discard_entries(topic: str, entry_ids: Sequence[str]) -> int:
     """Discard up to 50 letters by their entry ids, those that are left; how many."""
     batch = alike.read([(topic, each) for each in entry_ids[:LETTERS]])
-    return _put_away(topic, batch) if batch else 0
+    return _put_away(topic, batch)[0] if batch else 0
 
 
 def discard_entry(topic: str, entry_id: str) -> DeadLetter:
     """Discard the letter at an entry id, also one that somebody wrote without a task:
-    that is gone for good. DeadLetterNotFound where there is none (any more)."""
+    that is gone for good. DeadLetterNotFound where there is none (any more): of any
+    number of concurrent calls exactly one succeeds."""
     found = alike.read([(topic, keys.check_entry(entry_id))])
-    if not found:
+    if not found or not any(_put_away(topic, found)):
         raise errors.DeadLetterNotFound(f"no letter at {entry_id} in topic {topic!r}")
-    _put_away(topic, found)
     return found[0]
 
 
-def _put_away(topic: str, batch: list[DeadLetter]) -> int:
-    """Discard these letters in one step; how many were still there."""
+def _put_away(topic: str, batch: list[DeadLetter]) -> tuple[int, int]:
+    """Discard these letters in one step; how many of tasks, and of no task, were still
+    there."""
     fingerprints = sorted({letter.fingerprint for letter in batch})
     groups = [keys.group_key(topic, fp) for fp in fingerprints]
     args: list[Any] = [conf.RESULTS_KEEP, conf.BIN_MAX, secrets.token_hex(4)]
     for letter in batch:
         place = fingerprints.index(letter.fingerprint) + 1
         args += [letter.entry_id, letters.discarded_row(letter), place]
-    return int(scripts.run("purge_dead", topic, args, groups))
+    discarded, deleted = scripts.run("purge_dead", topic, args, groups)
+    return discarded, deleted
 
 
 def _forget(topic: str, came_again: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import bus
-from bus import auditor, keys, models
+from bus import alike, auditor, keys, models, purges
 from tests.support.api import a_dead_one, api, problem
 from tests.support.pages import signed_in
 
@@ -120,6 +120,30 @@ def test_it_is_put_away_over_http_by_its_entry_id(
     problem(client.delete(path), 404, "dead_letter_not_found")
     assert bus.list_dead(test_topic) == []
     assert models.AuditEntry.objects.get(verb="discard").target == entry_id
+
+
+@pytest.mark.parametrize("fields", [{"id": "x", "json": "1"}, None])
+def test_one_that_somebody_else_puts_away_meanwhile_is_told_as_gone(
+    test_topic: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: Any,
+) -> None:
+    if fields is None:
+        entry_id = bus.get_dead(a_dead_one(api(), test_topic)).entry_id
+    else:
+        entry_id = str(redis_client.xadd(keys.dead_stream(test_topic), fields))
+    read = alike.read
+
+    def first_seen_then_gone(places: Any) -> Any:
+        found = read(places)
+        redis_client.xdel(keys.dead_stream(test_topic), entry_id)
+        return found
+
+    monkeypatch.setattr(alike, "read", first_seen_then_gone)
+
+    with pytest.raises(bus.DeadLetterNotFound):
+        purges.discard_entry(test_topic, entry_id)
 
 
 def test_a_letter_of_a_task_that_is_put_away_by_its_entry_can_come_back(
