@@ -63,7 +63,8 @@ class Flights:
         """
         flight = self._of.get(route.digest)
         if flight is not None and not flight.abandoned:
-            seat = Seat(flight, JOIN)
+            # Who finds one whose callers were all refused is the first it counts.
+            seat = Seat(flight, JOIN if flight.boarded else "")
         else:
             flight = Flight(MISS if route.digest else BYPASS)
             if route.digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,14 +78,23 @@ def test_who_is_refused_by_the_limit_is_counted(
     wait_until(counted(miss=1, limited=2), PATIENCE_S)
 
 
+@pytest.mark.parametrize("leaves_after_s", [0, 1])
 def test_who_is_refused_by_the_limit_leaves_nobody_waiting(
     caller: GatewayClient,
     upstream: OllamaStub,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
+    leaves_after_s: float,
 ) -> None:
     # For so long a lead that the refused one left behind would be followed in vain.
     monkeypatch.setattr(relay, "_LEASE_MS", 600_000)
+    abandon = relay.Lead.abandon
+
+    async def slowly(lead: relay.Lead) -> bool:
+        await asyncio.sleep(leaves_after_s)
+        return await abandon(lead)
+
+    monkeypatch.setattr(relay.Lead, "abandon", slowly)
     settings.MESH_OLLAMA_RATE_CAPACITY = 1
     settings.MESH_OLLAMA_RATE_REFILL_PER_S = 0.001
     assert caller.ask({"prompt": "first"}).status_code == 200
