@@ -10,6 +10,9 @@ VENV := $(VENV_DIR)/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help run demo demo-llm test-llm test test-slow test-pages test-whole test-all coverage schema chaos-quick chaos soak nightly mutants lint bench bench-check bench-scenarios bench-http bench-pages bench-reads rivals doctor screenshots sbom wheels clean venv venv-run venv-lint venv-llm python
 
+# Collecting all tests to run a few takes a while; ARGS may name files of its own.
+in = $(if $(filter tests/%,$(ARGS)),,$(1))
+
 # How long `make chaos` attacks, suite by suite.
 CHAOS_LONG := MESH_CHAOS_RUNS=300 MESH_CHAOS_WALKS=300 MESH_CHAOS_CUTS=500 \
   MESH_STORM_TASKS=20000 MESH_STORM_S=240 MESH_STORM_EVERY_S=3 MESH_POISON=100 \
@@ -40,7 +43,7 @@ test-slow: venv ## tests that start whole meshes, or wait for seconds
 
 # A worker has the mesh of a file for itself.
 test-pages: venv ## the pages in a browser, where Chromium is
-	@$(VENV) -m pytest -n auto --dist loadfile -m pages $(ARGS)
+	@$(VENV) -m pytest -n auto --dist loadfile -m pages $(call in,tests/browser) $(ARGS)
 
 WHOLE := -m 'not chaos and not soak'
 test-whole: venv ## all of these together
@@ -67,14 +70,14 @@ schema: venv-lint ## every call tried by schemathesis, 200 examples each and mor
 	  tests/contract/test_described_calls.py
 
 chaos-quick: venv ## attack the mesh for a few minutes (docs/chaos.md)
-	@$(VENV) -m pytest -n auto --dist worksteal -m chaos $(ARGS)
+	@$(VENV) -m pytest -n auto --dist worksteal -m chaos $(call in,tests/chaos) $(ARGS)
 
 chaos: venv ## the same at full length, about a quarter of an hour
 	@env $(CHAOS_LONG) \
-	  $(VENV) -m pytest -n auto --dist worksteal -m chaos --timeout 900 $(ARGS)
+	  $(VENV) -m pytest -n auto --dist worksteal -m chaos --timeout 900 $(call in,tests/chaos) $(ARGS)
 
 soak: venv ## half an hour of steady load; MESH_SOAK_MINUTES says how long
-	@$(VENV) -m pytest -n 0 -m soak $(ARGS)
+	@$(VENV) -m pytest -n 0 -m soak $(call in,tests/chaos) $(ARGS)
 
 nightly: ## chaos, soak, bench: an hour
 	@$(MAKE) chaos

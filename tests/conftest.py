@@ -15,6 +15,7 @@ import fakeredis
 import hypothesis
 import pytest
 import redis
+from django.conf import settings
 from django.db import connection
 from pytest_django.plugin import blocking_manager_key
 
@@ -25,6 +26,9 @@ os.environ.pop("REDIS_URL", None)
 os.environ.setdefault("SECRET_KEY", "a-secret-for-tests-only")
 os.environ["DJANGO_SETTINGS_MODULE"] = "meshsite.settings"
 django.setup()
+# Hashing a password as one should takes a second of a slow machine, each time. Meshes
+# that are started as a whole do.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # A shell has what runs in its background ignore Ctrl-C, and nohup a closed terminal.
 # Children would inherit that; what is handled here is at its default in them.
 for _number, _handler in (
@@ -121,15 +125,22 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """A client of the real server, which is empty before and after."""
     from bus import connection, scripts
 
-    client = redis.Redis.from_url(redis_url, decode_responses=True)
-    client.config_set("maxmemory", 0)
-    client.flushall()
+    client = redis.Redis.from_url(
+        redis_url, decode_responses=True, driver_info=connection.DRIVER
+    )
+    _empty(client)
     scripts.forget_topics()
     yield client
-    client.config_set("maxmemory", 0)
-    client.flushall()
+    _empty(client)
     client.close()
     connection.reset()
+
+
+def _empty(client: redis.Redis) -> None:
+    with client.pipeline(transaction=False) as both:
+        both.config_set("maxmemory", 0)
+        both.flushall()
+        both.execute()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from contextlib import closing
 from typing import Any
 
 import httpx2
-import jsonschema
 import pytest
 import redis
 from pytest_django import Settings
@@ -18,6 +17,7 @@ from bus import accounts, models
 from bus.api.views.docs import description
 from bus.gateway import keys
 from tests.support.api import ROOT, Api, api, problem
+from tests.support.described import checking
 from tests.support.gateway import GatewayClient, NewCaller
 from tests.support.ollama_stub import OllamaStub, stalling_after
 from tests.support.waiting import wait_until
@@ -117,7 +117,7 @@ def test_the_list_is_as_it_is_described(redis_client: redis.Redis) -> None:
 
     answer = api("viewer").get("ollama/generations").json()
 
-    jsonschema.validate(answer, schema)
+    checking(schema).validate(answer)
     assert [row["id"] for row in answer["generations"]] == ["g1"]
 
 

@@ -9,7 +9,6 @@ import os
 from contextlib import redirect_stderr
 from typing import Any
 
-import jsonschema
 import pytest
 import redis
 from django.core.management import call_command
@@ -17,6 +16,7 @@ from django.core.management import call_command
 import bus
 from bus.api.views.docs import description
 from tests.support.api import ROOT, api
+from tests.support.described import checking
 from tests.support.desk import Desk
 
 
@@ -68,7 +68,7 @@ def conforms(response: Any, path: str, method: str = "get") -> None:
     content = told[str(response.status_code)]["content"]
     media = response["Content-Type"].partition(";")[0]
     schema = {**content[media]["schema"], "components": document["components"]}
-    jsonschema.Draft202012Validator(schema).validate(response.json())
+    checking(schema).validate(response.json())
     names = set(response.json())
     known = _known(content[media]["schema"], document["components"]["schemas"])
     assert not known or names <= known, names - known

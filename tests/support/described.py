@@ -7,7 +7,6 @@ import time
 from typing import Any, Final
 
 import httpx2
-import jsonschema
 
 from tests.support.api import ROOT
 
@@ -16,6 +15,14 @@ _AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 _PATIENCE_S: Final = 120.0
 _PAUSE_S: Final = 0.05
 _TIMEOUT_S: Final = 40.0  # beyond the longest wait that is asked for
+
+
+def checking(schema: Any) -> Any:
+    """What checks values against a JSON schema."""
+    # Not at the top: it compiles grammars for seconds, and each worker imports this.
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(schema)
 
 
 class Description:
@@ -47,7 +54,7 @@ class Description:
             return None
         components = self._document["components"]
         schema = {**content["schema"], "components": components}
-        return jsonschema.Draft202012Validator(schema)
+        return checking(schema)
 
 
 class Client:
