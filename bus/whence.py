@@ -14,10 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
-from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
 
 HEADER: Final = "X-Request-ID"
 API: Final = "api"
@@ -65,22 +63,14 @@ def request_id(told: str | None) -> str:
     return told if told and _ID.fullmatch(told) else f"{random.getrandbits(128):032x}"
 
 
-@sync_and_async_middleware
 def noted(get_response: Callable[[HttpRequest], Any]) -> Any:
     """Django middleware, to be the outermost: its header is on every answer."""
-    if iscoroutinefunction(get_response):
 
-        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
-            with _of(request) as here:
-                return _told(await get_response(request), here)
-
-        return asynchronous
-
-    def synchronous(request: HttpRequest) -> HttpResponseBase:
+    def noting(request: HttpRequest) -> HttpResponseBase:
         with _of(request) as here:
             return _told(get_response(request), here)
 
-    return synchronous
+    return noting
 
 
 def _of(request: HttpRequest) -> contextlib.AbstractContextManager[Whence]:

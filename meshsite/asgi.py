@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import django
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from django.conf import settings
 from django.contrib.staticfiles import finders
-from django.core.asgi import get_asgi_application
 from django.urls import re_path
 from servestatic import ServeStaticASGI
 
+from .handler import InOneGo
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "meshsite.settings")
-django = get_asgi_application()
+django.setup(set_prefix=False)
 
 from bus.api.bounds import bounded  # noqa: E402
 from bus.api.express import express  # noqa: E402
@@ -66,7 +68,7 @@ async def _lifespan(scope: Any, receive: Any, send: Any) -> None:
 _routes = [*websocket_urlpatterns, re_path("", _no_such_socket)]
 _apps: dict[str, Any] = {
     "http": bounded(
-        express(generating(patient(streamed(_with_static_files(freed(django))))))
+        express(generating(patient(streamed(_with_static_files(freed(InOneGo()))))))
     ),
     "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(_routes))),
     "lifespan": _lifespan,

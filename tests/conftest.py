@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 import redis
 from django.conf import settings
-from django.db import connection
+from pytest_django import DjangoDbBlocker
 from pytest_django.plugin import blocking_manager_key
 
 # Before Django reads its settings: no test touches this folder's var/.
@@ -39,6 +39,7 @@ for _number, _handler in (
         signal.signal(_number, _handler)
 
 from bus import handlers  # noqa: E402
+from tests.support import rows  # noqa: E402
 from tests.support.figures import Figures  # noqa: E402
 from tests.support.nemesis import FailureSimulator  # noqa: E402
 
@@ -97,10 +98,16 @@ def pytest_runtest_teardown(
     """
     yield
     marker = item.get_closest_marker("django_db")
-    contents = getattr(connection, "_test_serialized_contents", "")
-    if nextitem and marker and marker.kwargs.get("transaction") and contents:
+    if nextitem and marker and marker.kwargs.get("transaction"):
         with item.config.stash[blocking_manager_key].unblock():
-            connection.creation.deserialize_db_from_string(contents)
+            rows.put_back()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """The database as migrations leave it, which `rows` knows from then on."""
+    with django_db_blocker.unblock():
+        rows.note()
 
 
 @pytest.fixture(scope="session")

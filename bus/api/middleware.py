@@ -9,10 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
-from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
 
 from bus import mishaps
 
@@ -30,20 +28,13 @@ _SAYS: Final = {
 }
 
 
-@sync_and_async_middleware
 def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Any:
     """Django middleware, to be the first: it sees the answers of all others."""
-    if iscoroutinefunction(get_response):
 
-        async def asynchronous(request: HttpRequest) -> HttpResponseBase:
-            return _mended(request, await get_response(request))
-
-        return asynchronous
-
-    def synchronous(request: HttpRequest) -> HttpResponseBase:
+    def mending(request: HttpRequest) -> HttpResponseBase:
         return _mended(request, get_response(request))
 
-    return synchronous
+    return mending
 
 
 def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+from asgiref.sync import SyncToAsync
 from rest_framework.response import Response
 
 import bus
@@ -403,3 +404,23 @@ def test_an_answer_is_freed_once_it_is_sent(http: httpx2.Client) -> None:
         wait_until(lambda: kept() <= before + 1, 10)
     finally:
         gc.enable()
+
+
+def test_a_request_is_handed_to_a_thread_once(
+    http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[str] = []
+    call = SyncToAsync.__call__
+
+    async def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        handed.append(self.func.__name__)
+        return await call(self, *args, **kwargs)
+
+    monkeypatch.setattr(SyncToAsync, "__call__", noting)
+
+    assert http.get("topics").status_code == 200
+    assert http.get("no-such-call").status_code == 404
+
+    # Receivers of Django's signals come before and behind it, together.
+    assert len([name for name in handed if name == "get_response"]) == 2
+    assert len(handed) <= 2 * 4, handed
