@@ -80,6 +80,7 @@ class Flights:
             await self._flown(flight, route)
         finally:
             # Behind the end, so that nobody waits for it.
+            await flight.counted()
             if route.about is not None and (flight.boarded or flight.lines):
                 await reports.came(flight.id, _what_came(flight))
 

@@ -43,6 +43,7 @@ class Flight:
         self._news = asyncio.Event()
         self._deserting: asyncio.Task[None] | None = None
         self._paid = asyncio.Event()
+        self._undecided = 0  # seats of whom it is not known yet whether they may
 
     def add(self, *lines: bytes) -> None:
         """More lines have come."""
@@ -110,6 +111,26 @@ class Flight:
         """Wait until the call of the model is paid for."""
         await self._paid.wait()
 
+    def asked(self) -> None:
+        """Somebody boards, who may be refused."""
+        self.boarded += 1
+        self._undecided += 1
+
+    def decided(self, may: bool) -> None:
+        """Who boarded may, or counts as never having come."""
+        self._undecided -= 1
+        if may:
+            self.pay()
+        else:
+            self.boarded -= 1
+        self._wake()
+
+    async def counted(self) -> None:
+        """Wait until `boarded` is final: to a flight that landed nobody comes."""
+        # A kept answer may be there before it is known whether its caller may have it.
+        while self._undecided:
+            await self._news.wait()
+
     def led(self, lead: Lead | None) -> None:
         """It is known who leads: we do, or (None) somebody whom we follow."""
         self.lead = lead or Lead()
@@ -158,7 +179,8 @@ class Seat:
 
     def __init__(self, flight: Flight, how: str = "") -> None:
         flight.seats += 1
-        flight.boarded += 1
+        flight.asked()
+        self._undecided = True
         self._flight: Flight | None = flight
         self._how = how  # empty: what the flight turns out to be
         self._next = 0
@@ -196,14 +218,17 @@ class Seat:
 
     def pay(self) -> None:
         """Whoever has this seat has paid: the model may be asked."""
-        if self._flight is not None:
-            self._flight.pay()
+        self._decide(True)
 
     def refuse(self) -> None:
         """Whoever has this seat may not: it leaves as if it had never come."""
-        if self._flight is not None:
-            self._flight.boarded -= 1
+        self._decide(False)
         self.close()
+
+    def _decide(self, may: bool) -> None:
+        if self._flight is not None and self._undecided:
+            self._undecided = False
+            self._flight.decided(may)
 
     def close(self) -> None:
         """Leave; may be called from any thread, and again."""

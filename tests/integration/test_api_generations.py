@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 HERE = f"{ROOT}/ollama/generations"
 FAR = 10**13  # ms; a sign of life that holds
 

@@ -13,7 +13,7 @@ from tests.support import agents
 from tests.support.ollama_stub import Call, OllamaStub, refusing, saying
 from tests.support.waiting import wait_until
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cleanup_test_data")]
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 ASK = {"prompt": "Why is the sky blue?"}
 
 

@@ -27,7 +27,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,28 @@ def test_who_is_refused_by_the_limit_is_counted(
 ) -> None:
     settings.MESH_OLLAMA_RATE_CAPACITY = 1
     settings.MESH_OLLAMA_RATE_REFILL_PER_S = 0.001
+
+    statuses = [caller.ask().status_code for _ in range(3)]
+
+    assert statuses == [200, 429, 429]
+    wait_until(counted(miss=1, limited=2), PATIENCE_S)
+
+
+def test_who_is_refused_after_the_kept_answer_was_there_is_no_hit(
+    caller: GatewayClient,
+    upstream: OllamaStub,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.MESH_OLLAMA_RATE_CAPACITY = 1
+    settings.MESH_OLLAMA_RATE_REFILL_PER_S = 0.001
+    pay = ollama._pay
+
+    async def slowly(owner: str) -> float:
+        await asyncio.sleep(1)
+        return await pay(owner)
+
+    monkeypatch.setattr(ollama, "_pay", slowly)
 
     statuses = [caller.ask().status_code for _ in range(3)]
 

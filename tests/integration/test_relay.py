@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.usefixtures("cleanup_test_data"),
 ]
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 FLIGHT = flight_keys("d", "")[0]
 
 

@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.asyncio
 
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 Script = Callable[["Server", asyncio.StreamReader, asyncio.StreamWriter], Awaitable]
