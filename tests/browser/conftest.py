@@ -168,7 +168,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(why)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--disable-extensions"]
         )
         yield browser
         browser.close()
