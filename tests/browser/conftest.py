@@ -28,6 +28,8 @@ from tests.support.processes import ROOT
 from tests.support.waiting import PATIENCE, wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
+# Debian's starts with extensions of its own and draws as if there were a graphics card.
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-extensions")
 PASSWORD = "a-password-for-tests-1"
 ERRANDS = "tests.support.errands:run"
 
@@ -167,9 +169,7 @@ def chromium() -> Iterator[Browser]:
             pytest.fail(why)
         pytest.skip(why)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu", "--disable-extensions"]
-        )
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield browser
         browser.close()
 
