@@ -381,3 +381,17 @@ def test_no_two_test_files_share_a_name() -> None:
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
 
     assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("marker", "folder"),
+    [("pages", "browser"), ("chaos", "chaos"), ("soak", "chaos")],
+)
+def test_tests_of_a_lane_are_where_the_makefile_looks_for_them(
+    marker: str, folder: str
+) -> None:
+    word = f"mark.{marker}"
+    files = [p for p in (ROOT / "tests").rglob("test_*.py") if word in p.read_text()]
+
+    assert files
+    assert {path.parent for path in files} == {ROOT / "tests" / folder}

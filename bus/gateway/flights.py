@@ -59,7 +59,8 @@ class Flights:
         """A seat on the flight of this route, which is started if there is none.
 
         Nothing is awaited here: of any number of callers exactly one starts it. The
-        model is asked once anybody on it has `paid`, now or by `Seat.pay`.
+        model is asked once anybody on it has `paid`. Who has not is to `Seat.pay` or
+        `Seat.refuse`: what came of the flight is counted once all have.
         """
         flight = self._of.get(route.digest)
         if flight is not None and not flight.abandoned:

@@ -112,7 +112,8 @@ class Flight:
         await self._paid.wait()
 
     def asked(self) -> None:
-        """Somebody boards, who may be refused."""
+        """Somebody boards, who may be refused: `decided` is to follow."""
+        self.seats += 1
         self.boarded += 1
         self._undecided += 1
 
@@ -178,7 +179,6 @@ class Seat:
     """One caller's place on a flight: iterate over its lines, then close it."""
 
     def __init__(self, flight: Flight, how: str = "") -> None:
-        flight.seats += 1
         flight.asked()
         self._undecided = True
         self._flight: Flight | None = flight

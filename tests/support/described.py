@@ -18,10 +18,11 @@ _TIMEOUT_S: Final = 40.0  # beyond the longest wait that is asked for
 
 
 def checking(schema: Any) -> Any:
-    """What checks values against a JSON schema."""
+    """What checks values against a JSON schema, which has to be one itself."""
     # Not at the top: it compiles grammars for seconds, and each worker imports this.
     import jsonschema
 
+    jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
