@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
+import httpx2
 import pytest
 from pytest_django import Settings
 
@@ -111,6 +112,20 @@ def test_through_either_door_who_leaves_ends_the_call(
     wait_until(lambda: upstream.calls[1].gone, 30)
     upstream.script = saying("well")
     assert caller.ask({"prompt": "ho"}).json()["response"] == "well"
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_through_either_door_who_leaves_before_the_first_line_ends_the_call(
+    lane: bool, caller: GatewayClient, upstream: OllamaStub, settings: Settings
+) -> None:
+    settings.MESH_EXPRESS_LANE = lane
+    caller.ask()
+    upstream.script = stalling_after()
+
+    with pytest.raises(httpx2.ReadTimeout):
+        caller.http.post(PATH, json={"prompt": "ho"}, timeout=3)
+
+    wait_until(lambda: upstream.calls[1].gone, 30)
 
 
 def test_through_the_lane_a_line_leaves_before_the_next_is_made(
