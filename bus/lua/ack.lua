@@ -16,8 +16,7 @@ local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead
             dead = dead, counters = counters }
 local r = e and record_of(k, sid, e)
 of_their_types({ tasks, attempts, counters, minutes, hours }, {}, { done })
-call('XACK', tasks_stream, group, sid)
-call('XDEL', tasks_stream, sid)
+leave(tasks_stream, group, sid)
 if not r then return 1 end
 local now = now_ms()
 call('HDEL', tasks, e.id)

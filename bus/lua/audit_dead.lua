@@ -11,7 +11,7 @@ local pace, most, topic = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local LOST = ARGV[4]
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters, errors = errors, events = events,
-            group = group, told = {}, seen = {} }
+            group = group, bin = bin, told = {}, seen = {} }
 local now = now_ms()
 local mine = walk_of(audit, 'dead', now, pace)
 if not mine then return {} end
@@ -97,13 +97,8 @@ end
 -- nil while the bin takes nothing.
 local function dismiss(letter, dead_id)
   if not takes_more(bin) then return nil end
-  local flat = {}
-  letter.died = letter.died or match(dead_id, '^%d+')
-  for name, value in pairs(letter) do
-    flat[#flat + 1], flat[#flat + 2] = name, value
-  end
   call('HDEL', dead_index, '')
-  call('XADD', bin, 'MAXLEN', '=', ARGV[6], '*', unpack(flat))
+  kept_in_bin(k, letter, dead_id, ARGV[6])
   call('XDEL', dead, dead_id)
   gone[dead_id] = true
   for _, name in ipairs({ letter.id, letter.alias and 'alias:' .. letter.alias }) do

@@ -32,10 +32,6 @@ for _, id in ipairs(no_times(done, 4096)) do
   mended(k, 'end', id)
 end
 
-local function fresh()
-  return { sid = '', attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
-end
-
 -- Whether an id whose record is gone is a task, which the caller restores: it never
 -- ended, and the books owe one.
 local function is_missed(id)
@@ -48,23 +44,13 @@ end
 local function give_up(id, r, e, why)
   if is_at_its_end(dead) then return nil end
   call('HDEL', tasks, '')
-  local history = call('HGET', attempts, id) or ''
-  local meta = with_enqueued(e and e.meta or '', r.sid) .. ',epoch=' .. int(r.epoch)
-  if r.options ~= '' then meta = meta .. ',' .. r.options end
   k.group = why == 'lost' and group or poison
-  bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. json_of(e) .. '}',
-    error = why == 'lost' and ARGV[5] or ARGV[7], attempts = history, meta = meta,
-    fp = why == 'lost' and ARGV[4] or ARGV[6],
-    fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or '' })
-  if working and r.sid ~= '' then call('XACK', tasks_stream, working, r.sid) end
-  if r.sid ~= '' then call('XDEL', tasks_stream, r.sid) end
+  local letter = { fp = ARGV[6], error = ARGV[7] }
+  if why == 'lost' then letter = { fp = ARGV[4], error = ARGV[5] } end
+  died(k, now, id, r, e, letter, working, why)
   call('ZREM', delayed, id)
   call('HDEL', parked, id)
-  call('HDEL', tasks, id)
-  call('HDEL', attempts, id)
-  call('HINCRBY', counters, 'died', 1)
   tally(minutes, hours, counters, now, { x = 1 })
-  note(events, 'dead', id, why)
   mended(k, why, id)
   return true
 end
@@ -87,7 +73,7 @@ local function seek(id, r)
   local _, json = parked_of(text)
   local rest = text and { json = text, meta = '', foreign = true }
   if json then
-    r = without_mark(r or fresh())
+    r = without_mark(r or new_record(''))
     r.sid, r.n = '', 0
     call('HSET', tasks, id, write_record(r))
     call('ZADD', delayed, 'NX', int(now), id)
@@ -107,10 +93,10 @@ local function seek(id, r)
       return
     end
   elseif sought or call('XLEN', tasks_stream) == 0 then
-    return give_up(id, r or fresh(), rest, 'lost')
+    return give_up(id, r or new_record(''), rest, 'lost')
   end
   if not since then
-    r = r or fresh()
+    r = r or new_record('')
     r.flags = r.flags .. '?' .. int(mine.round)
     call('HSET', tasks, id, write_record(r))
   end
@@ -168,9 +154,7 @@ local function look_at_entry(sid, e)
     if is_after(sid, last) or not is_missed(e.id) then return end
     found_again(k, sid, e, nil, 'gone')
   elseif not record_of(k, sid, e) then
-    if working then call('XACK', tasks_stream, working, sid) end
-    call('XDEL', tasks_stream, sid)
-    call('HINCRBY', counters, 'orphans', 1)
+    drop(k, working, sid)
     mended(k, 'entry', e.id)
   end
 end
@@ -185,7 +169,7 @@ local function look_at_parked(id)
     call('HDEL', parked, id)
     mended(k, 'payload', id)
   elseif not text then
-    call('HSET', tasks, id, write_record(fresh()))
+    call('HSET', tasks, id, write_record(new_record('')))
     call('ZADD', delayed, 'NX', int(now), id)
     mended(k, 'record', id)
   elseif r then

@@ -20,16 +20,8 @@ local set = call('HMGET', settings, 'paused', 'timeout_s', 'renewed')
 local paused, renewed = set[1] == '1', set[3]
 local out, suspects, count = {}, 0, 0
 
-local function drop(sid)
-  call('XACK', tasks_stream, group, sid)
-  call('XDEL', tasks_stream, sid)
-  call('HINCRBY', counters, 'orphans', 1)
-end
-
 local function give(sid, e, record)
-  local at = #out
-  out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
-  out[at + 4], out[at + 5] = e.odd or e.meta, record
+  deliver(out, sid, e, record)
   count = count + 1
 end
 
@@ -42,7 +34,7 @@ local function receive(sid, e, text)
   local r = text and read_record(text)
   if not r or r.sid ~= sid then
     r, text = record_of(k, sid, e)
-    if not r then return drop(sid) end
+    if not r then return drop(k, group, sid) end
   end
   if paused or r.lost >= suspect_at then
     if not paused then suspects = suspects + 1 end
@@ -97,7 +89,7 @@ while count < want and looked < 1000 do
     if not e then
       call('XACK', tasks_stream, group, sid)
     elseif not r then
-      drop(sid)
+      drop(k, group, sid)
     elseif alone == (r.lost >= suspect_at) then
       call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
       give(sid, e, text)

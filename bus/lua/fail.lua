@@ -8,7 +8,7 @@
 -- Priority of max_attempts: task > topic > handler > default.
 local working, me, topic, keep = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = now_ms()
-local k = { dead = dead, dead_index = dead_index, errors = errors,
+local k = { stream = tasks_stream, dead = dead, dead_index = dead_index, errors = errors,
             results = results, done = done, tasks = tasks, attempts = attempts,
             counters = counters, events = events }
 local limits = call('HMGET', settings, 'max_attempts', 'results_keep')
@@ -16,11 +16,6 @@ of_their_types({ attempts, parked, dead_index, errors, counters, minutes, hours 
   { dead, results }, { delayed, done, unpack(more) })
 local add = {}
 local function count(name) add[name] = (add[name] or 0) + 1 end
-
-local function leave(sid)
-  call('XACK', tasks_stream, working, sid)
-  call('XDEL', tasks_stream, sid)
-end
 
 local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bucket, place)
   local text = call('HGET', tasks, id)
@@ -33,8 +28,6 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
   local e = entry(tasks_stream, sid)
   if not e then return 'gone' end
   local most = tonumber(option(r.options, 'm') or bound_of(limits[1], tries))
-  local fence = sid .. '.' .. int(r.n)
-  local meta = with_enqueued(e.meta, sid)
 
   -- Nothing leaves its place before what it becomes is written: a stream may refuse.
   call('HDEL', tasks, '')
@@ -44,13 +37,13 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
   if match(r.flags, 'c') then
     -- A cancel was asked for while it ran; whatever is not a completion ends it so.
     cancelled(k, topic, id, r, e, bound_of(limits[2], keep), now)
-    leave(sid)
+    leave(tasks_stream, working, sid)
     return 'cancelled'
   end
   if final ~= '1' and r.attempt < most then
-    leave(sid)
+    leave(tasks_stream, working, sid)
     r.sid, r.n = '', 0
-    call('HSET', parked, id, meta .. '\n' .. e.json)
+    call('HSET', parked, id, with_enqueued(e.meta, sid) .. '\n' .. e.json)
     call('ZADD', delayed, int(now + tonumber(delay_ms)), id)
     call('HSET', tasks, id, write_record(r))
     call('HINCRBY', counters, 'retried', 1)
@@ -59,19 +52,10 @@ local function fail(sid, fence_n, id, delay_ms, final, tries, line, said, fp, bu
     note(events, 'delayed', id, 'attempt ' .. int(r.attempt) .. ' of ' .. int(most))
     return 'delayed'
   end
-  local history = call('HGET', attempts, id)
-  local facts = meta .. ',epoch=' .. int(r.epoch)
-  if r.options ~= '' then facts = facts .. ',' .. r.options end
   k.group = more[tonumber(place)]
-  bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. json_of(e) .. '}',
-    error = said, fp = fp, fence = fence, attempts = history, meta = facts })
-  call('HDEL', tasks, id)
-  call('HDEL', attempts, id)
-  leave(sid)
-  call('HINCRBY', counters, 'died', 1)
+  died(k, now, id, r, e, { error = said, fp = fp }, working, fp)
   count('x')
   count('r' .. bucket)
-  note(events, 'dead', id, fp)
   return 'dead'
 end
 

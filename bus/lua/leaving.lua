@@ -85,6 +85,24 @@ local function cancelled(k, topic, id, r, e, keep, now, row)
   note(k.events, 'cancelled', id)
 end
 
+-- End a live task as dead, with a letter of all that its record and its history tell. The
+-- caller has begun with a release, and counts in this minute. `letter` brings error and fp,
+-- and what is not as usual. Returns the letter's entry id.
+local function died(k, now, id, r, e, letter, group, why)
+  letter.id, letter.attempts = id, call('HGET', k.attempts, id) or ''
+  letter.json = letter.json or '{"id":"' .. id .. '","payload":' .. json_of(e) .. '}'
+  letter.fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
+  letter.meta = with_enqueued(e and e.meta or '', r.sid) .. ',epoch=' .. int(r.epoch)
+  if r.options ~= '' then letter.meta = letter.meta .. ',' .. r.options end
+  local dead_id = bury(k, now, letter)
+  if r.sid ~= '' then leave(k.stream, group, r.sid) end
+  call('HDEL', k.tasks, id)
+  call('HDEL', k.attempts, id)
+  call('HINCRBY', k.counters, 'died', 1)
+  note(k.events, 'dead', id, why)
+  return dead_id
+end
+
 -- Cancel a live task: at once while it waits; one that runs is asked to stop, or `torn`
 -- out of its agent's hand. `k` has the keys of its payload as well.
 local function cancel_live(k, topic, id, r, group, keep, torn)
@@ -111,26 +129,29 @@ local function cancel_live(k, topic, id, r, group, keep, torn)
     e = entry(k.stream, r.sid)
     call('HDEL', k.tasks, '')
     cancelled(k, topic, id, r, e, keep, now_ms())
-    if who then call('XACK', k.stream, group, r.sid) end
-    call('XDEL', k.stream, r.sid)
+    leave(k.stream, who and group, r.sid)
   end
   return 'cancelled'
 end
 
--- A letter into the bin, where `undo` finds it; the bin entry's id. It dies where it is in
--- the stream, and when it comes back it is elsewhere.
+-- A letter's entry in the bin, of which `most` are kept. It dies where it is in the stream,
+-- and when it comes back it is elsewhere.
+local function kept_in_bin(k, letter, dead_id, most)
+  letter.died = letter.died or match(dead_id, '^%d+')
+  local flat = {}
+  for name, value in pairs(letter) do
+    flat[#flat + 1], flat[#flat + 2] = name, value
+  end
+  return call('XADD', k.bin, 'MAXLEN', '=', most, '*', unpack(flat))
+end
+
+-- A letter into the bin, where `undo` finds it; the bin entry's id.
 local function binned(k, letter, dead_id, row, keep, most, mark)
   call('HDEL', k.dead_index, '')
   local row_id = publish(k, letter.id, row, keep,
     past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
   letter.row = row_id
-  letter.died = letter.died or match(dead_id, '^%d+')
-  local flat = {}
-  for name, value in pairs(letter) do
-    flat[#flat + 1] = name
-    flat[#flat + 1] = value
-  end
-  local bin_id = call('XADD', k.bin, 'MAXLEN', '=', most, '*', unpack(flat))
+  local bin_id = kept_in_bin(k, letter, dead_id, most)
   unbury(k, letter, dead_id)
   call('HINCRBY', k.counters, 'discarded', 1)
   note(k.events, 'discarded', letter.id, mark)

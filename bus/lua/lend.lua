@@ -18,18 +18,10 @@ local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead
 local out, sids, fences, bytes = {}, {}, {}, 0
 
 local function give(sid, e, record, n)
-  local at = #out
-  out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
-  out[at + 4], out[at + 5] = e.odd or e.meta, record
+  deliver(out, sid, e, record)
   sids[#sids + 1] = sid
   fences[#fences + 1] = sid .. '.' .. int(n)
   bytes = bytes + #e.json
-end
-
-local function drop(sid)
-  call('XACK', tasks_stream, group, sid)
-  call('XDEL', tasks_stream, sid)
-  call('HINCRBY', counters, 'orphans', 1)
 end
 
 local before = call('GET', claim)
@@ -70,7 +62,7 @@ while #sids < want and looked < 1000 and bytes < 4000000 do
     if not e then
       call('XACK', tasks_stream, group, sid)
     elseif not r then
-      drop(sid)
+      drop(k, group, sid)
     elseif r.lost < suspect_at then
       give(sid, e, text, r.n)
     elseif #mine == 0 or not taken_on then
@@ -96,7 +88,7 @@ end
 -- An entry that was delivered to this agent just now.
 local function receive(sid, e)
   local r, text = record_of(k, sid, e)
-  if not r then return drop(sid) end
+  if not r then return drop(k, group, sid) end
   -- What was sent before the group was made once more may have run under its fence.
   local again = renewed and not is_after(sid, renewed)
   if r.lost >= suspect_at or again then

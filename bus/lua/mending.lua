@@ -61,8 +61,8 @@ local function found_again(k, sid, e, r, text)
   elseif not is_uuid(e.id) or (not text and not owed(k)) then
     return nil
   end
-  r = r or { attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
-  without_mark(r).sid = sid
+  r = without_mark(r or new_record(sid))
+  r.sid = sid
   text = write_record(r)
   call('HDEL', k.tasks, '')
   call('HSET', k.tasks, e.id, text)
@@ -79,7 +79,7 @@ local function record_of(k, sid, e)
   if not r and (call('ZSCORE', k.done, e.id)
       or call('HEXISTS', k.dead_index, e.id) == 1) then return nil end
   if text or not e.foreign then return found_again(k, sid, e, r, text) end
-  r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
+  r = new_record(sid)
   text = write_record(r)
   call('HDEL', k.tasks, '')
   call('HSET', k.tasks, e.id, text)

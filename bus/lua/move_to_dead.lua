@@ -9,7 +9,8 @@ of_their_types({ tasks, attempts, dead_index, errors, counters, settings, minute
   { dead }, { group })
 local e = entry(tasks_stream, sid)
 local k = { stream = tasks_stream, tasks = tasks, done = done, counters = counters,
-            dead = dead, dead_index = dead_index, group = group, errors = errors }
+            dead = dead, dead_index = dead_index, group = group, errors = errors,
+            attempts = attempts, events = events }
 local r = e and record_of(k, sid, e)
 local id = r and e.id or derived
 if not r then
@@ -19,30 +20,20 @@ if not r then
   if call('HEXISTS', tasks, id) == 1 or call('ZSCORE', done, id) then return '' end
   call('HDEL', tasks, '')
   call('HINCRBY', counters, 'adopted', 1)
-  r = { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
+  r = new_record(sid)
 end
 local working = call('HGET', settings, 'group')
 local who = working and holder(tasks_stream, working, sid)
 who = who and who ~= HANDED and '"' .. match(who, '^[^#]*'):gsub('[^%w:._@-]', '?') .. '"'
 call('HDEL', tasks, '')
-local meta = with_enqueued(e and e.meta or '', sid) .. ',epoch=' .. int(r.epoch)
-if r.options ~= '' then meta = meta .. ',' .. r.options end
 local now = now_ms()
-local fence = sid .. '.' .. int(r.n)
 -- When it began only its agent knows.
 remember(attempts, id, '{"epoch":' .. int(r.epoch) .. ',"attempt":' .. int(r.attempt + 1)
-  .. ',"agent":' .. (who or 'null') .. ',"fence":"' .. fence .. '","finished_at":"'
-  .. iso(now) .. '","error":' .. ARGV[5] .. '}')
-local history = call('HGET', attempts, id)
-local dead_id = bury(k, now, { id = id, json = ARGV[3] .. id .. ARGV[4], error = ARGV[5],
-  fp = ARGV[6], fence = fence, attempts = history, meta = meta,
-  -- So that a repeat, which knows the entry only, finds the same letter.
-  more = id ~= derived and { 'alias', derived } or nil })
-if working then redis.pcall('XACK', tasks_stream, working, sid) end
-call('XDEL', tasks_stream, sid)
-call('HDEL', tasks, id)
-call('HDEL', attempts, id)
-call('HINCRBY', counters, 'died', 1)
+  .. ',"agent":' .. (who or 'null') .. ',"fence":"' .. sid .. '.' .. int(r.n)
+  .. '","finished_at":"' .. iso(now) .. '","error":' .. ARGV[5] .. '}')
+-- So that a repeat, which knows the entry only, finds the same letter.
+local more = id ~= derived and { 'alias', derived } or nil
+local dead_id = died(k, now, id, r, e, { json = ARGV[3] .. id .. ARGV[4], error = ARGV[5],
+  fp = ARGV[6], more = more }, working, 'moved')
 tally(minutes, hours, counters, now, { x = 1 })
-note(events, 'dead', id, 'moved')
 return dead_id

@@ -34,6 +34,11 @@ local function read_record(text)
            n = tonumber(n), lost = tonumber(lost), flags = flags, options = options }
 end
 
+-- The record of a task that nobody was given yet.
+local function new_record(sid)
+  return { sid = sid, attempt = 0, epoch = 0, n = 0, lost = 0, flags = '', options = '' }
+end
+
 local function write_record(r)
   return r.sid .. '|' .. int(r.attempt) .. '|' .. int(r.epoch) .. '|' .. int(r.n)
     .. '|' .. int(r.lost) .. '|' .. r.flags .. '|' .. r.options
@@ -119,6 +124,13 @@ local function ended_row(stream, score, id)
   return nil
 end
 
+-- One delivery more in `out`, as claim, recover and lend give them.
+local function deliver(out, sid, e, record)
+  local at = #out
+  out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
+  out[at + 4], out[at + 5] = e.odd or e.meta, record
+end
+
 -- The consumer that holds an entry in the group's pending list, or nil.
 local function holder(stream, group, sid)
   local rows = redis.pcall('XPENDING', stream, group, sid, sid, 1)
@@ -131,6 +143,18 @@ end
 local function holds(stream, group, sid, consumer)
   local rows = redis.pcall('XPENDING', stream, group, sid, sid, 1, consumer)
   return not rows.err and #rows == 1
+end
+
+-- An entry out of its stream, and out of the pending list of the group, if there is one.
+local function leave(stream, group, sid)
+  if group then call('XACK', stream, group, sid) end
+  call('XDEL', stream, sid)
+end
+
+-- An entry that stands for no live task (any more): out, and counted.
+local function drop(k, group, sid)
+  leave(k.stream, group, sid)
+  call('HINCRBY', k.counters, 'orphans', 1)
 end
 
 -- When a row of a pending list was lent over HTTP (ms; see lend); nil of all others.
@@ -273,6 +297,21 @@ local function unbury(k, letter, dead_id)
   if letter.alias then call('HDEL', k.dead_index, 'alias:' .. letter.alias, letter.alias) end
   call('ZREM', k.group, dead_id)
   if call('EXISTS', k.group) == 0 then call('HDEL', k.errors, letter.fp or '') end
+end
+
+-- Back to work from its letter: attempts from zero, the history kept and told of it. The
+-- caller has begun with a release. `again`: payload json, options, epoch (next), request
+-- mark, end of the line in the history. Returns the new entry id.
+local function revive(k, now, id, letter, dead_id, again)
+  local from = match(letter.meta or '', 'e=%d+') or ''
+  local sid = call('XADD', k.stream, '*', 'id', id, 'json', again.json, 'meta', from)
+  unbury(k, letter, dead_id)
+  call('HSET', k.tasks, id, sid .. '|0|' .. again.epoch .. '|0|0||' .. again.options)
+  if (letter.attempts or '') ~= '' then call('HSET', k.attempts, id, letter.attempts) end
+  remember(k.attempts, id, '{"replay":' .. again.epoch .. ',"mark":"' .. again.mark
+    .. '","at":"' .. iso(now) .. '",' .. again.line)
+  note(k.events, 'replayed', id)
+  return sid
 end
 
 -- Whether text that somebody else wrote is JSON in UTF-8. cjson takes more than that

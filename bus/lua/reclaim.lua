@@ -34,9 +34,7 @@ for i = 1, #rows do
   if not e then
     call('XACK', tasks_stream, working, sid)
   elseif not r then
-    call('XACK', tasks_stream, working, sid)
-    call('XDEL', tasks_stream, sid)
-    call('HINCRBY', counters, 'orphans', 1)
+    drop(k, working, sid)
   else
     local id, fence = e.id, sid .. '.' .. int(r.n)
     r.lost = r.lost + 1
@@ -48,22 +46,11 @@ for i = 1, #rows do
       call('HDEL', tasks, '')
       remember(attempts, id, line)
       cancelled(k, topic, id, r, e, bound_of(call('HGET', settings, 'results_keep'), keep), now)
-      call('XACK', tasks_stream, working, sid)
-      call('XDEL', tasks_stream, sid)
+      leave(tasks_stream, working, sid)
     elseif r.lost >= allowed then
       call('HDEL', tasks, '')
       remember(attempts, id, line)
-      local history = call('HGET', attempts, id)
-      local facts = with_enqueued(e.meta, sid) .. ',epoch=' .. int(r.epoch)
-      if r.options ~= '' then facts = facts .. ',' .. r.options end
-      bury(k, now, { id = id, json = '{"id":"' .. id .. '","payload":' .. json_of(e) .. '}',
-        error = ARGV[8], fp = ARGV[7], fence = fence, attempts = history, meta = facts })
-      call('XACK', tasks_stream, working, sid)
-      call('XDEL', tasks_stream, sid)
-      call('HDEL', tasks, id)
-      call('HDEL', attempts, id)
-      call('HINCRBY', counters, 'died', 1)
-      note(events, 'dead', id, 'poison')
+      died(k, now, id, r, e, { error = ARGV[8], fp = ARGV[7] }, working, 'poison')
       buried = buried + 1
     else
       call('XCLAIM', tasks_stream, working, HANDED, 0, sid, 'JUSTID')

@@ -21,13 +21,9 @@ for i = 1, #rows do
   elseif not e then
     call('XACK', tasks_stream, group, sid)
   elseif not r then
-    call('XACK', tasks_stream, group, sid)
-    call('XDEL', tasks_stream, sid)
-    call('HINCRBY', counters, 'orphans', 1)
+    drop(k, group, sid)
   else
-    local at = #out
-    out[at + 1], out[at + 2], out[at + 3] = sid, e.id, e.json
-    out[at + 4], out[at + 5] = e.odd or e.meta, text
+    deliver(out, sid, e, text)
   end
 end
 local paused = call('HGET', settings, 'paused') == '1' and 1 or 0

@@ -19,8 +19,7 @@ for i = 5, #ARGV, 3 do
       call('HDEL', tasks, '')
       cancelled(k, topic, id, r, e, bound_of(call('HGET', settings, 'results_keep'), ARGV[4]),
         now_ms(), row)
-      call('XACK', tasks_stream, group, sid)
-      call('XDEL', tasks_stream, sid)
+      leave(tasks_stream, group, sid)
       became = 'cancelled'
     else
       call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')

@@ -6,7 +6,7 @@
 -- Of N concurrent replays exactly one finds the letter. A repeat of that one is told by
 -- its mark in the history, wherever the task is by then: its answer was lost, or somebody
 -- clicked twice. The line tells the caller whether it was a replay with that payload.
-local id, dead_id, epoch, mark = ARGV[1], ARGV[2], ARGV[5], ARGV[6]
+local id, dead_id, mark = ARGV[1], ARGV[2], ARGV[6]
 local now_dead = call('HGET', dead_index, id)
 local letter = now_dead and letter_of(dead, now_dead)
 local lines = letter and letter.attempts or call('HGET', attempts, id)
@@ -22,16 +22,9 @@ if not letter then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
 of_their_types({ tasks, attempts, errors, counters }, { tasks_stream }, { group })
 call('HDEL', tasks, '')
-local from = match(letter.meta or '', 'e=%d+') or ''
-local sid = call('XADD', tasks_stream, '*', 'id', id, 'json', ARGV[3], 'meta', from)
-unbury({ dead = dead, dead_index = dead_index, group = group, errors = errors },
-  letter, dead_id)
-call('HSET', tasks, id, sid .. '|0|' .. epoch .. '|0|0||' .. ARGV[4])
-if letter.attempts and letter.attempts ~= '' then
-  call('HSET', attempts, id, letter.attempts)
-end
-remember(attempts, id, '{"replay":' .. epoch .. ',"mark":"' .. mark .. '","at":"'
-  .. iso(now_ms()) .. '",' .. ARGV[7])
+local k = { stream = tasks_stream, tasks = tasks, attempts = attempts, dead = dead,
+            dead_index = dead_index, group = group, errors = errors, events = events }
+local sid = revive(k, now_ms(), id, letter, dead_id,
+  { json = ARGV[3], options = ARGV[4], epoch = ARGV[5], mark = mark, line = ARGV[7] })
 call('HINCRBY', counters, 'replayed', 1)
-note(events, 'replayed', id)
 return { 'replayed', sid }

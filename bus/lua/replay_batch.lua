@@ -11,7 +11,8 @@ local stands = call('HGET', facts, 'fence')
 if stands ~= ARGV[1] then return { 'fenced', {} } end
 of_their_types({ tasks, attempts, errors, counters }, { tasks_stream }, more)
 of_their_types({ facts }, {}, { todo, out })
-local k = { dead = dead, dead_index = dead_index, errors = errors }
+local k = { stream = tasks_stream, tasks = tasks, attempts = attempts, dead = dead,
+            dead_index = dead_index, errors = errors, events = events }
 local now, gone, count = now_ms(), {}, 0
 for i = 4, #ARGV, 7 do
   local dead_id, id, epoch = ARGV[i], ARGV[i + 1], ARGV[i + 4]
@@ -21,17 +22,10 @@ for i = 4, #ARGV, 7 do
     if letter then
       k.group = more[tonumber(ARGV[i + 6])]
       call('HDEL', tasks, '')
-      local from = match(letter.meta or '', 'e=%d+') or ''
-      local sid = call('XADD', tasks_stream, '*', 'id', id, 'json', ARGV[i + 2],
-        'meta', from)
+      revive(k, now, id, letter, dead_id, { json = ARGV[i + 2], options = ARGV[i + 3],
+        epoch = epoch, mark = ARGV[3], line = ARGV[i + 5] })
       call('ZREM', todo, member)
-      unbury(k, letter, dead_id)
-      call('HSET', tasks, id, sid .. '|0|' .. epoch .. '|0|0||' .. ARGV[i + 3])
-      if (letter.attempts or '') ~= '' then call('HSET', attempts, id, letter.attempts) end
-      remember(attempts, id, '{"replay":' .. epoch .. ',"mark":"' .. ARGV[3]
-        .. '","at":"' .. iso(now) .. '",' .. ARGV[i + 5])
       call('ZADD', out, int(now + ARGV[2]), id .. ' ' .. epoch .. ' ' .. int(now))
-      note(events, 'replayed', id)
       count = count + 1
     else
       gone[#gone + 1] = id
