@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import redis
 
-from .. import connection, errors, keys, replies, scripts
+from .. import errors, keys, replies, scripts
+from .nudged import Nudged
 
 log = logging.getLogger(__name__)
 
-_BLOCK_S: Final = 1.0
 _TICK_S: Final = 1.0
 _LINGER_S: Final = 5.0  # agents come back: a topic nobody waits for stays open so long
 _GATHER_S: Final = 0.002  # between wakes: others may take what comes
@@ -84,9 +84,7 @@ class Arrivals:
         self.closed = False
         self._topics: dict[str, _Topic] = {}
         self._task: asyncio.Task[None] | None = None
-        self._wire: Any = None
-        self._asking: Any = None
-        self._client_id = 0
+        self._pair = Nudged(_NAME)
         self._ticked_at = 0.0
         self._silent = False  # whether it was said that Redis does not answer
         self._woken = asyncio.Event()
@@ -126,27 +124,8 @@ class Arrivals:
         until = loop.time() + _OPEN_S
         while not topic.is_read and loop.time() < until and not self.closed:
             # The reader may be about to block just now: one nudge can be too early.
-            await self._nudge()
+            await self._pair.nudge()
             await asyncio.sleep(0.01)
-
-    async def _nudge(self) -> None:
-        """End the block of the reading connection, if the server lets us."""
-        if not self._client_id:
-            return
-        try:
-            await self._ask("CLIENT", "UNBLOCK", self._client_id)
-        except redis.ResponseError:
-            self._client_id = 0
-        except (redis.RedisError, OSError):
-            pass  # the reader notices for itself
-
-    async def _ask(self, *command: Any) -> Any:
-        return await self._asker().execute_command(*command)
-
-    def _asker(self) -> Any:
-        if self._asking is None:
-            self._asking = connection.adedicated(name=_NAME)
-        return self._asking
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -157,21 +136,18 @@ class Arrivals:
                     self._silent = False
                 except (redis.RedisError, errors.BusError, OSError) as exc:
                     self._say(exc)
-                    await self._hang_up()
+                    await self._pair.hang_up()
                     await asyncio.sleep(0.2)
                 except Exception:
                     log.exception("arrivals: a mistake of ours; starting over")
-                    await self._hang_up()
+                    await self._pair.hang_up()
                     await asyncio.sleep(_TICK_S)
                 self._tick(loop.time())
         finally:
             # Before the first await: whoever waits now starts another reader. And
             # nothing may go on holding the loop, by which arrivals are known weakly.
             self._task, self._woken = None, asyncio.Event()
-            asking, self._asking = self._asking, None
-            await self._hang_up()
-            if asking is not None:
-                await asking.aclose()
+            await self._pair.close()
 
     def _say(self, exc: Exception) -> None:
         log.log(
@@ -194,19 +170,9 @@ class Arrivals:
             for topic in self._topics.values():
                 topic.wake()
 
-    async def _hang_up(self) -> None:
-        wire, self._wire, self._client_id = self._wire, None, 0
-        if wire is not None:
-            await wire.aclose()
-
     async def _read(self) -> None:
         """Open what is new, wait for what comes, wake one for each topic it is of."""
-        if self._wire is None:
-            self._wire = connection.adedicated(block_s=_BLOCK_S, name=_NAME)
-            try:
-                self._client_id = int(await self._wire.execute_command("CLIENT", "ID"))
-            except redis.ResponseError:
-                self._client_id = 0
+        await self._pair.open()
         for name, topic in list(self._topics.items()):
             if topic.cursor is None:
                 topic.cursor = await self._end_of(name)
@@ -222,8 +188,8 @@ class Arrivals:
                 await asyncio.wait_for(self._woken.wait(), _TICK_S)
             return
         try:
-            reply = await self._wire.execute_command(
-                *("XREAD", "COUNT", 1, "BLOCK", int(_BLOCK_S * 1000), "STREAMS"),
+            reply = await self._pair.wire.execute_command(
+                *("XREAD", "COUNT", 1, "BLOCK", self._pair.block_ms, "STREAMS"),
                 *read,
                 *(topic.cursor for _, topic in read.values()),
             )
@@ -241,7 +207,7 @@ class Arrivals:
         await asyncio.sleep(_GATHER_S)
 
     async def _end_of(self, name: str) -> str:
-        ask = self._asker()
+        ask = self._pair.asking()
         return str(await scripts.arun("arrived", name, client=ask, retry_s=0))
 
 

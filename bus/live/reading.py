@@ -17,6 +17,7 @@ import redis
 
 from .. import records, replies, scripts
 from . import window
+from .nudged import Nudged
 from .window import Item
 
 _READ_BYTES: Final = 8 * 1024 * 1024  # what one read should bring at most
@@ -57,16 +58,16 @@ class Ends:
 
 
 class Reading:
-    """The streams of open topics; `wire` is the connection of the session.
+    """The streams of open topics, read over the wire of `pair` while it is open.
 
     `deliver` says whether anybody follows what it was given. Followers see twenty
     frames a second; who just waits for the end of a task hears of it at once.
     """
 
-    def __init__(self, deliver: Callable[[list[Item]], bool]) -> None:
-        self.wire: Any = None
+    def __init__(self, pair: Nudged, deliver: Callable[[list[Item]], bool]) -> None:
         self.streams: dict[str, Stream] = {}
         self.topics: set[str] = set()
+        self._pair = pair
         self._deliver = deliver
         self._entry_bytes = 1_000.0
 
@@ -93,13 +94,13 @@ class Reading:
         for kind in window.KINDS:
             self.streams.pop(window.stream_of(kind, topic), None)
 
-    async def read(self, block_ms: int) -> None:
-        """Hand on what comes next, waiting up to `block_ms` for it."""
+    async def read(self) -> None:
+        """Hand on what comes next, waiting for it as long as the pair blocks."""
         streams = list(self.streams.values())
         count = int(min(_COUNT_MOST, max(10, _READ_BYTES / self._entry_bytes)))
         try:
-            reply = await self.wire.execute_command(
-                *("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS"),
+            reply = await self._pair.wire.execute_command(
+                *("XREAD", "COUNT", count, "BLOCK", self._pair.block_ms, "STREAMS"),
                 *(stream.key for stream in streams),
                 *(stream.cursor for stream in streams),
             )
@@ -157,7 +158,7 @@ class Reading:
         return "" if stream is None else stream.cursor
 
     async def _ends(self, topic: str, after: str = "") -> Ends:
-        return await ends_of(self.wire, topic, after)
+        return await ends_of(self._pair.wire, topic, after)
 
     async def _drop_odd(self) -> None:
         for topic in set(self.topics):

@@ -15,15 +15,14 @@ from typing import Any, Final
 
 import redis
 
-from .. import connection, errors
+from .. import errors
 from ..conf import conf
+from .nudged import Nudged
 from .reading import Reading, Stream
 from .window import Item
 
 log = logging.getLogger(__name__)
 
-_BLOCK_MS: Final = 1_000
-_BLOCK_BLIND_MS: Final = 100  # where nothing can end a block early
 _BALANCE_S: Final = 1.0
 _LINGER_S = 5.0  # how long a topic nobody watches any more stays open
 _OPEN_S = 5.0
@@ -34,16 +33,15 @@ class Tailer:
     """Reads what is attached, as long as something is, from its own two connections."""
 
     def __init__(self, deliver: Callable[[list[Item]], bool]) -> None:
-        self._reading = Reading(deliver)
+        self._pair = Nudged(_NAME)
+        self._reading = Reading(self._pair, deliver)
         self._refs: dict[str, int] = {}
         self._idle_since: dict[str, float] = {}
         self._opening: dict[str, str | None] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
-        self._asking: Any = None
-        self._client_id: int | None = None
-        self._block_ms = _BLOCK_MS
+        self._has_read = False  # since the last trouble
         self._trouble: Exception | None = None
 
     @property
@@ -58,13 +56,11 @@ class Tailer:
 
     async def ask(self, *command: Any) -> Any:
         """One command that does not block, on a connection beside the reading one."""
-        return await self.asking().execute_command(*command)
+        return await self._pair.ask(*command)
 
     def asking(self) -> Any:
         """The connection of `ask`, as a client for scripts."""
-        if self._asking is None:
-            self._asking = connection.adedicated(name=_NAME)
-        return self._asking
+        return self._pair.asking()
 
     async def attach(
         self,
@@ -117,19 +113,8 @@ class Tailer:
                 why = self._trouble or "no answer"
                 raise errors.BusUnavailable(f"the live feed cannot reach Redis: {why}")
             # The reader may be about to block just now: one nudge can be too early.
-            await self._nudge()
+            await self._pair.nudge()
             await asyncio.wait([waiter], timeout=0.02)
-
-    async def _nudge(self) -> None:
-        """End the block of the reading connection, if the server lets us."""
-        if self._client_id is None or self._block_ms != _BLOCK_MS:
-            return
-        try:
-            await self.ask("CLIENT", "UNBLOCK", self._client_id)
-        except redis.ResponseError:
-            self._block_ms = _BLOCK_BLIND_MS
-        except (redis.RedisError, OSError):
-            pass  # the reader notices for itself
 
     async def _run(self) -> None:
         pause_s = 0.05
@@ -143,41 +128,30 @@ class Tailer:
                 except Exception as exc:
                     log.exception("live feed: a mistake of ours; starting over")
                     self._trouble = exc
-                if self._client_id is not None:
-                    pause_s = 0.05  # it had been reading: first a quick try
-                await self._hang_up()
+                if self._has_read:
+                    pause_s = 0.05  # first a quick try
+                self._has_read = False
+                await self._pair.hang_up()
                 await asyncio.sleep(pause_s * (0.5 + random.random()))
                 pause_s = min(pause_s * 2, 1.0)
         finally:
             # Before the first await: whoever attaches now starts another reader. And
             # nothing may go on holding the loop, by which feeds are known weakly.
             self._task, self._trouble, self._woken = None, None, asyncio.Event()
-            asking, self._asking = self._asking, None
-            await self._hang_up()
-            if asking is not None:
-                await asking.aclose()
+            self._has_read = False
+            await self._pair.close()
 
     def _say(self, exc: Exception) -> None:
         if self._trouble is None:
             log.warning("live feed: %s; trying again", exc)
         self._trouble = exc
 
-    async def _hang_up(self) -> None:
-        wire, self._reading.wire, self._client_id = self._reading.wire, None, None
-        if wire is not None:
-            await wire.aclose()
-
     async def _session(self) -> None:
         """Read until nobody has watched anything for a while; Redis errors end it."""
         loop, reading = asyncio.get_running_loop(), self._reading
-        wire = connection.adedicated(block_s=_BLOCK_MS / 1000, name=_NAME)
-        reading.wire = wire
-        try:
-            client_id = int(await wire.execute_command("CLIENT", "ID"))
-        except redis.ResponseError:
-            client_id, self._block_ms = 0, _BLOCK_BLIND_MS
+        await self._pair.open()
         await reading.balance(everything=True)
-        self._client_id = client_id
+        self._has_read = True
         if self._trouble is not None:
             log.warning("live feed: Redis answers again")
             self._trouble = None
@@ -186,7 +160,7 @@ class Tailer:
             self._forget_idle(loop.time())
             await self._take_up()
             if reading.streams:
-                await reading.read(self._block_ms)
+                await reading.read()
             elif not await self._sleep() and not self._opening and not self._refs:
                 return
             if loop.time() - balanced_at >= _BALANCE_S:

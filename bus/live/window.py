@@ -130,21 +130,7 @@ def _wire(item: Item) -> str:
         # Too big to be sent to everybody: by its id it can be read whole.
         heavy = {name: None for name, value in row.items() if _heavy(value)}
         return _json({**row, **heavy, "clipped": True})
-    letter = item.letter()
-    row = {
-        "entry_id": letter.entry_id,
-        "id": letter.id,
-        "topic": letter.topic,
-        "task": letter.payload,
-        "error": letter.error,
-        "fingerprint": letter.fingerprint,
-        "fence": letter.fence,
-        "attempts": letter.attempts,
-        "replays": letter.replays,
-        "epoch": letter.epoch,
-        "enqueued_at": letter.enqueued_at,
-        "died_at": letter.died_at,
-    }
+    row = item.letter().row()
     if item.size > ROW_CHARS:
         row |= {"task": None, "attempts": [], "replays": [], "clipped": True}
     return _json(row)
