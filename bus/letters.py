@@ -29,6 +29,23 @@ class DeadLetter:
     replays: tuple[dict[str, Any], ...] = ()
     raw: dict[str, str] = field(repr=False, default_factory=dict)
 
+    def row(self) -> dict[str, Any]:
+        """The letter as the API, the live feed and the commands show it."""
+        return {
+            "entry_id": self.entry_id,
+            "id": self.id,
+            "topic": self.topic,
+            "task": self.payload,
+            "error": self.error,
+            "fingerprint": self.fingerprint,
+            "attempts": list(self.attempts),
+            "replays": list(self.replays),
+            "epoch": self.epoch,
+            "fence": self.fence,
+            "enqueued_at": self.enqueued_at,
+            "died_at": self.died_at,
+        }
+
 
 def parse_letter(topic: str, entry_id: str, fields: dict[str, str]) -> DeadLetter:
     """A dead entry as a letter, also when somebody else wrote it."""

@@ -55,11 +55,11 @@ class Span:
 
     def wait_ms(self, share: float) -> int | None:
         """What this share of the tasks done waited at most; None if none was done."""
-        return _quantile(self.waits, share)
+        return quantile(self.waits, share)
 
     def run_ms(self, share: float) -> int | None:
         """What this share of the attempts ran at most; None if none ended."""
-        return _quantile(self.runs, share)
+        return quantile(self.runs, share)
 
 
 # How `prelude.lua` writes them. What was accepted follows from the `A` of two minutes;
@@ -115,11 +115,11 @@ class Rates:
 
     def wait_ms(self, share: float) -> int | None:
         """What this share of the tasks done waited at most; None if none was done."""
-        return _quantile(self._spans["w"], share)
+        return quantile(self._spans["w"], share)
 
     def run_ms(self, share: float) -> int | None:
         """What this share of the attempts ran at most; None if none ended."""
-        return _quantile(self._spans["r"], share)
+        return quantile(self._spans["r"], share)
 
     @cached_property
     def _spans(self) -> dict[str, Counter[int]]:
@@ -132,12 +132,15 @@ class Rates:
         return found
 
 
-def _quantile(counts: Counter[int], share: float) -> int | None:
-    """The upper edge of the bucket that reaches the share: right to a doubling."""
+def quantile(counts: Counter[int], share: float) -> int | None:
+    """The upper edge (ms) of the log2 bucket that reaches the share; None of nothing.
+
+    Right to a doubling.
+    """
     left = share * counts.total()
     for bucket in sorted(counts):
         left -= counts[bucket]
-        if left <= 0:
+        if counts[bucket] and left <= 0:
             return int(2**bucket)
     return None
 

@@ -224,12 +224,18 @@ def counts(facts: list[Row]) -> Row:
     return {state: sum(row[state] for row in facts) for state in TABS}
 
 
+def topics(chosen: str = "") -> list[str]:
+    """The names of all topics; NotFound where the chosen one is none of them."""
+    names = bus.list_topics()
+    if chosen and chosen not in names:
+        raise errors.NotFound(f"no topic {chosen!r:.80}: nothing was ever sent to it")
+    return names
+
+
 def facts(topic: str = "") -> tuple[list[str], list[Row]]:
     """The names of all topics, and how the chosen one stands, or each of them by name;
     NotFound for an unknown one."""
-    names = bus.list_topics()
-    if topic and topic not in names:
-        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
+    names = topics(topic)
     return names, topic_room.stats_of([topic] if topic else names)
 
 

@@ -17,7 +17,7 @@ import bus
 from bus import agents as registry
 from bus import dead, errors, health, rates
 from bus import topics as topic_room
-from dashboard import links
+from dashboard import links, lists
 
 Row = dict[str, Any]
 SPARK_MINUTES: Final = 60
@@ -68,8 +68,7 @@ def one_topic(topic: str) -> tuple[Row, list[Row], tuple[rates.Span, ...]]:
 
     NotFound for an unknown one.
     """
-    if topic not in bus.list_topics():
-        raise errors.NotFound(f"no topic {topic!r:.80}: nothing was ever sent to it")
+    lists.topics(topic)
     told = registry.serving(topic)
     measured = rates.of_topics([topic], SPARK_MINUTES)[topic]
     row = _topic_row(bus.stats(topic), _serving(told)[topic], measured)

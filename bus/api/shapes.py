@@ -72,24 +72,6 @@ def _number(value: object) -> int | None:
     return value if type(value) is int else None
 
 
-def letter(found: DeadLetter) -> dict[str, Any]:
-    """A dead letter."""
-    return {
-        "entry_id": found.entry_id,
-        "id": found.id,
-        "topic": found.topic,
-        "task": found.payload,
-        "error": found.error,
-        "fingerprint": found.fingerprint,
-        "attempts": list(found.attempts),
-        "replays": list(found.replays),
-        "epoch": found.epoch,
-        "fence": found.fence,
-        "enqueued_at": found.enqueued_at,
-        "died_at": found.died_at,
-    }
-
-
 LETTER_COLUMNS: Final = (
     *("topic", "id", "entry_id", "died_at", "enqueued_at", "error_type", "error"),
     *("fingerprint", "attempts", "epoch", "task"),
@@ -99,7 +81,7 @@ LETTER_COLUMNS: Final = (
 def letter_line(found: DeadLetter) -> dict[str, Any]:
     """A dead letter as a line of a spreadsheet: its last error in words."""
     error = {"error_type": found.error.get("type"), "error": found.error.get("message")}
-    return {**letter(found), **error, "attempts": len(found.attempts)}
+    return {**found.row(), **error, "attempts": len(found.attempts)}
 
 
 RESULT_COLUMNS: Final = (

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from .. import connection, errors, refusals, scripts
+from .. import connection, errors, rates, refusals, scripts
 from . import keys
 
 log = logging.getLogger(__name__)
@@ -93,11 +93,11 @@ class Figures:
 
     def first_ms(self, share: float) -> int | None:
         """In how long this share of the generations had a first line, at most."""
-        return _quantile(self.first, share)
+        return rates.quantile(self.first, share)
 
     def whole_ms(self, share: float) -> int | None:
         """In how long this share of the generations was complete, at most."""
-        return _quantile(self.whole, share)
+        return rates.quantile(self.whole, share)
 
 
 class Roll:
@@ -204,15 +204,6 @@ def _bucketed(took_s: float | None) -> list[int]:
     if took_s is not None:
         buckets[min(max(0, int(took_s * 1000)).bit_length(), _BUCKETS - 1)] = 1
     return buckets
-
-
-def _quantile(counts: Counter[int], share: float) -> int | None:
-    left = share * counts.total()
-    for bucket in sorted(counts):
-        left -= counts[bucket]
-        if counts[bucket] and left <= 0:
-            return int(2**bucket)
-    return None
 
 
 def _is_count(text: str) -> bool:

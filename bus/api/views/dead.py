@@ -76,13 +76,13 @@ class DeadViewSet(MeshViewSet):
         )
         kind = exports.format_of(query)
         if kind is not None:
-            shape = shapes.letter_line if kind == CSV else shapes.letter
+            shape = shapes.letter_line if kind == CSV else DeadLetter.row
             rows = map(shape, lists.every_letter(sought))
             name, columns = "dead-letters", shapes.LETTER_COLUMNS
             return exports.response(request, rows, kind, name, columns)
         count, cursor = asked.count_of(query), asked.text_of(query, "cursor")
         found, after = lists.dead_letters(sought, count, cursor)
-        return Response({"dead": [*map(shapes.letter, found)], "next": after})
+        return Response({"dead": [letter.row() for letter in found], "next": after})
 
     @extend_schema(
         operation_id="list_dead_groups",
@@ -121,7 +121,7 @@ class DeadViewSet(MeshViewSet):
     )
     def retrieve(self, request: Any, task_id: str) -> Response:
         """A dead letter with all its attempts."""
-        return Response(shapes.letter(self._letter(task_id)))
+        return Response(self._letter(task_id).row())
 
     @extend_schema(
         operation_id="replay_dead",

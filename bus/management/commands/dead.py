@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from django.core.management.base import CommandError
 
-from bus import dead, decisions, errors, exact, keys, letters, topics
+from bus import dead, decisions, errors, exact, keys, topics
 from bus.management import options as kinds
 from bus.management import output, trail
 from bus.management.command import MeshCommand
@@ -58,7 +58,7 @@ class Command(MeshCommand):
         letters = letters[: options["count"]]
         if options["json"]:
             for letter in letters:
-                self.stdout.write(output.json_line(_facts(letter)))
+                self.stdout.write(output.json_line(letter.row()))
             return
         if not letters:
             self.stdout.write("No dead letters.")
@@ -106,7 +106,7 @@ class Command(MeshCommand):
     def _show(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
             letter = dead.get_dead(task_id, options["topic"])
-            text = orjson.dumps(_facts(letter), option=orjson.OPT_INDENT_2).decode()
+            text = orjson.dumps(letter.row(), option=orjson.OPT_INDENT_2).decode()
             self.stdout.write(output.plain(text))
 
     def _replay(self, options: dict[str, Any]) -> None:
@@ -205,21 +205,3 @@ def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield task_id, dead.one_topic(task_id, None)
         except errors.DeadLetterNotFound as exc:
             raise CommandError(str(exc), returncode=1) from exc
-
-
-def _facts(letter: letters.DeadLetter) -> dict[str, Any]:
-    """A letter as operators read it."""
-    return {
-        "id": letter.id,
-        "topic": letter.topic,
-        "task": letter.payload,
-        "error": letter.error,
-        "fingerprint": letter.fingerprint,
-        "epoch": letter.epoch,
-        "enqueued_at": letter.enqueued_at,
-        "died_at": letter.died_at,
-        "fence": letter.fence,
-        "entry_id": letter.entry_id,
-        "attempts": list(letter.attempts),
-        "replays": list(letter.replays),
-    }
