@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.cache import patch_cache_control
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
+from django_htmx.http import HttpResponseClientRefresh
 
 from bus import accounts, errors, refusals, roles
 from dashboard import failures
@@ -46,6 +47,9 @@ def _guarded(view: View, verb: str) -> View:
             # After signing in a form's target would only answer "POST only".
             asked = request.method in ("GET", "HEAD")
             back = request.get_full_path() if asked else back_of(request)
+            if request.htmx:
+                # A part of a page would take the sign-in page for its news.
+                return HttpResponseClientRefresh()
             return redirect_to_login(back)
         principal = accounts.of_user(request.user)
         if not principal.may(verb):

@@ -29,7 +29,11 @@ def shown(
         around["saved"] = saved.of(request)
     context = {**around, **context}
     text = loader.render_to_string(f"dashboard/{template}", context, request)
-    return HttpResponse(formats.seen(text), status=status)
+    response = HttpResponse(formats.seen(text), status=status)
+    if status in (403, 404) and getattr(request, "htmx", False):
+        # A part of a page that is not there, or not theirs, any more: all changes.
+        response["HX-Refresh"] = "true"
+    return response
 
 
 def frame(request: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import bus
 from bus import agents as registry
-from bus import dead, errors, health, rates
+from bus import dead, errors, health, rates, words
 from bus import topics as topic_room
 from dashboard import links, lists
 
@@ -149,7 +149,7 @@ def agents_after(rows: list[Row], place: str) -> list[Row]:
     if not place:
         return rows
     rank, _, agent_id = place.partition(".")
-    if not rank.isascii() or not rank.isdigit():
+    if not (rank.isascii() and rank.isdigit() and len(rank) < 4):
         raise errors.InvalidOption("the address names no place in this list")
     behind = int(rank), agent_id
     return [row for row in rows if _agent_place(row) > behind]
@@ -214,20 +214,17 @@ def _of_topic(row: Row) -> Iterable[Problem]:
         yield Problem(text, url, "bad")
     if row["note"] == "full":
         yield Problem(f"{topic} is full and refuses new tasks", url, "bad")
-    waits = f"{row['waiting']:,} {_noun(row['waiting'], 'task waits', 'tasks wait')}"
+    tasks = words.noun(row["waiting"], "task waits", "tasks wait")
+    waits = f"{row['waiting']:,} {tasks}"
     waited = (row["oldest_s"] or 0) > _PATIENCE_S
     if row["note"] == "no agent" and waited:
         yield Problem(f"{waits} in {topic} and no live agent serves it", url, "bad")
     if row["note"] == "paused" and row["waiting"]:
         yield Problem(f"{waits} in {topic}, which is paused", url, "warn")
     if row["dead"]:
-        noun = _noun(row["dead"], "dead letter", "dead letters")
+        noun = words.noun(row["dead"], "dead letter", "dead letters")
         text = f"{row['dead']:,} {noun} in {topic}"
         yield Problem(text, links.dead_of(topic), "warn")
-
-
-def _noun(count: int, one: str, many: str) -> str:
-    return one if count == 1 else many
 
 
 _HEALTH_KEEP_S: Final = 5.0

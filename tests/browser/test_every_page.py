@@ -134,6 +134,45 @@ def test_an_open_traceback_stays_open_while_its_page_is_refreshed(
     expect(page.locator("details")).to_have_attribute("open", "")
 
 
+def test_a_refresh_that_fails_leaves_the_page_as_it_is_and_is_tried_again(
+    shown: Showcase, new_page: NewPage
+) -> None:
+    page = new_page(quiet=False)  # the failures are told in the console
+    page.goto(f"/tasks/{shown.delayed}/?topic=mail")
+    title, chip, now = page.title(), page.locator("#connection"), page.locator("#now")
+    error = page.request.get("/no-such-page/").text()
+    poll = f"**/tasks/{shown.delayed}/*"
+    expect(chip).to_be_hidden()
+
+    page.route(
+        poll, lambda it: it.fulfill(status=503, body=error, content_type="text/html")
+    )
+    expect(chip).to_have_text("Redis does not answer")
+    page.unroute(poll)
+    page.route(poll, lambda it: it.abort())
+    expect(chip).to_have_text("The server does not answer")
+    expect(now).to_have_count(1)
+    expect(page.locator("main")).to_have_count(1)
+    assert page.title() == title
+
+    before = now.inner_text()
+    page.unroute(poll)
+    expect(chip).to_be_hidden()
+    expect(now).not_to_have_text(before)  # it says how long it still takes
+
+
+def test_a_page_that_refreshes_leads_to_the_sign_in_page_once_signed_out(
+    shown: Showcase, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto(f"/tasks/{shown.delayed}/?topic=mail")
+
+    page.context.clear_cookies()
+
+    page.wait_for_url(re.compile(r"/login/\?next="))
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
 def test_every_page_comes_without_a_script(shown: Showcase, new_page: NewPage) -> None:
     page = new_page(quiet=False, java_script_enabled=False)
 

@@ -225,3 +225,41 @@ def test_without_the_database_the_page_says_so(
     text = looked_at(response).text
     assert "The database does not answer" in text
     assert "could not connect" not in text
+
+
+# --- a part that is refreshed, and what went wrong meanwhile
+
+
+PART = {"HX-Request": "true"}
+
+
+def test_who_signed_out_is_led_to_the_sign_in_page_by_the_whole_page(
+    test_topic: str,
+) -> None:
+    answer = Client().get("/agents/a/", headers=PART)
+
+    assert (answer.status_code, answer["HX-Refresh"]) == (200, "true")
+    assert not answer.content
+
+
+def test_what_is_not_there_any_more_refreshes_the_whole_page(viewer: Client) -> None:
+    gone = viewer.get("/agents/nobody/", headers=PART)
+    whole = viewer.get("/agents/nobody/")
+
+    assert (gone.status_code, gone["HX-Refresh"]) == (404, "true")
+    assert "HX-Refresh" not in whole
+
+
+def test_while_redis_is_away_the_page_stays(
+    viewer: Client, failure_simulator: Any
+) -> None:
+    failure_simulator.unreachable()
+
+    answer = viewer.get("/agents/a/", headers=PART)
+
+    assert answer.status_code == 503 and "HX-Refresh" not in answer
+
+
+@pytest.mark.parametrize("place", ["x.a", "1" * 5_000 + ".a", "²."])
+def test_a_place_that_is_none_is_not_found(viewer: Client, place: str) -> None:
+    assert viewer.get("/agents/", {"after": place}).status_code == 404

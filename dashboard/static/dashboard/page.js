@@ -106,6 +106,21 @@
     document.addEventListener(name, () => { revealCopy(); refreshTimes(); allTicked(); });
   }
 
+  // A page that refreshes a part of itself keeps it where the answer is an error: it says so
+  // and goes on trying. Live pages say it themselves.
+  const chip = document.getElementById("live-state") ? null : document.getElementById("connection");
+  const stands = (text) => {
+    if (!chip || chip.textContent === text) return;
+    chip.dataset.state = text ? "reconnecting" : "off";
+    chip.textContent = text;
+  };
+  document.addEventListener("htmx:before:swap", (event) => {
+    const { status } = event.detail.ctx.response;
+    if (status >= 400) event.preventDefault();
+    stands(status < 400 ? "" : status === 503 ? "Redis does not answer" : "The page cannot be refreshed");
+  });
+  document.addEventListener("htmx:error", () => stands("The server does not answer"));
+
   revealCopy();
   refreshTimes();
   setInterval(refreshTimes, 1000);
