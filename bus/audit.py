@@ -9,10 +9,11 @@ to the log instead, whole, as one line of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -21,7 +22,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from . import models, roles, whence
+from . import errors, models, roles, whence
 from .conf import conf
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,21 @@ def record(
         log.error("not on the audit trail, because %s: %s", exc, told)
         return None
     return entry
+
+
+@contextlib.contextmanager
+def of_steps(write: Callable[..., object]) -> Iterator[None]:
+    """Around what is done in steps: where it breaks, `write` is told what was done.
+
+    It gets the counts that the error has as `done`, and its code as `broke`.
+    """
+    try:
+        yield
+    except errors.BusError as exc:
+        done = exc.facts.get("done", {})
+        if any(done.values()):
+            write(**done, broke=exc.code)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,11 @@ def _payload_of(fields: dict[str, str]) -> Any:
     return others or raw_json
 
 
+def said(error: dict[str, Any]) -> str:
+    """The error of a letter or a failure group, `Type: message`."""
+    return f"{error.get('type')}: {error.get('message')}"
+
+
 def executions(attempts: tuple[dict[str, Any], ...], epoch: int) -> int:
     """The highest attempt of an epoch among the attempts on record."""
     numbers = [row.get("attempt", 0) for row in attempts if row.get("epoch") == epoch]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from . import (
@@ -32,17 +33,18 @@ def purge_topic(topic: str, what: str = "waiting") -> dict[str, int]:
     `waiting`: waiting and delayed tasks end `cancelled`. `dead`: dead letters are
     discarded; `undo` brings the newest 10,000 of an hour back. `all`: both, and agents
     are asked to stop what they run, as `cancel` does. What comes while this runs stays.
-    In steps of a hundred: after an error call it again. TopicNotFound, InvalidOption.
+    In steps of a hundred: after an error, whose `facts` have the counts until then as
+    `done`, call it again. TopicNotFound, InvalidOption.
     """
     if what not in WHAT:
         raise errors.InvalidOption(f"what {what!r:.80} is not one of {', '.join(WHAT)}")
     topics.check_known(topic)
     counts = {"cancelled": 0, "asked": 0, "discarded": 0}
-    if what != "dead":
-        cancelled, asked, _ = _cancelled(topic, "ask" if what == "all" else "")
-        counts |= {"cancelled": cancelled, "asked": asked}
-    if what != "waiting":
-        counts["discarded"] = _discarded(topic)
+    with _telling(counts):
+        if what != "dead":
+            _cancel(topic, "ask" if what == "all" else "", counts)
+        if what != "waiting":
+            _discard(topic, counts)
     return counts
 
 
@@ -52,49 +54,63 @@ def delete_topic(topic: str, *, force: bool = False) -> dict[str, int]:
     What waits ends `cancelled` before, letters `discarded`, so whoever watches is told.
     While agents run tasks of it: TopicBusy; with `force` these end `cancelled` too, and
     what their agents report is refused. A task that comes meanwhile begins a new topic
-    of this name; so does an agent that serves it. TopicNotFound if nobody knows it.
+    of this name; so does an agent that serves it. TopicNotFound if nobody knows it. An
+    error has `done`, as that of `purge_topic`.
     """
     topics.check_known(topic)
     counts = {"cancelled": 0, "discarded": 0}
-    for _ in range(_TRIES):
-        running = 0 if force else topics.stats(topic)["running"]
-        if not running:
-            cancelled, _, running = _cancelled(topic, "tear" if force else "")
-            counts["cancelled"] += cancelled
-        if running:
-            some = "1 task" if running == 1 else f"{running:,} tasks"
-            raise errors.TopicBusy(
-                f"agents run {some} of topic {topic!r}: wait for them, or force it"
-            )
-        counts["discarded"] += _discarded(topic)
-        deleted, live = scripts.run("wipe", topic)
-        if deleted:
-            _forget(topic, bool(live))
-            return counts
-        # A letter came between the last two steps.
-    raise errors.TopicBusy(f"tasks of topic {topic!r} go on dying: stop its agents")
+    with _telling(counts):
+        for _ in range(_TRIES):
+            running = 0 if force else topics.stats(topic)["running"]
+            if not running:
+                running = _cancel(topic, "tear" if force else "", counts)
+            if running:
+                some = "1 task" if running == 1 else f"{running:,} tasks"
+                raise errors.TopicBusy(
+                    f"agents run {some} of topic {topic!r}: wait for them, or force it"
+                )
+            _discard(topic, counts)
+            deleted, live = scripts.run("wipe", topic)
+            if deleted:
+                _forget(topic, bool(live))
+                return counts
+            # A letter came between the last two steps.
+        raise errors.TopicBusy(f"tasks of topic {topic!r} go on dying: stop its agents")
 
 
-def _cancelled(topic: str, running: str) -> tuple[int, int, int]:
-    """A walk through the live tasks: cancelled, asked to stop, old ones still there."""
-    at, came, totals = "0", "", [0, 0, 0]
+@contextlib.contextmanager
+def _telling(counts: dict[str, int]) -> Iterator[None]:
+    """Whoever catches what ends the walk knows what it had done by then."""
+    try:
+        yield
+    except errors.BusError as exc:
+        exc.facts["done"] = counts
+        raise
+
+
+def _cancel(topic: str, running: str, counts: dict[str, int]) -> int:
+    """A walk through the live tasks, counted as it goes; how many old ones stay."""
+    at, came, left = "0", "", 0
     while True:
         args = [topic, at, came, running, conf.RESULTS_KEEP]
-        at, came, *counts = scripts.run("purge", topic, args)
-        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        at, came, cancelled, asked, still = scripts.run("purge", topic, args)
+        counts["cancelled"] += cancelled
+        if "asked" in counts:
+            counts["asked"] += asked
+        left += int(still)
         if at == "0":
-            return totals[0], totals[1], totals[2]
+            return left
 
 
-def _discarded(topic: str) -> int:
-    """Discard every letter there is now; how many."""
-    last, after, count = records.place_of(dead.last_dead_id(topic)), "0-0", 0
+def _discard(topic: str, counts: dict[str, int]) -> None:
+    """Discard every letter there is now, counted as it goes."""
+    last, after = records.place_of(dead.last_dead_id(topic)), "0-0"
     while True:
         found = dead.dead_after(topic, after, LETTERS)
         batch = [x for x in found if records.place_of(x.entry_id) <= last]
         if not batch:
-            return count
-        count += _put_away(topic, batch)[0]
+            return
+        counts["discarded"] += _put_away(topic, batch)[0]
         after = batch[-1].entry_id
 
 
@@ -102,14 +118,16 @@ def discard_alike(topic: str, fingerprint: str) -> int:
     """Discard every letter of one failure that a topic has now; how many.
 
     `undo` brings the newest 10,000 of an hour back. What dies while this runs stays; 0
-    for a failure that nobody knows. In steps: after an error call it again.
+    for a failure that nobody knows. In steps: after an error, which has `done` as that
+    of `purge_topic`, call it again.
     """
-    count, before = 0, None
-    # From the newest down, so that those which come meanwhile are never met.
-    while batch := alike.list_alike(topic, fingerprint, LETTERS, before):
-        count += _put_away(topic, batch)[0]
-        before = batch[-1].entry_id
-    return count
+    counts, before = {"discarded": 0}, None
+    with _telling(counts):
+        # From the newest down, so that those which come meanwhile are never met.
+        while batch := alike.list_alike(topic, fingerprint, LETTERS, before):
+            counts["discarded"] += _put_away(topic, batch)[0]
+            before = batch[-1].entry_id
+    return counts["discarded"]
 
 
 def discard_entries(topic: str, entry_ids: Sequence[str]) -> int:

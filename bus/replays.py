@@ -256,8 +256,9 @@ def discard(job_id: str, each: Callable[[str, int], None] = lambda t, n: None) -
     """Discard the letters of a frozen one instead, and forget it; how many they were.
 
     Those that were replayed or discarded since are left. `each` is told of a topic and
-    its count once that is done. `undo` brings the newest 10,000 of an hour back. In
-    steps: after an error call it again. Conflict once it was started, ReplayNotFound.
+    its count once that is done, or broke. `undo` brings the newest 10,000 of an hour
+    back. In steps: after an error call it again. Conflict once it was started,
+    ReplayNotFound.
     """
     job = get(job_id)
     if job.state != record.FROZEN:
@@ -265,10 +266,12 @@ def discard(job_id: str, each: Callable[[str, int], None] = lambda t, n: None) -
     count = 0
     for topic in job.topics:
         gone, at = 0, 0
-        while found := parts.entries(topic, job.id, at, purges.LETTERS):
-            gone += purges.discard_entries(topic, found)
-            at += len(found)
-        each(topic, gone)
+        try:
+            while found := parts.entries(topic, job.id, at, purges.LETTERS):
+                gone += purges.discard_entries(topic, found)
+                at += len(found)
+        finally:
+            each(topic, gone)
         count += gone
     # Somebody who starts it meanwhile replays what was left then, each letter once.
     with contextlib.suppress(errors.Conflict):

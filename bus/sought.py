@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .letters import DeadLetter
+from .letters import DeadLetter, said
 from .messages import entry_ms, iso_ms
 
 
@@ -27,8 +27,7 @@ class Sought:
             return False
         if self.error is None:
             return True
-        said = f"{letter.error.get('type')}: {letter.error.get('message')}"
-        return self.error.lower() in said.lower()
+        return self.error.lower() in said(letter.error).lower()
 
     def passed(self, letter: DeadLetter) -> bool:
         """Whether this letter, and so all behind it, came too early.

@@ -48,11 +48,17 @@ def not_found(request: Any, exception: Any = None) -> HttpResponse:
 
 
 def unavailable(request: HttpRequest, exception: errors.BusError) -> HttpResponse:
-    """503: Redis does not answer, or refuses for now; or a key is being mended."""
-    unknown = isinstance(exception, errors.OutcomeUnknown)
-    says = _REFUSED.get(exception.code, "Redis does not answer")
-    changed = request.method == "POST"
-    context = {"says": says, "unknown": unknown, "changed": changed}
+    """503: Redis does not answer, or refuses for now; or a key is being mended.
+
+    A view that changes several things says by `request.partly` that one is done.
+    """
+    partly = hasattr(request, "partly") or any(exception.facts.get("done", {}).values())
+    context = {
+        "says": _REFUSED.get(exception.code, "Redis does not answer"),
+        "unknown": isinstance(exception, errors.OutcomeUnknown),
+        "partly": partly,
+        "changed": request.method == "POST",
+    }
     context["mending"] = isinstance(exception, refusals.DamagedKey)
     response = _page(request, "503.html", context, 503)
     response["Retry-After"] = "5"

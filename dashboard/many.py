@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from django.contrib import messages as toasts
@@ -56,6 +57,7 @@ def cancel(request: Any) -> HttpResponse:
     came: Counter[str] = Counter()
     for topic, task_id, state in cancelled(_rows(request, "task")):
         came[state] += 1
+        request.partly = True
         if state != ENDED:
             audit.record(request.principal, roles.CANCEL, topic=topic, target=task_id)
     if came:
@@ -85,6 +87,7 @@ def discard(request: Any) -> HttpResponse:
             before += 1
             continue
         gone += 1
+        request.partly = True
         audit.record(request.principal, roles.DISCARD, topic=topic, target=task_id)
     told = f"{_discarded(gone)} {before:,} were gone before." if before else ""
     toasts.success(request, told or _discarded(gone))
@@ -122,18 +125,25 @@ def discard_alike(request: Any, fingerprint: str) -> HttpResponse:
         return shown(request, "discard_alike.html", context)
     gone = 0
     for group in groups:
-        count = purges.discard_alike(group["topic"], fingerprint)
-        if count:
-            who, facts = request.principal, {"letters": count}
-            audit.record(
-                who, roles.DISCARD, topic=group["topic"], target=fingerprint, **facts
-            )
+        write = partial(_put_away_alike, request, group["topic"], fingerprint)
+        with audit.of_steps(write):
+            count = purges.discard_alike(group["topic"], fingerprint)
+        write(count)
         gone += count
     if gone:
         toasts.success(request, _discarded(gone))
     else:
         toasts.warning(request, "There was none left to discard.")
     return to(reverse("dashboard:dead"))
+
+
+def _put_away_alike(
+    request: Any, topic: str, fingerprint: str, discarded: int, **facts: Any
+) -> None:
+    if discarded:
+        request.partly = True
+        who, facts = request.principal, {"letters": discarded, **facts}
+        audit.record(who, roles.DISCARD, topic=topic, target=fingerprint, **facts)
 
 
 @confirmed(roles.DISCARD)
@@ -161,6 +171,7 @@ def discard_chosen(request: Any, job_id: str) -> HttpResponse:
 
     def note(topic: str, letters: int) -> None:
         if letters:
+            request.partly = True
             who, facts = request.principal, {"selection": found.selection}
             audit.record(
                 who,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -157,23 +157,16 @@ def _cancel(request: Any, asked: _Asked, found: Matching) -> HttpResponse:
     chosen = [
         (topic, task_id) for (_, topic), ids in found.ids.items() for task_id in ids
     ]
-    came: Counter[str] = Counter()
-    for topic, states in _by_topic(many.cancelled(chosen)):
-        came += states
-        counts = {many.CANCELLED_WORDS[state]: n for state, n in states.items()}
-        if not states.keys() - {many.ENDED}:
-            continue  # nothing was done here
-        # One entry for each topic: what was asked for says more than so many ids.
-        audit.record(
-            request.principal,
-            roles.CANCEL,
-            topic=topic,
-            target=topic,
-            state=asked.state,
-            text=asked.sought.q,
-            **{name: text for name, text in asked.sought.given.items() if name != "q"},
-            **counts,
-        )
+    ends: dict[str, Counter[str]] = {}
+    try:
+        for topic, _, state in many.cancelled(chosen):
+            ends.setdefault(topic, Counter())[state] += 1
+            request.partly = True
+    finally:
+        # Should Redis go away on the way, what was done is on the trail.
+        for topic, states in ends.items():
+            _note(request, asked, topic, states)
+    came = sum(ends.values(), Counter[str]())
     if came:
         toasts.success(request, f"Of all that matched: {many.cancelled_words(came)}.")
     else:
@@ -181,11 +174,17 @@ def _cancel(request: Any, asked: _Asked, found: Matching) -> HttpResponse:
     return to(f"{reverse('dashboard:tasks')}?{asked.query}")
 
 
-def _by_topic(
-    ends: Iterable[tuple[str, str, str]],
-) -> Iterable[tuple[str, Counter[str]]]:
-    """How many came to what in each topic."""
-    found: dict[str, Counter[str]] = {}
-    for topic, _, state in ends:
-        found.setdefault(topic, Counter())[state] += 1
-    return found.items()
+def _note(request: Any, asked: _Asked, topic: str, states: Counter[str]) -> None:
+    """One entry for a topic: what was asked for says more than so many ids."""
+    if not states.keys() - {many.ENDED}:
+        return  # nothing was done here
+    audit.record(
+        request.principal,
+        roles.CANCEL,
+        topic=topic,
+        target=topic,
+        state=asked.state,
+        text=asked.sought.q,
+        **{name: text for name, text in asked.sought.given.items() if name != "q"},
+        **{many.CANCELLED_WORDS[state]: n for state, n in states.items()},
+    )

@@ -74,6 +74,13 @@ def new(request: Any, topic: str) -> HttpResponse:
         now = bus.get_task(original.id, topic) if original else None
         draft = _draft(request.POST, formats.said(exc, _LABELS))
         return _form(request, topic, now, draft, 422)
+    except errors.BusUnavailable as exc:
+        if not hasattr(request, "partly"):
+            raise
+        # What was typed must not be lost as well; its id makes it one task at most.
+        says = f"The task it replaces is cancelled, the copy is not there yet: {exc}."
+        draft = _draft(request.POST, f"{says} Send it again.")
+        return _form(request, topic, bus.get_task(original.id, topic), draft, 503)
 
 
 def _make_room(
@@ -86,6 +93,7 @@ def _make_room(
     payload = messages.encode(_payload(request))
     wanted.item(topic, payload, task_id=request.POST.get("task_id") or None, **options)
     bus.cancel(original.id, topic)
+    request.partly = True
     audit.record(request.principal, roles.CANCEL, topic=topic, target=original.id)
 
 

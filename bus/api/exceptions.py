@@ -93,7 +93,10 @@ def _of_bus(exc: errors.BusError) -> Problem | None:
         ids = exc.task_ids if isinstance(exc, errors.OutcomeUnknown) else []
         # Which task it may have become, for whoever sends it again or looks for it.
         task = {"id": ids[0]} if len(ids) == 1 else {}
-        return later(exc.code, said, _REDIS_BACK_S, outcome=exc.outcome, **task)
+        # What is done in steps may have come a part of the way.
+        partly = any(exc.facts.get("done", {}).values())
+        outcome = errors.OutcomeUnknown.outcome if partly else exc.outcome
+        return later(exc.code, said, _REDIS_BACK_S, outcome=outcome, **task)
     wait_s = getattr(exc, "retry_after_s", None)
     if wait_s is not None:
         return later(exc.code, str(exc), wait_s)

@@ -8,9 +8,11 @@ import uuid
 from typing import Any
 
 import pytest
+import redis
 from django.core.management import CommandError, call_command
 
 import bus
+from bus import keys
 from tests.integration.test_commands import Terminal
 from tests.support.desk import Desk
 
@@ -219,3 +221,57 @@ def test_what_an_error_says_is_shown_as_it_is(
     call_command("dead", verb, stdout=out)
 
     assert odd in " ".join(out.getvalue().split())
+
+
+def by_hand(client: redis.Redis, topic: str, **fields: str) -> str:
+    """The place of a letter that somebody wrote."""
+    both: Any = fields
+    return str(client.xadd(keys.dead_stream(topic), both))
+
+
+def test_a_letter_by_hand_without_a_task_does_not_stop_a_replay(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    [first] = died(test_topic, "a")
+    place = by_hand(redis_client, test_topic, error="no ink")
+    [last] = died(test_topic, "b")
+    out, err = io.StringIO(), io.StringIO()
+
+    with pytest.raises(CommandError, match="1 of 3 not replayed"):
+        call_command(
+            *("dead", "replay", "--all", "--topic", test_topic), stdout=out, stderr=err
+        )
+
+    assert out.getvalue().splitlines() == [f"{first} replayed", f"{last} replayed"]
+    assert err.getvalue().startswith(f"{place} not replayed: ")
+
+
+def test_a_letter_by_hand_without_a_task_is_discarded_by_its_place(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    one = by_hand(redis_client, test_topic, error="no ink")
+    other = by_hand(redis_client, test_topic, error="no ink")
+
+    code, words = refused("discard", one)
+    said, _ = run("discard", one, "--topic", test_topic)
+    rest, _ = run("discard", "--all", "--topic", test_topic)
+
+    assert (code, "needs --topic" in words) == (2, True)
+    assert (said, rest) == (f"{one} discarded\n", f"{other} discarded\n")
+    assert redis_client.xlen(keys.dead_stream(test_topic)) == 0
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_an_id_by_hand_is_shown_as_it_is(
+    test_topic: str,
+    redis_client: redis.Redis,
+    columns: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    by_hand(redis_client, test_topic, id="[/x] \x1b[31m", error="no ink")
+    out = Terminal()
+
+    call_command("dead", "list", test_topic, stdout=out)
+
+    assert r"[/x] \x1b[31m" in out.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from typing import Any
 
 import pytest
 import redis
@@ -169,3 +170,18 @@ def test_what_goes_for_good_goes_when_its_name_is_typed(
         assert "is purged: 1 cancelled" in topics(test_topic, "--purge", "waiting")
 
     assert bus.stats(test_topic)["waiting"] == left
+
+
+@pytest.mark.parametrize(
+    ("stdin", "says"), [(None, "add --yes"), (Keyboard(""), "nothing was done")]
+)
+def test_where_nobody_can_answer_nothing_is_done(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch, stdin: Any, says: str
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+    with pytest.raises(CommandError, match=says):
+        topics(test_topic, "--delete")
+
+    assert bus.stats(test_topic)["waiting"] == 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import errors, rates, roles, topics
+from bus import audit, errors, rates, roles, topics
 
 from .. import asked, examples, lists, parsing, serializers, shapes
 from .base import MeshViewSet, by_id
@@ -117,8 +118,10 @@ class TopicViewSet(MeshViewSet):
         stop what they run. What comes meanwhile stays. After an error send it again.
         """
         what = parsing.purge(self.body(needed=False))
-        counts = bus.purge_topic(self._known(topic), what)
-        self.record(roles.PURGE, topic, topic, what=what, **counts)
+        write = partial(self.record, roles.PURGE, topic, topic, what=what)
+        with audit.of_steps(write):
+            counts = bus.purge_topic(self._known(topic), what)
+        write(**counts)
         return Response({"topic": topic, **counts})
 
     @extend_schema(
@@ -155,8 +158,10 @@ class TopicViewSet(MeshViewSet):
         """
         parsing.nothing(self.body(needed=False))
         force = asked.flag_of(request.query_params, "force")
-        counts = bus.delete_topic(self._known(topic), force=force)
-        self.record(roles.DELETE, topic, topic, force=force, **counts)
+        write = partial(self.record, roles.DELETE, topic, topic, force=force)
+        with audit.of_steps(write):
+            counts = bus.delete_topic(self._known(topic), force=force)
+        write(**counts)
         return Response({"topic": topic, **counts})
 
     def _known(self, topic: str) -> str:

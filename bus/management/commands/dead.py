@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 from django.core.management.base import CommandError
 
-from bus import dead, decisions, errors, exact, keys, topics
+from bus import dead, decisions, errors, exact, keys, purges, records, topics
+from bus.letters import DeadLetter, said
 from bus.management import options as kinds
 from bus.management import output, trail
 from bus.management.command import MeshCommand
@@ -66,19 +67,15 @@ class Command(MeshCommand):
         console = output.console(self.stdout)
         shown = output.table("died (UTC)", "topic", "id", "attempts", "error")
         for letter in letters:
-            error = f"{letter.error.get('type')}: {letter.error.get('message')}"
-            row = [
-                letter.died_at[:19].replace("T", " "),
-                letter.topic,
-                letter.id,
-                str(len(letter.attempts)),
-            ]
-            first = output.cell(error.partition("\n")[0][:80])
+            died = letter.died_at[:19].replace("T", " ")
+            first = output.cell(said(letter.error).partition("\n")[0][:80])
             if console.width >= output.WIDE:
-                shown.add_row(*row, first)
+                tries = str(len(letter.attempts))
+                shown.add_row(died, letter.topic, output.cell(letter.id), tries, first)
             else:
                 # Ids whole, to be copied; what they died of below.
-                console.print("  ".join(row[:3]), soft_wrap=True)
+                row = output.cell(f"{died}  {letter.topic}  {letter.id}")
+                console.print(row, soft_wrap=True)
                 console.print("   ", first, soft_wrap=True)
         if shown.rows:
             console.print(shown)
@@ -95,9 +92,9 @@ class Command(MeshCommand):
                 self.stdout.write(output.json_line({"topic": name, **group}))
             return
         for name, group in sorted(rows, key=lambda row: -row[1]["count"]):
-            error = f"{group['error'].get('type')}: {group['error'].get('message')}"
-            first = output.cell(error.partition("\n")[0][:90])
-            shown.add_row(f"{group['count']:,}", name, group["fingerprint"], first)
+            first = output.cell(said(group["error"]).partition("\n")[0][:90])
+            fp = output.cell(group["fingerprint"])
+            shown.add_row(f"{group['count']:,}", name, fp, first)
         if not rows:
             self.stdout.write("No dead letters.")
             return
@@ -123,7 +120,7 @@ class Command(MeshCommand):
         )
 
     def _discard(self, options: dict[str, Any]) -> None:
-        self._each(options, decisions.discard, "discarded")
+        self._each(options, _put_away, "discarded")
 
     def _undo(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
@@ -141,20 +138,24 @@ class Command(MeshCommand):
     ) -> None:
         """Act on every letter named; one that fails does not stop the others."""
         pairs = list(_chosen(options))
-        verb, failed = options["verb"], 0
-        for task_id, topic in pairs:
-            try:
-                act(task_id, topic)
+        verb, count, failed = options["verb"], 0, 0
+        try:
+            for task_id, topic in pairs:
+                try:
+                    act(task_id, topic)
+                except (errors.NotFound, errors.Conflict, errors.InvalidName) as exc:
+                    failed += 1
+                    self.stderr.write(f"{task_id} not {done}: {exc}")
+                    continue
+                count += 1
                 if not options["all"]:
                     trail.record(verb, topic=topic, target=task_id, **(facts or {}))
                 self.stdout.write(f"{task_id} {done}")
-            except (errors.NotFound, errors.Conflict) as exc:
-                failed += 1
-                self.stderr.write(f"{task_id} not {done}: {exc}")
-        if options["all"]:
-            # One entry for however many: each task's own history says it as well.
-            count = len(pairs) - failed
-            trail.record(verb, topic=options["topic"], all=True, count=count)
+        finally:
+            # One entry for however many, also where Redis went away on the way: each
+            # task's own history says it as well.
+            if options["all"]:
+                trail.record(verb, topic=options["topic"], all=True, count=count)
         if failed:
             raise CommandError(f"{failed} of {len(pairs)} not {done}", returncode=1)
 
@@ -168,6 +169,22 @@ _HELP = {
     "discard": "take out; `undo` brings back within an hour",
     "undo": "bring a discarded one back",
 }
+
+
+def _name(letter: DeadLetter) -> str:
+    """The task's id; the place of a letter that somebody wrote without one."""
+    try:
+        return keys.check_task_id(letter.id)
+    except errors.InvalidName:
+        return letter.entry_id
+
+
+def _put_away(name: str, topic: str) -> None:
+    """Discard a letter by its task id; one by hand that has none by its entry id."""
+    if records.is_sid(name):
+        purges.discard_entry(topic, name)
+    else:
+        decisions.discard(name, topic)
 
 
 def _names(topic: str | None) -> list[str]:
@@ -188,16 +205,20 @@ def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if not options["topic"] or options["ids"]:
             raise CommandError("--all needs --topic and no ids", returncode=2)
         # The set is frozen first: a replayed task that dies again is not taken twice.
-        before, letters = "+", []
+        before, letters = "+", list[str]()
         while page := dead.list_dead(options["topic"], 1000, before):
-            letters += [letter.id for letter in page]
+            letters += map(_name, page)
             before = page[-1].entry_id
         yield from ((task_id, options["topic"]) for task_id in reversed(letters))
         return
     if not options["ids"]:
         raise CommandError("name one or more task ids, or --all", returncode=2)
     for task_id in options["ids"]:
-        keys.check_task_id(task_id)
+        by_place = options["verb"] == "discard" and records.is_sid(task_id)
+        if by_place and not options["topic"]:
+            raise CommandError(f"the place {task_id} needs --topic", returncode=2)
+        if not by_place:
+            keys.check_task_id(task_id)
         if options["topic"]:
             yield task_id, keys.check_topic(options["topic"])
             continue

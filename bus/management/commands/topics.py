@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError
 
-from bus import auditor, keys, ledgers, purges, topics, words
+from bus import audit, auditor, keys, ledgers, purges, topics, words
 from bus.management import output, trail
 from bus.management.command import MeshCommand
 
@@ -101,18 +102,24 @@ class Command(MeshCommand):
         """What cannot be taken back is asked for twice."""
         if options["yes"]:
             return
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise CommandError(f"to {what}, add --yes", returncode=2)
-        if input(f"Type the topic's name to {what}: ") != topic:
+        self.stdout.write(f"Type the topic's name to {what}: ", ending="")
+        self.stdout.flush()
+        if sys.stdin.readline().rstrip("\n") != topic:
             raise CommandError("nothing was done", returncode=1)
 
     def _empty(self, topic: str, purge: str | None, force: bool) -> None:
+        noted = partial(trail.record, topic=topic, target=topic)
         if purge:
-            counts = purges.purge_topic(topic, purge)
-            trail.record("purge", topic=topic, target=topic, what=purge, **counts)
+            write = partial(noted, "purge", what=purge)
+            with audit.of_steps(write):
+                counts = purges.purge_topic(topic, purge)
         else:
-            counts = purges.delete_topic(topic, force=force)
-            trail.record("delete", topic=topic, target=topic, force=force, **counts)
+            write = partial(noted, "delete", force=force)
+            with audit.of_steps(write):
+                counts = purges.delete_topic(topic, force=force)
+        write(**counts)
         said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
         done = "purged" if purge else "deleted"
         self.stdout.write(
