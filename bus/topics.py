@@ -164,14 +164,34 @@ def _time(counters: dict[str, str], name: str) -> str | None:
     return messages.iso(ms) if 0 < ms <= messages.TIME_MOST_MS else None
 
 
-def _limit(own: dict[str, str], name: str) -> float:
+def own_limits(topic: str) -> dict[str, float | None]:
+    """The limits that were set for the topic; None for one that was not."""
+    with refusals.guard():
+        stored = connection.reader().hmget(_settings(topic), *LIMITS)
+    return {
+        name: _own(text or "", name) for name, text in zip(LIMITS, stored, strict=True)
+    }
+
+
+def _settings(topic: str) -> str:
+    return keys.named("settings", keys.check_topic(topic))
+
+
+def _own(stored: str, name: str) -> float | None:
     """A limit, as the scripts read it: not what somebody wrote past our checks."""
-    stored = own.get(name, "")
     if name == "timeout_s":
         told = records.seconds(stored)
     else:
         told = float(stored) if _WHOLE.fullmatch(stored) and stored[0] != "-" else None
-    value = float(getattr(conf, name.upper())) if told is None else told
+    return None if told is None else _plain(told)
+
+
+def _limit(own: dict[str, str], name: str) -> float:
+    told = _own(own.get(name, ""), name)
+    return _plain(float(getattr(conf, name.upper()))) if told is None else told
+
+
+def _plain(value: float) -> float:
     return int(value) if value.is_integer() else value
 
 

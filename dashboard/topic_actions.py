@@ -6,6 +6,7 @@ to do and says so.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from django.contrib import messages as toasts
@@ -30,24 +31,25 @@ _LIMITS: Final = {
     "timeout_s": ("Time limit of an attempt, s", "unless the task has its own"),
 }
 _LABELS: Final = {name: label for name, (label, _) in _LIMITS.items()}
+_OF_HANDLERS: Final = ("max_attempts", "timeout_s")
 
 
 @confirmed(roles.LIMIT)
 def limits(request: HttpRequest, topic: str) -> HttpResponse:
     """Set the limits of a topic; an empty field is the default."""
     row = bus.stats(topics.check_known(topic))
-    old = row["limits"]
+    old, own = row["limits"], topics.own_limits(topic)
     if request.method != "POST":
-        return _limits(request, row, {name: _own(name, old[name]) for name in old})
+        held = {
+            name: "" if value is None else str(value) for name, value in own.items()
+        }
+        return _limits(request, row, held)
     draft = {name: request.POST.get(name, "").strip() for name in _LIMITS}
     try:
         wanted = {name: number(name, text) for name, text in draft.items()}
-        changed = {
-            name: value
-            for name, value in wanted.items()
-            if (_default(name) if value is None else value) != old[name]
-        }
+        changed = {name: value for name, value in wanted.items() if value != own[name]}
         bus.set_limits(topic, **changed)
+        request.partly = True  # type: ignore[attr-defined]
     except errors.InvalidOption as exc:
         return _limits(request, row, draft, formats.said(exc, _LABELS))
     if changed:
@@ -57,7 +59,7 @@ def limits(request: HttpRequest, topic: str) -> HttpResponse:
         toasts.success(request, "The limits are set; they hold at once.")
     else:
         toasts.warning(request, "Nothing was changed.")
-    return _to(links.topic(topic))
+    return to(links.topic(topic))
 
 
 def _limits(
@@ -69,7 +71,7 @@ def _limits(
             "label": label,
             "hint": hint,
             "value": draft[name],
-            "default": f"{_default(name):,}",
+            "default": _default(name),
         }
         for name, (label, hint) in _LIMITS.items()
     ]
@@ -83,14 +85,11 @@ def _limits(
     return shown(request, "topic_limits.html", context, status=422 if wrong else 200)
 
 
-def _default(name: str) -> float:
+def _default(name: str) -> str:
+    """What holds where the field is empty."""
     value = float(getattr(conf, name.upper()))
-    return int(value) if value.is_integer() else value
-
-
-def _own(name: str, value: float) -> str:
-    """What stands in the field: nothing for a limit that is the default anyway."""
-    return "" if value == _default(name) else str(value)
+    default = f"{int(value) if value.is_integer() else value:,}"
+    return f"as its handler says, else {default}" if name in _OF_HANDLERS else default
 
 
 @confirmed(roles.PURGE)
@@ -102,10 +101,12 @@ def purge(request: HttpRequest, topic: str) -> HttpResponse:
     what = request.POST.get("what", "")
     if what not in purges.WHAT:
         return _purge(request, row, "Choose what is to go.")
-    counts = bus.purge_topic(topic, what)
-    _note(request, roles.PURGE, topic, what=what, **counts)
+    write = partial(_note, request, roles.PURGE, topic, what=what)
+    with audit.of_steps(write):
+        counts = bus.purge_topic(topic, what)
+    write(**counts)
     toasts.success(request, _emptied(counts))
-    return _to(links.topic(topic))
+    return to(links.topic(topic))
 
 
 def _purge(request: HttpRequest, row: dict[str, Any], wrong: str = "") -> HttpResponse:
@@ -147,7 +148,7 @@ def settle(request: HttpRequest, topic: str) -> HttpResponse:
         )
     else:
         toasts.warning(request, "Nothing to settle: the ledger balances.")
-    return _to(links.topic(topic))
+    return to(links.topic(topic))
 
 
 @confirmed(roles.DELETE)
@@ -162,15 +163,17 @@ def delete(request: HttpRequest, topic: str) -> HttpResponse:
     if request.POST.get("name", "").strip() != topic:
         return _delete(request, row, 422, f"Type its name, {topic}, to delete it.")
     force = "force" in request.POST
+    write = partial(_note, request, roles.DELETE, topic, force=force)
     try:
-        counts = bus.delete_topic(topic, force=force)
+        with audit.of_steps(write):
+            counts = bus.delete_topic(topic, force=force)
     except errors.TopicBusy as exc:
         return _delete(request, row, 409, formats.said(exc))
-    _note(request, roles.DELETE, topic, force=force, **counts)
+    write(**counts)
     says = "Deleted {}: {:,} cancelled, {:,} discarded."
     text = says.format(topic, counts["cancelled"], counts["discarded"])
     toasts.success(request, text)
-    return _to(reverse("dashboard:topics"))
+    return to(reverse("dashboard:topics"))
 
 
 def _delete(
@@ -187,7 +190,3 @@ def _delete(
 
 def _note(request: Any, verb: str, topic: str, **facts: Any) -> None:
     audit.record(request.principal, verb, topic=topic, target=topic, **facts)
-
-
-def _to(url: str) -> HttpResponse:
-    return to(url)

@@ -190,7 +190,10 @@ BULK_REPLAY: Final = [
     ),
     _asked("these two", {"ids": [_ID, "0198c0de-0000-7000-8000-000000000002"]}),
 ]
-BULK_PACE: Final = [_asked("slower", {"rate": 5})]
+BULK_PACE: Final = [
+    _asked("slower", {"rate": 5}),
+    _asked("as fast as it goes", {"rate": None}),
+]
 _HELD: Final = {"topic": "resize", "id": _ID, "fence": "1769860800000-0.0"}
 CLAIM: Final = [
     _asked(

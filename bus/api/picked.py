@@ -37,20 +37,16 @@ def bulk(value: Any) -> Picked:
         since_ms=_ms(given.get("since")),
         until_ms=_ms(given.get("until")),
     )
-    return Picked(
-        selection, _paced(given), given.get("dry_run", False), given.get("start", True)
-    )
+    paced = Pace().changed(**{name: given[name] for name in _PACE if name in given})
+    dry_run, start = given.get("dry_run", False), given.get("start", True)
+    return Picked(selection, paced, dry_run, start)
 
 
-def pace(value: Any) -> Pace | None:
-    """The pace a bulk replay is to go on with; None for the one it has."""
+def pace(value: Any, old: Pace) -> Pace | None:
+    """The pace a bulk replay is to go on with, what is not named as before; None for
+    the one it has."""
     given = members(value, _PACE)
-    return _paced(given) if given else None
-
-
-def _paced(given: dict[str, Any]) -> Pace:
-    names = ("rate", "canary", "max_failure_rate")
-    return replays.paced(**{name: given[name] for name in names if name in given})
+    return old.changed(**given) if given else None
 
 
 def _ms(when: Any) -> int | None:

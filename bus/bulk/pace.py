@@ -35,6 +35,10 @@ class Pace:
         """As it is stored, and told."""
         return asdict(self)
 
+    def changed(self, **given: Any) -> Pace:
+        """The same but for what is given; InvalidOption as of `checked`."""
+        return checked(**{**self.as_dict(), **given})
+
 
 def checked(
     rate: float | None = None,

@@ -124,6 +124,25 @@ def test_it_is_paused_resumed_and_cancelled(test_topic: str) -> None:
     assert bus.stats(test_topic)["dead"] == 30
 
 
+def test_going_on_at_another_rate_leaves_the_canary_and_the_stop(
+    test_topic: str,
+) -> None:
+    client = api()
+    dead(test_topic, 3)
+    made = created(
+        client, topics=[test_topic], canary=True, max_failure_rate=0.05, rate=9
+    )
+    url = f"replays/{made['id']}"
+
+    paces = []
+    for body in ({"rate": 5}, {"rate": None}, {"canary": False}):
+        client.post(f"{url}/pause")
+        told = client.post(f"{url}/resume", body).json()
+        paces.append((told["rate"], told["canary"], told["max_failure_rate"]))
+
+    assert paces == [(5, True, 0.05), (None, True, 0.05), (None, False, 0.05)]
+
+
 def test_the_same_key_again_is_the_same_bulk_replay(test_topic: str) -> None:
     client = api()
     dead(test_topic, 3)

@@ -10,7 +10,7 @@ import redis
 from django.test import Client
 
 import bus
-from bus import keys
+from bus import keys, topics
 from bus.models import AuditEntry
 from tests.integration.test_dashboard_pages import dead_task
 from tests.support.desk import Desk
@@ -113,6 +113,25 @@ def test_limits_are_set_and_an_empty_field_is_the_default(
     assert entry.before == {"backlog_max": 100_000, "dead_max": 9}
     assert entry.after == {"backlog_max": 500, "dead_max": 100_000}
     assert "limits are set" in said(response)
+
+
+def test_a_limit_that_is_the_default_can_be_set_and_unset(
+    test_topic: str, admin: Client
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    url = f"/topics/{test_topic}/limits"
+    empty = admin.get(url).content.decode()
+    assert 'placeholder="as its handler says, else 5"' in empty
+
+    # A handler may say otherwise, so that this is no default.
+    admin.post(url, {"max_attempts": "5"})
+    held = topics.own_limits(test_topic)
+    page = admin.get(url).content.decode()
+    admin.post(url, {"max_attempts": ""})
+
+    assert held["max_attempts"] == 5 and 'value="5"' in page
+    assert set(topics.own_limits(test_topic).values()) == {None}
+    assert len(trail()) == 2
 
 
 def test_a_second_click_sets_nothing(test_topic: str, admin: Client) -> None:

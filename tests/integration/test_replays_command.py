@@ -66,13 +66,16 @@ def test_jobs_are_listed_shown_paused_resumed_cancelled(test_topic: str) -> None
     job = created(test_topic, canary=True)
 
     paused = said("pause", job.id)
-    resumed = said("resume", job.id, "--rate", "5")
+    slower = said("resume", job.id, "--rate", "5")
+    said("pause", job.id)
+    resumed = said("resume", job.id, "--no-canary")
     cancelled = said("cancel", job.id)
     listed = said("list")
     [row] = map(json.loads, said("list", "--json").splitlines())
     shown = json.loads(said("show", job.id, "--json"))
 
     assert paused == "paused (canary 1 of 2), 0 of 3: by manage.py\n"
+    assert slower == "running (canary 1 of 2), 0 of 3\n"
     assert resumed == "running, 0 of 3\n"
     assert cancelled.startswith("cancelled, 0 of 3")
     assert job.id in listed

@@ -127,10 +127,12 @@ class ReplayViewSet(MeshViewSet):
         examples=examples.BULK_PACE,
     )
     def resume(self, request: Any, job_id: str) -> Response:
-        """Go on where it was frozen, paused or stopped, with another pace if one is
-        named. A canary begins anew, and what failed before does not count any more."""
-        pace = picked.pace(self.body(needed=False))
-        job = replays.resume(self._found(job_id).id, pace)
+        """Go on where it was frozen, paused or stopped, with what is named of the pace
+        changed: `null` takes a rate or the greatest failure rate away. A canary begins
+        anew, and what failed before does not count any more."""
+        found = self._found(job_id)
+        pace = picked.pace(self.body(needed=False), found.pace)
+        job = replays.resume(found.id, pace)
         self._note("resume bulk replay", job, **job.pace.as_dict())
         return Response(self._whole(job))
 

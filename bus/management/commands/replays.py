@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from argparse import ArgumentParser
 from typing import Any, Final
 
 from django.core.management.base import CommandError
 
-from bus import replays
+from bus import letters, replays
 from bus.bulk.driver import Foreman
 from bus.management import output, trail
 from bus.management.command import MeshCommand
@@ -39,7 +40,9 @@ class Command(MeshCommand):
         for each in (new, go):
             each.add_argument("--rate", type=float, help="letters per second")
             each.add_argument(
-                "--canary", action="store_true", help="one, then ten, then the rest"
+                "--canary",
+                action=argparse.BooleanOptionalAction,
+                help="one, then ten, then the rest",
             )
             each.add_argument(
                 "--max-failure-rate",
@@ -80,8 +83,7 @@ class Command(MeshCommand):
     def _tell_preview(self, told: dict[str, Any]) -> None:
         self.stdout.write(f"{_letters(told['total'])}; nothing was written")
         for group in told["groups"]:
-            error = f"{group['error'].get('type')}: {group['error'].get('message')}"
-            first = output.plain(error).partition("\n")[0][:90]
+            first = output.plain(letters.said(group["error"])).partition("\n")[0][:90]
             self.stdout.write(f"{group['count']:>7,}  {group['topic']}  {first}")
 
     def _follow(self, job: Job) -> None:
@@ -137,9 +139,10 @@ class Command(MeshCommand):
         self.stdout.write(_line(job))
 
     def _resume(self, options: dict[str, Any]) -> None:
-        named = options["canary"] or options["rate"] is not None
-        named = named or options["max_failure_rate"] is not None
-        job = replays.resume(options["job"], _pace(options) if named else None)
+        given = {name: options[name] for name in _PACE}
+        named = {name: value for name, value in given.items() if value is not None}
+        pace = replays.get(options["job"]).pace.changed(**named) if named else None
+        job = replays.resume(options["job"], pace)
         _note("resume bulk replay", job, **job.pace.as_dict())
         self.stdout.write(_line(job))
 
@@ -154,10 +157,11 @@ def _note(verb: str, job: Job, **detail: Any) -> None:
     trail.record(verb, topic=job.topic, target=job.id, **detail)
 
 
+_PACE: Final = ("rate", "canary", "max_failure_rate")
+
+
 def _pace(options: dict[str, Any]) -> replays.Pace:
-    return replays.paced(
-        options["rate"], options["canary"], options["max_failure_rate"]
-    )
+    return replays.paced(**{name: options[name] for name in _PACE})
 
 
 def _letters(count: int) -> str:
