@@ -24,6 +24,7 @@ from . import (
     refusals,
     topics,
     volley,
+    words,
 )
 from .fitness import BAD, OK, WARN, Check
 
@@ -52,6 +53,9 @@ def checks(facts: Sequence[dict[str, Any]] | None = None) -> list[Check]:
         return [*found, *_keys([row["topic"] for row in facts]), *_mesh(facts)]
     except errors.BusUnavailable as exc:
         return unreachable(exc)  # it went while we looked: what it said is history
+    except refusals.DamagedKey as exc:
+        hint = "a running agent or web server mends it within seconds"
+        return [*found, Check("keys", BAD, str(exc), hint, "damaged")]
 
 
 def unreachable(exc: Exception) -> list[Check]:
@@ -175,10 +179,9 @@ def _mesh(standing: Sequence[dict[str, Any]]) -> Iterator[Check]:
             hint = f"manage.py topics {name} --settle, once it is known why"
             yield Check(f"topic {name}", BAD, text, hint, "drift", name)
         elif facts["unmended"]:
+            tasks = words.noun(facts["unmended"], "task is", "tasks are")
             text = (
-                f"{facts['unmended']:,} "
-                f"{_noun(facts['unmended'], 'task is', 'tasks are')} in two states at "
-                "once: keys were "
+                f"{facts['unmended']:,} {tasks} in two states at once: keys were "
                 "changed by hand"
             )
             hint = f"manage.py topics {name} --audit, which names them"
@@ -186,13 +189,13 @@ def _mesh(standing: Sequence[dict[str, Any]]) -> Iterator[Check]:
         elif facts["repaired"] and _lately(facts["repaired_at"]):
             text = (
                 f"the audit repaired {facts['repaired']:,} "
-                f"{_noun(facts['repaired'], 'wound', 'wounds')}, the last at "
+                f"{words.noun(facts['repaired'], 'wound', 'wounds')}, the last at "
                 f"{facts['repaired_at']}: keys were changed by hand"
             )
             hint = "its log says which; this goes a day after the last"
             yield Check(f"topic {name}", WARN, text, hint, "repaired", name)
         elif facts["waiting"] and name not in served and not facts["paused"]:
-            waits = _noun(facts["waiting"], "task waits", "tasks wait")
+            waits = words.noun(facts["waiting"], "task waits", "tasks wait")
             text = f"{facts['waiting']:,} {waits} and no live agent serves it"
             hint = handlers.way_to_serve(name).replace("`", "")
             yield Check(f"topic {name}", WARN, text, hint, "unserved", name)
@@ -226,10 +229,6 @@ def unlisted() -> Iterator[Check]:
         return
     text = "more than a million keys: not all were looked at for topics off the list"
     yield Check("topics", WARN, text, "give the mesh a server of its own", "unseen")
-
-
-def _noun(count: int, one: str, many: str) -> str:
-    return one if count == 1 else many
 
 
 def _lately(at: str) -> bool:

@@ -68,7 +68,7 @@ class SavedView(models.Model):
     )
     page = models.CharField(max_length=32)
     name = models.CharField(max_length=40)
-    query = models.CharField(max_length=1_000)
+    query = models.CharField(max_length=4_000)
 
     class Meta:
         constraints = [

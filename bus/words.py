@@ -13,6 +13,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def noun(number: int, one: str, many: str) -> str:
+    """Whichever of two fits a count."""
+    return one if number == 1 else many
+
+
 def are(number: int) -> str:
     """The verb to a count."""
     return "is" if number == 1 else "are"

@@ -126,7 +126,7 @@ def run(request: Any, task_id: str) -> HttpResponse:
     who, click = request.principal, request.POST.get("click") or None
     try:
         ran, did = again.ran(task.id, task.topic, who.name, who.key, click)
-    except (again.NotRunnable, errors.TopicFull) as exc:
+    except (again.NotRunnable, errors.InvalidPayload, errors.TopicFull) as exc:
         toasts.warning(request, formats.said(exc))
         return _back(request, links.task(task.id, task.topic))
     once_more = ran != task.id

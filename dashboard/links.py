@@ -6,10 +6,12 @@ each time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 from urllib.parse import urlencode
 
-from django.urls import get_script_prefix, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 
 def to(page: str, *args: str) -> str:
@@ -53,13 +55,32 @@ def tasks_of(state: str, topic: str) -> str:
 
 
 def group_of(fingerprint: str, topic: str) -> str:
-    """The letters of one failure in a topic, in all of them for none."""
-    return to("group", fingerprint) + (_asked(topic) if topic else "")
+    """The letters of one failure in a topic, in all of them for none.
+
+    A fingerprint by hand may be no part of a path: then all letters of the topic.
+    """
+    asked = _asked(topic) if topic else ""
+    try:
+        return to("group", fingerprint) + asked
+    except NoReverseMatch:
+        return to("dead") + asked
 
 
 @lru_cache(maxsize=8_192)
 def _asked(topic: str) -> str:
     return f"?{urlencode({'topic': topic})}"
+
+
+_FILES: Final = (("csv", "CSV"), ("jsonl", "JSON Lines"))
+
+
+def files(call: str, given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Words and address of each file that a call of the API gives."""
+    told = {name: text for name, text in given.items() if text}
+    return [
+        (words, f"{reverse(call)}?{urlencode({**told, 'format': kind})}")
+        for kind, words in _FILES
+    ]
 
 
 def agent(agent_id: str) -> str:

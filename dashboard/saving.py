@@ -18,7 +18,7 @@ from dashboard.access import action, to
 from dashboard.saved import FILTERS, MOST, filters
 
 _NAME_MOST: Final = 40
-_QUERY_MOST: Final = 1_000
+_QUERY_MOST: Final = 4_000  # 200 characters to look for take up to 2,400 of them
 
 
 def _page(request: HttpRequest) -> str:
@@ -32,10 +32,11 @@ def _page(request: HttpRequest) -> str:
 def save(request: Any) -> HttpResponse:
     """Keep the filters of a list under a name; the same name again replaces them."""
     page = _page(request)
-    query = filters(page, QueryDict(request.POST.get("query", "")[:_QUERY_MOST]))
+    query = filters(page, QueryDict(request.POST.get("query", "")))
     name = " ".join(request.POST.get("name", "").split())
     if wrong := _wrong(request.user, page, name, query):
         toasts.warning(request, wrong)
+        query = query if len(query) <= _QUERY_MOST else ""
     else:
         SavedView.objects.update_or_create(
             user=request.user, page=page, name=name, defaults={"query": query}
@@ -48,6 +49,8 @@ def _wrong(user: Any, page: str, name: str, query: str) -> str:
     """Why this cannot be saved; empty if it can."""
     if not query:
         return "Choose a filter first: there is nothing to save."
+    if len(query) > _QUERY_MOST:
+        return "This filter is too long to be saved: search for less."
     if not name or len(name) > _NAME_MOST or not name.isprintable():
         return f"A view needs a name of 1 to {_NAME_MOST} characters."
     others = SavedView.objects.filter(user=user, page=page).exclude(name=name)
@@ -60,7 +63,9 @@ def _wrong(user: Any, page: str, name: str, query: str) -> str:
 def forget(request: Any) -> HttpResponse:
     """Drop one of one's own; a second click finds it gone."""
     page, name = _page(request), request.POST.get("name", "")
-    kept = SavedView.objects.filter(user=request.user, page=page, name=name).first()
+    mine = SavedView.objects.filter(user=request.user, page=page)
+    # PostgreSQL takes no NUL, not even to look for.
+    kept = mine.filter(name=name).first() if name.isprintable() else None
     if kept is None:
         toasts.warning(request, "There is no such saved view (any more).")
         return _to(page, "")

@@ -51,8 +51,11 @@ class Roster:
         if self._followers == 0:
             if self._task is not None:
                 self._task.cancel()
+            if self._first is not None:
+                self._first.cancel()  # nobody waits for it, and it grows old
             self._tailer.detach(self._names)
-            self._names, self._listed_at, self._task = set(), None, None
+            self._names, self._listed_at = set(), None
+            self._first = self._task = None
 
     async def _keep(self) -> None:
         while True:

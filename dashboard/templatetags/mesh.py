@@ -63,10 +63,9 @@ def state_link(state: object, topic: object) -> SafeString:
 def failure_link(letter: DeadLetter) -> SafeString:
     """What a letter died of, linked to those that failed alike."""
     text = preview(formats.error_line(letter.error), 160)
-    try:
-        url = links.group_of(letter.fingerprint, letter.topic)
-    except NoReverseMatch:  # a letter by hand
+    if not letter.fingerprint:  # a letter by hand
         return format_html('<span class="failed">{}</span>', text)
+    url = links.group_of(letter.fingerprint, letter.topic)
     says = "Letters that failed alike"
     return format_html('<a class="failed" href="{}" title="{}">{}</a>', url, says, text)
 

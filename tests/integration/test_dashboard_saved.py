@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 import redis
@@ -128,6 +129,7 @@ def test_every_list_with_filters_has_them(page: str, redis_client: redis.Redis) 
         ("state=dead", "  ", "needs a name"),
         ("state=dead", "x" * 41, "needs a name"),
         ("state=dead", "a\u202eb", "needs a name"),
+        (f"q={'x' * 4_000}", "mine", "too long to be saved"),
     ],
 )
 def test_what_cannot_be_saved_is_told(
@@ -171,3 +173,19 @@ def test_nobody_without_a_role_saves(redis_client: redis.Redis) -> None:
     assert signed_in("").post("/views/save", form).status_code == 403
     assert Client().post("/views/save", form).status_code == 302
     assert not SavedView.objects.exists()
+
+
+def test_a_filter_in_any_script_is_saved_whole(viewer: Client) -> None:
+    words = "\u4e2d" * 200
+
+    save(viewer, urlencode({"q": words}), "long")
+
+    [kept] = SavedView.objects.all()
+    assert parse_qs(kept.query) == {"q": [words]}
+    assert chips(viewer, f"/tasks/?{urlencode({'q': words})}")[0][2]
+
+
+def test_a_name_that_is_none_is_not_there(viewer: Client) -> None:
+    _, text = led(viewer, "/views/forget", {"page": "tasks", "name": "a\0b"})
+
+    assert "no such saved view" in text

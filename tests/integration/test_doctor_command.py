@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 import bus
-from bus import agents
+from bus import agents, keys
 from bus.home import credentials
 from tests.support.nemesis import FailureSimulator
 
@@ -128,3 +128,18 @@ def test_whatever_somebody_wrote_is_shown_as_it_is(redis_client: redis.Redis) ->
     lines = said().splitlines()
 
     assert len([line for line in lines if line.count(odd) == 2]) == 1
+
+
+def test_a_key_that_somebody_damaged_is_told_beside_the_rest(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    key = keys.named("counters", test_topic)
+    redis_client.delete(key)
+    redis_client.set(key, "by hand")
+
+    text, _ = failed("--json")
+
+    found = rows(text)
+    assert (found["keys"]["status"], key in found["keys"]["says"]) == ("bad", True)
+    assert found["layout"]["status"] == "ok"

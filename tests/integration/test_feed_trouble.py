@@ -12,6 +12,7 @@ import redis
 
 import bus
 from bus import errors, feed, keys
+from bus.live import tailer
 from bus.live.following import Following
 from bus.live.polls import Poll
 from tests.support.waiting import wait_until_async
@@ -99,3 +100,25 @@ async def test_letters_by_hand_are_told_whatever_is_in_them(
 
     assert rows[0]["task"] == big
     assert rows[1]["task"] is None and rows[1]["clipped"]
+
+
+@MARK
+async def test_who_follows_all_after_one_who_left_at_once_misses_nothing(
+    test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tailer, "_LINGER_S", 0.05)
+    shared = feed.shared()
+    first = asyncio.create_task(shared._roster.join())
+    await asyncio.sleep(0)  # it asks for the list
+    asking = shared._roster._first
+    assert asking is not None
+    first.cancel()
+    await asyncio.wait([first, asking])
+    await wait_until_async(lambda: not shared.tailer.streams, 20)
+
+    async with shared.subscribe(None) as following:
+        attached = set(shared.tailer.streams)
+        redis_client.xadd(bus.result_stream(test_topic), {"id": "1", "json": "{}"})
+
+        assert bus.result_stream(test_topic) in attached
+        assert (await told(following, "results"))["topic"] == test_topic

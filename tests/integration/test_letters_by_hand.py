@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.test import Client
 
 import bus
 from bus import alike, auditor, keys, models, purges
@@ -177,3 +178,17 @@ def test_one_without_a_task_does_not_keep_others_from_a_replay(
 
     assert (both.status_code, none.status_code) == (303, 422)
     assert "tick the letters" in none.content.decode().lower()
+
+
+def test_a_fingerprint_that_is_no_part_of_a_path_leads_to_the_topics_letters(
+    test_topic: str, redis_client: redis.Redis, viewer: Client
+) -> None:
+    task_id, both = str(uuid.uuid4()), {"json": "1", "error": '{"type": "X"}'}
+    fields: Any = {"id": task_id, "fp": "a/b", **both}
+    redis_client.xadd(keys.dead_stream(test_topic), fields)
+    audited(test_topic)
+
+    for path in ("/", "/dead/", f"/topics/{test_topic}/", f"/dead/{task_id}/"):
+        page = viewer.get(path)
+        assert page.status_code == 200, path
+        assert f'href="/dead/?topic={test_topic}"' in page.content.decode(), path

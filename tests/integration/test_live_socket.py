@@ -15,6 +15,7 @@ import redis
 import websockets.exceptions
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Group, User
+from django.db import OperationalError
 from django.test import Client
 from pytest_django import Settings
 from uvicorn.protocols.utils import ClientDisconnected
@@ -222,6 +223,47 @@ def test_a_socket_ends_when_its_token_is_revoked(
         accounts.revoke_token(text[:15])
 
         assert page.end() == (4401, "not_authenticated")
+
+
+def test_a_socket_lives_on_while_the_database_is_away(
+    door: Door,
+    settings: Settings,
+    test_topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.MESH_FEED_RECHECK_S = 0.1
+    looked = []
+
+    async def away(_: Any) -> None:
+        looked.append(1)
+        raise OperationalError("the database is away")
+
+    with door(token()) as page:
+        page.resume(regions=["results"]).next("live")
+        monkeypatch.setattr(viewers, "aviewer", away)
+        wait_until(lambda: len(looked) > 1, 10)
+        bus.enqueue_task(test_topic, 1)
+        desk = Desk(test_topic)
+        desk.complete(desk.one())
+        page.next("results")
+
+
+def test_who_comes_while_the_database_is_away_is_to_come_back_later(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = token()
+
+    async def away(_: Any) -> None:
+        raise OperationalError("at db.example:5432")
+
+    monkeypatch.setattr(viewers, "aviewer", away)
+
+    with door(text) as page:
+        said = page.next("error")
+        code, _ = page.end()
+
+    assert (code, said["code"]) == (1013, "database_unavailable")
+    assert "db.example" not in said["detail"]
 
 
 def test_sockets_per_user_are_limited_and_closed_ones_do_not_count(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.test import Client
 
 import bus
 from bus import again, keys, models, scripts
@@ -16,6 +17,7 @@ from bus.timeline import timeline
 from tests.support.api import api, problem
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
+from tests.support.pages import looked_at
 
 
 def a_done_one(topic: str, payload: Any = 1, **more: Any) -> str:
@@ -295,6 +297,22 @@ def test_without_its_payload_it_is_refused(
         bus.run_now(task_id, test_topic)
 
     assert bus.stats(test_topic)["accepted"] == 1
+
+
+@pytest.mark.django_db
+def test_a_payload_beyond_our_limits_is_refused_in_a_sentence(
+    test_topic: str, redis_client: redis.Redis, operator: Client
+) -> None:
+    desk = Desk(test_topic)
+    both: Any = {"json": '"' + "x" * 300_000 + '"'}
+    redis_client.xadd(bus.task_stream(test_topic), both)
+    item = desk.one()
+    desk.complete(item)
+
+    led = operator.post(f"/tasks/{item.id}/run?topic={test_topic}")
+
+    assert led.status_code == 303
+    assert "262,144" in looked_at(operator.get(led["Location"])).text
 
 
 def test_a_full_topic_takes_no_second_run(test_topic: str) -> None:

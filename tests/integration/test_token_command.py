@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import ProgrammingError, connection
 from django.test import Client
 
 from bus import accounts, models
@@ -127,6 +127,16 @@ def test_a_database_that_is_not_migrated_is_told_with_what_to_type() -> None:
         token("list")
 
     assert it.value.returncode == 69
+
+
+def test_so_is_one_of_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any) -> None:
+        raise ProgrammingError('relation "bus_token" does not exist')
+
+    monkeypatch.setattr(accounts, "revoke_token", missing)
+
+    with pytest.raises(CommandError, match="cannot be used: .*manage.py migrate"):
+        token("revoke", "abcdef")
 
 
 def test_a_name_is_shown_as_it_is() -> None:

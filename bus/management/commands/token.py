@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 from django.utils import timezone
 
 from bus import accounts, models, roles
@@ -55,7 +55,8 @@ class Command(MeshCommand):
         try:
             with output.bus_errors():
                 verb[options["verb"]](options)
-        except OperationalError as exc:
+        # PostgreSQL has another name for a table that is not there.
+        except (OperationalError, ProgrammingError) as exc:
             raise CommandError(
                 f"the database cannot be used: {exc}; `make run` makes and migrates "
                 "it, or type manage.py migrate",
