@@ -106,7 +106,7 @@ def _of_topics(rows: _Rows) -> Iterator[_Metric]:
     says = "1 while no task of the topic starts."
     yield name, "gauge", says, of(name, lambda facts: facts["paused"])
     name = "mesh_readers"
-    says = "Consumers with a recent sign of life."
+    says = "Agents by hand and over HTTP with a recent sign of life."
     yield name, "gauge", says, of(name, lambda facts: facts["readers"])
     name = "mesh_wait_seconds"
     says = "How long tasks waited, those done in 15 minutes, up to a doubling."

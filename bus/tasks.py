@@ -114,7 +114,7 @@ async def aenqueue_task(
     principal: str = "",
     durability: str | None = None,
 ) -> str:
-    """`enqueue_task` for asyncio; it holds no thread."""
+    """`enqueue_task` for asyncio, without `on_commit`; it holds no thread."""
     level = await levels.agranted(durability)
     keys.check_topic(topic)
     item = wanted.item(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 
 import bus
 from bus import audit, errors, roles
+from dashboard import links
 from dashboard.access import reading
 from dashboard.frame import shown
 
@@ -37,13 +36,12 @@ def trail(request: Any) -> HttpResponse:
         "filtered": any(asked.values()),
         "verbs": audit.verbs(),
         "names": _topics(),
-        "files": [(words, _file(sought, kind)) for kind, words in _FILES],
+        "files": _files(sought),
     }
     return shown(request, "audit.html", context)
 
 
 _DAYS: Final = ("since", "until")
-_FILES: Final = (("csv", "CSV"), ("jsonl", "JSON Lines"))
 
 
 def _day(text: str, more: timedelta) -> datetime | None:
@@ -73,11 +71,10 @@ def _topics() -> list[str]:
         return []
 
 
-def _file(sought: audit.Sought, kind: str) -> str:
-    """The call of the API that gives the same entries as a file."""
+def _files(sought: audit.Sought) -> list[tuple[str, str]]:
+    """Where the same entries are to be had as a file."""
     asked = {name: getattr(sought, name) for name in _TEXTS}
     for name in _DAYS:
         at = getattr(sought, name)
         asked[name] = at.isoformat() if at else ""
-    given = {name: text for name, text in asked.items() if text}
-    return f"{reverse('api-audit')}?{urlencode({**given, 'format': kind})}"
+    return links.files("api-audit", asked)

@@ -18,6 +18,7 @@ from dashboard.frame import shown
 
 _LETTERS = 100  # that were not done, on the page of a bulk replay
 _GROUPS = 10
+_NUMBERS = ("rate", "percent")  # of its pace, in a form
 
 
 def url_of(job_id: str) -> str:
@@ -192,23 +193,14 @@ def start(request: Any, job_id: str) -> HttpResponse:
 
 
 def _draft(form: Any) -> dict[str, Any]:
-    names = ("rate", "percent")
-    return {**{name: form.get(name, "") for name in names}, "canary": "canary" in form}
+    given = {name: form.get(name, "") for name in _NUMBERS}
+    return {**given, "canary": "canary" in form}
 
 
 def _pace(form: Any) -> Pace:
-    rate, percent = _number(form.get("rate")), _number(form.get("percent"))
+    rate, percent = (fields.number(name, form.get(name, "")) for name in _NUMBERS)
     most = None if percent is None else percent / 100
     return replays.paced(rate, "canary" in form, most)
-
-
-def _number(text: str | None) -> float | None:
-    if not text or not text.strip():
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise errors.InvalidOption(f"{text!r:.40} is not a number") from None
 
 
 @action(roles.REPLAY)

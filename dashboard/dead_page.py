@@ -6,11 +6,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 
 from bus import messages
 from bus.sought import Sought
-from dashboard import alike, fields, lists, live, seeking
+from dashboard import alike, fields, links, lists, live, seeking
 from dashboard.access import page
 from dashboard.frame import shown
 
@@ -18,7 +17,6 @@ Row = dict[str, Any]
 _GROUPS: Final = 10
 _ALL_GROUPS: Final = 500
 _TIMES: Final = ("since", "until")
-_FILES: Final = (("csv", "CSV"), ("jsonl", "JSON Lines"))
 
 
 @page
@@ -82,7 +80,4 @@ def files(**asked: str) -> list[tuple[str, str]]:
     for name in _TIMES:
         if (at := fields.utc_ms(told.get(name))) is not None:
             told[name] = messages.iso(at)
-    return [
-        (words, f"{reverse('api-dead')}?{urlencode({**told, 'format': kind})}")
-        for kind, words in _FILES
-    ]
+    return links.files("api-dead", told)

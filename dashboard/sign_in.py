@@ -40,7 +40,7 @@ def login(request: HttpRequest) -> HttpResponse:
     target = back_of(request)
     if request.method != "POST":
         if request.user.is_authenticated:
-            return _see_other(target)
+            return to(target)
         return _form(request, target)
     username = request.POST.get("username", "")
     try:
@@ -57,7 +57,7 @@ def login(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _form(request, target, username, _FAILED, 422)
     auth.login(request, form.get_user())
-    return _see_other(target)
+    return to(target)
 
 
 def _braked(request: HttpRequest, username: str) -> float:
@@ -85,13 +85,13 @@ def _form(
 def logout(request: HttpRequest) -> HttpResponse:
     """End the session."""
     auth.logout(request)
-    return _see_other(settings.LOGOUT_REDIRECT_URL)
+    return to(settings.LOGOUT_REDIRECT_URL)
 
 
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
     """Remember auto, light or dark, so that the next page comes in it at once."""
-    response = _see_other(back_of(request))
+    response = to(back_of(request))
     chosen = request.POST.get("theme", "")
     if chosen in frame.THEMES:
         options: dict[str, Any] = {"secure": settings.HTTPS, "samesite": "Lax"}
@@ -112,7 +112,3 @@ def _came(sender: Any, user: Any, **_: Any) -> None:
 def _left(sender: Any, user: Any, **_: Any) -> None:
     if whence.now().door and user is not None and user.is_authenticated:
         audit.record(accounts.of_user(user), "sign out", target=user.get_username())
-
-
-def _see_other(url: str) -> HttpResponse:
-    return to(url)

@@ -147,11 +147,22 @@ def task(request: Any, task_id: str) -> HttpResponse:
         "ended": found.state in ENDED,
         "runs": found.state == DELAYED,
         "again": found.ended and found.state != DEAD,
+        "entry": _entry_of(found),
         "click": new_id(),  # what tells a second click of this page from a second wish
         "cancellable": not found.ended and not found.cancel_requested,
     }
     template = "_task_now.html" if request.htmx else "task.html"
     return shown(request, template, context)
+
+
+def _entry_of(found: bus.Task) -> str:
+    """The letter that a replay of a dead task is of; empty where there is none."""
+    if found.state != DEAD:
+        return ""
+    try:
+        return bus.get_dead(found.id, found.topic).entry_id
+    except errors.DeadLetterNotFound:
+        return ""  # replayed or discarded at this moment
 
 
 @page

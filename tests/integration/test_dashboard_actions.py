@@ -63,6 +63,17 @@ def test_replay_from_the_list_comes_back_to_the_list(
     assert response["Location"] == here
 
 
+def test_a_tasks_page_replays_the_letter_that_it_saw(
+    test_topic: str, operator: Client
+) -> None:
+    task_id = dead_task(test_topic, {"n": 1})
+    entry = bus.get_dead(task_id, test_topic).entry_id
+
+    page = operator.get(f"/tasks/{task_id}/?topic={test_topic}").content.decode()
+
+    assert f'name="entry" value="{entry}"' in page
+
+
 def test_a_second_click_replays_nothing(test_topic: str, operator: Client) -> None:
     task_id = dead_task(test_topic, {"n": 1})
     entry = bus.get_dead(task_id, test_topic).entry_id

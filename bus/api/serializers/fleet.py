@@ -131,8 +131,8 @@ class Topic(s.Serializer):
     results = s.IntegerField()
     paused = s.BooleanField()
     readers = s.IntegerField(
-        help_text="Consumers of its group that asked for tasks in the last 15 s: "
-        "processes of agents, also of agents that never registered."
+        help_text="Agents by hand and over HTTP that asked for tasks in the last 15 s, "
+        "registered or not; those of the runtime are all registered."
     )
     oldest_s = s.FloatField(**NULL, help_text="Age of the oldest waiting task.")
     accepted = s.IntegerField()

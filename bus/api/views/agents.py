@@ -111,7 +111,8 @@ class AgentViewSet(MeshViewSet):
     def destroy(self, request: Any, agent_id: str) -> Response:
         """End its registration: what it has in hand is given to others at once.
 
-        For 24 h it is still shown, as `gone`.
+        For 24 h it is still shown, as `gone`. An agent of the runtime registers again
+        with its next beat: drain it instead.
         """
         parsing.nothing(self.body(needed=False))
         self._check_reach(agent_id, ending=True)

@@ -56,9 +56,9 @@ class Command(MeshCommand):
         )
         parser.add_argument(
             "--concurrency",
-            type=options.number(1, 10_000),
+            type=options.number(1, 1_000),
             metavar="N",
-            help="tasks each agent runs at once (default: the agent's own)",
+            help="tasks at once per topic in each agent (default: as its handler says)",
         )
 
     def handle(self, *args: Any, **given: Any) -> None:
