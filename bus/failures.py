@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 import traceback
+from collections import Counter
 from typing import Any, Final
 
 from . import errors, messages
@@ -165,3 +166,16 @@ def backoff_s(attempt: int, base_s: float, most_s: float) -> float:
 def log2_bucket(ms: float) -> int:
     """Histogram bucket: 0 below 1 ms, then one per doubling, 31 at most."""
     return min(int(ms).bit_length(), 31) if ms > 0 else 0
+
+
+def quantile(counts: Counter[int], share: float) -> int | None:
+    """The upper edge (ms) of the log2 bucket that reaches the share; None of nothing.
+
+    Right to a doubling.
+    """
+    left = share * counts.total()
+    for bucket in sorted(counts):
+        left -= counts[bucket]
+        if counts[bucket] and left <= 0:
+            return int(2**bucket)
+    return None

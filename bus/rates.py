@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Final
 
-from . import connection, errors, keys, records, refusals, volley
+from . import connection, errors, failures, keys, records, refusals, volley
 
 MINUTES_MOST: Final = 179  # the ring has 180 fields, the running minute is one of them
 HOURS_MOST: Final = 719  # 30 days but for the running hour, likewise
@@ -55,11 +55,11 @@ class Span:
 
     def wait_ms(self, share: float) -> int | None:
         """What this share of the tasks done waited at most; None if none was done."""
-        return quantile(self.waits, share)
+        return failures.quantile(self.waits, share)
 
     def run_ms(self, share: float) -> int | None:
         """What this share of the attempts ran at most; None if none ended."""
-        return quantile(self.runs, share)
+        return failures.quantile(self.runs, share)
 
 
 # How `prelude.lua` writes them. What was accepted follows from the `A` of two minutes;
@@ -115,11 +115,11 @@ class Rates:
 
     def wait_ms(self, share: float) -> int | None:
         """What this share of the tasks done waited at most; None if none was done."""
-        return quantile(self._spans["w"], share)
+        return failures.quantile(self._spans["w"], share)
 
     def run_ms(self, share: float) -> int | None:
         """What this share of the attempts ran at most; None if none ended."""
-        return quantile(self._spans["r"], share)
+        return failures.quantile(self._spans["r"], share)
 
     @cached_property
     def _spans(self) -> dict[str, Counter[int]]:
@@ -130,19 +130,6 @@ class Rates:
             if name in found and bucket and int(bucket) < _BUCKETS:
                 found[name][int(bucket)] += int(count)
         return found
-
-
-def quantile(counts: Counter[int], share: float) -> int | None:
-    """The upper edge (ms) of the log2 bucket that reaches the share; None of nothing.
-
-    Right to a doubling.
-    """
-    left = share * counts.total()
-    for bucket in sorted(counts):
-        left -= counts[bucket]
-        if counts[bucket] and left <= 0:
-            return int(2**bucket)
-    return None
 
 
 def of_topics(topics: Sequence[str], count: int = 60) -> dict[str, Rates]:

@@ -217,10 +217,7 @@ def letters(job: Job, most: int = _TOLD_MOST) -> list[Told]:
     return found[:most]
 
 
-def resume(
-    job_id: str,
-    pace: Pace | None = None,
-) -> Job:
+def resume(job_id: str, pace: Pace | None = None) -> Job:
     """Start a frozen one, or let a paused or stopped one go on; with another pace.
 
     A canary begins anew, and what failed before does not count any more. Conflict in
@@ -255,10 +252,9 @@ def cancel(job_id: str, by: str | None = None) -> Job:
 def discard(job_id: str, each: Callable[[str, int], None] = lambda t, n: None) -> int:
     """Discard the letters of a frozen one instead, and forget it; how many they were.
 
-    Those that were replayed or discarded since are left. `each` is told of a topic and
-    its count once that is done, or broke. `undo` brings the newest 10,000 of an hour
-    back. In steps: after an error call it again. Conflict once it was started,
-    ReplayNotFound.
+    Those that were replayed or discarded since are left. `each` is told of a topic with
+    its count, also if it breaks. `undo` brings the newest 10,000 of an hour back. In
+    steps: after an error call it again. Conflict once it was started, ReplayNotFound.
     """
     job = get(job_id)
     if job.state != record.FROZEN:

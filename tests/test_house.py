@@ -107,7 +107,15 @@ FLOORS: list[set[str]] = [
         "server",
         "wanted",
     },
-    {"admin", "gateway.answers", "letters", "lived", "patience", "verbs"},
+    {
+        "admin",
+        "gateway.answers",
+        "letters",
+        "live.nudged",
+        "lived",
+        "patience",
+        "verbs",
+    },
     {
         "home.turns",
         "home.credentials",

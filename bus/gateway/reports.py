@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from .. import connection, errors, rates, refusals, scripts
+from .. import connection, errors, failures, refusals, scripts
 from . import keys
 
 log = logging.getLogger(__name__)
@@ -93,11 +93,11 @@ class Figures:
 
     def first_ms(self, share: float) -> int | None:
         """In how long this share of the generations had a first line, at most."""
-        return rates.quantile(self.first, share)
+        return failures.quantile(self.first, share)
 
     def whole_ms(self, share: float) -> int | None:
         """In how long this share of the generations was complete, at most."""
-        return rates.quantile(self.whole, share)
+        return failures.quantile(self.whole, share)
 
 
 class Roll:
