@@ -7,7 +7,7 @@ write   scripts: never sent twice by the client, because `scripts.py` decides wh
 settle  scripts whose callers then wait for the level of durability they want: a pool of
         its own, so that a replica that lags holds up nobody else
 block   blocking reads: a connection of its own, socket timeout beyond the block
-agent   a `wire.Wire` of the agent's loop: claim, complete, blocking reads
+agent   a `wire.Wire` of a loop: claim, complete, blocking reads, the express lane
 """
 
 from __future__ import annotations
@@ -211,10 +211,10 @@ def awriter() -> redis.asyncio.Redis:
     return _shared_async("write", retry=AsyncRetry(NoBackoff(), 0))
 
 
-def awire() -> Any:
-    """The shared `wire.Wire` of the running loop, for scripts that many wait for."""
+def awire() -> wire.Wire:
+    """The wire of the running loop that is shared, for scripts that many wait for."""
     key = (address.redis_url(), conf.SOCKET_TIMEOUT_S)
-    wires = _of_running_loop(_wires)
+    wires: dict[Any, wire.Wire] = _of_running_loop(_wires)
     if key not in wires:
         wires[key] = adedicated()
     return wires[key]
@@ -243,16 +243,9 @@ def dedicated_options(block_s: float = 0.0, name: str = "") -> dict[str, Any]:
     }
 
 
-def adedicated(*, block_s: float = 0.0, name: str = "") -> Any:
+def adedicated(*, block_s: float = 0.0, name: str = "") -> wire.Wire:
     """One connection for an agent's loop; many calls may wait on it. Close it."""
-    url = address.checked_url()
-    timeout_s = conf.SOCKET_TIMEOUT_S + block_s
-    if url.startswith("rediss"):
-        # TLS has more options than we care to speak; redis-py knows them all.
-        return _make_async(
-            url, max_connections=4, socket_timeout=timeout_s, client_name=name or None
-        )
-    return wire.Wire(url, timeout_s, name)
+    return wire.Wire(address.checked_url(), conf.SOCKET_TIMEOUT_S + block_s, name)
 
 
 def reset() -> None:

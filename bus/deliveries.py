@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
-import redis.asyncio
 
 from . import (
     endings,
@@ -69,7 +68,7 @@ _LOOK_UP: Final = 10
 class Seat:
     """Where a consumer takes its tasks: one topic's working group, over one client."""
 
-    client: redis.asyncio.Redis
+    client: wire.Wire
     topic: str
     group: str
     consumer: str
@@ -122,35 +121,32 @@ class Arrived:
 
 
 async def wait_for_new(
-    seat: Seat, reader: Any, want: int, block_s: float, after: str, more_s: float = 0.0
+    seat: Seat,
+    reader: wire.Wire,
+    want: int,
+    block_s: float,
+    after: str,
+    more_s: float = 0.0,
 ) -> Arrived | None:
     """New entries for this consumer, waiting for the first; None where none came.
 
-    It waits for `block_s`, which the timeout of the reader allows for, and for `more_s`
-    where the reader can be told of that. `after` is the last sid it was given. What
-    decides whether they may run is asked for behind the read on the same connection:
-    the server answers both in one write, and an idle agent has what it needs a trip
-    earlier.
+    It waits for `block_s`, which the timeout of the reader allows for, and for
+    `more_s`. `after` is the last sid it was given. What decides whether they may run is
+    asked for behind the read on the same connection: the server answers both in one
+    write, and an idle agent has what it needs a trip earlier.
     """
-    ours = isinstance(reader, wire.Wire)
-    if ours:
-        block_s += more_s
     read: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
-    read += ["COUNT", want, "BLOCK", int(block_s * 1000)]
+    read += ["COUNT", want, "BLOCK", int((block_s + more_s) * 1000)]
     read += ["STREAMS", keys.task_stream(seat.topic), ">"]
     args = [seat.group, seat.consumer, after, _LOOK_UP]
-    looked: Any = None
-    if ours:
-        ask = verbs.command("received", seat.topic, args)
-        reply, looked = await reader.ask_all(tuple(read), ask, more_s=more_s)
-        if isinstance(reply, Exception):
-            raise reply
-    else:
-        reply = await reader.execute_command(*read)
+    ask = verbs.command("received", seat.topic, args)
+    reply, looked = await reader.ask_all(tuple(read), ask, more_s=more_s)
+    if isinstance(reply, Exception):
+        raise reply
     entries = replies.flat_entries(reply)
     if not entries:
         return None
-    if not isinstance(looked, list):  # not asked yet, or the server forgot its scripts
+    if not isinstance(looked, list):  # the server forgot its scripts
         looked = await seat.run("received", args)
     now_ms, *settings = looked[:4]
     records_of = dict(zip(looked[4::2], looked[5::2], strict=True))
@@ -168,8 +164,6 @@ async def verify(seat: Seat, arrived: Arrived) -> Claimed | None:
     settings = arrived.settings
     texts = [arrived.records.get(sid) for sid, _ in arrived.entries]
     if not all(texts):
-        if not isinstance(seat.client, wire.Wire):
-            return None
         ids = [flat[1] for _, flat in arrived.entries]
         settings, texts = await seat.client.execute_all(
             ("HMGET", keys.named("settings", seat.topic), *_SETTINGS),

@@ -2,16 +2,19 @@
 
 Commands are written at once and their replies matched in order, so any number of calls
 may wait on one connection, and a cancelled call never shifts the replies of others.
+It speaks RESP2, in which a server says nothing that was not asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from typing import Any, Final, cast
 
 import hiredis
 import redis
+import redis.asyncio
 
 from . import lines
 
@@ -101,8 +104,8 @@ class Wire:
     """
 
     def __init__(self, url: str, timeout_s: float, name: str) -> None:
-        parse: Any = redis.connection.parse_url
-        self._facts: dict[str, Any] = dict(parse(url))
+        self._facts: dict[str, Any] = dict(redis.asyncio.connection.parse_url(url))
+        self._class = self._facts.pop("connection_class", None)
         self._timeout_s = timeout_s
         self._name = name
         self._protocol: _Protocol | None = None
@@ -152,7 +155,9 @@ class Wire:
     async def aclose(self) -> None:
         """The end of this wire."""
         await self.disconnect()
-        await asyncio.sleep(0)  # lets the transport go before the loop may close
+        # Lets the transport go before the loop may close; with TLS there are two.
+        for _ in range(2):
+            await asyncio.sleep(0)
 
     async def _connected(self) -> _Protocol:
         async with self._connecting:
@@ -174,7 +179,7 @@ class Wire:
             await loop.create_unix_connection(lambda: protocol, facts["path"])
         else:
             host, port = facts.get("host", "localhost"), facts.get("port", 6379)
-            await loop.create_connection(lambda: protocol, host, port)
+            await loop.create_connection(lambda: protocol, host, port, ssl=self._tls())
         try:
             if facts.get("password"):
                 login = [facts["username"]] if facts.get("username") else []
@@ -187,6 +192,16 @@ class Wire:
             protocol.close()
             raise
         return protocol
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """What the URL says of TLS, if that is what it asks for.
+
+        redis-py knows all there is to say. It reads the files anew for each connection:
+        certificates are renewed.
+        """
+        if self._class is not redis.asyncio.SSLConnection:
+            return None
+        return redis.asyncio.SSLConnection(**self._facts).ssl_context.get()
 
     async def _log_in(self, protocol: _Protocol, words: tuple[str, ...]) -> None:
         try:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import hiredis
 
 from bus import verbs
+from tests.support import tls
 
 PASS: Final = "pass"
 LOSE: Final = "lose"  # executed; connection cut in front of the reply
@@ -45,12 +46,21 @@ def each_passes(request: Request) -> str:
 
 
 class RespProxy:
-    """Stands before a server on a port of its own; `url` is where clients go."""
+    """Stands before a server on a port of its own; `url` is where clients go.
+
+    If `secure` they speak TLS with it, whatever the server speaks.
+    """
 
     def __init__(
-        self, url: str, fate: Fate = each_passes, delay_s: Callable[[], float] = float
+        self,
+        url: str,
+        fate: Fate = each_passes,
+        delay_s: Callable[[], float] = float,
+        *,
+        secure: bool = False,
     ) -> None:
         self._server = urlsplit(url)
+        self._secure = secure
         self._fate, self._delay_s = fate, delay_s
         self._verbs = {script.sha: name for name, script in verbs.SCRIPTS.items()}
         self.done: Counter[tuple[str, str]] = Counter()  # (fate, verb) -> how often
@@ -66,7 +76,8 @@ class RespProxy:
         assert self._ready.wait(5), "the proxy did not start"
         port = self._listener.sockets[0].getsockname()[1]
         netloc = self._server.netloc.replace(f":{self._server.port}", f":{port}")
-        self.url = self._server._replace(netloc=netloc).geturl()
+        url = self._server._replace(netloc=netloc).geturl()
+        self.url = tls.trusted(url) if self._secure else url
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -94,7 +105,10 @@ class RespProxy:
 
     async def _serve(self) -> None:
         self._over = asyncio.Event()
-        self._listener = await asyncio.start_server(self._line, "127.0.0.1", 0)
+        context = tls.context() if self._secure else None
+        self._listener = await asyncio.start_server(
+            self._line, "127.0.0.1", 0, ssl=context
+        )
         self._ready.set()
         await self._over.wait()
         self._listener.close()

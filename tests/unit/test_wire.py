@@ -14,6 +14,7 @@ import redis
 
 from bus import wire
 from bus.wire import Wire
+from tests.support import tls
 
 pytestmark = pytest.mark.asyncio
 
@@ -23,7 +24,11 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def wired(
-    serve: Serve, timeout_s: float = 5.0, path: Path | None = None
+    serve: Serve,
+    timeout_s: float = 5.0,
+    path: Path | None = None,
+    *,
+    secure: bool = False,
 ) -> AsyncIterator[Wire]:
     """A wire to a server that does this, and no complaint of the loop."""
     complaints: list[Any] = []
@@ -39,8 +44,10 @@ async def wired(
         server = await asyncio.start_unix_server(handle, path)
         url = f"unix://{path}"
     else:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        context = tls.context() if secure else None
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        url = tls.trusted(url) if secure else url
     one = Wire(url, timeout_s, "")
     yield one
     await one.aclose()
@@ -92,9 +99,10 @@ async def test_a_lost_connection_fails_all_who_wait_and_is_made_again() -> None:
         assert await one.execute_command("ECHO", "back") == "back"
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_connection_that_is_lost_while_it_is_made_lets_nobody_wait(
-    steps: int, monkeypatch: pytest.MonkeyPatch
+    steps: int, secure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the last word of the login and the first command, or so many steps of the
     loop around it: an agent whose server was killed just then stood still for good."""
@@ -107,13 +115,26 @@ async def test_a_connection_that_is_lost_while_it_is_made_lets_nobody_wait(
             await asyncio.sleep(0)
         return protocol
 
-    async with wired(hang_up) as one:
+    async with wired(hang_up, secure=secure) as one:
         with monkeypatch.context() as patch:
             patch.setattr(wire.asyncio, "wait_for", meanwhile)  # type: ignore[attr-defined]
             asking = asyncio.create_task(one.execute_command("ECHO", "x"))
             done, _ = await asyncio.wait([asking], timeout=1.0)
         assert done
         assert isinstance(asking.exception(), redis.ConnectionError)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_who_is_through_with_it_leaves_nothing_to_a_loop_that_closes(
+    secure: bool,
+) -> None:
+    async with wired(echo, secure=secure) as one:
+        await one.execute_command("ECHO", "x")
+        protocol = one._protocol
+
+        await one.aclose()
+
+        assert protocol is not None and protocol.lost
 
 
 async def test_several_commands_that_fail_together_leave_no_complaint() -> None:
@@ -181,6 +202,29 @@ async def test_who_may_block_for_longer_is_given_up_later(
 async def test_a_server_behind_a_unix_socket_is_spoken_to(tmp_path: Path) -> None:
     async with wired(echo, path=tmp_path / "s") as one:
         assert await one.execute_command("ECHO", "word") == "word"
+
+
+async def test_a_server_behind_tls_is_spoken_to_and_may_come_and_go() -> None:
+    served: list[Serve] = [echo, hang_up, echo]
+
+    async def by_turns(*pair: Any) -> None:
+        await served.pop(0)(*pair)
+
+    async with wired(by_turns, secure=True) as one:
+        assert await one.ask_all(("ECHO", "a"), ("ECHO", "b")) == ["a", "b"]
+        await one.disconnect()
+        with pytest.raises(redis.ConnectionError):
+            await one.execute_command("ECHO", "lost")
+
+        assert await one.execute_command("ECHO", "back") == "back"
+
+
+async def test_a_server_that_nobody_vouches_for_is_not_spoken_to() -> None:
+    async with wired(echo, secure=True) as one:
+        one._facts.pop("ssl_ca_certs")
+
+        with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+            await one.execute_command("PING")
 
 
 async def test_a_password_that_is_wrong_is_told_as_that(redis_url: str) -> None:
