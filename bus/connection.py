@@ -26,7 +26,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry as SyncRetry
 
-from . import address, errors, lines, wire
+from . import address, lines, wire
 from .conf import conf
 
 BLOCK_MOST_S: Final = 2.0
@@ -68,28 +68,20 @@ def _keepalive(url: str) -> dict[str, Any]:
 
 def _make_sync(url: str, **over: Any) -> redis.Redis:
     options = _options(**_keepalive(url), **over)
-    try:
-        if options.get("single_connection_client"):
-            return redis.Redis.from_url(url, **options)
-        # A thread beyond the last connection waits for one instead of failing.
-        wait_s = conf.SOCKET_TIMEOUT_S
-        pool = redis.BlockingConnectionPool.from_url(url, timeout=wait_s, **options)
-        pool.connection_class(**pool.connection_kwargs)  # does it take the options?
-        return redis.Redis.from_pool(pool)
-    except (TypeError, ValueError) as exc:
-        raise errors.InvalidOption(f"REDIS_URL: {exc}") from None
+    if options.get("single_connection_client"):
+        return redis.Redis.from_url(url, **options)
+    # A thread beyond the last connection waits for one instead of failing.
+    wait_s = conf.SOCKET_TIMEOUT_S
+    pool = redis.BlockingConnectionPool.from_url(url, timeout=wait_s, **options)
+    return redis.Redis.from_pool(pool)
 
 
 def _make_async(url: str, **over: Any) -> redis.asyncio.Redis:
     options = _options(**_keepalive(url), **over)
-    try:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url, timeout=conf.SOCKET_TIMEOUT_S, **options
-        )
-        pool.connection_class(**pool.connection_kwargs)
-        return redis.asyncio.Redis.from_pool(pool)
-    except (TypeError, ValueError) as exc:
-        raise errors.InvalidOption(f"REDIS_URL: {exc}") from None
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url, timeout=conf.SOCKET_TIMEOUT_S, **options
+    )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def _shared_sync(profile: str, **over: Any) -> redis.Redis:

@@ -115,6 +115,12 @@ def test_get_redis_async_has_the_limits_of_get_redis(
         "redis://host/first",
         "redis://host/-1",
         "redis://host/0?no_such_option=1",
+        "redis://host/0?protocol=9",
+        "redis://host/0?ssl_cert_reqs=none",
+        "rediss://host/0?ssl_no_such_option=1",
+        "rediss://host/0?ssl_cert_reqs=sometimes",
+        "rediss://host/0?ssl_min_version=5",
+        "rediss://host/0?ssl_ca_certs=/no/such/file",
         "not a url at all",
     ],
 )
@@ -125,6 +131,45 @@ def test_a_url_that_does_not_parse_says_so(
 
     with pytest.raises(errors.InvalidOption, match="REDIS_URL"):
         bus.get_redis()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("socket_timeout=1", "leave out socket_timeout; .*MESH_SOCKET_TIMEOUT_S"),
+        ("socket_connect_timeout=1", "MESH_SOCKET_TIMEOUT_S"),
+        ("timeout=1", "MESH_SOCKET_TIMEOUT_S"),
+        ("health_check_interval=1", "MESH_HEALTH_CHECK_S"),
+        ("max_connections=1", "MESH_POOL_SIZE"),
+        ("client_name=shop", "leave out client_name; it may say db, .*, and .* ssl_"),
+        ("decode_responses=False", "leave out decode_responses"),
+        ("encoding=latin-1", "leave out encoding;"),
+        ("encoding_errors=strict", "leave out encoding_errors"),
+        ("retry_on_timeout=True", "leave out retry_on_timeout"),
+        ("legacy_responses=False", "leave out legacy_responses"),
+    ],
+)
+def test_a_url_overrules_nothing_that_the_mesh_relies_on(
+    urls: Callable[[str], None], option: str, said: str
+) -> None:
+    """redis-py lets it: a wait would be cut short, an agent that lives look dead."""
+    urls(f"redis://host/0?{option}")
+
+    for make in (connection.writer, connection.dedicated, connection.adedicated):
+        with pytest.raises(errors.InvalidOption, match=said):
+            make()
+
+
+def test_a_url_may_say_who_asks_for_what_and_how_far_tls_goes(
+    urls: Callable[[str], None],
+) -> None:
+    login = "username=me&password=secret&db=3&protocol=2&socket_keepalive=False"
+    urls(f"rediss://host?{login}&ssl_cert_reqs=none&ssl_check_hostname=False")
+
+    options = options_of(bus.get_redis())
+
+    assert (options["username"], options["db"], options["protocol"]) == ("me", 3, 2)
+    assert options["ssl_cert_reqs"] == "none"
 
 
 def test_get_redis_follows_the_url(urls: Callable[[str], None]) -> None:
