@@ -28,6 +28,19 @@ def is_elsewhere(exc: BaseException) -> bool:
     return str(exc).startswith(ELSEWHERE)
 
 
+def has_ended(exc: BaseException) -> bool:
+    """Whether the other end is gone, and with it most likely that of every line.
+
+    A server that restarted, an address that moved, a firewall that forgot: they take
+    all idle connections along. A server that did not answer in time (an error without
+    a number, other than the kernel's when it gives a peer up) may only be slow: the
+    other lines are as good as a new one, which it would have to make as well.
+    """
+    if isinstance(exc, TimeoutError):
+        return exc.errno is not None
+    return isinstance(exc, (redis.ConnectionError, OSError))
+
+
 def reply_error(text: str) -> redis.ResponseError:
     """An error reply, its code word in front; NOSCRIPT is the one we catch by class."""
     if text.startswith("NOSCRIPT"):
@@ -144,11 +157,8 @@ class Lines:
             reply = line.call(command, meanwhile)
             kept = line
             return reply
-        except redis.ResponseError as exc:
+        except BaseException as exc:
             kept = self._after(line, exc)
-            raise
-        except BaseException:
-            line.close()
             raise
         finally:
             self._give(kept)
@@ -166,11 +176,8 @@ class Lines:
         try:
             yield line
             kept = line
-        except redis.ResponseError as exc:
+        except BaseException as exc:
             kept = self._after(line, exc)
-            raise
-        except BaseException:
-            line.close()  # a reply may be outstanding: nobody may read it later
             raise
         finally:
             self._give(kept)
@@ -186,12 +193,16 @@ class Lines:
                 line.close()
             self._give(None)
 
-    def _after(self, line: Line, exc: redis.ResponseError) -> Line | None:
-        """The server said no: the line is fine, unless it leads to the wrong server."""
-        if not is_elsewhere(exc):
+    def _after(self, line: Line, exc: BaseException) -> Line | None:
+        """The line, if it is as good as before this error."""
+        said_no = isinstance(exc, redis.ResponseError)
+        if said_no and not is_elsewhere(exc):
             return line
-        line.close()
-        self.close()  # the others lead there as well
+        line.close()  # a reply may be outstanding: nobody may read it later
+        if said_no or has_ended(exc):
+            # Those nobody uses lead to the same end. Each would cost a call one try,
+            # until the server seems to be away. Those in use find out for themselves.
+            self.close()
         return None
 
     def _take(self) -> Line:
