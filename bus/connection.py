@@ -24,6 +24,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry as SyncRetry
 
 from . import address, lines, wire
@@ -33,6 +34,9 @@ BLOCK_MOST_S: Final = 2.0
 # redis-py would read which version it is from its distribution's files, for each
 # connection anew, which is half of what it takes to open one.
 DRIVER: Final = redis.DriverInfo()
+# redis-py would ask the server to tell of its maintenance, between replies; on a line
+# nobody waits for that. A connection that ends for it is made anew as after any end.
+_UNTOLD: Final = MaintNotificationsConfig(enabled=False)
 
 _lock = threading.Lock()
 _lines: dict[tuple[Any, ...], lines.Lines] = {}
@@ -57,6 +61,7 @@ def _options(**over: Any) -> dict[str, Any]:
         "socket_connect_timeout": conf.SOCKET_TIMEOUT_S,
         "health_check_interval": conf.HEALTH_CHECK_S,
         "driver_info": DRIVER,
+        "maint_notifications_config": _UNTOLD,
         **over,
     }
 

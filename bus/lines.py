@@ -18,6 +18,7 @@ from typing import Any, Final
 import hiredis
 import redis
 
+_Push: Final = hiredis.PushNotification
 # Replies of a server that is not, or not yet, the one to ask: after a fail-over another
 # may stand behind the same address, which connections that are open never see.
 ELSEWHERE: Final = ("READONLY", "UNBLOCKED", "LOADING", "MASTERDOWN", "CLUSTERDOWN")
@@ -114,17 +115,23 @@ class Line:
 
     def _reply(self) -> Any:
         reader = self._reader
-        while (value := reader.gets()) is False:
-            try:
-                data = self._socket.recv(65_536)
-            except BlockingIOError:
-                raise TimeoutError("timed out") from None
-            if not data:
-                raise redis.ConnectionError("Connection closed by server.")
-            reader.feed(data)
+        # What a server says unasked (RESP3) is no reply: taken for one, it would leave
+        # the reply to whoever has the line next.
+        while (value := reader.gets()) is False or type(value) is _Push:
+            if value is False:
+                reader.feed(self._received())
         if isinstance(value, Exception):
             raise value
         return value
+
+    def _received(self) -> bytes:
+        try:
+            data: bytes = self._socket.recv(65_536)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
+        if not data:
+            raise redis.ConnectionError("Connection closed by server.")
+        return data
 
     def close(self) -> None:
         """Drop the connection."""

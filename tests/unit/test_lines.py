@@ -1,9 +1,12 @@
-"""Lines that are open: which of them are left behind together."""
+"""Lines that are open: which are left behind, and what is no reply on one."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import redis
 
 import bus
 from bus import connection, lines, patience, volley
+from tests.support.scripted import ScriptedServer
 
 
 @contextlib.contextmanager
@@ -80,3 +84,64 @@ def test_lines_are_left_behind_for_what_they_share_only(
 
     assert len([each for each in pool._places if each is not None]) == left
     assert len(pool._places) == pool.size
+
+
+def test_what_a_server_says_unasked_is_no_reply() -> None:
+    """RESP3 lets it: of a node that moves, say."""
+    ours, theirs = socket.socketpair()
+    client: Any = SimpleNamespace(
+        connection=SimpleNamespace(connect=lambda: None, _sock=ours)
+    )
+    line = lines.Line(client)
+
+    with ours, theirs:
+        theirs.sendall(b">3\r\n$6\r\nMOVING\r\n:1\r\n:15\r\n+first\r\n>1\r\n+x\r\n")
+        first = line.call(("PING",))
+        theirs.sendall(b"+second\r\n")
+
+        assert (first, line.call(("PING",))) == ("first", "second")
+
+
+class Announcing(ScriptedServer):
+    """Takes every wish, and remembers those to be told of its maintenance."""
+
+    def __init__(self) -> None:
+        super().__init__(b"+OK\r\n")
+        self.wishes: list[list[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return super().url.replace("protocol=2", "protocol=3")
+
+    def reply(self, command: list[bytes]) -> bytes:
+        if command[0] == b"HELLO":
+            return b"%1\r\n+proto\r\n:3\r\n"
+        if command[1:2] == [b"MAINT_NOTIFICATIONS"]:
+            self.wishes.append(command)
+        return super().reply(command)
+
+
+@pytest.mark.parametrize(
+    "ping",
+    [
+        lambda: connection.writer().execute_command("PING"),
+        lambda: connection.get_redis().ping(),
+        lambda: asyncio.run(apinged()),
+    ],
+    ids=["line", "client", "asyncio"],
+)
+def test_no_server_is_asked_to_tell_of_its_maintenance(
+    monkeypatch: pytest.MonkeyPatch, ping: Callable[[], Any]
+) -> None:
+    with Announcing() as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        ping()
+        connection.reset()
+
+    assert server.connections == 1
+    assert server.wishes == []
+
+
+async def apinged() -> Any:
+    client: Any = connection.get_redis_async()
+    return await client.ping()
