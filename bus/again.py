@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import secrets
 from typing import Final
 
 from . import accepting, decisions, errors, keys, lookup, messages, scripts
 from .messages import Task
-from .wanted import Wanted
+from .wanted import Wanted, keyed_id
 
 _LOOKS: Final = 5  # at a task that moves while we decide
 
@@ -54,14 +53,17 @@ def ran(
 ) -> tuple[str, bool]:
     """`run_now` in a known topic: the id, and False for a repeat."""
     task_id = keys.check_task_id(task_id)
-    mark = _mark(task_id, request_id)
-    named = None if request_id is None else f"run {principal} {request_id}"
-    if named is not None:
-        # Also where it is not dead (any more): a repeat of that replay is told by it.
-        with contextlib.suppress(errors.NotDead, errors.DeadLetterNotFound):
-            return task_id, decisions.replayed(task_id, topic, by=by, request_id=named)
+    named = key = None
+    other_id = ""  # of the task that this request sends where this one has ended
+    if request_id is not None:
+        named, key = f"run {principal} {request_id}", _key(task_id, request_id)
+        other_id = keyed_id(principal, topic, key)
+    # One mark for all that a request may do: whichever it did before is found by it.
+    args = [task_id, decisions.mark_of(named), other_id]
     for _ in range(_LOOKS):
-        outcome = scripts.run("run_now", topic, [task_id, mark])
+        outcome = scripts.run("run_now", topic, args)
+        if outcome == "sent":
+            return other_id, False
         if outcome in ("started", "repeat"):
             return task_id, outcome == "started"
         task = lookup.found(topic, task_id)
@@ -69,27 +71,25 @@ def ran(
             raise lookup.unknown(task_id)
         if task.state == messages.DEAD:
             with contextlib.suppress(errors.NotDead, errors.DeadLetterNotFound):
-                return task_id, decisions.replayed(task_id, topic, by=by)
+                did = decisions.replayed(task_id, topic, by=by, request_id=named)
+                return task_id, did
         elif task.ended:
-            return _sent_again(task, principal, request_id, mark)
+            return _sent_again(task, principal, key)
         elif outcome == "torn" or task.state != messages.DELAYED:
             raise _not_runnable(task)
         # It has just moved: look again at what it came to.
     raise _not_runnable(lookup.get_task(task_id, topic))
 
 
-def _sent_again(
-    task: Task, principal: str, request_id: str | None, mark: str
-) -> tuple[str, bool]:
+def _sent_again(task: Task, principal: str, key: str | None) -> tuple[str, bool]:
     """A new task like one that has ended: its id, and whether it is new."""
     if task.payload is None and not (task.fence or task.enqueued_at):
         said = f"task {task.id} is {task.state}, and its payload left with its result"
         raise NotRunnable(f"{said}: send it anew", state=task.state)
-    keyed = request_id is not None
     wanted = Wanted(
         messages.encode(task.payload),
-        idempotency_key=f"run {task.id} {mark}" if keyed else None,
-        principal=principal if keyed else "",
+        idempotency_key=key,
+        principal=principal,
         max_attempts=task.max_attempts,
         timeout_s=task.timeout_s,
         again_of=task.id,
@@ -98,12 +98,10 @@ def _sent_again(
     return sent.id, sent.new
 
 
-def _mark(task_id: str, request_id: str | None) -> str:
-    """What tells this request from all others, also when its answer was lost."""
-    if request_id is None:
-        return secrets.token_hex(8)
+def _key(task_id: str, request_id: str) -> str:
+    """The idempotency key under which this request sends an ended task again."""
     text = f"{task_id} {request_id}".encode("utf-8", "surrogatepass")
-    return hashlib.sha256(text).hexdigest()[:16]
+    return f"run {task_id} {hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def _not_runnable(task: Task) -> NotRunnable:

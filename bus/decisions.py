@@ -63,7 +63,7 @@ def replayed(
     task_id = keys.check_task_id(task_id)
     seen = None if entry_id is None else keys.check_entry(entry_id)
     given = None if payload is ... else messages.encode(payload)
-    mark = _mark(request_id)
+    mark = mark_of(request_id)
     while True:
         letter = _letter(topic, task_id)
         if letter is None or seen not in (None, letter.entry_id):
@@ -111,8 +111,8 @@ def digest(payload: Any) -> str:
     return hashlib.sha256(plain).hexdigest()[:16]
 
 
-def _mark(request_id: str | None) -> str:
-    """What tells this replay from all others, also when its answer was lost."""
+def mark_of(request_id: str | None) -> str:
+    """What tells this request from all others, also when its answer was lost."""
     if request_id is None:
         return secrets.token_hex(8)
     text = request_id.encode("utf-8", "surrogatepass")
@@ -169,7 +169,7 @@ def discard(
 def discarded(task_id: str, topic: str, request_id: str | None = None) -> bool:
     """`discard` in a known topic: True if this call did it, False for a repeat."""
     task_id = keys.check_task_id(task_id)
-    mark = _mark(request_id)
+    mark = mark_of(request_id)
     while True:
         letter = _letter(topic, task_id)
         seen, row, fp = "", b"", ""
@@ -206,7 +206,7 @@ def undone(
 ) -> tuple[str, bool]:
     """`undo`: the entry id, and False for a repeat."""
     task_id = keys.check_task_id(task_id)
-    mark = _mark(request_id)
+    mark = mark_of(request_id)
     for name in _undo_topics(task_id, topic):
         found = _undone(name, task_id, mark)
         if found is not None:

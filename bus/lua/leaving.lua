@@ -25,6 +25,18 @@ local function told_before(events, event, id, mark)
   end
 end
 
+-- The line in a task's history that tells of this very replay, wherever the task is by now:
+-- in its letter (if it has one), live, or ended.
+local function replayed_before(k, id, letter, mark)
+  local lines = letter and letter.attempts or call('HGET', k.attempts, id)
+  if not lines then
+    local score = call('ZSCORE', k.done, id)
+    local _, flat = ended_row(k.results, score or 0, id)
+    lines = flat and facts_of(flat).attempts
+  end
+  return match('\n' .. (lines or ''), '\n({"replay":%d+,"mark":"' .. mark .. '"[^\n]*)')
+end
+
 -- What is parked of a task, as its meta and its JSON; without JSON it is not ours, and a
 -- meta that is none of ours says nothing.
 local function parked_of(text)

@@ -9,21 +9,15 @@
 local id, dead_id, mark = ARGV[1], ARGV[2], ARGV[6]
 local now_dead = call('HGET', dead_index, id)
 local letter = now_dead and letter_of(dead, now_dead)
-local lines = letter and letter.attempts or call('HGET', attempts, id)
-if not lines then
-  local score = call('ZSCORE', done, id)
-  local _, flat = ended_row(results, score or 0, id)
-  lines = flat and facts_of(flat).attempts
-end
-local line = match('\n' .. (lines or ''),
-  '\n({"replay":%d+,"mark":"' .. mark .. '"[^\n]*)')
+local k = { stream = tasks_stream, tasks = tasks, attempts = attempts, dead = dead,
+            dead_index = dead_index, group = group, errors = errors, events = events,
+            done = done, results = results }
+local line = replayed_before(k, id, letter, mark)
 if line then return { 'repeat', line } end
 if not letter then return { 'not_dead' } end
 if now_dead ~= dead_id then return { 'moved' } end
 of_their_types({ tasks, attempts, errors, counters }, { tasks_stream }, { group })
 call('HDEL', tasks, '')
-local k = { stream = tasks_stream, tasks = tasks, attempts = attempts, dead = dead,
-            dead_index = dead_index, group = group, errors = errors, events = events }
 local sid = revive(k, now_ms(), id, letter, dead_id,
   { json = ARGV[3], options = ARGV[4], epoch = ARGV[5], mark = mark, line = ARGV[7] })
 call('HINCRBY', counters, 'replayed', 1)

@@ -127,10 +127,10 @@ def test_a_send_that_is_repeated_is_told_by_its_mark(test_topic: str) -> None:
     """The race: the answer was lost, and the task has failed and is delayed again."""
     task_id, desk = bus.enqueue_task(test_topic, 1, delay_s=60), Desk(test_topic)
 
-    first = scripts.run("run_now", test_topic, [task_id, "mark"])
+    first = scripts.run("run_now", test_topic, [task_id, "mark", ""])
     desk.fail(desk.one())
-    repeat = scripts.run("run_now", test_topic, [task_id, "mark"])
-    other = scripts.run("run_now", test_topic, [task_id, "other"])
+    repeat = scripts.run("run_now", test_topic, [task_id, "mark", ""])
+    other = scripts.run("run_now", test_topic, [task_id, "other", ""])
 
     assert (first, repeat, other) == ("started", "repeat", "started")
 
@@ -350,13 +350,65 @@ def test_the_same_request_is_the_same_run_wherever_the_task_is(
     assert len({done, new, *other}) == 4
 
 
+def test_a_task_that_was_started_and_died_is_not_replayed_by_the_same_request(
+    test_topic: str,
+) -> None:
+    """The race: the answer was lost, and the attempt was the last one."""
+    desk = Desk(test_topic)
+    task_id = bus.enqueue_task(test_topic, 1, delay_s=60)
+    bus.run_now(task_id, request_id="click")
+    desk.fail(desk.one(), final=True)
+
+    again_, new = again.ran(task_id, test_topic, request_id="click")
+
+    assert (again_, new) == (task_id, False)
+    task = bus.get_task(task_id)
+    assert (task.state, task.epoch, task.replays) == ("dead", 0, ())
+    bus.run_now(task_id, request_id="another click")
+    assert bus.get_task(task_id).epoch == 1
+
+
+def test_a_replay_that_is_delayed_again_is_not_started_by_the_same_request(
+    test_topic: str,
+) -> None:
+    desk, task_id = Desk(test_topic), a_dead_one(test_topic)
+    bus.run_now(task_id, request_id="click")
+    desk.fail(desk.one())
+
+    again_, new = again.ran(task_id, test_topic, request_id="click")
+
+    assert (again_, new) == (task_id, False)
+    assert bus.get_task(task_id).state == "delayed"
+
+
+def test_a_second_run_of_what_came_back_is_the_same_one(test_topic: str) -> None:
+    """The letter was discarded, sent again, and brought back by somebody."""
+    task_id = a_dead_one(test_topic)
+    bus.discard(task_id)
+    new_id = bus.run_now(task_id, request_id="click")
+    bus.undo(task_id)
+
+    told = again.ran(task_id, test_topic, request_id="click")
+
+    assert told == (new_id, False)
+    assert bus.get_task(task_id).state == "dead"
+    assert bus.stats(test_topic)["accepted"] == 2
+
+
 def test_the_key_of_another_principal_is_another_request(test_topic: str) -> None:
-    done = a_done_one(test_topic)
+    done, desk = a_done_one(test_topic), Desk(test_topic)
+    delayed = bus.enqueue_task(test_topic, 1, delay_s=60)
 
-    one = bus.run_now(done, principal="user:1", request_id="k")
-    two = bus.run_now(done, principal="user:2", request_id="k")
+    def run(task_id: str, principal: str) -> tuple[str, bool]:
+        return again.ran(task_id, test_topic, None, principal, "k")
 
-    assert one != two
+    one = run(delayed, "user:1")
+    desk.fail(desk.one())
+    two = run(delayed, "user:2")
+    runs = {run(done, principal)[0] for principal in ("user:1", "user:2")}
+
+    assert one == two == (delayed, True)
+    assert len(runs) == 2
 
 
 # --- over HTTP
