@@ -49,12 +49,11 @@ def is_empty(told: dict[str, Any]) -> bool:
 def claim(who: roles.Principal, topic: str, value: Any) -> dict[str, Any]:
     """`POST topics/{topic}/claim`, as of now; `waiting.patiently` looks again."""
     given = _claim(value)
-    found = leases.claim(
-        check_topic(who, topic),
-        given["agent_id"],
-        given.get("count", 1),
-        given.get("claim_id"),
-    )
+    agent_id = given["agent_id"]
+    check_topic(who, topic)
+    if who.topics:  # or its record named a topic that its own token does not reach
+        check_reach(who, agents.get_agent(agent_id), ending=True)
+    found = leases.claim(topic, agent_id, given.get("count", 1), given.get("claim_id"))
     return {"deliveries": [_row(each) for each in found.lent], "drain": found.drain}
 
 

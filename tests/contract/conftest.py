@@ -46,7 +46,8 @@ def tokens(site: LiveSite) -> dict[str, str]:
         role: accounts.create_token(f"contract {role}", role)[1]
         for role in ("admin", "operator", "viewer", "agent")
     }
-    made["bound"] = accounts.create_token("contract bound", "operator", ["only-"])[1]
+    for name, role in (("bound", "operator"), ("bound agent", "agent")):
+        made[name] = accounts.create_token(f"contract {name}", role, ["only-"])[1]
     gone, made["revoked"] = accounts.create_token("contract gone", "operator")
     accounts.revoke_token(gone.token_key)
     return made

@@ -404,6 +404,13 @@ def lent(door: Door) -> None:
     assert reply.status == 200, reply.body
 
 
+def lent_within(door: Door) -> None:
+    """The agent serves a topic within the reach of a bound token."""
+    registered(door)
+    claim = door.ask("topics/only-that/claim", claimed(), token="agent")
+    assert claim.status == 200, claim.body
+
+
 def paused(door: Door) -> None:
     waiting(door)
     bus.pause(TOPIC)
@@ -434,6 +441,10 @@ LEASES = [
         path="topics/a%7D%7Bb/claim", before=registered),
     lease("a claim of an operator", 403, claimed(), "permission_denied", path=CLAIM,
         token="operator"),
+    lease("a claim for an agent of other topics", 403, claimed(), "topic_not_allowed",
+        path="topics/only-this/claim", before=lent, token="bound agent"),
+    lease("a claim for an agent within", 200, claimed(), path="topics/only-this/claim",
+        before=lent_within, token="bound agent"),
     lease("a claim of nobody", 401, claimed(), "not_authenticated", path=CLAIM,
         token=None, lane=False),
     *(

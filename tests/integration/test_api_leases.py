@@ -479,7 +479,12 @@ def test_a_token_of_other_topics_ends_no_agent_and_takes_nothing_from_it(
         problem(strangers.post("agents", again), 403, "topic_not_allowed")
         beat = strangers.post(f"agents/{name}/heartbeat", {"ttl_seconds": 1})
         problem(beat, 403, "topic_not_allowed")
+        # nor shut out by a topic among theirs that their own token does not reach
+        taken = strangers.post("topics/other-x/claim", {"agent_id": name})
+        problem(taken, 403, "topic_not_allowed")
 
+    assert agents.get_agent("a")["topics"] == [test_topic]
+    assert api("agent", (test_topic,)).post("agents/a/heartbeat").status_code == 200
     assert agents.get_agent("a")["state"] in ("live", "idle")
     assert {each["agent_id"] for each in bus.list_agents()} == {"a", "by-hand"}
     assert end(client, "complete", held) == ["ok"]
