@@ -50,7 +50,7 @@ def patient(app: App) -> App:
         if task is not None:
             if await _left(receive, _ended(*task, wait_s)):
                 return
-            answer = await answer_of(app, {**scope, AGAIN: True})
+            answer = await answer_of(app, _pinned(scope, task[0]))
         for message in answer:
             await send(message)
 
@@ -69,6 +69,18 @@ def _wait_s(scope: Any) -> float:
         return asked.wait_of(query)
     except Problem:
         return 0.0
+
+
+def _pinned(scope: Any, topic: str) -> Any:
+    """The scope of the second look: at the task of this topic, which was waited for.
+
+    Without a topic one where the id lives is picked. Once it has ended, another topic
+    with a task of this id may come first.
+    """
+    query: bytes = scope["query_string"]
+    if "topic" not in dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)):
+        query += f"&topic={topic}".encode()
+    return {**scope, AGAIN: True, "query_string": query}
 
 
 def _claimed(scope: Any) -> str:

@@ -263,6 +263,26 @@ def test_a_wait_ends_with_the_task(http: httpx2.Client) -> None:
     assert at - ended < 5
 
 
+def test_a_wait_ends_with_the_task_that_it_was_for(
+    http: httpx2.Client, redis_client: redis.Redis
+) -> None:
+    """A topic that comes first by name has had a task of the same id."""
+    desk, other = Desk("served"), Desk("served-too")
+    task_id = bus.enqueue_task("served", "first")
+    desk.complete(desk.one())
+    bus.enqueue_task("served-too", "second", task_id=task_id)
+    item = other.one()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(http.get, f"tasks/{task_id}", params={"wait": 60})
+        wait_until(lambda: redis_client.info("clients")["blocked_clients"], 15)
+
+        other.complete(item)
+
+        row = answer.result().json()
+    assert (row["topic"], row["task"]) == ("served-too", "second")
+    assert row["state"] == "done"
+
+
 def test_a_wait_for_a_dead_task_ends_with_its_death(http: httpx2.Client) -> None:
     task_id = http.post("enqueue", json=TASK).json()["id"]
     desk = Desk("served")
