@@ -26,7 +26,7 @@ from .messages import Task
 
 _RETRY_S: Final = 0.1
 _SEQ_MOST: Final = 2**64 - 1  # of an entry id
-_STEP: Final = 200  # rows of a file that are read at once
+_STEP: Final = 200  # rows of a file that are read at once, where they are small
 _LEAF: Final = 50  # rows of a bounded page that are: each may have a mebibyte
 _BOUND_BYTES: Final = 16 * 2**20  # of a page; a thousand large results fill a memory
 
@@ -99,19 +99,25 @@ def bounded(
 def each(
     topic: str, after: str | None = None, before: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All rows of `page`, read step by step, without those that come meanwhile."""
+    """All rows of `page`, read step by step, without those that come meanwhile.
+
+    As many at once as are some 16 MiB together by the size of those before.
+    """
     if after is not None and before is None:
         ms, _, seq = last_result_id(topic).partition("-")
         before = f"{ms}-{int(seq) + 1}"
+    step = min(_LEAF, _STEP)
     while True:
-        found = page(topic, _STEP, after, before)
-        yield from found
-        if len(found) < _STEP:
+        rows = _read(topic, step, after, before)
+        yield from map(_told, rows)
+        if len(rows) < step:
             return
         if after is None:
-            before = found[-1][0]
+            before = rows[-1][0]
         else:
-            after = found[-1][0]
+            after = rows[-1][0]
+        size = sum(len(text) for _, fields in rows for text in fields.values())
+        step = max(1, min(_STEP, _BOUND_BYTES * step // max(1, size)))
 
 
 def _read(topic: str, count: int, after: str | None, before: str | None) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -14,7 +14,7 @@ from bus import exports
 
 from .parsing import invalid
 
-_TOGETHER: Final = 200  # rows that leave in one piece
+_PIECE_BYTES: Final = 256 * 1024  # of lines that leave together
 
 
 def format_of(query: QueryDict) -> str | None:
@@ -38,11 +38,10 @@ def response(
 
     `request` is a DRF request, `kind` of `exports.FORMATS`, `columns` are those of CSV.
     """
-    lines = exports.lines(rows, kind, columns)
-    first = b"".join(islice(lines, _TOGETHER))
-    lines = chain([first], lines)
+    pieces = _pieces(exports.lines(rows, kind, columns))
+    pieces = chain([next(pieces, b"")], pieces)
     serving_async = hasattr(request._request, "scope")
-    content = _asynchronous(lines) if serving_async else lines
+    content = _asynchronous(pieces) if serving_async else pieces
     answer = StreamingHttpResponse(content, content_type=exports.MEDIA_TYPES[kind])
     file = f"{name}-{timezone.now():%Y%m%d-%H%M%S}.{kind}"
     answer["Content-Disposition"] = f'attachment; filename="{file}"'
@@ -51,8 +50,22 @@ def response(
     return answer
 
 
-async def _asynchronous(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The lines, read in the thread of the request: Django would collect all first."""
-    some = sync_to_async(lambda: b"".join(islice(lines, _TOGETHER)))
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines, joined to pieces of that size: one for each would cost more."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        piece.append(line)
+        size += len(line)
+        if size >= _PIECE_BYTES:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
+
+
+async def _asynchronous(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces, made in the thread of the request: Django would collect all first."""
+    some = sync_to_async(lambda: next(pieces, b""))
     while piece := await some():
         yield piece

@@ -262,6 +262,18 @@ def test_it_leaves_the_server_piece_by_piece(
     assert told["Content-Disposition"].startswith('attachment; filename="dead-letters-')
 
 
+def test_large_lines_leave_a_few_at_a_time(test_topic: str) -> None:
+    client = api("viewer")
+    bus.enqueue_many(test_topic, range(20))
+    finish(test_topic, "x" * 100_000)
+
+    response = client.get("results", topic=test_topic, format="jsonl")
+
+    pieces = list(response.streaming_content)
+    assert len(b"".join(pieces).splitlines()) == 20
+    assert max(map(len, pieces)) < 400_000
+
+
 def test_what_cannot_be_read_is_a_problem_and_not_a_file(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +281,7 @@ def test_what_cannot_be_read_is_a_problem_and_not_a_file(
         raise bus.BusUnavailable("away")
 
     client = api("viewer")
-    monkeypatch.setattr(results, "page", away)
+    monkeypatch.setattr(results, "_read", away)
 
     refused = client.get("results", topic=test_topic, format="csv")
 

@@ -296,6 +296,28 @@ def test_each_row_is_read_whatever_the_steps(
     assert numbers([*results.each(test_topic, ids[-5], ids[4])]) == [*range(5, 20)]
 
 
+def test_of_large_rows_fewer_are_read_at_once(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(test_topic, 200)
+    real, steps = results._read, list[int]()
+
+    def read(topic: str, count: int, *places: str | None) -> list[Any]:
+        steps.append(count)
+        return real(topic, count, *places)
+
+    monkeypatch.setattr(results, "_read", read)
+    of_small = numbers([*results.each(test_topic)])
+    small, steps[:] = [*steps], []
+    monkeypatch.setattr(results, "_BOUND_BYTES", 5_000)
+
+    of_large = numbers([*results.each(test_topic)])
+
+    assert of_small == of_large == [*reversed(range(200))]
+    assert small == [50, 200]
+    assert steps[0] == 50 and max(steps[1:]) < 25
+
+
 def test_rows_that_come_while_others_are_read_are_left_out(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
