@@ -62,6 +62,10 @@ def _told(names: Sequence[str]) -> _Rows:
         counts = {n: topics.counted(stored.get(n, "0")) for n in topics.COUNTERS}
         facts = {**counts, **dict(zip(_TOLD, numbers, strict=True))}
         facts["waiting"] = facts["live"] - facts["running"] - facts["delayed"]
+        facts["drift"] = _drift(facts)
+        # The ledger's side goes down with an undo. To Prometheus a counter that did was
+        # reset, and all that is left of it new.
+        facts["discarded"] += facts["restored"]
         rows.append((topic, facts))
     return rows
 
@@ -92,7 +96,8 @@ def _of_topics(rows: _Rows) -> Iterator[_Metric]:
     name = "mesh_tasks_total"
     yield name, "counter", "What happened to tasks, ever.", by(name, "event", _EVENTS)
     name = "mesh_ledger_drift"
-    yield name, "gauge", "Tasks the ledger misses; 0.", of(name, _drift)
+    drift = of(name, lambda facts: facts["drift"])
+    yield name, "gauge", "Tasks the ledger misses; 0.", drift
     name = "mesh_ledger_settled"
     says = "Tasks a person entered where the ledger was off; 0."
     yield name, "gauge", says, of(name, lambda facts: facts["settled"])

@@ -77,8 +77,9 @@ def stats(topic: str) -> dict[str, Any]:
     `oldest_s` is the age of the oldest waiting task, None if none waits; `readers` are
     agents by hand, unregistered too, with a recent sign of life. The ledger balances
     when `drift` is 0: accepted + adopted = live + done + dead + discarded + cancelled
-    + settled. The audit counts what it `repaired` and the wounds it saw that it left
-    `unmended`; `settled` is what a person entered of a drift (`settle_ledger`).
+    + settled. What an undo `restored` is `discarded` no more. The audit counts what it
+    `repaired` and the wounds it saw that it left `unmended`; `settled` is what a person
+    entered of a drift (`settle_ledger`).
     """
     keys.check_topic(topic)
     return _standing(topic, scripts.run("stats", topic, [READER_MS]))
@@ -147,6 +148,7 @@ COUNTERS: Final = [
     "lost",
     "replayed",
     "discarded",
+    "restored",
     "cancelled",
     "orphans",
     "repaired",

@@ -49,6 +49,9 @@ if ours then
   call('XDEL', results, letter.row)
   call('ZREM', done, id)
 end
+-- The ledger's side, which tasks leave again; and how many did, so that both together only
+-- grow (metrics.py).
 call('HINCRBY', counters, 'discarded', -1)
+call('HINCRBY', counters, 'restored', 1)
 note(events, 'restored', id, mark .. ' ' .. dead_id)
 return { 'dead', dead_id }

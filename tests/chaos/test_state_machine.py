@@ -84,6 +84,7 @@ class Mesh(RuleBasedStateMachine):
         self.forged: set[str] = set()  # entries nobody may ever be given
         self.hands: list[tuple[int, Delivery]] = []  # every delivery ever given
         self.paused = False
+        self.discards = self.undos = 0  # ever
 
     def teardown(self) -> None:
         for desk in self.desks:
@@ -324,6 +325,7 @@ class Mesh(RuleBasedStateMachine):
         if known.state == "dead":
             bus.discard(task_id, self.topic)
             known.state = "discarded"
+            self.discards += 1
         else:
             with pytest.raises(errors.NotDead):
                 bus.discard(task_id, self.topic)
@@ -338,6 +340,7 @@ class Mesh(RuleBasedStateMachine):
                 known.cancel = True
             elif known.state == "dead" and what != "waiting":
                 self._end(task_id, "discarded")
+                self.discards += 1
 
     @rule()
     def the_audit_finds_only_what_was_forged(self) -> None:
@@ -353,6 +356,7 @@ class Mesh(RuleBasedStateMachine):
         if known.state == "discarded":
             bus.undo(task_id, self.topic)
             known.state = "dead"
+            self.undos += 1
         else:
             with pytest.raises(errors.DeadLetterNotFound):
                 bus.undo(task_id, self.topic)
@@ -383,6 +387,12 @@ class Mesh(RuleBasedStateMachine):
         stream = bus.task_stream(self.topic)
         for task_id in self.foreign:
             assert self.client.xrange(stream, self.sids[task_id], self.sids[task_id])
+
+    @invariant()
+    def discards_and_undos_are_counted(self) -> None:
+        stats = bus.stats(self.topic)
+        assert stats["restored"] == self.undos
+        assert stats["discarded"] == self.discards - self.undos
 
     # --- the model's own moves
 
@@ -520,6 +530,7 @@ def walk(
                 mesh.the_data_is_whole()
                 mesh.every_task_stands_where_the_model_says()
                 mesh.what_others_wrote_waits_until_it_is_read()
+                mesh.discards_and_undos_are_counted()
     finally:
         try:
             if judge is not None:

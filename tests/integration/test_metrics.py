@@ -77,6 +77,26 @@ def test_the_run_of_an_attempt_counts_also_when_another_follows(
     assert values(metrics.text())["mesh_run_seconds", quantile] == 0.008
 
 
+def test_what_is_restored_takes_nothing_off_a_counter(test_topic: str) -> None:
+    """Prometheus takes whatever goes down for a counter that began anew."""
+    desk = Desk(test_topic)
+    discarded, restored = bus.enqueue_many(test_topic, range(2))
+    desk.fail_all(*(desk.failure(item, final=True) for item in desk.claim(2)))
+    for task_id in (discarded, restored):
+        bus.discard(task_id, test_topic)
+    before = values(metrics.text())
+
+    bus.undo(restored, test_topic)
+
+    after = values(metrics.text())
+    counters = {key for key in before if key[0].endswith("_total")}
+    assert counters and all(after[key] >= before[key] for key in counters)
+    event = f'topic="{test_topic}",event="{{}}"'.format
+    assert after["mesh_tasks_total", event("discarded")] == 2
+    assert after["mesh_tasks_total", event("restored")] == 1
+    assert after["mesh_ledger_drift", f'topic="{test_topic}"'] == 0
+
+
 def told_elsewhere(topic: str) -> dict[tuple[str, str], float]:
     """What metrics say of a topic, as pages and calls have it."""
     stats, span = topics.stats(topic), rates.of_topics([topic], 15)[topic]
@@ -92,9 +112,11 @@ def told_elsewhere(topic: str) -> dict[tuple[str, str], float]:
         found["mesh_tasks", f'{label},state="{state}"'] = stats[state]
     for event in (
         *("accepted", "adopted", "repeated", "done", "retried", "died", "lost"),
-        *("replayed", "discarded", "cancelled", "orphans", "repaired"),
+        *("replayed", "restored", "cancelled", "orphans", "repaired"),
     ):
         found["mesh_tasks_total", f'{label},event="{event}"'] = stats[event]
+    ever = stats["discarded"] + stats["restored"]
+    found["mesh_tasks_total", f'{label},event="discarded"'] = ever
     for name, ms_of in (("wait", span.wait_ms), ("run", span.run_ms)):
         for share in (0.5, 0.99):
             ms = ms_of(share)

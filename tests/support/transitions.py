@@ -80,6 +80,7 @@ COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
     },
     "replayed": {(verb, DEAD, STREAM) for verb in ("replay", "replay_batch")},
     "discarded": {(verb, DEAD, ENDED) for verb in ("discard", "purge_dead")},
+    "restored": {("undo", ENDED, DEAD)},
     "lost": {
         ("reclaim", before, after)
         for before in (STREAM, ABSENT)

@@ -143,7 +143,8 @@ class Topic(s.Serializer):
     died = s.IntegerField()
     lost = s.IntegerField()
     replayed = s.IntegerField()
-    discarded = s.IntegerField()
+    discarded = s.IntegerField(help_text="Letters put away, and not restored since.")
+    restored = s.IntegerField(help_text="Letters that an undo brought back.")
     cancelled = s.IntegerField()
     orphans = s.IntegerField()
     repaired = s.IntegerField(
