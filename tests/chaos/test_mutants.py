@@ -90,7 +90,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "fail: the payload is not parked": (
         "fail",
-        "call('HSET', parked, id, meta .. '\\n' .. e.json)",
+        "call('HSET', parked, id, with_enqueued(e.meta, sid) .. '\\n' .. e.json)",
         "",
     ),
     "release: blind XCLAIM": (
@@ -124,7 +124,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "claim: pause is not looked at": ("claim", "set[1] == '1'", "false"),
     "claim: an entry without a record is given": (
         "claim",
-        "if not r then return drop(sid) end",
+        "if not r then return drop(k, group, sid) end",
         "if not r then return give(sid, e, '0-0|0|0|0|0||') end",
     ),
     "promote: the entry is not named in the record": (
@@ -179,7 +179,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if who and who ~= HANDED and not torn then",
         "if false then",
     ),
-    "cancel: the entry stays": ("cancel", "call('XDEL', k.stream, r.sid)", ""),
+    "cancel: the entry stays": ("cancel", "leave(k.stream, who and group, r.sid)", ""),
     "cancel: the past is dropped": (
         "cancel",
         "past_of(r.epoch, lines))",
@@ -191,11 +191,15 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if now_dead ~= dead_id then return { 'moved' } end",
         "call('HSET', tasks, id, '1-1|0|1|0|0||') return { 'replayed', '1-1' }",
     ),
-    "replay: the epoch stands still": ("replay", "'|0|' .. epoch ..", "'|0|0' .."),
+    "replay: the epoch stands still": (
+        "replay",
+        "'|0|' .. again.epoch ..",
+        "'|0|0' ..",
+    ),
     "replay: a second click replays again": (
         "replay",
-        "local line = match('\\n' .. (lines or ''),",
-        "local line = match('',",
+        "local line = replayed_before(k, id, letter, mark)",
+        "local line",
     ),
     "replay: a second click is told of another replay": (
         "replay",
@@ -204,13 +208,13 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "replay: the history is lost": (
         "replay",
-        "call('HSET', attempts, id, letter.attempts)",
+        "call('HSET', k.attempts, id, letter.attempts)",
         "",
     ),
     "replay: nobody is told of it": (
         "replay",
-        "remember(attempts, id, '{\"replay\":'",
-        "remember(attempts, '', '{\"replay\":'",
+        "remember(k.attempts, id, '{\"replay\":'",
+        "remember(k.attempts, '', '{\"replay\":'",
     ),
     "discard: the past is dropped": (
         "discard",
@@ -220,6 +224,11 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "discard: nothing is counted": (
         "discard",
         "call('HINCRBY', k.counters, 'discarded', 1)",
+        "",
+    ),
+    "undo: nothing is counted": (
+        "undo",
+        "call('HINCRBY', counters, 'restored', 1)",
         "",
     ),
     "undo: the row of the discard stays": ("undo", "call('ZREM', done, id)", ""),
@@ -248,12 +257,12 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "move_to_dead: the entry stays": (
         "move_to_dead",
-        "call('XDEL', tasks_stream, sid)",
+        "leave(k.stream, group, r.sid)",
         "",
     ),
     "move_to_dead: the record stays": (
         "move_to_dead",
-        "call('HDEL', tasks, id)\n",
+        "call('HDEL', k.tasks, id)\n",
         "\n",
     ),
 }
