@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 
 import bus
 from bus import auditor, errors, health, keys, messages, metrics, scripts
+from tests.integration.test_topics_command import Keyboard
 from tests.support.keyspace import wounds
 from tests.support.town import Town, build_town
 
@@ -239,8 +240,7 @@ def test_the_command_settles_when_it_is_told_twice(
     off_by(town, 3)
     with pytest.raises(CommandError, match=r"off by \+3, add --yes"):
         topics(town.topic, "--settle")
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: "another")
+    monkeypatch.setattr("sys.stdin", Keyboard("another\n"))
     with pytest.raises(CommandError, match="nothing was done"):
         topics(town.topic, "--settle")
     assert bus.stats(town.topic)["settled"] == 0
