@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Final
 
 import redis
@@ -12,6 +16,20 @@ from . import errors, refusals
 from .conf import conf
 
 _TIMEOUTS: Final = (redis.TimeoutError, TimeoutError)
+_until: ContextVar[float] = ContextVar("_until", default=math.inf)
+
+
+@contextlib.contextmanager
+def until(moment: float) -> Iterator[None]:
+    """Repeat no call made inside after this moment of `time.monotonic`.
+
+    For calls that share one patience: each still has a first try.
+    """
+    token = _until.set(moment)
+    try:
+        yield
+    finally:
+        _until.reset(token)
 
 
 class Pause:
@@ -32,7 +50,8 @@ class Pause:
     ) -> None:
         self._wrote, self._brief = wrote, brief
         budget = conf.SEND_RETRY_S if retry_s is None else retry_s
-        self._until = (time.monotonic() if began is None else began) + budget
+        began = time.monotonic() if began is None else began
+        self._until = min(began + budget, _until.get())
         self._next = 0.02
         self.unknown: errors.OutcomeUnknown | None = None
 

@@ -22,7 +22,6 @@ from . import (
 from .accepting import aaccept, aaccept_each, accept, accept_each
 from .batches import BATCH, Accepted, Batch
 from .conf import conf
-from .levels import Level
 from .wanted import Wanted, new_id
 
 __all__ = [
@@ -57,7 +56,7 @@ def enqueue_task(
     idempotency_key: str | None = None,
     principal: str = "",
     durability: str | None = None,
-    on_commit: bool = False,
+    on_commit: bool | str = False,
 ) -> str:
     """Accept one task; its id.
 
@@ -72,8 +71,11 @@ def enqueue_task(
     One that the server cannot give is InvalidOption, one that is not reached in time
     LevelNotReached: repeat it with the id in its `task_ids`.
     `on_commit` waits for the open database transaction, so that an agent never sees a
-    task before its rows; what the mesh refuses then comes out of the commit, and the
-    other tasks of the transaction are sent all the same.
+    task before its rows: True for that of `default`, else of the one database that has
+    one (InvalidOption if several have), a text for that of the database it names. What
+    the mesh refuses then comes out of the commit, with a note on each, and the other
+    tasks of the transaction are sent all the same; while Redis is away all of them
+    share the time of one, and `facts["unsent"]` has the ids of those left behind.
     """
     level = levels.granted(durability)
     keys.check_topic(topic)
@@ -95,9 +97,10 @@ def enqueue_task(
     )
     batch = Batch(topic, [item], maxlen)
     if on_commit:
-        committed.after_commit(lambda: _sent(batch, level))
+        committed.after_commit(batch, level, on_commit)
     else:
-        _sent(batch, level)
+        [outcomes] = accepting.send([batch], level)
+        accepting.taken(topic, outcomes)
     return item.id
 
 
@@ -131,11 +134,6 @@ async def aenqueue_task(
     [outcomes] = await accepting.asend([batch], level)
     accepting.taken(topic, outcomes)
     return item.id
-
-
-def _sent(batch: Batch, level: Level) -> None:
-    [outcomes] = accepting.send([batch], level)
-    accepting.taken(batch.topic, outcomes)
 
 
 def durability() -> str:

@@ -94,7 +94,6 @@ FLOORS: list[set[str]] = [
         "audit",
         "blame",
         "cache",
-        "committed",
         "connection",
         "effective",
         "endings",
@@ -157,6 +156,7 @@ FLOORS: list[set[str]] = [
         "live.tailer",
         "whynot",
     },
+    {"committed"},
     {
         "gateway.flights",
         "runtime.beats",

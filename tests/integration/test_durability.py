@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from pytest_django import Settings
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 import bus
 from bus import connection, errors, levels, settled, tasks, testing
@@ -181,6 +181,36 @@ def test_a_stopped_replica_makes_no_task_replicated(
     assert (again.status_code, again.json()["durability"]) == (200, "replicated:1")
     assert bus.stats(topic)["backlog"] == 2
     assert has(replica.client, topic, document["id"])
+
+
+@pytest.mark.django_db
+def test_tasks_of_a_transaction_wait_together_once_one_has_waited_in_vain(
+    replica: Replica,
+    topic: str,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    asked: list[Any] = []
+    real = settled._Round.ask
+    monkeypatch.setattr(
+        settled._Round, "ask", lambda self: asked.append(1) or real(self)
+    )
+    ids: list[str] = []
+    with (
+        replica.stopped(),
+        pytest.raises(errors.LevelNotReached) as caught,
+        django_capture_on_commit_callbacks(execute=True),
+    ):
+        ids += [
+            bus.enqueue_task(topic, n, durability="replicated:1", on_commit=True)
+            for n in range(5)
+        ]
+
+    assert asked == [1, 1]
+    assert bus.stats(topic)["backlog"] == 5
+    notes = caught.value.__notes__
+    assert all(task_id in note for task_id, note in zip(ids, notes, strict=True))
 
 
 @pytest.mark.django_db
