@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import threading
 import uuid
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
 import bus
+from bus import errors
 from tests.support.desk import Desk
 from tests.support.nemesis import FailureSimulator
 from tests.support.waiting import wait_until
@@ -107,6 +111,20 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(
     assert run(test_topic, "--file", str(file)).startswith("2 tasks accepted")
 
 
+def test_a_pipe_is_sent_though_its_lines_come_once(test_topic: str) -> None:
+    """What a shell makes of `--file <(…)`."""
+    source, sink = os.pipe()
+    os.write(sink, b"1\n\n2\n3\n")
+    os.close(sink)
+    try:
+        said = run(test_topic, "--file", f"/dev/fd/{source}")
+    finally:
+        os.close(source)
+
+    assert said == f"3 tasks accepted in topic {test_topic}\n"
+    assert waiting(test_topic) == 3
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -153,6 +171,58 @@ def test_a_server_that_is_away_is_an_exit_code_of_its_own(
     assert refused(test_topic, "1")[0] == 69
 
 
+def test_who_does_not_know_whether_it_was_sent_is_told_how_to_repeat_it(
+    test_topic: str, failure_simulator: FailureSimulator, settings: Settings
+) -> None:
+    settings.MESH_SEND_RETRY_S = 0.1
+    bus.enqueue_task(test_topic, 0)
+    failure_simulator.lose_replies(every=1)
+
+    code, said = refused(test_topic, "1")
+    failure_simulator.heal()
+    [task_id] = re.findall(r"repeat it with --id (\S+):", said)
+
+    assert (code, waiting(test_topic)) == (69, 2)
+    assert run(test_topic, "1", "--id", task_id) == f"{task_id}\n"
+    assert waiting(test_topic) == 2
+
+
+def test_lines_that_may_have_been_sent_are_told(
+    test_topic: str,
+    tmp_path: Path,
+    failure_simulator: FailureSimulator,
+    settings: Settings,
+) -> None:
+    settings.MESH_SEND_RETRY_S = 0.1
+    bus.enqueue_task(test_topic, 0)
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("\n".join(map(str, range(250))))
+    failure_simulator.lose_replies(every=1)
+
+    code, said = refused(test_topic, "--file", str(file))
+    failure_simulator.heal()
+
+    assert code == 69
+    [ids] = re.findall(r"lines 1 to 100 may be too, .* task (\S+, \S+, \S+) or", said)
+    assert said.endswith(" or 97 more)") and "accepted: 0;" in said
+    tasks = [bus.get_task(task_id, test_topic) for task_id in ids.split(", ")]
+    assert [task.payload for task in tasks] == [0, 1, 2]
+
+
+def test_a_result_that_cannot_be_waited_for_leaves_its_id(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise errors.BusUnavailable("gone")
+
+    monkeypatch.setattr("bus.results.wait_result", away)
+
+    code, said = refused(test_topic, "1", "--wait", "9")
+
+    [task_id] = re.findall(r"^gone; the task was accepted, its id is (\S+)$", said)
+    assert (code, bus.get_task(task_id, test_topic).state) == (69, "waiting")
+
+
 def test_a_result_that_is_waited_for_is_printed(test_topic: str) -> None:
     task_id = str(uuid.uuid4())
     desk = Desk(test_topic)
@@ -191,6 +261,7 @@ def test_a_task_that_died_is_told_with_its_error(test_topic: str) -> None:
     ("call", "args", "words"),
     [
         ("bus.results.wait_result", ["1", "--wait", "9"], "not waited for; its id is"),
+        ("bus.tasks.enqueue_task", ["1"], "stopped; repeat it with --id "),
         ("bus.many.enqueue_many", ["--file", "FILE"], "stopped; accepted: 0"),
     ],
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import os
+import stat
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from django.core.management.base import CommandError
 from rich.progress import (
@@ -22,6 +24,8 @@ from rich.progress import (
 from bus import errors, exact, keys, many, messages, results, tasks, whynot
 from bus.management import output
 from bus.management.command import MeshCommand
+
+_IDS_MOST: Final = 3  # told of a batch
 
 
 class Command(MeshCommand):
@@ -79,9 +83,18 @@ class Command(MeshCommand):
         except errors.DecodeError as exc:
             said = """a text needs quotes of its own, as in '"text"'"""
             raise CommandError(f"{exc}; {said}", returncode=2) from exc
-        task_id = tasks.enqueue_task(
-            options["topic"], payload, task_id=options["id"], **_knobs(options)
-        )
+        # Ours to know before it is sent: whatever ends this, it can be sent again.
+        task_id = tasks.new_id() if options["id"] is None else options["id"]
+        again = f"repeat it with --id {task_id}: if it is in the mesh, it stays one"
+        try:
+            tasks.enqueue_task(
+                options["topic"], payload, task_id=task_id, **_knobs(options)
+            )
+        except KeyboardInterrupt:
+            raise CommandError(f"stopped; {again}", returncode=130) from None
+        except errors.OutcomeUnknown as exc:
+            exc.args = (f"{exc}; {again}",)
+            raise
         if options["wait"] is None:
             self.stdout.write(task_id)
             return
@@ -91,6 +104,9 @@ class Command(MeshCommand):
             raise CommandError(
                 f"not waited for; its id is {task_id}", returncode=130
             ) from None
+        except errors.BusError as exc:
+            exc.args = (f"{exc}; the task was accepted, its id is {task_id}",)
+            raise
         row = {"id": task_id, "state": task.state, "result": task.result}
         if task.error:
             row["error"] = task.error
@@ -101,6 +117,7 @@ class Command(MeshCommand):
     def _send_file(self, options: dict[str, Any]) -> None:
         source, total = _opened(options["file"])
         sent = 0
+        numbers: tuple[int, ...] = ()  # of the lines that were sent last
         progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -115,7 +132,8 @@ class Command(MeshCommand):
             lines = _payloads(source)
             try:
                 while chunk := list(itertools.islice(lines, tasks.BATCH)):
-                    ids = many.enqueue_many(options["topic"], chunk, **_knobs(options))
+                    numbers, values = zip(*chunk, strict=True)
+                    ids = many.enqueue_many(options["topic"], values, **_knobs(options))
                     sent += len(ids)
                     progress.update(bar, completed=sent)
             except KeyboardInterrupt:
@@ -124,8 +142,7 @@ class Command(MeshCommand):
                 ) from None
             except errors.BusError as exc:
                 sent += len(getattr(exc, "accepted", ()))
-                told = f"accepted: {sent:,}"
-                exc.args = (f"{exc} ({told})",)
+                exc.args = (f"{exc} (accepted: {sent:,}{_doubt(exc, numbers)})",)
                 raise
         what = "task" if sent == 1 else "tasks"
         self.stdout.write(f"{sent:,} {what} accepted in topic {options['topic']}")
@@ -153,14 +170,32 @@ def _opened(name: str) -> tuple[IO[bytes], int | None]:
             sys.stderr.write("One JSON value a line, please; Ctrl-D ends.\n")
         return sys.stdin.buffer, None
     try:
-        with Path(name).open("rb") as file:
-            total = sum(1 for line in file if line.strip())
-        return Path(name).open("rb"), total
+        file = Path(name).open("rb")  # noqa: SIM115 - whoever sends it closes it
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file, None  # a pipe gives its lines once
+        total = sum(1 for line in file if line.strip())
+        file.seek(0)
+        return file, total
     except OSError as exc:
         raise CommandError(f"cannot read {name}: {exc.strerror}", returncode=2) from exc
 
 
-def _payloads(source: IO[bytes]) -> Iterator[Any]:
+def _doubt(exc: errors.BusError, numbers: Sequence[int]) -> str:
+    """Of which lines nobody knows whether they are in the mesh, and how to find out."""
+    ids = exc.task_ids if isinstance(exc, errors.OutcomeUnknown) else []
+    if not ids:
+        return ""
+    lines = f"lines {numbers[0]:,} to {numbers[-1]:,}"
+    told = ", ".join(ids[:_IDS_MOST])
+    more = len(ids) - _IDS_MOST
+    return (
+        f"; {lines} may be too, all or none: look for task {told}"
+        f"{f' or {more:,} more' if more > 0 else ''}"
+    )
+
+
+def _payloads(source: IO[bytes]) -> Iterator[tuple[int, Any]]:
+    """The line's number and its value, of all that are not empty."""
     for number, line in enumerate(source, 1):
         if not line.strip():
             continue
@@ -176,4 +211,4 @@ def _payloads(source: IO[bytes]) -> Iterator[Any]:
         except errors.InvalidPayload as exc:
             exc.args = (f"line {number}: {exc}",)
             raise
-        yield value
+        yield number, value
