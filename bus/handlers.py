@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import importlib
 import inspect
 import sys
@@ -135,36 +133,41 @@ def _check_callable(new: Handler) -> None:
         return  # a builtin without a signature: the call will tell
 
 
+_discovered = False  # whether this process has looked for all handlers there are
+
+
 def autodiscover() -> None:
     """Import `agents.py` of every installed app, as Django does with `admin.py`."""
+    global _discovered
     from django.utils.module_loading import autodiscover_modules
 
     try:
         autodiscover_modules("agents")
     except errors.BusError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise errors.HandlerError(f"an agents.py does not import: {exc!r}") from exc
+    _discovered = True
 
 
 def way_to_serve(topic: str) -> str:
-    """What to type for an agent of a topic: the plain command where it works."""
-    _discover_once()
+    """What to type for an agent of a topic: the plain command where it works.
+
+    Whether it does is known to who has looked for handlers. A web server has not, and
+    does not for this: importing them all may take long, and end the process even.
+    """
     command = f"`manage.py agent --topic {topic}"
     if topic in registry:
         return f"{command}`"
+    if not _discovered:
+        return (
+            f"{command}` (with --handler package.module:function where no installed "
+            "app has a handler for it)"
+        )
     return (
         f"{command} --handler package.module:function` (no installed app has a "
         "handler for it)"
     )
-
-
-@functools.cache
-def _discover_once() -> None:
-    """Look for handlers, for whoever only wants to know which there are."""
-    # One that does not import costs nobody an explanation; `doctor` names it.
-    with contextlib.suppress(errors.BusError):
-        autodiscover()
 
 
 def load(path: str, topic: str | None) -> Handler:

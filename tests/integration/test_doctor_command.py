@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 import bus
-from bus import agents, keys
+from bus import agents, handlers, keys
 from bus.home import credentials
 from tests.support.nemesis import FailureSimulator
 
@@ -65,6 +65,18 @@ def test_a_mesh_in_order_has_a_line_for_each_thing_it_looked_at(
     [at] = [n for n, line in enumerate(lines) if f" topic {test_topic}  " in line]
     assert "1 task waits and no live agent serves it" in lines[at]
     assert f"→ manage.py agent --topic {test_topic}" in lines[at + 1]
+
+
+def test_it_looks_for_handlers_before_it_says_who_may_serve_a_topic(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "_discovered", False)
+    bus.enqueue_task(test_topic, 1)
+
+    told = rows(said("--json"))
+
+    hint = "--handler package.module:function (no installed app has a handler for it)"
+    assert told[f"topic {test_topic}"]["hint"].endswith(hint)
 
 
 def test_the_same_as_json_for_programs(test_topic: str) -> None:

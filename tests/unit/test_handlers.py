@@ -409,6 +409,20 @@ def test_a_broken_agents_module_of_an_app_is_named(
         handlers.autodiscover()
 
 
+def test_an_agents_module_that_ends_the_program_ends_nobody_elses(
+    folder: Path, settings: Settings
+) -> None:
+    app = folder / "endingapp"
+    app.mkdir()
+    (app / "__init__.py").write_text("")
+    (app / "agents.py").write_text("import sys\nsys.exit('no key')")
+    sys.path.insert(0, str(folder))
+    settings.INSTALLED_APPS = ["endingapp"]
+
+    with pytest.raises(errors.HandlerError, match="no key"):
+        handlers.autodiscover()
+
+
 def test_the_agents_module_of_every_app_is_discovered(
     folder: Path, settings: Settings
 ) -> None:
@@ -433,6 +447,18 @@ def test_it_knows_what_to_type_for_an_agent_of_a_topic() -> None:
     assert handlers.way_to_serve("mail") == (
         "`manage.py agent --topic mail --handler package.module:function` "
         "(no installed app has a handler for it)"
+    )
+
+
+def test_who_has_not_looked_for_handlers_does_not_for_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handlers, "_discovered", False)
+    monkeypatch.setattr(handlers, "autodiscover", lambda: pytest.fail("it looks"))
+
+    assert handlers.way_to_serve("mail") == (
+        "`manage.py agent --topic mail` (with --handler package.module:function "
+        "where no installed app has a handler for it)"
     )
 
 

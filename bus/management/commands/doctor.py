@@ -22,7 +22,8 @@ class Command(MeshCommand):
         parser.add_argument("--json", action="store_true", help="one object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        found = [*health.checks(), *health.unlisted(), *folder.checks(), _handlers()]
+        served = _handlers()  # first: other findings say whether there is one
+        found = [*health.checks(), *health.unlisted(), *folder.checks(), served]
         if options["json"]:
             for check in found:
                 row = {"name": check.name, "status": check.status, "says": check.says}
