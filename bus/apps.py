@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,8 +13,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from . import errors
-from .conf import crash_at
+from . import conf, errors
 
 CACHE_MODES: Final = ("off", "repeatable", "plain", "all")
 
@@ -28,7 +29,9 @@ class BusConfig(AppConfig):
         checks.register(gateway_makes_sense)
         checks.register(environment_fits)
         checks.register(durability_is_known)
-        if wish := crash_at():
+        checks.register(settings_are_of_their_kind)
+        checks.register(settings_are_known)
+        if wish := conf.crash_at():
             from . import crash  # tests only; it loads the whole engine
 
             try:
@@ -72,7 +75,8 @@ def gateway_makes_sense(**_: Any) -> list[checks.CheckMessage]:
         text = f"OLLAMA_CACHE {mode!r} is unknown."
         found.append(checks.Error(text, hint=hint, id="bus.E002"))
     for name, least in _LEAST.items():
-        if not getattr(settings, f"MESH_{name}", least) >= least:
+        value = getattr(settings, f"MESH_{name}", least)
+        if _fits(value, conf.default(name)) and not value >= least:
             hint = f"It is {least:g} or more."
             text = f"{name} would let no request through."
             found.append(checks.Error(text, hint=hint, id="bus.E003"))
@@ -100,6 +104,62 @@ def durability_is_known(**_: Any) -> list[checks.CheckMessage]:
     return []
 
 
+def settings_are_of_their_kind(**_: Any) -> list[checks.CheckMessage]:
+    """A number given as text passes for one until something counts with it."""
+    found: list[checks.CheckMessage] = []
+    for name in conf.names():
+        default = conf.default(name)
+        value = getattr(settings, f"MESH_{name}", default)
+        if _fits(value, default, _AS_WELL.get(name)) or name == _MAY_HIDE_A_PASSWORD:
+            continue
+        text = f"MESH_{name} is {value!r:.80}, which is not {_KINDS[type(default)]}."
+        hint = f"Something like the default, {default!r}."
+        found.append(checks.Error(text, hint=hint, id="bus.E006"))
+    return found
+
+
+def settings_are_known(**_: Any) -> list[checks.CheckMessage]:
+    """A name that is nearly one of ours does nothing where it stands."""
+    known = [f"MESH_{name}" for name in conf.names()]
+    found: list[checks.CheckMessage] = []
+    for name in dir(settings):
+        if not name.startswith("MESH_") or name in known:
+            continue
+        for meant in difflib.get_close_matches(name, known, 1, _ALIKE):
+            text = f"{name} is no setting of the mesh."
+            found.append(checks.Warning(text, hint=f"{meant} is one.", id="bus.W002"))
+    return found
+
+
+def _fits(value: Any, default: Any, as_well: type | None = None) -> bool:
+    """Whether a value is of its default's kind; True and False are no numbers."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    if as_well is not None and isinstance(value, as_well):
+        return True
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, (list, tuple)):
+        return isinstance(value, (list, tuple, set, frozenset))
+    return isinstance(value, type(default))
+
+
+_KINDS: Final = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+}
+# What serves as well as the kind of the default.
+_AS_WELL: Final[dict[str, type]] = {
+    "PORT": int,
+    "REDIS_BIN": Path,
+    "REDIS_MAXMEMORY": int,
+    "VAR_DIR": Path,
+}
+_MAY_HIDE_A_PASSWORD: Final = "OLLAMA_BASE_URL"  # told, without it, by E001
+_ALIKE: Final = 0.85  # of difflib: a letter or two
 _ENVIRONMENT_MOST: Final = 24
 # Below these the gateway answers nobody.
 _LEAST: Final = {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import errors, failures, keys, messages, scripts
+from . import failures, keys, messages, scripts
 from .conf import conf
 
 log = logging.getLogger("bus.auditor")
@@ -70,7 +70,7 @@ def tick(topics: Sequence[str], say: Callable[[str, Exception], None]) -> None:
         for verb in ("audit_live", "audit_dead"):
             try:
                 _pace(topic, verb)
-            except errors.BusError as exc:  # the other half may mend what stopped it
+            except Exception as exc:  # the other half may mend what stopped it
                 say(topic, exc)
 
 

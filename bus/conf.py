@@ -113,8 +113,8 @@ class _Defaults:
     OLLAMA_BODY_MAX_BYTES: int = 256 * 1024  # a prompt may be written in escapes
     OLLAMA_ANSWER_MAX_BYTES: int = 8 * 1024 * 1024
     OLLAMA_TOKENS_MAX: int = 131_072  # of num_predict and num_ctx
-    OLLAMA_RATE_CAPACITY: float = 10  # requests per principal
-    OLLAMA_RATE_REFILL_PER_S: float = 2
+    OLLAMA_RATE_CAPACITY: float = 10.0  # requests per principal
+    OLLAMA_RATE_REFILL_PER_S: float = 2.0
     OLLAMA_CONNECT_S: float = 2.0
     OLLAMA_FIRST_LINE_S: float = 120.0  # a model may have to be loaded
     OLLAMA_BETWEEN_LINES_S: float = 30.0

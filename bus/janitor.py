@@ -56,6 +56,7 @@ _TIDY_EVERY: Final = 5
 _SHARED_S: Final = 1.3  # of period: what can wait, a crowd does that often more rarely
 _REGISTRY_EVERY: Final = 3
 _SAY_EVERY_S: Final = 60.0
+_OF_THE_SERVER: Final = (errors.BusError, redis.RedisError, OSError)
 
 
 class Pulse(Protocol):
@@ -144,7 +145,7 @@ class Janitor(threading.Thread):
                     names = self._topics(topics.list_topics())
                     seen = looks.look(names, tidy=None)
                     due_s = min(map(self._due_s, seen), default=math.inf)
-            except (errors.BusError, redis.RedisError, OSError) as exc:
+            except _OF_THE_SERVER as exc:
                 self._say("", exc)
                 with contextlib.suppress(errors.BusError):
                     auditor.audit_registry()
@@ -189,7 +190,10 @@ class Janitor(threading.Thread):
         """Tell of a duty that fails, once a minute; an absent server others tell of."""
         said, now = f"{topic}: {exc}" if topic else str(exc), time.monotonic()
         quiet = isinstance(exc, errors.BusUnavailable) or self._said.get(said, 0) > now
-        log.log(logging.DEBUG if quiet else logging.WARNING, "janitor: %s", said)
+        if not quiet and not isinstance(exc, _OF_THE_SERVER):
+            log.error("janitor: a mistake of ours; %s", said, exc_info=exc)
+        else:
+            log.log(logging.DEBUG if quiet else logging.WARNING, "janitor: %s", said)
         if not quiet:
             self._said = {**self._said, said: now + _SAY_EVERY_S}
 
@@ -213,7 +217,7 @@ class Janitor(threading.Thread):
                     self._pulse.hurry()  # it tells our lanes of what they can take
                 if self._turn(_TRIM_EVERY):
                     trim(seen.topic)
-            except errors.BusError as exc:
+            except Exception as exc:
                 self._say(seen.topic, exc)
         # Of all looks that janitors try for a topic one a second is granted.
         if self._turn(1):
@@ -252,7 +256,7 @@ class Janitor(threading.Thread):
         """Seconds until the next task of the topic is due."""
         try:
             return seen.due_s()
-        except errors.BusError as exc:
+        except Exception as exc:
             self._say(seen.topic, exc)
             return _TICK_S
 

@@ -407,6 +407,20 @@ def test_janitors_do_it_without_being_asked(
     assert bus.get_task(ids[-1], test_topic).state == "waiting"
 
 
+def test_a_mistake_of_ours_in_one_topic_leaves_the_others_audited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def mistaken(topic: str, _: str) -> None:
+        raise LookupError(topic)
+
+    monkeypatch.setattr(auditor, "_pace", mistaken)
+    told: list[str] = []
+
+    auditor.tick(["first", "second"], lambda topic, _: told.append(topic))
+
+    assert sorted(told) == ["first", "first", "second", "second"]
+
+
 def test_many_janitors_walk_one_walk(
     test_topic: str, redis_client: redis.Redis
 ) -> None:

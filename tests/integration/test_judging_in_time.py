@@ -11,7 +11,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import agents, auditor, janitor, keys
+from bus import agents, auditor, janitor, keys, looks
 from bus.judge import Judge
 from tests.support.desk import GROUP, Desk
 from tests.support.pulse import Steady
@@ -115,6 +115,30 @@ def test_a_mistake_of_ours_ends_no_janitor(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         thread.close()
         thread.join(5)
+
+
+@pytest.mark.usefixtures("redis_client")
+def test_a_mistake_of_ours_in_one_topic_leaves_the_others_looked_after(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heeded: list[str] = []
+
+    def heed(_: Judge, seen: looks.Look, *, tidy: bool) -> int:
+        heeded.append(seen.topic)
+        raise ValueError(f"{len(heeded)} digits")
+
+    monkeypatch.setattr(Judge, "heed", heed)
+    bus.enqueue_task("first", 1)
+    bus.enqueue_task("second", 1)
+
+    janitor.Janitor("me#1", Steady())._tick(["first", "second"])
+
+    assert heeded == ["first", "second"]
+    assert [told.getMessage() for told in caplog.records] == [
+        "janitor: a mistake of ours; first: 1 digits",
+        "janitor: a mistake of ours; second: 2 digits",
+    ]
+    assert all(told.exc_info for told in caplog.records)
 
 
 # --- the more there are, the less often one of them looks
