@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import re
-import secrets
 import signal
 import socket
 import time
@@ -72,7 +71,7 @@ class Agent:
                 "or name one with --handler package.module:function"
             )
         self.id = keys.check_agent(agent_id or default_id())
-        self.consumer = keys.consumer_of(self.id, secrets.token_hex(4))
+        self.consumer = keys.consumer_of(self.id)
         self._handlers = list(found)
         self._concurrency = concurrency
         self._group = group

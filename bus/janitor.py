@@ -98,7 +98,7 @@ class Sharing:
             pipe.zrange(keys.AGENTS, 0, -1, withscores=True)
             listed, (now_s, _), rows = pipe.execute()
         names = [name for name, until_ms in rows if until_ms >= now_s * 1000]
-        self._janitors = sum(map(_has_janitor, names))
+        self._janitors = sum(map(keys.is_of_runtime, names))  # others have none
         self._of = len(names)
         return list(listed)
 
@@ -108,12 +108,6 @@ class Sharing:
         gone = max(0, self._of - self._pulse.alive)
         left = (self._janitors - gone) / _LOOKS_PER_S
         return _TICK_S * min(max(left, 1.0), _PERIOD_MOST_S)
-
-
-def _has_janitor(consumer: str) -> bool:
-    """Whether it is of our runtime: neither written by hand nor over HTTP."""
-    by_hand = keys.agent_of(consumer) == consumer
-    return not by_hand and keys.lease_of(consumer) is None
 
 
 class Janitor(threading.Thread):

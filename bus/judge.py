@@ -157,7 +157,8 @@ class Judge:
                 or name in (keys.HANDED_OVER, self._me)
             ):
                 continue
-            ended = "#" in name and self.connected(name) is False
+            ours = keys.agent_of(name) != name
+            ended = ours and self.connected(name) is False
             if ended or idle_ms >= _SILENT_MS:
                 least = _ENDED_MS if ended else _SILENT_MS
                 scripts.run("drop_consumer", topic, [group, name, least], retry_s=0)
@@ -173,7 +174,7 @@ def take(topic: str, group: str, owner: str, idle_ms: int, why: str = _GONE) -> 
     fp = failures.fingerprint(failures.POISON)
     args: list[Any] = [group, owner, idle_ms, conf.MAX_DELIVERIES, topic]
     args += [conf.RESULTS_KEEP, fp, messages.dump(failures.POISON)]
-    args += [re.sub(r"[^A-Za-z0-9:._@~-]", "?", keys.agent_of(owner))[:160], why]
+    args += [re.sub(r"[^A-Za-z0-9:._@~#-]", "?", keys.agent_of(owner))[:160], why]
     taken = 0
     while True:
         reply: list[int] = scripts.run(

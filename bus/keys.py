@@ -48,7 +48,11 @@ from . import errors
 
 _TOPIC = re.compile(r"[a-z0-9](?:[a-z0-9:._-]{0,62}[a-z0-9_-])?")
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
+# Consumers of ours, whose names `prelude.lua` knows too; those by hand may have a `#`.
+_OURS = re.compile(rf"({_AGENT.pattern})#(?:[0-9A-Fa-f]{{8}}|http:([0-9]{{1,5}}))")
 _BUCKET = re.compile(r"[A-Za-z0-9:._@-]{1,128}")
+_CANONICAL: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SPELLED: Final = re.compile(r"(?:urn:uuid:)?\{?[0-9A-Fa-f-]{32,40}\}?")
 _RESERVED = frozenset({"agents"})
 
 # The pseudo-consumer that holds entries handed over inside the pending list.
@@ -95,10 +99,6 @@ def check_group(group: str) -> str:
     return group
 
 
-_CANONICAL: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SPELLED: Final = re.compile(r"(?:urn:uuid:)?\{?[0-9A-Fa-f-]{32,40}\}?")
-
-
 def check_task_id(task_id: str) -> str:
     """The id in canonical UUID text, or InvalidName."""
     if type(task_id) is str and _CANONICAL.fullmatch(task_id):
@@ -143,8 +143,7 @@ def below(entry_id: str) -> str:
 
 def check_count(count: int, most: int = 100_000) -> int:
     """How many entries somebody asks for, or InvalidOption."""
-    whole = isinstance(count, int) and not isinstance(count, bool)
-    if not whole or not 1 <= count <= most:
+    if type(count) is not int or not 1 <= count <= most:
         raise errors.InvalidOption(f"count {count!r} is not 1 to {most}")
     return count
 
@@ -266,33 +265,34 @@ def topic_of(key: str) -> str | None:
 def foreign_id(topic: str, entry_id: str) -> str:
     """The task id of an entry somebody else wrote; `prelude.lua` derives the same."""
     digest = hashlib.sha1(f"{task_stream(topic)} {entry_id}".encode()).hexdigest()
-    return (
-        f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
-    )
+    return str(uuid.UUID(f"{digest[:12]}5{digest[13:16]}8{digest[17:32]}"))
 
 
-def consumer_of(agent_id: str, nonce: str) -> str:
-    """The consumer of one process start: liveness belongs to it, not to the id."""
-    return f"{check_agent(agent_id)}#{nonce}"
-
-
-_OVER_HTTP: Final = "#http:"
+def consumer_of(agent_id: str) -> str:
+    """A consumer for this process start: liveness belongs to it, not to the id."""
+    return f"{check_agent(agent_id)}#{uuid.uuid4().hex[:8]}"
 
 
 def lender_of(agent_id: str, lease_s: int) -> str:
     """The consumer of an agent over HTTP: no process of it is known, but its lease."""
-    return f"{check_agent(agent_id)}{_OVER_HTTP}{lease_s}"
+    return f"{check_agent(agent_id)}#http:{lease_s}"
 
 
 def lease_of(consumer: str) -> int | None:
     """The lease, s, of a consumer over HTTP; None for all others."""
-    _, mark, lease = consumer.partition(_OVER_HTTP)
-    return int(lease) if mark and lease.isascii() and lease.isdigit() else None
+    ours = _OURS.fullmatch(consumer)
+    return int(ours[2]) if ours and ours[2] else None
 
 
 def agent_of(consumer: str) -> str:
     """The agent id in a consumer name; hand-written consumers are their own."""
-    return consumer.partition("#")[0]
+    ours = _OURS.fullmatch(consumer)
+    return ours[1] if ours else consumer
+
+
+def is_of_runtime(consumer: str) -> bool:
+    """Whether it is a process of our runtime: neither by hand nor over HTTP."""
+    return agent_of(consumer) != consumer and lease_of(consumer) is None
 
 
 def client_name(consumer: str) -> str:

@@ -155,7 +155,7 @@ def _lease_of(record: dict[str, Any]) -> int:
 
 
 def _is_runtime(record: dict[str, Any]) -> bool:
-    return "#" in str(record.get("consumer", ""))
+    return keys.is_of_runtime(str(record.get("consumer", "")))
 
 
 def _record(agent_id: str) -> dict[str, Any] | None:

@@ -67,7 +67,7 @@ def _register(n: int, topics: list[str]) -> None:
     record: dict[str, Any] = {
         "agent_id": agent_id,
         "agent_type": "mesh",
-        "consumer": f"{agent_id}#bench",
+        "consumer": keys.consumer_of(agent_id),
         "state": "live",
         "topics": topics,
         "slots": 10 * len(topics),

@@ -9,7 +9,6 @@ import http.client
 import logging
 import os
 import resource
-import secrets
 import signal
 import socket
 from collections.abc import Sequence
@@ -172,7 +171,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         # A mesh whose agents are all written by hand, or call over HTTP, has nobody
         # else for the shared duties.
-        me = keys.consumer_of(f"web-{os.getpid()}", secrets.token_hex(4))
+        me = keys.consumer_of(f"web-{os.getpid()}")
         pulse = Pulse()
         self._duties = (pulse, Janitor(me, pulse), Foreman())
         for duty in self._duties:

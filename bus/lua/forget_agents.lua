@@ -19,7 +19,7 @@ local function forget(id, before)
   dropped = dropped + call('HDEL', gone, id)
   call('HDEL', draining, id)
 end
-for i = 1, #old do forget(match(old[i], '^[^#]*'), now) end
+for i = 1, #old do forget(agent_of(old[i]), now) end
 if #old > 0 then call('ZREM', agents, unpack(old)) end
 -- Records without a consumer: somebody emptied the index.
 if call('HLEN', gone) > call('ZCARD', agents) then

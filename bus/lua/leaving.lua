@@ -81,7 +81,7 @@ local function cancelled(k, topic, id, r, e, keep, now, row)
   local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
   local who, began, attempt = 'null', 'null', r.attempt
   if row then
-    who = '"' .. match(row[2], '^[^#]*'):gsub('[^%w:._@-]', '?') .. '"'
+    who = agent_json(row[2])
     began, attempt = lent_ms(row) and '"' .. iso(lent_ms(row)) .. '"' or began, attempt + 1
   end
   local told = '{"id":"' .. id .. '","topic":"' .. topic

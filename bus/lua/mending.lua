@@ -209,7 +209,8 @@ local function working_group(k, settings_key)
     local group_name = facts_of(flat).name
     local ours
     for _, row in ipairs(call('XINFO', 'CONSUMERS', k.stream, group_name)) do
-      ours = ours or find(facts_of(row).name, '[#~]')
+      local who = facts_of(row).name
+      ours = ours or who == HANDED or agent_of(who) ~= who
     end
     if ours and call('HEXISTS', settings_key, 'observer:' .. group_name) == 0 then
       if found then return nil end

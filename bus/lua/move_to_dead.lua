@@ -24,7 +24,7 @@ if not r then
 end
 local working = call('HGET', settings, 'group')
 local who = working and holder(tasks_stream, working, sid)
-who = who and who ~= HANDED and '"' .. match(who, '^[^#]*'):gsub('[^%w:._@-]', '?') .. '"'
+who = who and who ~= HANDED and agent_json(who)
 call('HDEL', tasks, '')
 local now = now_ms()
 -- When it began only its agent knows.

@@ -102,11 +102,27 @@ local function last_delivered(stream, group)
   return '0-0'
 end
 
+-- The agent id in the name of a consumer, if it is a process of our runtime; else nil. A
+-- name by hand may have a `#` as well (keys.py knows the same forms).
+local function of_runtime(name)
+  return match(name, '^(%w[%w:._@-]*)#%x%x%x%x%x%x%x%x$')
+end
+
+-- Likewise of an agent over HTTP.
+local function over_http(name)
+  return match(name, '^(%w[%w:._@-]*)#http:%d%d?%d?%d?%d?$')
+end
+
+local function agent_of(name) return of_runtime(name) or over_http(name) or name end
+
+local function agent_json(name)
+  return '"' .. agent_of(name):gsub('[^%w:._@#-]', '?') .. '"'
+end
+
 -- Whether a row of XINFO CONSUMERS is an agent by hand with a sign of life within so many
 -- ms. Those of the runtime are known by their registration, which ends with them.
 local function reads_by_hand(facts, alive_ms)
-  local runtime = find(facts.name, '#', 1, true) and not find(facts.name, '#http:', 1, true)
-  return facts.name ~= HANDED and facts.idle < alive_ms and not runtime
+  return facts.name ~= HANDED and facts.idle < alive_ms and not of_runtime(facts.name)
 end
 
 -- The result row behind a score of the done index, and all fields of its entry; nil when
@@ -159,7 +175,7 @@ end
 
 -- When a row of a pending list was lent over HTTP (ms; see lend); nil of all others.
 local function lent_ms(row)
-  return match(row[2], '#http:') and row[4] >= 1000000000000 and row[4] or nil
+  return over_http(row[2]) and row[4] >= 1000000000000 and row[4] or nil
 end
 
 -- When a task was first accepted: from its meta, else the clock in its first sid.

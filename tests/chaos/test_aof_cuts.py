@@ -87,7 +87,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         with EmbeddedServer(directory, port=0) as server:
             patch.setenv("REDIS_URL", server.url)
             client = redis.Redis.from_url(server.url, decode_responses=True)
-            desks = [Desk(TOPIC, f"desk{n}#1") for n in range(2)]
+            desks = [Desk(TOPIC, f"desk{n}#00000001") for n in range(2)]
             lived = History(directory, _append_only_file(directory))
             hands: list[tuple[Desk, Delivery]] = []
             for number in range(STEPS):

@@ -153,7 +153,7 @@ def test_a_judge_that_dies_between_two_steps_leaves_the_tasks_to_the_next(
     dice = random.Random(chronicle.seed())
     ids = bus.enqueue_many(test_topic, _payloads(dice))
     bus.create_consumer_group(test_topic, "default")
-    gone = keys.consumer_of("gone", "0001")
+    gone = keys.consumer_of("gone")
     registry.register("gone", gone, 0.05, {"agent_id": "gone", "agent_type": "test"})
     assert len(bus.read_group(test_topic, "default", gone, TASKS)) == TASKS
     ledger = tmp_path / "executions"

@@ -116,7 +116,7 @@ def test_g3_one_completion_per_epoch_is_accepted_and_the_fence_decides_whose(
     """At most one completion is accepted per epoch (an epoch begins at enqueue and at
     every replay). Who lost the lease is told `fenced` or `gone`; his result is not
     stored."""
-    slow, quick = Desk(test_topic, "slow#1"), Desk(test_topic, "quick#1")
+    slow, quick = Desk(test_topic, "slow#00000001"), Desk(test_topic, "quick#00000001")
     ids = bus.enqueue_many(test_topic, range(10))
     accepted: Counter[tuple[str, int]] = Counter()
     said: Counter[str] = Counter()

@@ -67,7 +67,7 @@ def refuses_whole_without_memory(client: redis.Redis, topic: str) -> None:
 
 def ends_only_what_is_its_own(client: redis.Redis, topic: str) -> None:
     bus.enqueue_task(topic, 1)
-    slow, second = Desk(topic, "slow#1"), Desk(topic, "second#1")
+    slow, second = Desk(topic, "slow#00000001"), Desk(topic, "second#00000001")
     item = slow.one()
     slow.lose()
     second.one()
@@ -76,7 +76,7 @@ def ends_only_what_is_its_own(client: redis.Redis, topic: str) -> None:
 
 def beats_only_for_its_own(client: redis.Redis, topic: str) -> None:
     bus.enqueue_task(topic, 1)
-    slow, second = Desk(topic, "slow#1"), Desk(topic, "second#1")
+    slow, second = Desk(topic, "slow#00000001"), Desk(topic, "second#00000001")
     item = slow.one()
     slow.lose()
     taken = second.one()

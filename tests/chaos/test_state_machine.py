@@ -77,7 +77,7 @@ class Mesh(RuleBasedStateMachine):
         super().__init__()
         self.topic = f"model-{uuid.uuid4().hex[:12]}"
         self.loop = asyncio.new_event_loop()
-        self.desks = [Desk(self.topic, f"desk{n}#1", self.loop) for n in range(2)]
+        self.desks = [Desk(self.topic, f"d{n}#00000001", self.loop) for n in range(2)]
         self.model: dict[str, Known] = {}
         self.foreign: dict[str, Any] = {}  # by derived id, until somebody reads them
         self.sids: dict[str, str] = {}  # the entries of foreign tasks

@@ -178,7 +178,7 @@ class Life:
     def __init__(self, topic: str, client: redis.Redis) -> None:
         self.topic, self._client = topic, client
         self.ids: dict[str, str] = {}  # what the task is for -> id
-        self.desk, self.other = Desk(topic), Desk(topic, "other#1")
+        self.desk, self.other = Desk(topic), Desk(topic, "other#00000001")
 
     def live(self) -> None:
         self._complete_and_fail()

@@ -127,7 +127,7 @@ def test_nothing_is_lost_where_one_of_two_is_killed(test_topic: str) -> None:
 @pytest.mark.django_db
 def test_its_page_says_so_too(redis_client: redis.Redis) -> None:
     record = {"agent_id": "one", "agent_type": "mesh", "namesake": "process 7 on host"}
-    agents.register("one", "one#1", 60, record)
+    agents.register("one", "one#00000001", 60, record)
 
     page = signed_in("viewer").get("/agents/one/").content.decode()
 

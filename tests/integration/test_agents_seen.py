@@ -35,7 +35,7 @@ def age(client: redis.Redis, agent_id: str, by_s: float) -> None:
 def told(agent_id: str, ttl_s: float = 60, **facts: Any) -> None:
     """Register as our runtime does, with these facts."""
     record = {"agent_id": agent_id, "agent_type": "mesh", "meta": {}, **facts}
-    agents.register(agent_id, f"{agent_id}#1", ttl_s, record)
+    agents.register(agent_id, f"{agent_id}#00000001", ttl_s, record)
 
 
 def test_an_agent_of_the_runtime_shows_what_it_does(test_topic: str) -> None:
@@ -231,7 +231,7 @@ def test_an_agent_that_was_started_again_outlives_its_former_self(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
     bus.register_agent("again", "shell")
-    redis_client.zadd(keys.AGENTS, {"again#before": 1})
+    redis_client.zadd(keys.AGENTS, {"again#00000000": 1})
 
     janitor.forget_agents()
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 GROUP = "default"
 TOUCH = "tests.support.work:told"
-ME, OTHER = "me#1", "other#1"
+ME, OTHER = "me#00000001", "other#00000001"
 LATE_S = 1.2  # an agent looks again at what is older than half a second
 
 

@@ -322,6 +322,24 @@ def test_the_working_group_is_found_again_by_its_agents(
     assert bus.stats(test_topic)["group"] == GROUP
 
 
+def test_who_only_looks_does_not_hide_it_whatever_its_name(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    desk = Desk(test_topic)
+    bus.create_consumer_group(test_topic, "watchers", observe=True)
+    bus.enqueue_task(test_topic, 1)
+    desk.one()
+    for name in ("watch#1", "watch~"):
+        stream = bus.task_stream(test_topic)
+        redis_client.xgroup_createconsumer(stream, "watchers", name)
+    redis_client.delete(key(test_topic, "settings"))
+    redis_client.hdel(key(test_topic, "counters"), "group")
+
+    auditor.audit(test_topic)
+
+    assert bus.stats(test_topic)["group"] == GROUP
+
+
 # --- lost payloads
 
 
@@ -394,7 +412,7 @@ def test_janitors_do_it_without_being_asked(
     monkeypatch.setattr(auditor, "PACE_MS", 40)
     ids = bus.enqueue_many(test_topic, range(500))
     redis_client.xtrim(key(test_topic, "tasks_stream"), maxlen=100, approximate=False)
-    duty = janitor.Janitor("me#1", Steady())
+    duty = janitor.Janitor("me#00000001", Steady())
 
     duty.start()
     try:
@@ -531,7 +549,7 @@ def test_a_duty_that_fails_is_told_once(
     test_topic: str, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus.enqueue_task(test_topic, 1)
-    duty = janitor.Janitor("me#1", Steady())
+    duty = janitor.Janitor("me#00000001", Steady())
 
     for _ in range(3):
         duty._say(test_topic, bus.BusError("odd"))

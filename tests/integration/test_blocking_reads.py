@@ -17,7 +17,7 @@ from tests.support.keyspace import wounds
 from tests.support.waiting import wait_until
 
 GROUP = "workers"
-ME = "me#1"
+ME = "me#00000001"
 
 
 def read(topic: str, want: int = 20, after: str = "0-0") -> tuple[Arrived, Claimed]:

@@ -36,12 +36,12 @@ def test_a_consumer_that_is_silent_for_an_hour_goes(
     bus.create_consumer_group(test_topic, GROUP)
     bus.enqueue_task(test_topic, 1)
     bus.read_group(test_topic, GROUP, "holds one", block_ms=0)
-    known(redis_client, test_topic, "by hand", "ended#1", "me#1")
+    known(redis_client, test_topic, "by hand", "ended#00000001", "me#00000001")
     assert len(consumers(redis_client, test_topic)) == 4
 
-    janitor.Judge("me#1").reclaim(test_topic)
+    janitor.Judge("me#00000001").reclaim(test_topic)
 
-    assert consumers(redis_client, test_topic) == {"holds one", "me#1"}
+    assert consumers(redis_client, test_topic) == {"holds one", "me#00000001"}
 
 
 def test_nobody_goes_before_the_time(
@@ -50,7 +50,7 @@ def test_nobody_goes_before_the_time(
     bus.create_consumer_group(test_topic, GROUP)
     known(redis_client, test_topic, "by hand")
 
-    janitor.Judge("me#1").reclaim(test_topic)
+    janitor.Judge("me#00000001").reclaim(test_topic)
 
     assert consumers(redis_client, test_topic) == {"by hand"}
 
@@ -80,7 +80,7 @@ def test_one_that_comes_back_is_given_tasks_again(
 ) -> None:
     bus.create_consumer_group(test_topic, GROUP)
     known(redis_client, test_topic, "by hand")
-    janitor.Judge("me#1").reclaim(test_topic)
+    janitor.Judge("me#00000001").reclaim(test_topic)
     assert consumers(redis_client, test_topic) == set()
     bus.enqueue_task(test_topic, 1)
 

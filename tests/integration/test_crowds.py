@@ -30,7 +30,7 @@ def crowd(redis_client: redis.Redis, settings: Settings) -> None:
     """A hundred other agents that stay."""
     settings.MESH_BEAT_S, settings.MESH_EXPIRY_S = 0.2, 0.75
     for number in range(100):
-        agents.register(f"a{number}", f"a{number}#0", 3_600.0, {})
+        agents.register(f"a{number}", f"a{number}#00000000", 3_600.0, {})
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def fellows(crowd: None, test_topic: str, redis_client: redis.Redis) -> None:
     bus.create_consumer_group(test_topic, "default")
     stream = keys.task_stream(test_topic)
     for number in range(100):
-        redis_client.xgroup_createconsumer(stream, "default", f"a{number}#0")
+        redis_client.xgroup_createconsumer(stream, "default", f"a{number}#00000000")
 
 
 def beat_times(client: redis.Redis, count: int) -> list[int]:
@@ -131,8 +131,10 @@ def test_who_hands_tasks_over_does_not_wait_for_its_next_beat_to_take_them(
     settings.MESH_LEASE_S, settings.MESH_JUDGE_AFTER_S = 300.0, 0.5
     monkeypatch.setattr(janitor, "_PERIOD_MOST_S", 1.0)
     bus.enqueue_task(test_topic, 1)
-    redis_client.xreadgroup("default", "x#1", {keys.task_stream(test_topic): ">"})
-    with redis.Redis.from_url(redis_url, client_name=keys.client_name("x#1")) as holder:
+    other = "x#00000001"
+    redis_client.xreadgroup("default", other, {keys.task_stream(test_topic): ">"})
+    name = keys.client_name(other)
+    with redis.Redis.from_url(redis_url, client_name=name) as holder:
         holder.ping()
         with runtime.running(test_topic, work.echo, agent_id=ME):
             wait_until(lambda: redis_client.hexists(keys.GONE, ME), 15)
@@ -193,12 +195,12 @@ def test_tasks_of_one_killed_before_its_next_beat_do_not_wait_for_its_registrati
     crowd: None, test_topic: str
 ) -> None:
     """It took a task while it beat rarely, and nobody holds a connection for it."""
-    agents.register(ME, f"{ME}#1", 3_600.0, {"topics": [test_topic]})
+    agents.register(ME, f"{ME}#00000001", 3_600.0, {"topics": [test_topic]})
     bus.enqueue_task(test_topic, 1)
-    assert Desk(test_topic, f"{ME}#1").claim(1)
+    assert Desk(test_topic, f"{ME}#00000001").claim(1)
     began = time.monotonic()
 
-    wait_until(lambda: Judge("me#1").reclaim(test_topic) == 1, 15, "handed over")
+    wait_until(lambda: Judge("me#00000001").reclaim(test_topic) == 1, 15, "handed over")
 
     assert time.monotonic() - began > 0.7
 
@@ -206,29 +208,29 @@ def test_tasks_of_one_killed_before_its_next_beat_do_not_wait_for_its_registrati
 def test_who_is_not_sure_of_the_server_judges_by_the_lease_alone(
     crowd: None, test_topic: str
 ) -> None:
-    agents.register(ME, f"{ME}#1", 3_600.0, {"topics": [test_topic]})
+    agents.register(ME, f"{ME}#00000001", 3_600.0, {"topics": [test_topic]})
     bus.enqueue_task(test_topic, 1)
-    assert Desk(test_topic, f"{ME}#1").claim(1)
+    assert Desk(test_topic, f"{ME}#00000001").claim(1)
     until = time.monotonic() + 1.5
     while time.monotonic() < until:
-        assert Judge("me#1", lambda: False).reclaim(test_topic) == 0
+        assert Judge("me#00000001", lambda: False).reclaim(test_topic) == 0
 
-    wait_until(lambda: Judge("me#1", lambda: True).reclaim(test_topic) == 1, 15)
+    wait_until(lambda: Judge("me#00000001", lambda: True).reclaim(test_topic) == 1, 15)
 
 
 def test_tasks_of_one_that_is_connected_stay(
     crowd: None, test_topic: str, redis_url: str
 ) -> None:
-    agents.register(ME, f"{ME}#1", 3_600.0, {"topics": [test_topic]})
+    agents.register(ME, f"{ME}#00000001", 3_600.0, {"topics": [test_topic]})
     bus.enqueue_task(test_topic, 1)
-    assert Desk(test_topic, f"{ME}#1").claim(1)
+    assert Desk(test_topic, f"{ME}#00000001").claim(1)
     with redis.Redis.from_url(
-        redis_url, client_name=keys.client_name(f"{ME}#1")
+        redis_url, client_name=keys.client_name(f"{ME}#00000001")
     ) as client:
         client.ping()
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
-            assert Judge("me#1").reclaim(test_topic) == 0
+            assert Judge("me#00000001").reclaim(test_topic) == 0
 
 
 @pytest.mark.usefixtures("redis_client")

@@ -202,7 +202,7 @@ def test_one_slot_and_one_retry_are_no_plurals(test_topic: str, viewer: Client) 
     said = []
     for slots in (1, 2):
         desk.fail(desk.one())
-        agents_room.register("a", "a#1", 60, {**record, "slots": slots})
+        agents_room.register("a", "a#00000001", 60, {**record, "slots": slots})
         pages = ("/agents/a/", f"/topics/{test_topic}/")
         said.append([looked_at(viewer.get(path)).text for path in pages])
 

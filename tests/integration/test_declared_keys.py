@@ -332,7 +332,7 @@ def audited(topic: str, client: redis.Redis) -> None:
     town = build_town(client, f"{topic}:town")
     for wound in SABOTAGE.values():
         wound(town)
-    client.xgroup_delconsumer(town.key("tasks_stream"), GROUP, "desk#1")
+    client.xgroup_delconsumer(town.key("tasks_stream"), GROUP, "desk#00000001")
     client.set(town.key("hours"), 1)
     client.xadd(town.key("tasks_stream"), {"json": "1"}, id=f"{2**64 - 1}-0")
     assert auditor.audit(town.topic).mended

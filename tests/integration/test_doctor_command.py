@@ -135,7 +135,7 @@ def test_handlers_that_cannot_be_loaded_are_to_mend(
 def test_whatever_somebody_wrote_is_shown_as_it_is(redis_client: redis.Redis) -> None:
     odd = r"one\[/] [red]two[/red] :bug:"
     record = {"agent_id": odd, "agent_type": "mesh", "namesake": odd}
-    agents.register("one", "one#1", 60, record)
+    agents.register("one", "one#00000001", 60, record)
 
     lines = said().splitlines()
 

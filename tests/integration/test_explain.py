@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 def serve(topic: str, **facts: Any) -> None:
     """An agent of the runtime as the registry knows it."""
     record = {"agent_id": "a1", "agent_type": "mesh", "meta": {}, "topics": [topic]}
-    agents.register("a1", "a1#1", 60, {**record, **facts})
+    agents.register("a1", "a1#00000001", 60, {**record, **facts})
 
 
 def told(task_id: str, topic: str) -> list[str]:
@@ -180,7 +180,7 @@ def test_a_silent_agent_is_told_of(test_topic: str, redis_client: redis.Redis) -
     task_id = bus.enqueue_task(test_topic, 1)
     item = Desk(test_topic).one()
     redis_client.xclaim(
-        bus.task_stream(test_topic), GROUP, "desk#1", 0, [item.sid], idle=9_000
+        bus.task_stream(test_topic), GROUP, "desk#00000001", 0, [item.sid], idle=9_000
     )
 
     assert "after 15 s of silence another agent takes it over" in bus.explain(task_id)

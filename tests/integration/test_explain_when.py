@@ -27,12 +27,12 @@ def serve(topic: str, name: str = "desk", run_s: Any = None, **facts: Any) -> No
         "agent_id": name,
         "agent_type": "mesh",
         "meta": {},
-        "consumer": f"{name}#1",
+        "consumer": f"{name}#00000001",
         "topics": [topic],
         "slots": slots,
         "per_topic": {topic: {"slots": slots, "run_s": run_s}},
     }
-    agents.register(name, f"{name}#1", 60, {**record, **facts})
+    agents.register(name, f"{name}#00000001", 60, {**record, **facts})
 
 
 def age(client: redis.Redis, name: str, by_s: float) -> None:
@@ -306,7 +306,7 @@ def test_a_due_task_that_nobody_moves_says_so(
     ("facts", "text"),
     [
         ({}, "attempt 1; the last sign"),
-        ({"consumer": "desk#2"}, "; it has started anew since, so the task is handed"),
+        ({"consumer": "desk#00000002"}, "; it has started anew since, so the task is"),
         ({"state": "draining"}, "; it is draining: it ends the task or gives it back"),
     ],
     ids=["at work", "started anew", "draining"],
@@ -325,7 +325,7 @@ def test_a_holder_that_is_gone_is_told_of(test_topic: str) -> None:
     task_id = bus.enqueue_task(test_topic, 1)
     Desk(test_topic).claim()
     serve(test_topic)
-    agents.deregister("desk", "desk#1")
+    agents.deregister("desk", "desk#00000001")
 
     assert "; it is gone, so the task is handed over soon" in bus.explain(task_id)
 

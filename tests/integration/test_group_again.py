@@ -112,7 +112,7 @@ def test_no_fence_comes_twice(
     test_topic: str, redis_client: redis.Redis, also: str | None
 ) -> None:
     """Whoever had the task writes under an older fence than who has it now."""
-    desks = [Desk(test_topic, f"desk#{number}") for number in range(3)]
+    desks = [Desk(test_topic, f"desk#{number:08}") for number in range(3)]
     bus.enqueue_task(test_topic, 1)
     items = [desks[0].one()]
     for desk in desks[1:]:

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.slow
 
 def holder(topic: str, expires_in_s: float) -> None:
     """An agent with a task in hand, whose registration ends then."""
-    agents.register("holder", "holder#1", expires_in_s, {"topics": [topic]})
+    agents.register("holder", "holder#00000001", expires_in_s, {"topics": [topic]})
     bus.enqueue_task(topic, 1)
-    assert Desk(topic, "holder#1").claim(1)
+    assert Desk(topic, "holder#00000001").claim(1)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_judge_comes_again_when_a_registration_ends(
     test_topic: str, expires_in_s: float, least: float, most: float
 ) -> None:
     holder(test_topic, expires_in_s)
-    judge = Judge("me#1")
+    judge = Judge("me#00000001")
 
     judge.reclaim(test_topic)
 
@@ -56,7 +56,7 @@ def test_a_judge_comes_again_for_one_that_has_missed_to_renew_its_tasks(
     settings.MESH_BEAT_S, settings.MESH_EXPIRY_S = 0.2, 60.0  # missed after 0.3 s
     holder(test_topic, 3_600.0)
     wait_until(lambda: unrenewed(redis_client, test_topic, 400), 15)
-    judge = Judge("me#1")
+    judge = Judge("me#00000001")
 
     judge.reclaim(test_topic)
 
@@ -70,7 +70,7 @@ def test_one_of_a_crowd_that_saw_that_does_not_wait_for_its_turn(
     crowd(150)
     holder(test_topic, 3_600.0)
     wait_until(lambda: unrenewed(redis_client, test_topic, 1_200), 15)
-    survivor = janitor.Janitor("me#1", Steady(lambda: alive(redis_client)))
+    survivor = janitor.Janitor("me#00000001", Steady(lambda: alive(redis_client)))
     survivor.start()
     try:
         wait_until(lambda: bus.stats(test_topic)["lost"], 7, "it is handed over")
@@ -86,7 +86,7 @@ def test_no_tick_is_missed_for_a_wait_that_ends_before_it(
     ticks: list[float] = []
     monkeypatch.setattr(random, "uniform", lambda *_: 1.1)
     monkeypatch.setattr(auditor, "tick", lambda *_: ticks.append(time.monotonic()))
-    thread = janitor.Janitor("me#1", Steady())
+    thread = janitor.Janitor("me#00000001", Steady())
     thread.start()
     try:
         wait_until(lambda: len(ticks) >= 4, 15, "it ticks")
@@ -108,7 +108,7 @@ def test_a_mistake_of_ours_ends_no_janitor(monkeypatch: pytest.MonkeyPatch) -> N
         raise LookupError("of ours")
 
     monkeypatch.setattr(auditor, "tick", mistaken)
-    thread = janitor.Janitor("me#1", Steady())
+    thread = janitor.Janitor("me#00000001", Steady())
     thread.start()
     try:
         wait_until(lambda: made >= 2, 15, "it goes on")
@@ -144,7 +144,7 @@ def test_a_mistake_of_ours_in_one_topic_leaves_the_others_looked_after(
 # --- the more there are, the less often one of them looks
 
 
-def crowd(count: int, *, ttl_s: float = 60.0, sort: str = "a{0}#0") -> None:
+def crowd(count: int, *, ttl_s: float = 60.0, sort: str = "a{0}#00000000") -> None:
     """So many registrations that last so long."""
     for number in range(count):
         consumer = sort.format(number)
@@ -159,12 +159,12 @@ def alive(client: redis.Redis) -> int:
 @pytest.mark.parametrize(
     ("count", "sort", "period_s"),
     [
-        (1, "a{0}#0", 1.0),
-        (8, "a{0}#0", 1.0),
-        (36, "a{0}#0", 4.5),
-        (80, "a{0}#0", 10.0),
-        (100, "a{0}#0", 12.5),
-        (160, "a{0}#0", 12.5),
+        (1, "a{0}#00000000", 1.0),
+        (8, "a{0}#00000000", 1.0),
+        (36, "a{0}#00000000", 4.5),
+        (80, "a{0}#00000000", 10.0),
+        (100, "a{0}#00000000", 12.5),
+        (160, "a{0}#00000000", 12.5),
         (100, "a{0}", 1.0),
         (100, "a{0}#http:30", 1.0),
     ],
@@ -195,7 +195,7 @@ def test_together_they_look_eight_times_a_second(
 @pytest.mark.usefixtures("test_topic")
 def test_what_can_wait_a_crowd_does_more_rarely(redis_client: redis.Redis) -> None:
     crowd(96)
-    one = janitor.Janitor("me#1", Steady(lambda: alive(redis_client)))
+    one = janitor.Janitor("me#00000001", Steady(lambda: alive(redis_client)))
 
     def turns(ticks: int) -> int:
         found = 0
@@ -216,8 +216,8 @@ def test_the_one_that_is_left_of_a_crowd_looks_at_once(
     """With its period of a crowd the task would come after 12 s."""
     crowd(99, ttl_s=3.0)
     holder(test_topic, 3.0)
-    agents.register("me", "me#1", 60.0, {})
-    survivor = janitor.Janitor("me#1", Steady(lambda: alive(redis_client)))
+    agents.register("me", "me#00000001", 60.0, {})
+    survivor = janitor.Janitor("me#00000001", Steady(lambda: alive(redis_client)))
     began = time.monotonic()
     survivor.start()
     try:
@@ -235,7 +235,7 @@ def test_in_a_crowd_what_is_due_comes_in_time(
     """Who has looked since it was sent knows when it is due."""
     monkeypatch.setattr(janitor, "_PERIOD_MOST_S", 3.0)
     crowd(100)
-    few = [janitor.Janitor(f"a{n}#0", Steady(lambda: 100)) for n in range(12)]
+    few = [janitor.Janitor(f"a{n}#00000000", Steady(lambda: 100)) for n in range(12)]
     for each in few:
         each.start()
     try:

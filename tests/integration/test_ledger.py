@@ -27,7 +27,7 @@ from bus.deliveries import Completion, Delivery, Failure, Seat
 
 T = TypeVar("T")
 GROUP = "workers"
-CONSUMERS = ("ann", "bob", "cy#1")
+CONSUMERS = ("ann", "bob", "cy#00000001")
 STEPS = 300
 LIVE = ("waiting", "running", "delayed")
 COUNTED = (*LIVE, "dead", "done", "cancelled", "discarded")

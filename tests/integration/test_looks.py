@@ -79,10 +79,10 @@ def test_one_in_trouble_says_so_and_costs_no_other(
     with pytest.raises(errors.BusError, match="delayed"):
         seen[3].due_s()
     with pytest.raises(errors.BusError, match="settings"):
-        Judge("me#1").heed(seen[5], tidy=False)
+        Judge("me#00000001").heed(seen[5], tidy=False)
     for at in (4, 19):
         assert seen[at].due_s() == math.inf
-        assert Judge("me#1").heed(seen[at], tidy=False) == 0
+        assert Judge("me#00000001").heed(seen[at], tidy=False) == 0
 
 
 def test_a_judge_acts_on_what_was_seen(
@@ -90,7 +90,7 @@ def test_a_judge_acts_on_what_was_seen(
 ) -> None:
     settings.MESH_LEASE_S = 0.001
     bus.enqueue_task(test_topic, 1)
-    assert Desk(test_topic, "gone#1").claim(1)
+    assert Desk(test_topic, "gone#00000001").claim(1)
     redis_client.script_flush()
 
     # Once by the call that tells the server the script, once by what was seen.
@@ -98,6 +98,6 @@ def test_a_judge_acts_on_what_was_seen(
     [seen] = looks.look([test_topic], tidy=True)
 
     assert isinstance(unknown.holding, redis.exceptions.NoScriptError)
-    assert Judge("me#1").heed(unknown, tidy=True) == 1
+    assert Judge("me#00000001").heed(unknown, tidy=True) == 1
     assert bus.stats(test_topic)["lost"] == 1
-    assert Judge("me#1").heed(seen, tidy=True) == 0, "taken already"
+    assert Judge("me#00000001").heed(seen, tidy=True) == 0, "taken already"

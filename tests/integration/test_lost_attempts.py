@@ -16,6 +16,7 @@ from tests.support.api import api
 from tests.support.desk import GROUP, Desk, idle_for
 from tests.support.pages import signed_in
 
+OURS = "kA#00000001"
 OLD = "kA#40125757"  # as rows from before this version name it
 
 
@@ -40,7 +41,7 @@ def test_a_lost_attempt_is_its_agents_like_any_other(
     test_topic: str, redis_client: redis.Redis
 ) -> None:
     task_id = bus.enqueue_task(test_topic, "x")
-    desk = Desk(test_topic, "kA#1")
+    desk = Desk(test_topic, OURS)
     desk.claim()
 
     desk.lose()
@@ -103,7 +104,7 @@ def test_one_that_is_given_back_after_a_cancel_is_told_with_its_end(
 
 def test_whoever_gives_one_back_after_a_cancel_had_it(test_topic: str) -> None:
     task_id = bus.enqueue_task(test_topic, "x")
-    desk = Desk(test_topic, "kA#1")
+    desk = Desk(test_topic, OURS)
     item = desk.one()
     bus.cancel(task_id)
 
@@ -126,8 +127,28 @@ def test_a_cancel_of_what_nobody_has_names_nobody(test_topic: str) -> None:
 OWNERS = {
     "over http": (lambda topic: lent(topic), "m1#http:15", "its lease of 15 s ended"),
     "by hand": (lambda topic: taken(topic, "hand"), "hand", "its lease of 15 s ended"),
-    "of ours": (lambda topic: taken(topic, "kA#1"), "kA#1", "the agent was gone"),
+    "of ours": (lambda topic: taken(topic, OURS), OURS, "the agent was gone"),
 }
+
+
+@pytest.mark.parametrize("name", ["hand", "hand#1", "hand#http:"])
+def test_an_agent_by_hand_has_a_lease_whatever_its_name(
+    test_topic: str, name: str
+) -> None:
+    taken(test_topic, name)
+    judge = janitor.Judge("nobody")
+
+    idle_for(test_topic, name, 10)
+    assert judge.reclaim(test_topic) == 0
+    idle_for(test_topic, name, 15)
+    assert judge.reclaim(test_topic) == 1
+
+
+def test_agents_by_hand_are_readers_whatever_their_name(test_topic: str) -> None:
+    for name in ("hand", "hand#1", "m1#http:15", OURS):
+        taken(test_topic, name)
+
+    assert bus.stats(test_topic)["readers"] == 3
 
 
 def taken(topic: str, consumer: str) -> str:

@@ -237,7 +237,7 @@ def test_the_series_of_an_agent_end_with_it(
 
     def register(name: str, ttl_s: float) -> None:
         record = {"agent_id": name, "agent_type": "t", "meta": {}, **told}
-        agents.register(name, f"{name}#1", ttl_s, record)
+        agents.register(name, f"{name}#00000001", ttl_s, record)
 
     for name in ("stays", "leaves", "expires"):
         register(name, 60)

@@ -230,7 +230,7 @@ def test_tasks_that_come_while_a_topic_is_deleted_begin_a_new_one(
 
     producer = threading.Thread(target=produce)
     producer.start()
-    duty = janitor.Janitor("me#1", Steady())
+    duty = janitor.Janitor("me#00000001", Steady())
     duty.start()
     try:
         cancelled = 0
@@ -267,7 +267,7 @@ def test_a_janitor_puts_a_lost_name_back_on_the_list(
 ) -> None:
     monkeypatch.setattr(janitor, "_TICK_S", 0.05)
     bus.enqueue_task(test_topic, 1)
-    duty = janitor.Janitor("me#1", Steady())
+    duty = janitor.Janitor("me#00000001", Steady())
     duty.start()
     try:
         wait_until(lambda: redis_client.exists(keys.named("audit", test_topic)))

@@ -206,7 +206,13 @@ def test_log_and_letter_name_one_failure_alike(
 
 @pytest.mark.parametrize(
     ("consumer", "agent"),
-    [("hand", "hand"), ("hand#1f", "hand"), ('h"a\\nd', "h?a?nd"), ("ä", "??")],
+    [
+        ("hand", "hand"),
+        *(("hand#1f", "hand#1f"), ("hand#1f2e3d4c5", "hand#1f2e3d4c5")),
+        *(("ours#1f2e3d4c", "ours"), ("lent#http:15", "lent")),
+        *(("hand#http:x", "hand#http:x"), ("a b#1f2e3d4c", "a?b#1f2e3d4c")),
+        *(('h"a\\nd', "h?a?nd"), ("ä", "??")),
+    ],
 )
 def test_the_letter_of_an_agent_by_hand_tells_its_attempt(
     test_topic: str, consumer: str, agent: str

@@ -317,7 +317,7 @@ def test_an_owner_that_lost_its_task_is_fenced(desk: Desk, end: str) -> None:
     bring(desk, "waiting")
     stale = desk.one()
     desk.lose()
-    fresh = Desk(desk.topic, "desk#2").one()
+    fresh = Desk(desk.topic, "desk#00000002").one()
 
     outcome = getattr(desk, end)(stale)
 
@@ -378,7 +378,7 @@ def test_an_owner_that_got_its_task_back_is_fenced_with_the_old_delivery(
 def test_nobody_completes_the_task_of_another(desk: Desk) -> None:
     bring(desk, "waiting")
     item = desk.one()
-    thief = Desk(desk.topic, "thief#1")
+    thief = Desk(desk.topic, "thief#00000001")
 
     assert thief.complete(item) == ["fenced"]
     assert thief.release(item) == 0
@@ -501,7 +501,7 @@ def test_a_heartbeat_of_a_lost_task_does_not_steal_it_back(desk: Desk) -> None:
     bring(desk, "waiting")
     stale = desk.one()
     desk.lose()
-    fresh = Desk(desk.topic, "desk#2")
+    fresh = Desk(desk.topic, "desk#00000002")
     item = fresh.one()
 
     assert [held.id for held in desk.beat(stale).fenced] == [TASK_ID]
@@ -558,12 +558,12 @@ def lose_twice(desk: Desk, count: int) -> None:
 def test_one_agent_at_a_time_makes_itself_empty_for_suspects(desk: Desk) -> None:
     lose_twice(desk, 2)
 
-    assert suspects_for(desk.topic, "a#1") == (2, 0)
-    assert suspects_for(desk.topic, "b#1") == (0, 0)
-    assert suspects_for(desk.topic, "a#1") == (2, 0)
+    assert suspects_for(desk.topic, "a#00000001") == (2, 0)
+    assert suspects_for(desk.topic, "b#00000001") == (0, 0)
+    assert suspects_for(desk.topic, "a#00000001") == (2, 0)
     # It runs one: the other one is anybody's.
-    assert suspects_for(desk.topic, "a#1", alone=True) == (0, 1)
-    assert suspects_for(desk.topic, "b#1") == (1, 0)
+    assert suspects_for(desk.topic, "a#00000001", alone=True) == (0, 1)
+    assert suspects_for(desk.topic, "b#00000001") == (1, 0)
 
 
 def test_an_agent_that_takes_too_long_to_be_empty_loses_its_turn(
@@ -572,9 +572,9 @@ def test_an_agent_that_takes_too_long_to_be_empty_loses_its_turn(
     lose_twice(desk, 1)
     settings = keys.named("settings", desk.topic)
 
-    suspects_for(desk.topic, "a#1")
+    suspects_for(desk.topic, "a#00000001")
     until, who = str(redis_client.hget(settings, "quiet")).split("|")
     redis_client.hset(settings, "quiet", f"{int(until) - 5_001}|{who}")
 
-    assert who == "a#1"
-    assert suspects_for(desk.topic, "b#1") == (1, 0)
+    assert who == "a#00000001"
+    assert suspects_for(desk.topic, "b#00000001") == (1, 0)

@@ -24,7 +24,7 @@ class Desk:
     def __init__(
         self,
         topic: str,
-        consumer: str = "desk#1",
+        consumer: str = "desk#00000001",
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.topic, self.consumer = topic, consumer

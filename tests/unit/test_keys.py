@@ -283,11 +283,26 @@ def test_the_id_of_a_foreign_entry_is_a_uuid_and_always_the_same() -> None:
 
 
 def test_a_consumer_belongs_to_its_agent() -> None:
-    consumer = keys.consumer_of("agent-1", "5f2a")
+    consumer = keys.consumer_of("agent-1")
 
     assert keys.agent_of(consumer) == "agent-1"
-    assert keys.agent_of("written-by-hand") == "written-by-hand"
-    assert consumer != keys.consumer_of("agent-1", "77aa")
+    assert keys.is_of_runtime(consumer)
+    assert consumer != keys.consumer_of("agent-1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("written-by-hand", "worker#1", "worker#0123456", "worker#012345678"),
+        *("worker#0123456x", "#01234567", "a worker#01234567", "a#b#01234567"),
+        *("worker#http:", "worker#http:x", "worker#http:123456", "worker#http:15x"),
+        *("worker#http:\u0661", "worker#01234567\n", "~", ""),
+    ],
+)
+def test_any_other_name_is_its_own_agent_by_hand(name: str) -> None:
+    assert keys.agent_of(name) == name
+    assert keys.lease_of(name) is None
+    assert not keys.is_of_runtime(name)
 
 
 # --- every door checks its topic first
@@ -386,7 +401,8 @@ def test_a_consumer_over_http_tells_its_lease() -> None:
 
     assert lender == "mill#http:60"
     assert (keys.lease_of(lender), keys.agent_of(lender)) == (60, "mill")
-    for other in ("mill", "mill#a1b2", "mill#http:", "mill#http:x", "mill#http:²"):
+    assert not keys.is_of_runtime(lender)
+    for other in ("mill", "mill#a1b2c3d4", "mill#http:", "mill#http:²"):
         assert keys.lease_of(other) is None
 
 
