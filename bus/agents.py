@@ -28,7 +28,7 @@ def register_agent(
     """Register an agent for `ttl_seconds`, or renew its registration whole.
 
     `meta` is any JSON object, shown to operators. While the registration lives, tasks
-    read under the agent's id stay its own.
+    read under the agent's id stay its own; when it ends they are anybody's.
     """
     record = new_record(agent_id, agent_type, meta)
     register(agent_id, agent_id, ttl_seconds, record)

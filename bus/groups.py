@@ -74,8 +74,10 @@ def read_group(
 
     Fields: `id`, `json` (as sent), `payload` (its value), `meta`; in the working group
     `attempt` and `fence` too. Waits up to `block_ms` for the first. End each with `ack`
-    or `move_to_dead`; one that is held for a lease (15 s) without a sign of life is
-    handed to the next reader. What is no JSON becomes a dead letter, `malformed`.
+    or `move_to_dead`; one that is held for longer than a lease (15 s) is handed to the
+    next reader. A consumer that is registered (`register_agent`) keeps its tasks for as
+    long as its registration lives, be it longer or shorter than that, and loses them
+    when it has ended. What is no JSON becomes a dead letter, `malformed`.
     """
     return read_while(lambda: True, topic, group, consumer, count, block_ms)
 
