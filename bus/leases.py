@@ -109,7 +109,7 @@ def claim(topic: str, agent_id: str, count: int, claim_id: str | None = None) ->
         )
     if told == agent_id:
         return Claim([], True)
-    _remember_topic(agent_id, record, topic)
+    _remember_topic(agent_id, text, topic)
     lease_s = _lease_of(record)
     key = keys.claim_key(topic, agent_id, claim_id or str(uuid.uuid4()))
     args = [keys.lender_of(agent_id, lease_s), count, conf.SUSPECT_AFTER]
@@ -165,16 +165,22 @@ def _record(agent_id: str) -> dict[str, Any] | None:
     return messages.parse_row(text) if text else None
 
 
-def _remember_topic(agent_id: str, record: dict[str, Any], topic: str) -> None:
-    """Have its record name what it takes tasks of: for pages, and for its end."""
-    known = record.get("topics", [])
-    if topic in known or len(known) >= _TOPICS_MOST:
-        return
-    told = {**record, "topics": [*known, topic]}
-    with refusals.guard():
-        left_ms = connection.reader().pttl(keys.agent_key(agent_id))
-    if left_ms > 0:
-        agents.beat(agent_id, agent_id, left_ms / 1000, told)
+def _remember_topic(agent_id: str, text: str, topic: str) -> None:
+    """Have its record name what it takes tasks of: for pages, and for its end.
+
+    A beat, or a registration, that came since the record was read is not undone.
+    """
+    while text:
+        record = messages.parse_row(text)
+        known = record.get("topics", [])
+        if topic in known or len(known) >= _TOPICS_MOST:
+            return
+        told = messages.dump({**record, "topics": [*known, topic]}).decode()
+        args = [agent_id, text, told]
+        now: str = scripts.run("amend", "", args, [keys.agent_key(agent_id)])
+        if now == told:
+            return
+        text = now
 
 
 def _group_of(topic: str) -> str | None:
