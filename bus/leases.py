@@ -88,7 +88,7 @@ def leave(agent_id: str) -> bool:
 
 def claim(topic: str, agent_id: str, count: int, claim_id: str | None = None) -> Claim:
     """Up to `count` tasks for a registered agent, now; the same claim again gives those
-    of them that are still held.
+    of them that are still held, also to an agent that drains.
 
     AgentNotFound where it is not registered, Conflict where the id is an agent of the
     runtime. Fewer tasks come where their payloads are large, one where it is a suspect.
@@ -107,16 +107,20 @@ def claim(topic: str, agent_id: str, count: int, claim_id: str | None = None) ->
         raise errors.Conflict(
             f"agent {agent_id!r} is one of the agent runtime, which takes tasks itself"
         )
-    if told == agent_id:
+    drain = told == agent_id
+    if drain and claim_id is None:
         return Claim([], True)
-    _remember_topic(agent_id, text, topic)
+    if not drain:
+        _remember_topic(agent_id, text, topic)
     lease_s = _lease_of(record)
     key = keys.claim_key(topic, agent_id, claim_id or str(uuid.uuid4()))
-    args = [keys.lender_of(agent_id, lease_s), count, conf.SUSPECT_AFTER]
+    # Who drains gets nothing new, but still hears what an answer that was lost told.
+    wanted = 0 if drain else count
+    args = [keys.lender_of(agent_id, lease_s), wanted, conf.SUSPECT_AFTER]
     now, timeout, flat = _lend(topic, [*args, lease_s * 1000], key)
     items = endings.parse_deliveries(topic, now, flat)
     lent = [_lent(item, timeout, lease_s) for item in items]
-    return Claim([each for each in lent if each is not None], False)
+    return Claim([each for each in lent if each is not None], drain)
 
 
 def _lend(topic: str, args: list[Any], claim_key: str) -> Any:

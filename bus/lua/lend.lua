@@ -1,8 +1,9 @@
 -- Lend tasks to an agent over HTTP; the same claim again is lent what it still holds.
 -- KEYS: tasks_stream tasks settings counters done dead_index dead <claim>
--- ARGV: consumer, how many, suspect bound, ms for which the claim is remembered
+-- ARGV: consumer, how many (0: only what the same claim was lent), suspect bound, ms for
+--       which the claim is remembered
 -- Returns {now, timeout_s of the topic or '', deliveries}; deliveries as in claim. Without
---   a working group the error is NOGROUP.
+--   a working group to lend from the error is NOGROUP.
 -- A suspect, which lost its agents before, is lent to an agent that holds nothing else
 -- here, and nothing beside it. Where all are busy one of them gets no other task until it
 -- is empty; for five seconds out of ten no agent of the runtime does the same.
@@ -12,7 +13,7 @@ local me, want, suspect_at = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local set = call('HMGET', settings, 'group', 'paused', 'timeout_s', 'quiet', 'renewed')
 local group, timeout_s, renewed = set[1], set[3] or '', set[5]
-if not group then return redis.error_reply('NOGROUP no working group yet') end
+if not group and want > 0 then return redis.error_reply('NOGROUP no working group yet') end
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters }
 local out, sids, fences, bytes = {}, {}, {}, 0
@@ -24,7 +25,7 @@ local function give(sid, e, record, n)
   bytes = bytes + #e.json
 end
 
-local before = call('GET', claim)
+local before = group and call('GET', claim)
 if before then
   for fence in gmatch(before, '%S+') do
     local sid, n = match(fence, '^(.*)%.(%d+)$')
@@ -36,7 +37,7 @@ if before then
   end
   return { now, timeout_s, out }
 end
-if set[2] == '1' then return { now, timeout_s, out } end
+if set[2] == '1' or want == 0 then return { now, timeout_s, out } end
 
 local mine = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 2, me)
 if mine.err then return mine end

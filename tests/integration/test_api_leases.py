@@ -390,14 +390,16 @@ def test_a_drained_agent_is_given_nothing_and_told_so(
 ) -> None:
     join(client)
     bus.enqueue_many(test_topic, range(2))
-    held = claim(client, test_topic, count=1)
+    held = claim(client, test_topic, count=1, claim_id="one")
 
     drained = api().post("agents/a/drain")
 
     assert (drained.status_code, drained.json()["state"]) == (200, "draining")
     assert client.post("agents/a/heartbeat").json()["drain"] is True
-    again = client.post(f"topics/{test_topic}/claim", {"agent_id": "a", "wait_s": 20})
-    assert again.json() == {"deliveries": [], "drain": True}
+    path = f"topics/{test_topic}/claim"
+    for claim_id, given in (("one", held), ("two", [])):
+        body = {"agent_id": "a", "wait_s": 20, "claim_id": claim_id}
+        assert client.post(path, body).json() == {"deliveries": given, "drain": True}
     assert end(client, "complete", *held) == ["ok"]
     [row] = api("admin").get("audit", verb="drain").json()["entries"]
     assert row["target"] == "a"

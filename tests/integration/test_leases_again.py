@@ -10,7 +10,7 @@ import pytest
 import bus
 from bus import agents, fences, leases, scripts
 from bus.endings import Fence, fence_of
-from bus.leases import Lent
+from bus.leases import Claim, Lent
 
 
 def join(
@@ -29,6 +29,41 @@ def held(lent: Lent) -> Fence:
 
 def complete(*lent: Lent) -> list[str]:
     return fences.complete([(held(each), b"1") for each in lent])
+
+
+# --- a claim of an agent that drains
+
+
+def test_a_claim_sent_again_while_it_drains_gives_what_it_gave(test_topic: str) -> None:
+    bus.enqueue_many(test_topic, range(3))
+    join()
+    lent = leases.claim(test_topic, "a", 2, "one").lent
+    agents.drain_agent("a")
+
+    again = leases.claim(test_topic, "a", 2, "one")
+
+    assert again == Claim(lent, True) and len(lent) == 2
+    assert complete(*again.lent) == ["ok", "ok"]
+    assert leases.claim(test_topic, "a", 2, "one") == Claim([], True)
+
+
+@pytest.mark.parametrize("claim_id", [None, "another"])
+def test_who_drains_is_lent_nothing_new(test_topic: str, claim_id: str | None) -> None:
+    bus.enqueue_many(test_topic, range(3))
+    join()
+    leases.claim(test_topic, "a", 1, "one")
+    agents.drain_agent("a")
+
+    assert leases.claim(test_topic, "a", 1, claim_id) == Claim([], True)
+    assert bus.stats(test_topic)["waiting"] == 2
+
+
+def test_who_drains_makes_no_topic_by_asking_for_one(test_topic: str) -> None:
+    join()
+    agents.drain_agent("a")
+
+    assert leases.claim(test_topic, "a", 1, "one") == Claim([], True)
+    assert bus.list_topics() == []
 
 
 # --- what comes while a claim is made

@@ -37,7 +37,7 @@ class LeaseViewSet(MeshViewSet):
         gives the same deliveries as far as they are still held, so a lost answer loses
         nothing; take a new one for each claim. A task that its agents were lost with
         twice comes alone, to an agent that holds nothing else of the topic. Nothing
-        comes while the topic is paused, or once the agent is to `drain`.
+        new comes while the topic is paused, or once the agent is to `drain`.
         """
         # The wait is in front, in waiting.py.
         return Response(lending.claim(self.who, topic, self.body()))
