@@ -190,6 +190,12 @@ def take(topic: str, group: str, owner: str, idle_ms: int, why: str = _GONE) -> 
             return taken
 
 
+def holders(topic: str, retry_s: float | None = None) -> tuple[str, list[str]]:
+    """The working group of a topic, '' without one, and which consumers hold tasks."""
+    group, rows = scripts.run("holding", topic, ["0"], retry_s=retry_s)
+    return group, [each["name"] for each in map(_facts, rows) if each["pending"]]
+
+
 def take_from_child(pid: int) -> int:
     """Take the tasks of an agent process whose parent saw it end; how many.
 
@@ -207,10 +213,9 @@ def take_from_child(pid: int) -> int:
                 continue
             agents.deregister(row["agent_id"], row["consumer"], retry_s=0)
             for topic in row["topics"]:
-                with refusals.guard():
-                    settings = keys.named("settings", keys.check_topic(topic))
-                    group = connection.reader().hget(settings, "group")
-                taken += take(topic, group, row["consumer"], 0) if group else 0
+                group, names = holders(keys.check_topic(topic), retry_s=0)
+                if row["consumer"] in names:
+                    taken += take(topic, group, row["consumer"], 0)
     return taken
 
 

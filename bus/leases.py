@@ -68,9 +68,25 @@ def register(
         said = f"lease_s {lease_s} is not {least} to {LEASE_MOST_S} s"
         raise errors.InvalidOption(said)
     # Where it may hold tasks: it need not have ended them before it registers again.
-    topics = (_record(agent_id) or {}).get("topics", [])
+    before = _record(agent_id) or {}
+    topics = before.get("topics", [])
     record |= {"lease_s": lease_s, "topics": topics}
+    if before and (_lease_of(before) != lease_s or before.get("leases")):
+        record["leases"] = _leases_in_use(agent_id, topics)
     agents.register(agent_id, agent_id, ttl_s, record)
+
+
+def _leases_in_use(agent_id: str, topics: list[str]) -> list[int]:
+    """Under which leases it holds tasks: what it was lent keeps its own."""
+    names = {name for topic in topics for name in _held_by(agent_id, topic)[1]}
+    return sorted(lease for name in names if (lease := keys.lease_of(name)))
+
+
+def _held_by(agent_id: str, topic: str) -> tuple[str, list[str]]:
+    """The working group, and under which names an agent over HTTP holds tasks of it."""
+    group, names = judge.holders(topic)
+    lent = [name for name in names if keys.lease_of(name) is not None]
+    return group, [name for name in lent if keys.agent_of(name) == agent_id]
 
 
 def leave(agent_id: str) -> bool:
@@ -78,10 +94,9 @@ def leave(agent_id: str) -> bool:
     record = _record(agent_id)
     was = agents.deregister_agent(agent_id)
     if record is not None and not _is_runtime(record):
-        consumer = keys.lender_of(agent_id, _lease_of(record))
         for topic in record.get("topics", ()):
-            group = _group_of(topic)
-            if group:
+            group, names = _held_by(agent_id, topic)
+            for consumer in names:
                 judge.take(topic, group, consumer, 0)
     return was
 
@@ -115,12 +130,20 @@ def claim(topic: str, agent_id: str, count: int, claim_id: str | None = None) ->
     lease_s = _lease_of(record)
     key = keys.claim_key(topic, agent_id, claim_id or str(uuid.uuid4()))
     # Who drains gets nothing new, but still hears what an answer that was lost told.
-    wanted = 0 if drain else count
-    args = [keys.lender_of(agent_id, lease_s), wanted, conf.SUSPECT_AFTER]
-    now, timeout, flat = _lend(topic, [*args, lease_s * 1000], key)
+    args = [keys.lender_of(agent_id, lease_s), 0 if drain else count]
+    args += [conf.SUSPECT_AFTER, lease_s * 1000]
+    args += _other_lenders(agent_id, record, lease_s)
+    now, timeout, holder, flat = _lend(topic, args, key)
+    lease_s = keys.lease_of(holder) or lease_s
     items = endings.parse_deliveries(topic, now, flat)
     lent = [_lent(item, timeout, lease_s) for item in items]
     return Claim([each for each in lent if each is not None], drain)
+
+
+def _other_lenders(agent_id: str, record: dict[str, Any], lease_s: int) -> list[str]:
+    """Under which other names it may hold tasks since it registered again."""
+    leases = record.get("leases", [])
+    return [keys.lender_of(agent_id, other) for other in leases if other != lease_s]
 
 
 def _lend(topic: str, args: list[Any], claim_key: str) -> Any:
@@ -185,10 +208,3 @@ def _remember_topic(agent_id: str, text: str, topic: str) -> None:
         if now == told:
             return
         text = now
-
-
-def _group_of(topic: str) -> str | None:
-    with refusals.guard():
-        settings = keys.named("settings", topic)
-        group: str | None = connection.reader().hget(settings, "group")
-    return group

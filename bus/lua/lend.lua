@@ -1,9 +1,10 @@
 -- Lend tasks to an agent over HTTP; the same claim again is lent what it still holds.
 -- KEYS: tasks_stream tasks settings counters done dead_index dead <claim>
 -- ARGV: consumer, how many (0: only what the same claim was lent), suspect bound, ms for
---       which the claim is remembered
--- Returns {now, timeout_s of the topic or '', deliveries}; deliveries as in claim. Without
---   a working group to lend from the error is NOGROUP.
+--       which the claim is remembered, then other consumers of the agent, if it has
+--       registered with another lease before
+-- Returns {now, timeout_s of the topic or '', the consumer that holds them, deliveries};
+--   deliveries as in claim. Without a working group to lend from the error is NOGROUP.
 -- A suspect, which lost its agents before, is lent to an agent that holds nothing else
 -- here, and nothing beside it. Where all are busy one of them gets no other task until it
 -- is empty; for five seconds out of ten no agent of the runtime does the same.
@@ -16,7 +17,7 @@ local group, timeout_s, renewed = set[1], set[3] or '', set[5]
 if not group and want > 0 then return redis.error_reply('NOGROUP no working group yet') end
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters }
-local out, sids, fences, bytes = {}, {}, {}, 0
+local out, sids, fences, bytes, lender = {}, {}, {}, 0, me
 
 local function give(sid, e, record, n)
   deliver(out, sid, e, record)
@@ -24,6 +25,8 @@ local function give(sid, e, record, n)
   fences[#fences + 1] = sid .. '.' .. int(n)
   bytes = bytes + #e.json
 end
+
+local function lent() return { now, timeout_s, lender, out } end
 
 local before = group and call('GET', claim)
 if before then
@@ -33,19 +36,27 @@ if before then
     local text = e and call('HGET', tasks, e.id)
     local r = text and read_record(text)
     local who = r and r.sid == sid and r.n == tonumber(n) and holder(tasks_stream, group, sid)
-    if who and who ~= HANDED then give(sid, e, text, n) end
+    if who and who ~= HANDED then
+      lender = who -- the same of all: a claim is lent under one lease
+      give(sid, e, text, n)
+    end
   end
-  return { now, timeout_s, out }
+  return lent()
 end
-if set[2] == '1' or want == 0 then return { now, timeout_s, out } end
+if set[2] == '1' or want == 0 then return lent() end
 
 local mine = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 2, me)
 if mine.err then return mine end
+for i = 5, #ARGV do
+  for _, row in ipairs(call('XPENDING', tasks_stream, group, '-', '+', 2, ARGV[i])) do
+    mine[#mine + 1] = row
+  end
+end
 if #mine == 1 then
   local e = entry(tasks_stream, mine[1][1])
   local text = e and call('HGET', tasks, e.id)
   local r = text and read_record(text)
-  if r and r.lost >= suspect_at then return { now, timeout_s, out } end
+  if r and r.lost >= suspect_at then return lent() end
 end
 local till, who = match(set[4] or '', '^(%d+)|(.*)$')
 local taken_on = who and who ~= me and tonumber(till) > now
@@ -72,7 +83,8 @@ while #sids < want and looked < 1000 and bytes < 4000000 do
         if who ~= me or till + 5000 <= now then
           call('HSET', settings, 'quiet', int(now + 5000) .. '|' .. me)
         end
-        return { now, timeout_s, {} }
+        out = {}
+        return lent()
       end
       out, sids, fences = {}, {}, {}
       give(sid, e, text, r.n)
@@ -123,4 +135,4 @@ if #sids > 0 then
   call('XCLAIM', tasks_stream, group, me, 0, unpack(sids))
   call('SET', claim, fences, 'PX', ARGV[4])
 end
-return { now, timeout_s, out }
+return lent()

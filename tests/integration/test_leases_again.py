@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import bus
-from bus import agents, fences, leases, scripts
+from bus import agents, fences, janitor, keys, leases, scripts
 from bus.endings import Fence, fence_of
 from bus.leases import Claim, Lent
+from tests.support.desk import idle_for
 
 
 def join(
@@ -64,6 +65,94 @@ def test_who_drains_makes_no_topic_by_asking_for_one(test_topic: str) -> None:
 
     assert leases.claim(test_topic, "a", 1, "one") == Claim([], True)
     assert bus.list_topics() == []
+
+
+# --- another lease than before
+
+
+def test_who_leaves_hands_on_what_it_holds_under_any_lease(test_topic: str) -> None:
+    bus.enqueue_many(test_topic, range(3))
+    for lease_s in (600, 60, 15):
+        join(lease_s=lease_s)
+        assert claim(test_topic)
+
+    leases.leave("a")
+
+    stats = bus.stats(test_topic)
+    assert (stats["waiting"], stats["running"]) == (3, 0)
+
+
+def test_who_leaves_takes_nothing_from_others(test_topic: str) -> None:
+    bus.enqueue_many(test_topic, range(2))
+    join("a")
+    join("ab")
+    [_], [other] = claim(test_topic, 1, "a"), claim(test_topic, 1, "ab")
+
+    leases.leave("a")
+
+    assert complete(other) == ["ok"]
+
+
+def test_what_was_lent_under_another_lease_keeps_it(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+    join(lease_s=600)
+    [lent] = claim(test_topic)
+    join(lease_s=15)
+
+    idle_for(test_topic, keys.lender_of("a", 600), 500)
+
+    assert janitor.Judge("me").reclaim(test_topic) == 0
+    assert fences.extend([held(lent)]) == ["ok"]
+    assert complete(lent) == ["ok"]
+
+
+def test_a_claim_sent_again_tells_the_lease_it_was_made_with(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+    join(lease_s=15)
+    first = leases.claim(test_topic, "a", 1, "one")
+    join(lease_s=600)
+
+    assert leases.claim(test_topic, "a", 1, "one") == first
+    assert [each.lease_s for each in first.lent] == [15]
+
+
+def suspect(topic: str) -> str:
+    """A task that was lost twice, and waits."""
+    task_id = bus.enqueue_task(topic, "kills")
+    join("loses")
+    for _ in range(2):
+        assert claim(topic, 1, "loses")
+        leases.leave("loses")
+        join("loses")
+    return task_id
+
+
+def test_a_suspect_is_not_lent_beside_what_is_held_under_another_lease(
+    test_topic: str,
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    join(lease_s=600)
+    [lent] = claim(test_topic)
+    task_id = suspect(test_topic)
+    join(lease_s=15)
+
+    assert claim(test_topic) == []
+    complete(lent)
+
+    assert [each.id for each in claim(test_topic)] == [task_id]
+
+
+def test_nothing_is_lent_beside_a_suspect_under_another_lease(test_topic: str) -> None:
+    suspect(test_topic)
+    join(lease_s=600)
+    [alone] = claim(test_topic)
+    bus.enqueue_task(test_topic, 1)
+    for _ in range(2):  # and it is not forgotten with the next registration
+        join(lease_s=15)
+        assert claim(test_topic) == []
+    complete(alone)
+
+    assert len(claim(test_topic)) == 1
 
 
 # --- what comes while a claim is made
