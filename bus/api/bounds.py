@@ -13,13 +13,12 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from bus import whence
 from bus.conf import conf
 from bus.home.heads import WHOLE
 
 from . import jsontext
 from .asgi import App, Receive, Send
-from .head import REQUEST_ID, of_site
+from .head import refusing
 from .parsers import body_limit
 from .problems import MEDIA_TYPE, Problem, later
 from .schema import PREFIX
@@ -185,21 +184,9 @@ async def _refuse(scope: Any, receive: Receive, send: Send, problem: Problem) ->
         document = {"error": problem.detail, **problem.extra}
         kind = "application/json"
     body = orjson.dumps(document)
-    told = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
-    headers = [
-        (b"content-type", kind.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-        (b"cache-control", b"no-store"),
-        (REQUEST_ID, whence.request_id(told).encode()),
-        *of_site(scope["scheme"]),
-        *(
-            (name.lower().encode(), text.encode())
-            for name, text in problem.headers.items()
-        ),
-    ]
-    start = {"type": "http.response.start", "status": problem.status}
-    await send({**start, "headers": headers})
+    start = refusing(scope, problem, len(body), kind)
+    start["headers"].append((b"connection", b"close"))
+    await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": True})
     with contextlib.suppress(TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(_LINGER_S):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from io import BytesIO
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
@@ -17,6 +17,9 @@ from django.http.request import split_domain_port, validate_host
 from django.utils.module_loading import import_string
 
 from bus import whence
+
+from .asgi import Message
+from .problems import MEDIA_TYPE, Problem
 
 REQUEST_ID: Final = whence.HEADER.lower().encode()
 KEY: Final = b"idempotency-key"
@@ -122,3 +125,23 @@ def of_site(scheme: str) -> Headers:
         (name.lower().encode("ascii"), text.encode("latin-1"))
         for name, text in answer.items()
     )
+
+
+def refusing(
+    scope: Any, problem: Problem, length: int, kind: str = MEDIA_TYPE
+) -> Message:
+    """The start of an answer that tells a problem, where Django does not answer."""
+    told = dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")
+    headers = [
+        (b"content-type", kind.encode()),
+        (b"content-length", b"%d" % length),
+        (b"cache-control", b"no-store"),
+        (REQUEST_ID, whence.request_id(told).encode()),
+        *of_site(scope["scheme"]),
+        *(
+            (name.lower().encode(), text.encode())
+            for name, text in problem.headers.items()
+        ),
+    ]
+    status = problem.status
+    return {"type": "http.response.start", "status": status, "headers": headers}

@@ -15,9 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -32,7 +30,8 @@ from bus.live.window import RESULTS, Item
 
 from . import exceptions, shapes, waiting
 from .asgi import App, Message, Receive, Send
-from .problems import MEDIA_TYPE, Problem, later
+from .head import refusing
+from .problems import Problem, later
 from .renderers import FastJSONRenderer
 from .schema import PREFIX
 from .waiting import AGAIN
@@ -82,11 +81,11 @@ def streamed(app: App) -> App:
             return
         [wish] = wishes
         if open_streams[wish.who.key] >= conf.FEED_STREAMS_PER_USER:
-            await _refuse(send, _too_many(wish.who))
+            await _refuse(scope, send, _too_many(wish.who))
             return
         open_streams[wish.who.key] += 1
         try:
-            out = _Out(send, answer, partial(_hang_up, scope, receive))
+            out = _Out(scope, receive, send, answer)
             await _Stream(app, scope, wish, out).run(receive)
         finally:
             open_streams[wish.who.key] -= 1
@@ -106,10 +105,9 @@ class _Out:
     """What is sent: head and beginning as the view gave them, then what comes."""
 
     def __init__(
-        self, send: Send, answer: list[Message], hang_up: Callable[[], Awaitable[None]]
+        self, scope: Any, receive: Receive, send: Send, answer: list[Message]
     ) -> None:
-        self._send = send
-        self._hang_up = hang_up
+        self._scope, self._receive, self._send = scope, receive, send
         start, *parts = answer
         # The view's answer has an end, and says so.
         kept = [pair for pair in start["headers"] if pair[0].lower() != _LENGTH]
@@ -138,11 +136,11 @@ class _Out:
                 await self.say(retry() + _event("end", told))
                 await self._send({"type": "http.response.body", "body": b""})
         except TimeoutError:
-            await self._hang_up()
+            await _hang_up(self._scope, self._receive)
 
     async def refuse(self, problem: Problem) -> None:
         """The problem instead of a stream, which has not begun."""
-        await _refuse(self._send, problem)
+        await _refuse(self._scope, self._send, problem)
 
 
 _LENGTH: Final = b"content-length"
@@ -288,11 +286,7 @@ def _event(name: str, data: bytes, cursor: str | None = None) -> bytes:
     return b"event: %b\n%bdata: %b\n\n" % (name.encode(), mark, data)
 
 
-async def _refuse(send: Send, problem: Problem) -> None:
+async def _refuse(scope: Any, send: Send, problem: Problem) -> None:
     body = orjson.dumps(problem.document())
-    told = {"content-type": MEDIA_TYPE, "content-length": str(len(body))}
-    told |= {"cache-control": "no-store", **problem.headers}
-    headers = [(name.lower().encode(), text.encode()) for name, text in told.items()]
-    start = {"type": "http.response.start", "status": problem.status}
-    await send({**start, "headers": headers})
+    await send(refusing(scope, problem, len(body)))
     await send({"type": "http.response.body", "body": body})

@@ -392,6 +392,19 @@ def test_streams_per_token_are_limited_and_closed_ones_do_not_count(
     wait_until(lambda: reader(mine).open(topic=test_topic).status == 200)
 
 
+def test_a_stream_too_many_is_refused_with_what_every_answer_has(
+    reader: Reader, settings: Settings, test_topic: str
+) -> None:
+    settings.MESH_FEED_STREAMS_PER_USER = 1
+    mine = new_token()
+    allowed, refused = (reader(mine).open(topic=test_topic) for _ in range(2))
+
+    assert (allowed.status, refused.status) == (200, 429)
+    assert refused.getheader("X-Request-ID")
+    for name in ("X-Content-Type-Options", "Content-Security-Policy"):
+        assert refused.getheader(name) == allowed.getheader(name) is not None
+
+
 def test_all_that_a_stream_holds_goes_with_it(
     reader: Reader, test_topic: str, live_site: LiveSite
 ) -> None:
