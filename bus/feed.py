@@ -104,8 +104,9 @@ class Feed:
                     task = await bus.aget_task(task_id, topic)
 
         `ended(timeout_s)` is True as soon as a result, a dead letter or an event names
-        the task, False after the timeout or when the process stops. BusUnavailable if
-        Redis does not answer, for `within_s` if that is less than the feed's own time.
+        the task, or results of its topic were trimmed unread; False after the timeout
+        or when the process stops. BusUnavailable if Redis does not answer, for
+        `within_s` if that is less than the feed's own time.
         """
         key = (keys.check_topic(topic), keys.check_task_id(task_id))
         event = asyncio.Event()
@@ -138,12 +139,23 @@ class Feed:
     def _deliver(self, items: list[Item]) -> bool:
         if self._waiting:
             for item in items:
-                ends = item.kind != window.EVENTS or item.event in _ENDS
-                if ends:
-                    for event in self._waiting.get((item.topic, item.task_id), ()):
-                        event.set()
+                for event in self._concerned(item):
+                    event.set()
         self.window.extend(items)
         return self.window.followed
+
+    def _concerned(self, item: Item) -> Iterable[asyncio.Event]:
+        """Of those who wait for an end, whom this entry may bring it."""
+        if item.kind == window.GAP:  # what nobody will read names nobody
+            return [
+                event
+                for (topic, _), events in self._waiting.items()
+                if topic == item.topic
+                for event in events
+            ]
+        if item.kind == window.EVENTS and item.event not in _ENDS:
+            return ()
+        return self._waiting.get((item.topic, item.task_id), ())
 
 
 # Weak by loop; a feed holds no reference to its loop once its reader has ended.

@@ -24,6 +24,7 @@ from . import (
 )
 from .messages import Task
 
+LOOK_S: Final = 5.0  # all that tells of an end may be trimmed before it is read
 _RETRY_S: Final = 0.1
 _SEQ_MOST: Final = 2**64 - 1  # of an entry id
 _STEP: Final = 200  # rows of a file that are read at once, where they are small
@@ -198,11 +199,13 @@ def wait_result(
         try:
             if sent is not None and topic in (None, sent.topic):
                 behind, sent = sent, None
-                task = _waited_behind(task_id, behind, until)
-                if task is not None:
-                    return task
+                ended = _waited_behind(task_id, behind, until)
+                if ended is not None:
+                    return ended
             topic = lookup.topic_of(task_id, topic)
-            return _waited(task_id, topic, until)
+            task = _waited(task_id, topic, min(until, time.monotonic() + LOOK_S))
+            if task.ended or time.monotonic() >= until:
+                return task
         except errors.BusUnavailable:
             # A connection that went stale, a server that restarts: there is time left.
             if time.monotonic() + _RETRY_S >= until:
@@ -238,6 +241,7 @@ def _waited_behind(task_id: str, sent: recent.Sent, until: float) -> Task | None
 
 
 def _waited(task_id: str, topic: str, until: float) -> Task:
+    """The task once it has ended, or as it stands at `until` (monotonic s)."""
     cursors, task = _first_look(task_id, topic)
     while not task.ended and (left_s := until - time.monotonic()) > 0:
         left_s = min(left_s, connection.BLOCK_MOST_S)

@@ -12,7 +12,6 @@ from typing import Final
 from . import errors, feed, keys, lookup, results
 from .messages import Task
 
-_LOOK_S: Final = 5.0  # should the feed ever miss an end
 _RETRY_S: Final = 0.1
 
 
@@ -29,13 +28,15 @@ async def await_result(
             return await _waited(task_id, topic, until)
         except errors.BusUnavailable:
             # A connection that went stale, a server that restarts: there is time left.
-            if time.monotonic() + _RETRY_S >= until:
+            stops = feed.shared().closing.is_set()
+            if stops or time.monotonic() + _RETRY_S >= until:
                 raise
             await asyncio.sleep(_RETRY_S)
 
 
 async def _waited(task_id: str, topic: str, until: float) -> Task:
-    """The task once it has ended, or as it stands at `until` (monotonic s)."""
+    """The task once it has ended, or as it stands at `until` (monotonic s), or when the
+    process stops: from then on the feed tells of no end."""
     shared = feed.shared()
     left_s = until - time.monotonic()
     async with shared.watching(topic, task_id, left_s) as ended:
@@ -45,6 +46,7 @@ async def _waited(task_id: str, topic: str, until: float) -> Task:
             task = await lookup.afound(topic, task_id, shared.tailer.asking())
             if task is None:
                 raise lookup.unknown(task_id)
-            if task.ended or left_s <= 0:
+            if task.ended or left_s <= 0 or shared.closing.is_set():
                 return task
-            await ended(min(left_s, _LOOK_S))
+            # Of a result that was trimmed unread the feed may not tell.
+            await ended(min(left_s, results.LOOK_S))

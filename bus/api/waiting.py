@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 import bus
-from bus import errors, feed, messages
+from bus import errors, messages
 from bus.live import arrivals
 
 from . import asked, lending
@@ -206,15 +206,10 @@ def _unended(answer: list[Message]) -> tuple[str, str] | None:
 
 
 async def _ended(topic: str, task_id: str, wait_s: float) -> None:
-    """Return when the task has ended, or after so many seconds."""
-    until = time.monotonic() + wait_s
-    # If Redis goes away meanwhile, the second look says so.
+    """Return when the task has ended, after so many seconds, or when we stop."""
+    # If Redis stays away, or the task is gone, the second look says so.
     with contextlib.suppress(errors.BusError):
-        async with feed.shared().watching(topic, task_id, wait_s) as ended:
-            # Registered: an end from here on is told. One before it shows in the look.
-            while not (await bus.aget_task(task_id, topic)).ended:
-                if not await ended(until - time.monotonic()):
-                    return
+        await bus.await_result(task_id, topic, wait_s)
 
 
 async def _left(receive: Receive, work: Awaitable[None]) -> bool:

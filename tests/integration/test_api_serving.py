@@ -19,7 +19,7 @@ from asgiref.sync import SyncToAsync
 from rest_framework.response import Response
 
 import bus
-from bus import accounts
+from bus import accounts, results
 from tests.support.api import ROOT, keyspace
 from tests.support.desk import Desk
 from tests.support.site import LiveSite
@@ -294,6 +294,25 @@ def test_a_wait_for_a_dead_task_ends_with_its_death(http: httpx2.Client) -> None
 
     timer.join()
     assert response.json()["state"] == "dead"
+
+
+def test_a_wait_ends_also_where_no_result_is_kept(
+    http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "LOOK_S", 0.1)
+    task_id = http.post("enqueue", json=TASK).json()["id"]
+    bus.set_limits("served", results_keep=0)
+    desk = Desk("served")
+    item = desk.one()
+    timer = threading.Timer(0.3, lambda: desk.complete(item))
+    timer.start()
+    began = time.monotonic()
+
+    response = http.get(f"tasks/{task_id}", params={"wait": 55})
+
+    timer.join()
+    assert (response.status_code, response.json()["state"]) == (200, "done")
+    assert time.monotonic() - began < 50
 
 
 def test_a_wait_is_over_in_time_and_200(http: httpx2.Client) -> None:

@@ -15,11 +15,11 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, errors, feed, messages, tasks
+from bus import connection, errors, feed, messages, results, tasks
 from bus.live import tailer
 from tests.support.desk import Desk
 from tests.support.stalls import Stalls
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 
 ABSENT = "0198c0de-0000-7000-8000-00000000abcd"
 
@@ -44,7 +44,7 @@ async def an_end(topic: str, task_id: str, act: Callable[[], Any]) -> bool:
     live = feed.shared()
     async with live.watching(topic, task_id) as ended:
         await asyncio.to_thread(act)
-        return await ended(5)
+        return await ended(5 * PATIENCE)
 
 
 def test_a_result_wakes_who_waits_for_its_task(test_topic: str) -> None:
@@ -91,6 +91,39 @@ def test_an_ack_by_hand_wakes_who_waits_for_its_task(test_topic: str) -> None:
     )
 
     assert woken
+
+
+def test_a_result_that_was_trimmed_unread_wakes_who_waits_for_its_task(
+    test_topic: str,
+) -> None:
+    """Nothing names it any more: the feed knows of it as a gap."""
+    bus.set_limits(test_topic, results_keep=1)
+    first, _ = bus.enqueue_many(test_topic, range(2))
+    desk = Desk(test_topic)
+
+    woken = on_a_loop(
+        lambda: an_end(test_topic, first, lambda: desk.complete(*desk.claim(2)))
+    )
+
+    assert woken
+
+
+def test_an_end_of_which_nothing_is_ever_told_ends_a_wait(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no result is kept, none is ever read, and so none is missed."""
+    monkeypatch.setattr(results, "LOOK_S", 0.1)
+    bus.set_limits(test_topic, results_keep=0)
+    task_id = bus.enqueue_task(test_topic, 1)
+    desk = Desk(test_topic)
+
+    async def story() -> str:
+        waits = asyncio.create_task(bus.await_result(task_id, test_topic, 120))
+        await wait_until_async(lambda: feed.shared().tailer.streams)
+        await asyncio.to_thread(lambda: desk.complete(desk.one()))
+        return (await asyncio.wait_for(waits, 20 * PATIENCE)).state
+
+    assert on_a_loop(story) == messages.DONE
 
 
 def test_a_retry_is_no_end(test_topic: str) -> None:
@@ -177,6 +210,34 @@ def test_a_topic_that_comes_later_is_watched_within_a_fraction_of_the_block(
             return took_s - stalls.total_s
 
     assert on_a_loop(story) < 0.5
+
+
+def test_a_wait_ends_when_the_process_stops(test_topic: str) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    async def story() -> str:
+        live = feed.shared()
+        waits = asyncio.create_task(bus.await_result(task_id, test_topic, 120))
+        await wait_until_async(lambda: live.tailer.streams)
+        live.close()
+        return (await asyncio.wait_for(waits, 20 * PATIENCE)).state
+
+    assert on_a_loop(story) == messages.WAITING
+
+
+def test_a_wait_ends_when_the_process_stops_without_redis_as_well(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(tailer, "_OPEN_S", 0.1)
+
+    async def story() -> None:
+        feed.shared().close()
+        waits = bus.await_result(ABSENT, test_topic, 120)
+        await asyncio.wait_for(waits, 20 * PATIENCE)
+
+    with pytest.raises(errors.BusUnavailable):
+        on_a_loop(story)
 
 
 def test_it_says_so_when_redis_is_away(

@@ -14,7 +14,7 @@ from pytest_django import Settings
 import bus
 from bus import connection, errors, janitor, lookup, messages, recent, results
 from tests.support import agents, work
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def blocked(client: redis.Redis) -> int:
@@ -408,6 +408,23 @@ def test_what_is_told_at_the_end_of_a_wait_is_how_it_stands_then(
     monkeypatch.setattr(results, "_next_look", taken_meanwhile)
 
     assert bus.wait_result(task_id, test_topic, timeout_s=1.5).state == "running"
+
+
+def test_an_end_whose_result_is_trimmed_at_once_ends_a_wait(
+    test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing ever tells of it: who waits has to look."""
+    monkeypatch.setattr(results, "LOOK_S", 0.1)
+    bus.set_limits(test_topic, results_keep=0)
+    task_id = bus.enqueue_task(test_topic, 1)
+    recent.take(task_id)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(bus.wait_result, task_id, test_topic, 60)
+        wait_until(lambda: blocked(redis_client))
+        with agents.running(test_topic, work.echo):
+            wait_until(lambda: bus.stats(test_topic)["done"] == 1, 20)
+
+        assert wait.result(20 * PATIENCE).state == "done"
 
 
 def test_a_wait_for_an_unknown_task_is_an_error(test_topic: str) -> None:
