@@ -187,15 +187,19 @@ def done_task(
     entry_id: str,
     row: Mapping[str, Any] | None = None,
 ) -> Task:
-    """An ended task from the fields of its result entry; `row` where it is parsed."""
+    """An ended task from the fields of its result entry; `row` where it is parsed.
+
+    Whatever else a row by hand says of its state, its task has ended: it is done.
+    """
     if row is None:
         row = messages.parse_row(fields.get("json", ""))
+    state = row.get("state")
     past = history.of_result(fields)
     return Task(
         id=task_id,
         topic=topic,
         payload=row.get("task"),
-        state=row.get("state", messages.DONE),
+        state=state if state in messages.ROW_STATES else messages.DONE,
         attempt=row.get("attempt", 0),
         epoch=past.epoch,
         fence=row.get("fence", ""),
@@ -222,8 +226,15 @@ def _own(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "max_attempts": most if type(most) is int and records.may_try(most) else None,
         "timeout_s": records.seconds(str(limit)),
-        "again_of": row.get("again_of"),
+        "again_of": _id(row.get("again_of")),
     }
+
+
+def _id(value: Any) -> str | None:
+    try:
+        return keys.check_task_id(value)
+    except errors.InvalidName:
+        return None
 
 
 def _due_at(score: str) -> str | None:

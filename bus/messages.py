@@ -32,6 +32,7 @@ CANCELLED: Final = "cancelled"
 DISCARDED: Final = "discarded"
 STATES: Final = (WAITING, RUNNING, DELAYED, DONE, DEAD, CANCELLED, DISCARDED)
 ENDED: Final = frozenset({DONE, DEAD, CANCELLED, DISCARDED})
+ROW_STATES: Final = (DONE, CANCELLED, DISCARDED)  # of rows; a hand may write no text
 LIVE: Final = frozenset(STATES) - ENDED
 TIME_MOST_MS: Final = 253_402_300_799_999  # the end of 9999; what is later is no time
 

@@ -297,6 +297,6 @@ def _next_look(
             named = True
             # Our own row says it all; one that somebody wrote by hand does not.
             row = messages.parse_row(fields.get("json", "")) if at == 0 else {}
-            if row.get("fence") and row.get("state"):
+            if row.get("fence") and row.get("state") in messages.ROW_STATES:
                 return lookup.done_task(topic, task_id, fields, entry_id, row)
     return lookup.get_task(task_id, topic) if named else None

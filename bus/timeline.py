@@ -55,9 +55,13 @@ def _row(
 
 def _replays(task: Task, before: int, now: int) -> list[dict[str, Any]]:
     """What lies between two epochs, which a letter by hand may have far apart."""
-    told = {each.get("epoch"): each for each in task.replays}
+    told = {each.get("epoch"): each for each in task.replays if _is_numbered(each)}
     first = max(before, now - _REPLAYS_MOST) + 1
     return [_replay(told.get(epoch, {})) for epoch in range(first, now + 1)]
+
+
+def _is_numbered(replay: dict[str, Any]) -> bool:
+    return isinstance(replay.get("epoch"), int)  # a line by hand may have a list there
 
 
 def _replay(replay: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def _now(task: Task) -> list[dict[str, Any]]:
 
 
 def _logged(task: Task) -> list[dict[str, Any]]:
-    since = messages.iso_ms(task.enqueued_at) or 0
+    since = max(0, messages.iso_ms(task.enqueued_at) or 0)  # by hand: before 1970
     flat = scripts.run("story", task.topic, [task.id, since, _LOOK])
     bare = not (task.attempts or task.replays or task.epoch)
     rows = []

@@ -5,7 +5,7 @@
 -- Returns {entry id to continue below or '', flat entry id, id, row, epoch, attempts}. A
 --   look covers 2,000 rows and 4 MB at most, so a page may be short and still name where
 --   to go on.
--- Only rows in our own shape tell their state here; one by hand without it counts as done.
+-- Only rows in our own shape tell their state here; what is none of ours counts as done.
 local from, want, state = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local out, count, looked, bytes = {}, 0, 0, 0
 while true do
@@ -25,6 +25,7 @@ while true do
       bytes = bytes + #json + #lines
       local is = match(json:sub(1, 300),
         '^{"id":"[^"]*","topic":"[^"]*","state":"([^"]*)"') or 'done'
+      if is ~= 'cancelled' and is ~= 'discarded' then is = 'done' end
       if state == '' or is == state then
         local at = #out
         out[at + 1], out[at + 2], out[at + 3] = from, id, json

@@ -133,7 +133,7 @@ def tone(what: object) -> str:
 @register.filter
 def replayed(attempts: Sequence[dict[str, Any]]) -> bool:
     """Whether attempts stem from more than one life of the task."""
-    return len({attempt.get("epoch") for attempt in attempts}) > 1
+    return len({str(attempt.get("epoch")) for attempt in attempts}) > 1
 
 
 @functools.lru_cache(maxsize=256)

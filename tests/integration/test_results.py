@@ -379,6 +379,17 @@ def test_a_wait_for_an_agent_by_hand_sees_its_result_before_its_ack(
         assert wait.result(10).state == "done"
 
 
+def test_a_row_by_hand_that_looks_like_ours_ends_nothing_before_its_ack(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    task_id = bus.enqueue_task(test_topic, 1)
+    bus.read_group(test_topic, "workers", "me", block_ms=0)
+    row = json.dumps({"id": task_id, "fence": "1-1.0", "state": "ok", "result": 1})
+    redis_client.xadd(bus.result_stream(test_topic), {"id": task_id, "json": row})
+
+    assert bus.wait_result(task_id, test_topic, 0.2).state == "running"
+
+
 @pytest.mark.parametrize("sender", ["its sender", "somebody else"])
 def test_a_wait_that_runs_out_tells_how_the_task_stands(
     test_topic: str, sender: str

@@ -71,6 +71,14 @@ def followed(
     assert ended == [None]
 
 
+def test_a_row_of_which_a_hand_made_nonsense_is_a_line_as_well(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+    row = '{"id": null, "topic": null, "state": ["ok"], "result": 7}'
+    bus.get_redis().xadd(bus.result_stream(test_topic), {"id": "1", "json": row})
+
+    assert run(test_topic)[0].split() == ["None", "['ok']", "None", "7"]
+
+
 def test_a_topic_is_named_by_itself_or_as_an_option(test_topic: str) -> None:
     finish(test_topic, 1)
     finish(f"{test_topic}-2", 2)

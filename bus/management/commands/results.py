@@ -92,8 +92,8 @@ class Command(MeshCommand):
             self.stdout.write(output.json_line({"entry_id": entry_id, **row}))
             return
         when = str(row.get("finished_at", ""))[11:23]
-        state = row.get("state", "?")
+        topic, state = str(row.get("topic", "-")), str(row.get("state", "?"))
         value = output.json_line(row.get("result", row))
-        head = f"{when}  {row.get('topic', '-'):<16} {state:<9} {row.get('id', '-')}"
+        head = f"{when}  {topic:<16} {state:<9} {row.get('id', '-')}"
         self.stdout.write(output.plain(f"{head}  {value[:120]}"))
         self.stdout.flush()
