@@ -11,7 +11,7 @@ from typing import Any, Final
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import IntegrityError, OperationalError, connections, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.utils import timezone
@@ -121,7 +121,7 @@ def _used(token: models.Token, now: Any) -> None:
         objects: Any = models.Token.objects
         try:
             objects.filter(pk=token.pk).update(last_used=now)
-        except OperationalError:  # locked by a writer, or read-only: no use is refused
+        except DatabaseError:  # locked by a writer, or read-only: no use is refused
             return
 
 

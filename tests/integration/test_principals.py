@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
-from django.db import OperationalError, connection
+from django.db import InternalError, OperationalError, connection
 from django.utils import timezone
 
 from bus import accounts, models, roles
@@ -191,15 +191,24 @@ def test_a_token_that_is_remembered_outlives_a_pause_of_the_database(
         accounts.principal_of(text)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("database is locked"),
+        # Of PostgreSQL, where it is a standby or short of space.
+        InternalError("cannot execute UPDATE in a read-only transaction"),
+    ],
+    ids=["locked", "read-only"],
+)
 def test_a_last_use_that_cannot_be_written_refuses_nobody(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     token, text = accounts.create_token("ci", "viewer")
 
-    def locked(*_: Any, **__: Any) -> Any:
-        raise OperationalError("database is locked")
+    def refused(*_: Any, **__: Any) -> Any:
+        raise error
 
-    monkeypatch.setattr("django.db.models.QuerySet.update", locked)
+    monkeypatch.setattr("django.db.models.QuerySet.update", refused)
 
     assert accounts.principal_of(text)
     token.refresh_from_db()
