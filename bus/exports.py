@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
+from . import messages
 
 JSONL: Final = "jsonl"
 CSV: Final = "csv"
@@ -30,7 +30,7 @@ def lines(
 
 def _jsonl(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     for row in rows:
-        yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        yield messages.written(row) + b"\n"
 
 
 def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[bytes]:
@@ -45,7 +45,7 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
-    return orjson.dumps(value).decode()
+    return messages.written(value).decode()
 
 
 def _line(cells: Iterable[str]) -> bytes:

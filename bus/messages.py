@@ -134,12 +134,18 @@ def encode_kept(value: Any) -> bytes:
         if "Integer" not in str(exc) and "Recursion" not in str(exc):
             raise errors.InvalidPayload(f"payload is not JSON: {exc}") from None
     try:
-        text = json.dumps(
-            value, allow_nan=False, ensure_ascii=False, separators=(",", ":")
-        )
-        return text.encode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise errors.InvalidPayload(f"payload is not JSON: {exc}") from None
+
+
+def written(value: Any) -> bytes:
+    """JSON of what the mesh holds, on its way out, whoever put it in and how deep."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
 
 
 def _encoded(value: Any, what: str, limit: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from django.core.signals import got_request_exception
 
-from bus import accounts, roles, whence
+from bus import accounts, messages, roles, whence
 from bus.conf import conf
 
 from . import exceptions, head, hot, permissions
@@ -24,7 +24,6 @@ from .asgi import App, Receive, Send
 from .calls import Answer
 from .middleware import mistake
 from .problems import MEDIA_TYPE, Problem
-from .renderers import written
 from .schema import PREFIX
 
 
@@ -162,7 +161,7 @@ async def _answered(
         problem = exceptions.problem_of(exc) or _filed(scope)
         status, body, more = problem.status, problem.document(), problem.headers
         kind = _PROBLEM
-    text = written(body)
+    text = messages.written(body)
     headers = [
         kind,
         (b"content-length", b"%d" % len(text)),

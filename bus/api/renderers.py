@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import orjson
 from rest_framework.renderers import BaseRenderer
+
+from bus import messages
 
 
 class FastJSONRenderer(BaseRenderer):
@@ -18,13 +18,4 @@ class FastJSONRenderer(BaseRenderer):
 
     def render(self, data: Any, *_: Any, **__: Any) -> bytes:
         """The body; empty where there is none."""
-        return b"" if data is None else written(data)
-
-
-def written(data: Any) -> bytes:
-    """A body."""
-    try:
-        return orjson.dumps(data)
-    except TypeError:
-        # Depth or integers that somebody's own entry brought.
-        return json.dumps(data, ensure_ascii=False).encode()
+        return b"" if data is None else messages.written(data)

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import orjson
-
 from .. import errors, history, keys, letters, messages, records
 
 RESULTS: Final = "results"
@@ -141,11 +139,7 @@ def _heavy(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        # Integers beyond 64 bits: the mesh keeps what somebody else wrote.
-        return messages.encode_kept(value).decode()
+    return messages.written(value).decode()
 
 
 class Window:

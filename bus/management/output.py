@@ -8,13 +8,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-import orjson
 from django.core.management.base import CommandError
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from bus import errors
+from bus import errors, messages
 
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
@@ -67,7 +66,7 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 def json_line(value: Any) -> str:
     """One line of JSON for pipes."""
-    return orjson.dumps(value, default=str).decode()
+    return messages.written(value).decode()
 
 
 def plain(text: str) -> str:

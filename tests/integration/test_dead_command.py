@@ -106,6 +106,15 @@ def test_a_letter_is_shown_whole_and_harmless(test_topic: str) -> None:
     assert "\x1b" not in said
 
 
+def test_a_letter_that_somebody_nested_deeply_is_shown_as_well(test_topic: str) -> None:
+    deep = json.loads("[" * 300 + "]" * 300)
+    entry_id = bus.get_redis().xadd(bus.task_stream(test_topic), {"json": "1"})
+    bus.move_to_dead(test_topic, str(entry_id), deep)
+    [letter] = bus.list_dead(test_topic)
+
+    assert json.loads(run("show", letter.id)[0])["task"] == deep
+
+
 @pytest.mark.parametrize("verb", ["show", "replay", "discard"])
 def test_an_unknown_id_is_told(test_topic: str, verb: str) -> None:
     died(test_topic, "no")

@@ -214,6 +214,20 @@ def test_a_file_ends_where_results_come_faster_than_it_is_read(
     assert [row["result"] for _, row in seen] == list(range(300))
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_what_somebody_nested_deeply_breaks_no_file(
+    test_topic: str, redis_client: redis.Redis, kind: str
+) -> None:
+    deep = "[" * 300 + "]" * 300
+    for stream, name in ((bus.dead_stream, "payload"), (bus.result_stream, "result")):
+        text = f'{{"id": "by-hand", "{name}": {deep}}}'
+        redis_client.xadd(stream(test_topic), {"id": "by-hand", "json": text})
+    client = api("viewer")
+
+    for path in ("dead", "results"):
+        assert deep in text_of(client.get(path, topic=test_topic, format=kind))
+
+
 def test_an_empty_list_is_an_empty_file(test_topic: str) -> None:
     client = api("viewer")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import subprocess
 import sys
 
@@ -41,6 +42,12 @@ def test_each_error_ends_a_command_with_its_code_and_its_words(
 
     assert (ended.value.returncode, str(ended.value)) == (code, str(error))
     assert ended.value.__cause__ is error
+
+
+def test_what_somebody_nested_deeply_is_a_line_as_well() -> None:
+    deep = "[" * 300 + "]" * 300
+
+    assert output.json_line({"task": json.loads(deep)}) == f'{{"task":{deep}}}'
 
 
 def test_what_is_no_error_of_ours_passes() -> None:

@@ -389,6 +389,22 @@ def test_what_cannot_be_kept_is_refused_in_the_same_words(
 
 
 @pytest.mark.parametrize(
+    "value",
+    [{"n": [None, "é", 1.5]}, [10**30, "é"], nested(300, in_object)],
+    ids=["ours", "a large integer", "depth"],
+)
+def test_whatever_is_in_the_mesh_can_be_written_out(value: Any) -> None:
+    text = messages.written(value)
+
+    assert json.loads(text) == value
+    assert b" " not in text and b"\\" not in text
+
+
+def test_half_of_a_surrogate_pair_is_written_as_a_question_mark() -> None:
+    assert messages.written(["\ud800"]) == b'["?"]'
+
+
+@pytest.mark.parametrize(
     "text",
     ["", " ", "{", "[1,", "nul", "NaN", "Infinity", "'a'", '"\\ud800"', "1 2", "\ud800"]
     + ["[" * 100_000, '{"a":' * 100_000, b"\xff", b'"\xff"', b"\xef\xbb\xbf1"],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 from django.core.management.base import CommandError
 
 from bus import dead, decisions, errors, exact, keys, purges, records, topics
@@ -103,7 +103,7 @@ class Command(MeshCommand):
     def _show(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
             letter = dead.get_dead(task_id, options["topic"])
-            text = orjson.dumps(letter.row(), option=orjson.OPT_INDENT_2).decode()
+            text = json.dumps(letter.row(), ensure_ascii=False, indent=2)
             self.stdout.write(output.plain(text))
 
     def _replay(self, options: dict[str, Any]) -> None:
