@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import history, keys, letters, messages, volley
+from . import history, keys, letters, volley
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,7 @@ def dead(asks: Sequence[Ask]) -> list[list[Found]]:
 
 
 def _row(topic: str, entry_id: str, fields: dict[str, str]) -> dict[str, Any]:
-    told = messages.parse_row(fields.get("json", "")) or dict(fields)
-    return {**told, **history.of_row(fields), "entry_id": entry_id, "topic": topic}
+    return {**history.row_of(fields), "entry_id": entry_id, "topic": topic}
 
 
 def _read(

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from . import keys, records
+from . import keys, messages, records
 
 ORIGINAL_MOST: Final = 64 * 1024  # bytes of a payload that is kept when replaced
 _BY_MOST: Final = 200  # characters of whoever replayed it
@@ -69,16 +69,19 @@ def of_result(fields: Mapping[str, str]) -> Past:
     return parse(fields.get("attempts", ""), epoch)
 
 
-def of_row(fields: Mapping[str, str]) -> dict[str, Any]:
-    """The past in a result entry as members of its row; none where there is no past.
+def row_of(fields: Mapping[str, str]) -> dict[str, Any]:
+    """A result entry as its row, with its past among the members where it has one; its
+    fields as they are where somebody else wrote no JSON.
 
     Rows travel by the thousand and to everybody who follows, so tracebacks and replaced
     payloads are left to those who look at the task.
     """
+    row = messages.parse_row(fields.get("json", "")) or dict(fields)
     epoch, attempts, replays = of_result(fields)
     if not (epoch or attempts):
-        return {}
+        return row
     return {
+        **row,
         "epoch": epoch,
         "attempts": [_short(attempt) for attempt in attempts],
         "replays": [_without(replay, "payload") for replay in replays],

@@ -134,7 +134,7 @@ def _read(topic: str, count: int, after: str | None, before: str | None) -> list
 
 def _told(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:
     """A row as `page` has it, with its history."""
-    return entry[0], _row(entry)[1] | history.of_row(entry[1])
+    return entry[0], history.row_of(entry[1])
 
 
 def _row(entry: tuple[str, dict[str, str]]) -> tuple[str, dict[str, Any]]:

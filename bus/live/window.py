@@ -107,8 +107,7 @@ class Item:
 
         A row by hand may name another topic: the stream it came from is what counts.
         """
-        row = messages.parse_row(self.fields.get("json", "")) or dict(self.fields)
-        row |= history.of_row(self.fields)
+        row = history.row_of(self.fields)
         return {**row, "entry_id": self.entry_id, "topic": self.topic}
 
     def letter(self) -> letters.DeadLetter:

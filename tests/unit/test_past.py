@@ -42,9 +42,10 @@ def test_the_past_of_a_result_is_in_fields_of_its_own() -> None:
 
 
 def test_a_row_leaves_the_bulk_to_those_who_look_at_the_task() -> None:
-    fields = {"epoch": "2", "attempts": lines(FAILED, {"error": "odd"}, REPLAYED)}
+    past = {"epoch": "2", "attempts": lines(FAILED, {"error": "odd"}, REPLAYED)}
 
-    assert history.of_row(fields) == {
+    assert history.row_of({"json": '{"result": 1}', **past}) == {
+        "result": 1,
         "epoch": 2,
         "attempts": [
             {"attempt": 1, "error": {"type": "E", "message": "m"}},
@@ -55,10 +56,17 @@ def test_a_row_leaves_the_bulk_to_those_who_look_at_the_task() -> None:
 
 
 def test_a_row_without_a_past_has_no_members_of_it() -> None:
-    assert history.of_row({}) == history.of_row({"epoch": "0"}) == {}
-    one_failed = history.of_row({"epoch": "0", "attempts": lines(FAILED)})
+    row = {"json": '{"result": 1}'}
+
+    assert history.row_of(row) == history.row_of({**row, "epoch": "0"}) == {"result": 1}
+    one_failed = history.row_of({**row, "epoch": "0", "attempts": lines(FAILED)})
     assert len(one_failed["attempts"]) == 1
-    assert history.of_row({"epoch": "1"})["epoch"] == 1
+    assert history.row_of({**row, "epoch": "1"})["epoch"] == 1
+
+
+@pytest.mark.parametrize("text", ["no json", "[1]", "7", ""])
+def test_what_is_no_row_comes_as_its_fields(text: str) -> None:
+    assert history.row_of({"json": text, "n": "1"}) == {"json": text, "n": "1"}
 
 
 def replayed(*args: Any) -> dict[str, Any]:
