@@ -30,6 +30,7 @@ class _Protocol(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._reader = lines.make_reader()
         self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
 
@@ -57,6 +58,8 @@ class _Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if not self.ended.done():
+            self.ended.set_result(None)
         if self._watch is not None:
             self._watch.cancel()
         while self.waiting:
@@ -87,6 +90,16 @@ class _Protocol(asyncio.Protocol):
         """Drop the connection; whoever waits gets a ConnectionError."""
         if self._transport is not None:
             self._transport.abort()
+
+    async def leave(self) -> None:
+        """Say that nothing more comes, until the server has closed its end too."""
+        assert self._transport is not None
+        try:
+            if not self._transport.is_closing():
+                self._transport.write_eof()
+            await self.ended
+        finally:
+            self.close()
 
     def _look(self) -> None:
         """One timer per connection instead of one per command."""
@@ -158,6 +171,15 @@ class Wire:
         # Lets the transport go before the loop may close; with TLS there are two.
         for _ in range(2):
             await asyncio.sleep(0)
+
+    async def leave(self) -> None:
+        """The end of this wire, once the server has ended it as well.
+
+        Until then it serves who blocks there, whether or not anybody still listens.
+        """
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            await protocol.leave()
 
     async def _connected(self) -> _Protocol:
         async with self._connecting:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import redis.asyncio
 
-from .. import connection, deliveries, errors, groups, keys, records
+from .. import connection, deliveries, errors, groups, keys, records, wire
 from ..deliveries import Beat, Delivery, Seat
 from . import crowds
 from .quiet import Quiet
@@ -87,8 +87,15 @@ class Intake:
         return max(0.0, time.monotonic() - self._fine_until)
 
     async def close(self) -> None:
-        """Drop the reading connection."""
-        await self._reader.aclose()
+        """Drop the reading connection; once it returns, nothing more is given to it.
+
+        A read that was cancelled here goes on in the server, which would give the next
+        task to a consumer that is gone.
+        """
+        if isinstance(self._reader, wire.Wire):
+            await self._reader.leave()
+        else:
+            await self._reader.aclose()
 
     async def read(self) -> None:
         """Keep the lane in work until it closes; survives the server going away."""

@@ -279,9 +279,9 @@ class Lane:
                 self._slots.stop(run, FENCED)
         await self._slots.close()
         await self.reports.close()
+        await _within(_GIVE_BACK_S, self.intake.close())
         await _within(_GIVE_BACK_S, self._release_own_rows())
         await _within(_GIVE_BACK_S, self._seat.client.aclose())
-        await _within(_GIVE_BACK_S, self.intake.close())
 
     async def _release_own_rows(self) -> None:
         """The last step: whatever the server still counts as ours goes back."""

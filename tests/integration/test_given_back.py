@@ -142,6 +142,24 @@ def test_one_slot_takes_over_more_than_a_task_per_beat(test_topic: str) -> None:
         wait_until(lambda: bus.stats(test_topic)["done"] == 60, 10, "all ended")
 
 
+def test_what_comes_after_an_agents_last_step_is_not_given_to_it(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its read blocks in the server until the server has closed its connection."""
+    last_step = lane.Lane._release_own_rows
+    late: list[str] = []
+
+    async def then_one_comes(ending: lane.Lane) -> None:
+        await last_step(ending)
+        late.append(bus.enqueue_task(test_topic, "late"))
+
+    monkeypatch.setattr(lane.Lane, "_release_own_rows", then_one_comes)
+    with agents.running(test_topic, work.echo) as agent:
+        wait_until(lambda: waits(agent), 5, "it waits for new ones")
+
+    assert bus.get_task(late[0], test_topic).state == "waiting"
+
+
 def test_a_lane_whose_work_all_broke_gives_back_what_it_holds(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,6 +199,37 @@ async def test_who_may_block_for_longer_is_given_up_later(
         assert asyncio.get_running_loop().time() - began > 0.55
 
 
+async def test_who_leaves_stays_until_the_server_has_let_go() -> None:
+    asked, let_go = asyncio.Event(), asyncio.Event()
+
+    async def linger(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        await let_go.wait()
+
+    async with wired(linger) as one:
+        asking = asyncio.create_task(one.execute_command("BLOCK"))
+        await asked.wait()
+        leaving = asyncio.create_task(one.leave())
+        assert not (await asyncio.wait([leaving], timeout=0.05))[0]
+        let_go.set()
+
+        await leaving
+        with pytest.raises(redis.ConnectionError):
+            await asking
+
+
+async def test_who_leaves_a_server_that_is_gone_does_not_wait() -> None:
+    async with wired(hang_up) as one:
+        with pytest.raises(redis.ConnectionError):
+            await one.execute_command("PING")
+
+        await one.leave()
+
+
 async def test_a_server_behind_a_unix_socket_is_spoken_to(tmp_path: Path) -> None:
     async with wired(echo, path=tmp_path / "s") as one:
         assert await one.execute_command("ECHO", "word") == "word"
