@@ -12,7 +12,6 @@ from .. import dead, deliveries, errors, failures, keys, messages, records
 from ..conf import conf
 from ..deliveries import Completion, Failure, Seat
 from ..handlers import Handler
-from . import slots
 from .outbox import Outbox
 from .receipts import Receipts
 from .runs import FENCED, TIMED_OUT, Run
@@ -75,7 +74,7 @@ class Reports:
         if run.stopped == FENCED:
             self._ended(run)
             return
-        error = slots.stop_error(run) if run.stopped else run.error
+        error = run.stop_error() if run.stopped else run.error
         if error is None:
             try:
                 limit = conf.RESULT_MAX_BYTES

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .. import foreign, messages
+from .. import errors, foreign, messages
 from ..deliveries import Delivery
 from ..handlers import Handler
 
@@ -14,6 +15,9 @@ from ..handlers import Handler
 TIMED_OUT: Final = "timed out"
 CANCELLED: Final = "cancelled"
 FENCED: Final = "fenced"  # the lease is lost: whatever comes of it is not ours to say
+
+# Runs per slot that go on after they were given up on, before no more are started.
+STUCK_PER_SLOT: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -57,3 +61,14 @@ class Run:
             timeout_s=self.timeout_s,
             enqueued_at=messages.iso(held.enqueued_ms),
         )
+
+    def stop_error(self) -> BaseException:
+        """What it counts as where it was stopped, unless it is `FENCED`."""
+        if self.stopped == TIMED_OUT:
+            return TimeoutError(f"the attempt took longer than {self.timeout_s:g} s")
+        assert self.stopped == CANCELLED
+        return errors.GiveUp("cancelled while it ran")
+
+
+# Whoever hears of a run that came back from its slot, once.
+Finished = Callable[[Run], None]

@@ -1,4 +1,4 @@
-"""Slots that run handlers: coroutines on the loop, threads, processes behind threads.
+"""Slots that run handlers: threads, processes behind threads, coroutines on the loop.
 
 Each kind takes runs, starts them in order, and hands every finished one back once.
 There is no task and no timeout object per run: slots live as long as the agent, and one
@@ -14,116 +14,17 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
-from .. import errors
 from ..handlers import Handler
 from . import processes
-from .runs import CANCELLED, FENCED, TIMED_OUT, Run
+from .coroutines import AsyncSlots
+from .runs import STUCK_PER_SLOT, Finished, Run
 
 log = logging.getLogger("bus.agent")
 
-Finished = Callable[[Run], None]
-
-# How long handlers that never wait may keep the loop from reading and flushing.
-_TURN_S: Final = 0.002
-# How long a coroutine may go on after it was cancelled.
-_IGNORED_S: Final = 1.0
 # Until another try where the system had no process to give.
 _NO_PROCESS_S: Final = 0.5
-# Threads that hang beyond their deadline before the agent stops taking tasks.
-_STUCK_PER_SLOT: Final = 4
-
-
-class AsyncSlots:
-    """Coroutine handlers on the running loop."""
-
-    def __init__(self, size: int, finished: Finished) -> None:
-        self.size = size
-        self._finished = finished
-        self._ready: deque[Run] = deque()
-        self._idle: list[asyncio.Future[None]] = []
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        self._closing = False
-        self._tasks = {loop.create_task(self._slot()) for _ in range(size)}
-        self.stuck = False
-
-    def put(self, run: Run) -> None:
-        """Queue a run; an idle slot starts it."""
-        self._ready.append(run)
-        while self._idle:
-            sleeper = self._idle.pop()
-            if not sleeper.done():
-                sleeper.set_result(None)
-                break
-
-    def take_unstarted(self) -> list[Run]:
-        """The runs no slot has started, which become the caller's again."""
-        runs = list(self._ready)
-        self._ready.clear()
-        return runs
-
-    def stop(self, run: Run, why: str) -> None:
-        """Cancel a started run; it comes back finished, with `stopped` set.
-
-        Called again for one that swallowed its cancellation, it gives up on it: another
-        slot takes the place, and what the run returns one day is dropped.
-        """
-        if run.over or run.task is None:
-            return
-        now = time.monotonic()
-        if not run.stopped:
-            run.stopped, run.finished = why, now
-            run.task.cancel()
-        elif now - run.finished > _IGNORED_S:
-            run.over, run.finished = True, now
-            self._tasks.add(self._loop.create_task(self._slot()))
-            self._finished(run)
-
-    async def close(self) -> None:
-        """End all slots; one whose handler ignores that ends with the process."""
-        self._closing = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks, timeout=_IGNORED_S)
-
-    async def _slot(self) -> None:
-        me = asyncio.current_task()
-        assert me is not None
-        ready, clock = self._ready, time.monotonic
-        turn = clock()
-        while True:
-            while not ready:
-                sleeper = self._loop.create_future()
-                self._idle.append(sleeper)
-                await sleeper
-                turn = clock()
-            run = ready.popleft()
-            run.task, run.started = me, clock()
-            try:
-                payload = run.payload()
-                run.value = await run.handler.function(payload, run.context(payload))
-            except asyncio.CancelledError as exc:
-                # Ours (deadline, cancel, fence) ends the run; a foreign one the slot.
-                if not run.stopped and me.cancelling():
-                    raise
-                run.error = exc
-            except Exception as exc:
-                run.error = exc
-            except (KeyboardInterrupt, SystemExit) as exc:
-                run.error = RuntimeError(f"the handler raised {type(exc).__name__}")
-            if run.over or self._closing:
-                return  # given up on; another slot has this place
-            # Also a cancellation that the handler swallowed must not reach the next.
-            while me.cancelling():
-                me.uncancel()
-            run.finished, run.task, run.over = clock(), None, True
-            self._finished(run)
-            if run.finished - turn > _TURN_S:
-                await asyncio.sleep(0)
-                turn = clock()
 
 
 class ThreadSlots:
@@ -147,7 +48,7 @@ class ThreadSlots:
     @property
     def stuck(self) -> bool:
         """Whether so many threads hang that no more are started."""
-        return self._hung > self.size * _STUCK_PER_SLOT
+        return self._hung > self.size * STUCK_PER_SLOT
 
     def put(self, run: Run) -> None:
         """Queue a run; an idle thread starts it."""
@@ -280,13 +181,3 @@ def make(handler: Handler, size: int, finished: Finished) -> Slots:
     if handler.is_async:
         return AsyncSlots(size, finished)
     return ThreadSlots(handler, size, finished)
-
-
-def stop_error(run: Run) -> BaseException | None:
-    """The error a stopped run counts as; None when it is not to be reported."""
-    if run.stopped == TIMED_OUT:
-        return TimeoutError(f"the attempt took longer than {run.timeout_s:g} s")
-    if run.stopped == CANCELLED:
-        return errors.GiveUp("cancelled while it ran")
-    assert run.stopped == FENCED
-    return None

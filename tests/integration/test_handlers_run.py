@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import redis
 import bus
 from bus import deliveries
 from bus.handlers import Handler
-from bus.runtime import processes, slots
+from bus.runtime import coroutines, processes, slots
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -116,6 +117,32 @@ def test_slots_are_back_when_hung_threads_return(test_topic: str) -> None:
         after = bus.enqueue_task(test_topic, "after")
 
         assert _ends(test_topic, after, "done").result == "after"
+
+
+def test_coroutines_that_ignore_their_end_are_bounded_and_forgotten(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coroutines, "_IGNORED_S", 0.05)
+    freed, begun = threading.Event(), []
+
+    async def handler(payload: Any, task: Any) -> Any:
+        begun.append(payload)
+        while payload == "hang" and not freed.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.02)
+        return payload
+
+    options = {"concurrency": 1, "timeout_s": 0.1, "max_attempts": 1}
+    with agents.running(test_topic, handler, **options) as agent:
+        bus.enqueue_many(test_topic, ["hang"] * 8)
+        wait_until(lambda: agent._lanes and agent._lanes[0]._slots.stuck, 10)
+        assert len(begun) == 5
+        freed.set()
+        after = bus.enqueue_task(test_topic, "after")
+
+        assert _ends(test_topic, after, "done").result == "after"
+        live: Any = agent._lanes[0]._slots
+        wait_until(lambda: len(live._tasks) == 1, 5, "one slot is left")
 
 
 def test_unstarted_long_tasks_are_left_to_an_agent_that_is_free(

@@ -1,0 +1,132 @@
+"""Slots for coroutine handlers, which are long-lived tasks on the running loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Final
+
+from .runs import STUCK_PER_SLOT, Finished, Run
+
+# How long handlers that never wait may keep the loop from reading and flushing.
+_TURN_S: Final = 0.002
+# How long a coroutine may go on after it was cancelled.
+_IGNORED_S: Final = 1.0
+
+
+class AsyncSlots:
+    """Coroutine handlers on the running loop."""
+
+    def __init__(self, size: int, finished: Finished) -> None:
+        self.size = size
+        self._finished = finished
+        self._ready: deque[Run] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving = 0  # slots that take runs
+        self._hung = 0  # slots whose run was given up on
+        for _ in range(size):
+            self._start_slot()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether so many runs hang that no more are started."""
+        return self._hung > self.size * STUCK_PER_SLOT
+
+    def put(self, run: Run) -> None:
+        """Queue a run; an idle slot starts it."""
+        self._ready.append(run)
+        while self._idle:
+            sleeper = self._idle.pop()
+            if not sleeper.done():
+                sleeper.set_result(None)
+                break
+
+    def take_unstarted(self) -> list[Run]:
+        """The runs no slot has started, which become the caller's again."""
+        runs = list(self._ready)
+        self._ready.clear()
+        return runs
+
+    def stop(self, run: Run, why: str) -> None:
+        """Cancel a started run; it comes back finished, with `stopped` set.
+
+        Called again for one that swallowed its cancellation, it gives up on it: another
+        slot takes the place, and what the run returns one day is dropped.
+        """
+        if run.over or run.task is None:
+            return
+        now = time.monotonic()
+        if not run.stopped:
+            run.stopped, run.finished = why, now
+            run.task.cancel()
+        elif now - run.finished > _IGNORED_S:
+            run.over, run.finished = True, now
+            self._hung += 1
+            self._serving -= 1
+            if not self.stuck:
+                self._start_slot()
+            self._finished(run)
+
+    async def close(self) -> None:
+        """End all slots; one whose handler ignores that ends with the process."""
+        self._closing = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_IGNORED_S)
+
+    def _start_slot(self) -> None:
+        self._serving += 1
+        task = self._loop.create_task(self._slot())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _slot(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        ready, clock = self._ready, time.monotonic
+        turn = clock()
+        while True:
+            while not ready:
+                sleeper = self._loop.create_future()
+                self._idle.append(sleeper)
+                await sleeper
+                turn = clock()
+            run = ready.popleft()
+            run.task, run.started = me, clock()
+            try:
+                payload = run.payload()
+                run.value = await run.handler.function(payload, run.context(payload))
+            except asyncio.CancelledError as exc:
+                # Ours (deadline, cancel, fence) ends the run; a foreign one the slot.
+                if not run.stopped and me.cancelling():
+                    raise
+                run.error = exc
+            except Exception as exc:
+                run.error = exc
+            except (KeyboardInterrupt, SystemExit) as exc:
+                run.error = RuntimeError(f"the handler raised {type(exc).__name__}")
+            if self._closing or (run.over and not self._serves_again()):
+                return
+            # Also a cancellation that the handler swallowed must not reach the next.
+            while me.cancelling():
+                me.uncancel()
+            if not run.over:
+                run.finished, run.task, run.over = clock(), None, True
+                self._finished(run)
+            if run.finished - turn > _TURN_S:
+                await asyncio.sleep(0)
+                turn = clock()
+
+    def _serves_again(self) -> bool:
+        """Whether a slot is needed whose run was given up on and has ended."""
+        self._hung -= 1
+        if self._serving >= self.size:
+            return False  # somebody else has its place
+        self._serving += 1
+        return True
