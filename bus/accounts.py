@@ -11,7 +11,7 @@ from typing import Any, Final
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.utils import timezone
@@ -19,7 +19,7 @@ from knox.crypto import hash_token
 from knox.models import get_digest_token
 from knox.settings import CONSTANTS
 
-from . import errors, keys, messages, models, owners, roles
+from . import databases, errors, keys, messages, models, owners, roles
 
 # What a look into the database is worth. Open sockets and streams ask again every
 # FEED_RECHECK_S (2.5 s): together a revoked token is out within 5 s everywhere.
@@ -95,18 +95,11 @@ async def aprincipal_of(
 
 @sync_to_async
 def _alooked(text: bytes | str, anew: bool) -> roles.Principal | None:
-    _drop_old_connections()
+    databases.drop_old()
     try:
         return principal_of(text, anew=anew)
     finally:
-        _drop_old_connections()
-
-
-def _drop_old_connections() -> None:
-    """As Django does around a request, where there is none; not in a transaction."""
-    for each in connections.all(initialized_only=True):
-        if not each.in_atomic_block:
-            each.close_if_unusable_or_obsolete()
+        databases.drop_old()
 
 
 def _mark(text: bytes | str) -> bytes:

@@ -47,6 +47,7 @@ FLOORS: list[set[str]] = [
     {
         "home.child",
         "conf",
+        "databases",
         "errors",
         "gateway.links",
         "home.joined",

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import Final
 
+from .. import databases
 from .runs import STUCK_PER_SLOT, Finished, Run
 
 # How long handlers that never wait may keep the loop from reading and flushing.
@@ -30,11 +31,17 @@ class AsyncSlots:
         self._hung = 0  # slots whose run was given up on
         for _ in range(size):
             self._start_slot()
+        _async_slots.add(self)
 
     @property
     def stuck(self) -> bool:
         """Whether so many runs hang that no more are started."""
         return self._hung > self.size * STUCK_PER_SLOT
+
+    @property
+    def busy(self) -> int:
+        """Slots that are in a run, or between two."""
+        return self._serving - len(self._idle)
 
     def put(self, run: Run) -> None:
         """Queue a run; an idle slot starts it."""
@@ -74,6 +81,7 @@ class AsyncSlots:
     async def close(self) -> None:
         """End all slots; one whose handler ignores that ends with the process."""
         self._closing = True
+        _async_slots.discard(self)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -89,7 +97,7 @@ class AsyncSlots:
     async def _slot(self) -> None:
         me = asyncio.current_task()
         assert me is not None
-        ready, clock = self._ready, time.monotonic
+        ready, clock, opened = self._ready, time.monotonic, databases.opened
         turn = clock()
         while True:
             while not ready:
@@ -99,6 +107,8 @@ class AsyncSlots:
                 turn = clock()
             run = ready.popleft()
             run.task, run.started = me, clock()
+            if opened:
+                _tidy()
             try:
                 payload = run.payload()
                 run.value = await run.handler.function(payload, run.context(payload))
@@ -119,6 +129,8 @@ class AsyncSlots:
             if not run.over:
                 run.finished, run.task, run.over = clock(), None, True
                 self._finished(run)
+            if opened:
+                _tidy()
             if run.finished - turn > _TURN_S:
                 await asyncio.sleep(0)
                 turn = clock()
@@ -130,3 +142,13 @@ class AsyncSlots:
             return False  # somebody else has its place
         self._serving += 1
         return True
+
+
+# All of this process: their runs share a thread for its databases.
+_async_slots: Final[set[AsyncSlots]] = set()
+
+
+def _tidy() -> None:
+    """Around the run of a slot, which counts as busy itself."""
+    busy = sum(each.busy for each in list(_async_slots))
+    databases.tidy_shared(in_use=busy > 1)

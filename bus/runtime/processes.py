@@ -10,7 +10,7 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .. import errors, failures, handlers, messages
+from .. import databases, errors, failures, handlers, messages
 from ..handlers import Handler
 
 
@@ -109,6 +109,7 @@ def _serve(pipe: Connection, settings: str, path: str, topic: str) -> None:
         try:
             if broken is not None:
                 raise broken
+            databases.tidy()
             answer = (True, function(task.payload, task))
         except Exception as exc:
             # The traceback does not travel; what it says does.
@@ -119,6 +120,7 @@ def _serve(pipe: Connection, settings: str, path: str, topic: str) -> None:
             text = f"the handler raised {type(exc).__name__}"
             answer = (False, RuntimeError(text))
         pipe.send_bytes(_packed(answer))
+        databases.tidy()
 
 
 def _packed(answer: tuple[bool, Any]) -> bytes:

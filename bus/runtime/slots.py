@@ -16,6 +16,7 @@ import time
 from collections import deque
 from typing import Final
 
+from .. import databases
 from ..handlers import Handler
 from . import processes
 from .coroutines import AsyncSlots
@@ -105,9 +106,11 @@ class ThreadSlots:
                 run = self._ready.get()
                 if run is None or not self._serve(run, child):
                     return
+                databases.tidy()
         finally:
             if child is not None:
                 child.kill()
+            databases.close()
 
     def _serve(self, run: Run, child: processes.Child | None) -> bool:
         """Run one; False when this thread is not needed any more."""
@@ -139,6 +142,7 @@ class ThreadSlots:
             if child is not None:
                 run.value = child.call(run.context(payload))
             else:
+                databases.tidy()  # in its time: closing may take a while as well
                 run.value = run.handler.function(payload, run.context(payload))
         except Exception as exc:
             run.error = exc

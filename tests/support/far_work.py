@@ -6,6 +6,8 @@ import os
 import signal
 from typing import Any
 
+from django.db import connection
+
 import bus
 
 
@@ -41,6 +43,16 @@ class Dumb(Exception):
         raise TypeError("stays here")
 
 
+def _asked(broken: bool) -> Any:
+    """What the database says over its connection, closed behind Django's back first."""
+    connection.ensure_connection()
+    if broken:
+        connection.connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return cursor.fetchone()[0]
+
+
 def end(payload: Any, task: Any) -> Any:
     """Ends as the payload says, with the number of its process where it returns."""
     match payload:
@@ -62,4 +74,6 @@ def end(payload: Any, task: Any) -> Any:
             raise Dumb
         case "closure":
             return lambda: payload
+        case "ask" | "break":
+            return _asked(payload == "break")
     return os.getpid()

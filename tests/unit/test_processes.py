@@ -79,6 +79,12 @@ def test_a_handler_that_wants_out_ends_its_attempt_only(child: Child) -> None:
     assert ends(child, "") == first
 
 
+def test_a_connection_that_broke_is_not_met_by_the_next_call(child: Child) -> None:
+    assert fails(child, "break")["type"] == "ProgrammingError"
+
+    assert ends(child, "ask") == 1
+
+
 def test_a_value_that_cannot_travel_is_told(child: Child) -> None:
     error = fails(child, "closure")
 
