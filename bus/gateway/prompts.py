@@ -76,15 +76,16 @@ class Prompt:
         """The same for two requests of one `owner` exactly if they ask the same.
 
         Over every field that shapes the answer, so not over `stream`. Numbers count
-        by value: a temperature of 0 and of 0.0 is one.
+        by value: a temperature of 0 and of 0.0 is one. The order of fields and of
+        options means nothing; what is in a field is taken in the order it came, as the
+        model writes the properties of a schema, and reads those of a tool, in theirs.
         """
         options = {
             name: float(value) if _is_number(value) else value
-            for name, value in self.options.items()
+            for name, value in sorted(self.options.items())
         }
-        where = [owner, conf.OLLAMA_BASE_URL, self.path]
-        shape = [*where, tagged(self.model), self.asked, options]
-        text = orjson.dumps(shape, option=orjson.OPT_SORT_KEYS)
+        where = [owner, conf.OLLAMA_BASE_URL, self.path, tagged(self.model)]
+        text = orjson.dumps([*where, dict(sorted(self.asked.items())), options])
         return hashlib.sha256(text).hexdigest()
 
 

@@ -103,6 +103,51 @@ def test_a_chat_is_kept_and_replayed_in_either_form(
     assert len(model.calls) == 1
 
 
+SCHEMA = {"reasoning": {"type": "string"}, "answer": {"type": "string"}}
+
+
+def _formatted(*names: str) -> Any:
+    properties = {name: SCHEMA[name] for name in names}
+    return {"format": {"type": "object", "properties": properties}}
+
+
+def _with_tool(*names: str) -> Any:
+    parameters = _formatted(*names)["format"]
+    function = {"name": "tell", "parameters": parameters}
+    return {"tools": [{"type": "function", "function": function}]}
+
+
+@pytest.mark.parametrize("asking", [_formatted, _with_tool])
+def test_another_order_of_properties_is_another_question(
+    asking: Any, caller: GatewayClient, model: OllamaStub
+) -> None:
+    """A model reasons before it answers, or behind it, as the schema has them."""
+    orders = [("reasoning", "answer"), ("answer", "reasoning"), ("reasoning", "answer")]
+    states = []
+    for names in orders:
+        body = {"model": "tiny:1b", "messages": CHAT, **asking(*names)}
+        answer = caller.http.post(f"{HOST}/api/chat", json=body)
+        states.append(answer.headers["X-Cache"])
+
+    assert states == ["MISS", "MISS", "HIT"]
+    assert len(model.calls) == 2
+
+
+def test_the_order_of_fields_and_options_means_nothing(
+    caller: GatewayClient, model: OllamaStub
+) -> None:
+    options = {"seed": 1, "num_predict": 9, "stop": ["a", "b"]}
+    body = {"options": options, "think": True, "format": "json", "prompt": "hi"}
+    turned = {name: body[name] for name in reversed(body)}
+    turned["options"] = {name: options[name] for name in reversed(options)}
+
+    answers = [caller.http.post(f"{HOST}/api/generate", json=b) for b in (body, turned)]
+
+    assert [each.headers["X-Cache"] for each in answers] == ["MISS", "HIT"]
+
+
+
+
 def test_null_is_nothing_as_some_servers_say_it(
     caller: GatewayClient, upstream: OllamaStub
 ) -> None:
