@@ -47,7 +47,7 @@ def generate(body: Any) -> Prompt:
     given = _given(body, _GENERATE)
     asked = {"prompt": ""}
     for name in ("prompt", "suffix", "system"):
-        if name in given:
+        if given.get(name, "") != "":
             asked[name] = prompts.text(name, given[name])
     size = sum(len(each.encode()) for each in asked.values())
     prompts.check_size("prompt", size)
@@ -68,7 +68,9 @@ def chat(body: Any) -> Prompt:
 def show(body: Any) -> dict[str, Any]:
     """What is sent upstream for a decoded body of `POST api/show`."""
     given = _given(body, _SHOW)
-    named = given.get("model", given.get("name"))
+    named = given.get("model")
+    if named in (None, ""):
+        named = given.get("name", named)  # as older clients say it
     asked: dict[str, Any] = {"model": prompts.model(named)}
     if prompts.boolean("verbose", given.get("verbose"), False):
         asked["verbose"] = True
@@ -95,10 +97,21 @@ def version(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _given(body: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that say something, in the order of `names`; InvalidPayload for
+    others. Ollama's client for Go sends many of its fields in any case, empty."""
     if not isinstance(body, dict):
         raise errors.InvalidPayload("the body must be a JSON object")
-    prompts.check_fields(body, names)
-    return {name: value for name, value in body.items() if value is not None}
+    said = {
+        name: value
+        for name, value in body.items()
+        if value is not None and (name in names or not _is_empty(value))
+    }
+    prompts.check_fields(said, names)
+    return {name: said[name] for name in names if name in said}
+
+
+def _is_empty(value: Any) -> bool:
+    return value is False or value in ("", [], {})  # 0 is something: a time, say
 
 
 def _prompt(given: dict[str, Any], asked: dict[str, Any], path: str) -> Prompt:

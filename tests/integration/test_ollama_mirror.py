@@ -146,6 +146,42 @@ def test_the_order_of_fields_and_options_means_nothing(
     assert [each.headers["X-Cache"] for each in answers] == ["MISS", "HIT"]
 
 
+# What Ollama's package for Go sends of a request that has nothing else to say.
+FROM_GO: list[tuple[str, Any]] = [
+    ("generate", {"prompt": "hi", "suffix": "", "system": "", "template": ""}),
+    ("generate", {"prompt": "hi", "format": "", "options": None, "context": None}),
+    ("generate", {"prompt": "hi", "raw": False, "images": [], "keep_alive": None}),
+    ("chat", {"messages": CHAT, "format": "", "options": None, "keep_alive": None}),
+    ("chat", {"messages": [{**CHAT[0], "images": None}], "tools": None}),
+    ("chat", {"messages": [{**CHAT[0], "images": []}]}),
+    ("show", {"system": "", "template": "", "options": None, "name": ""}),
+]
+
+
+@pytest.mark.parametrize(("path", "fields"), FROM_GO)
+def test_a_field_that_says_nothing_is_no_field(
+    path: str, fields: Any, caller: GatewayClient, model: OllamaStub
+) -> None:
+    body = {"model": "tiny:1b", **fields}
+
+    answer = caller.http.post(f"{HOST}/api/{path}", json=body)
+
+    assert answer.status_code == 200, answer.text
+    [call] = model.calls
+    kept = {"generate": {"prompt"}, "chat": {"messages"}}.get(path, set())
+    assert set(call.body) == {"model", *kept} | ({"stream"} if kept else set())
+    assert "images" not in str(call.body)
+
+
+def test_an_older_client_names_the_model_it_looks_at_name(
+    caller: GatewayClient, model: OllamaStub
+) -> None:
+    for body in ({"name": "big:70b"}, {"model": "", "name": "big:70b"}):
+        assert caller.http.post(f"{HOST}/api/show", json=body).status_code == 200
+
+    assert [call.body for call in model.calls] == [{"model": "big:70b"}] * 2
+
+
 
 
 def test_null_is_nothing_as_some_servers_say_it(
@@ -287,6 +323,7 @@ ODD: list[tuple[str, Any, str]] = [
     ("chat", {"messages": [{"role": "user", "images": ["aGk="]}]}, "images"),
     ("chat", {"messages": [{"role": "user"}] * 1001}, "1,000"),
     ("chat", {"messages": [], "tools": {}}, "tools"),
+    ("show", {"model": ""}, "model"),
     ("show", {"model": "x?y"}, "model"),
     ("show", {"model": "tiny", "verbose": "very"}, "verbose"),
 ]
