@@ -94,6 +94,8 @@ async def whole(seat: Seat) -> dict[str, Any]:
     """The lines as the one object that Ollama answers without streaming."""
     pieces = [orjson.loads(line) for line in await seat.whole()]
     answer: dict[str, Any] = dict(pieces[-1])
+    if "embeddings" in answer:
+        return answer  # these are never in pieces
     said = (piece.get("message") for piece in pieces)
     spoken = [message for message in said if message is not None]
     if spoken:

@@ -147,6 +147,10 @@ async def _chat(asked: Asked) -> Told:
     return await _generated(asked, mirrored.chat(asked.value()))
 
 
+async def _embed(asked: Asked) -> Told:
+    return await _generated(asked, mirrored.embed(asked.value()))
+
+
 async def _generated(asked: Asked, prompt: prompts.Prompt) -> Told:
     who, fresh = asked.who, asked.wants_fresh()
     seat = await ollama.generate(who.key, prompt, name=who.name, fresh=fresh)
@@ -207,6 +211,7 @@ _CALLS: Final[dict[str, tuple[tuple[str, ...], Callable[[Asked], Awaitable[Told]
     "generate": (_POST, _own),
     "api/generate": (_POST, _generate),
     "api/chat": (_POST, _chat),
+    "api/embed": (_POST, _embed),
     "api/tags": (_GET, _tags),
     "api/ps": (_GET, _ps),
     "api/show": (_POST, _show),

@@ -19,11 +19,14 @@ from .prompts import Prompt
 _SHARED: Final = ("model", "format", "options", "stream", "think")
 _GENERATE: Final = (*_SHARED, "prompt", "suffix", "system")
 _CHAT: Final = (*_SHARED, "messages", "tools")
+_EMBED: Final = ("model", "input", "truncate", "dimensions", "options")
 _SHOW: Final = ("model", "name", "verbose")
 _LEVELS: Final = ("low", "medium", "high", "max")
 _ROLES: Final = ("system", "user", "assistant", "tool")
 _TEXTS: Final = ("content", "thinking", "tool_name", "tool_call_id")
 _MESSAGES_MOST: Final = 1_000
+_INPUTS_MOST: Final = 1_000
+_DIMENSIONS_MOST: Final = 65_536
 _LIST_MOST: Final = 100
 _LEVELS_MOST: Final = 8
 # No name of a model looks so, and no template, which has braces and may have escapes.
@@ -63,6 +66,24 @@ def chat(body: Any) -> Prompt:
     for name, value in asked.items():
         prompts.check_size(name, len(orjson.dumps(value)))
     return _prompt(given, asked, prompts.CHAT)
+
+
+def embed(body: Any) -> Prompt:
+    """The request in a decoded body of `POST api/embed`; likewise."""
+    given = _given(body, _EMBED)
+    asked: dict[str, Any] = {"input": _input(given.get("input", ""))}
+    if not prompts.boolean("truncate", given.get("truncate"), True):
+        asked["truncate"] = False
+    dimensions = given.get("dimensions", 0)
+    if not isinstance(dimensions, int) or isinstance(dimensions, bool):
+        raise errors.InvalidPayload("dimensions must be a whole number")
+    if not 0 <= dimensions <= _DIMENSIONS_MOST:
+        said = f"dimensions must be from 0 to {_DIMENSIONS_MOST:,}"
+        raise errors.InvalidPayload(said)
+    if dimensions:  # 0: as many as the model has
+        asked["dimensions"] = dimensions
+    named, options = prompts.model(given.get("model")), given.get("options")
+    return Prompt(named, asked, prompts.options(options), False, prompts.EMBED)
 
 
 def show(body: Any) -> dict[str, Any]:
@@ -140,6 +161,16 @@ def _think(value: Any) -> Any:
     if not isinstance(value, bool) and value not in _LEVELS:
         said = f"think must be true, false or one of {', '.join(_LEVELS)}"
         raise errors.InvalidPayload(said)
+    return value
+
+
+def _input(value: Any) -> Any:
+    """A text or a list of them."""
+    texts = value if isinstance(value, list) else [value]
+    if len(texts) > _INPUTS_MOST:
+        raise errors.InvalidPayload(f"more than {_INPUTS_MOST:,} texts in input")
+    size = sum(len(prompts.text("input", each).encode()) for each in texts)
+    prompts.check_size("input", size)
     return value
 
 

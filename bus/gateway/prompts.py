@@ -21,6 +21,7 @@ from ..conf import conf
 
 GENERATE: Final = "/api/generate"
 CHAT: Final = "/api/chat"
+EMBED: Final = "/api/embed"
 FIELDS: Final = ("model", "prompt", "options", "stream")
 # `name`, `space/name` or `host/space/name`, then maybe `:tag`; no port, no `..`, no
 # scheme, nothing that means something in a URL.
@@ -35,23 +36,27 @@ class Prompt:
     """A request for a generation, checked and completed."""
 
     model: str
-    asked: dict[str, Any]  # prompt or messages, and what else shapes the answer
+    asked: dict[str, Any]  # prompt, messages or input, and what else shapes the answer
     options: dict[str, Any]
     stream: bool
     path: str = GENERATE
 
     def body(self) -> dict[str, Any]:
-        """What is sent upstream. Always a stream: an answer then may take as long as
-        it flows, and a broken one is told from a complete one."""
-        body = {"model": self.model, **self.asked, "stream": True}
+        """What is sent upstream. A stream where there are any: an answer then may take
+        as long as it flows, and a broken one is told from a complete one."""
+        body = {"model": self.model, **self.asked}
+        body |= {} if self.path == EMBED else {"stream": True}
         return body | ({"options": self.options} if self.options else {})
 
     def only_loads(self) -> bool:
         """Whether it asks nothing, but to have the model ready."""
-        return not (self.asked.get("prompt") or self.asked.get("messages"))
+        return not any(map(self.asked.get, ("prompt", "messages", "input")))
 
     def is_repeatable(self) -> bool:
-        """Whether the model gives the same answer again: a seed, or no temperature."""
+        """Whether the model gives the same answer again: a seed, or no temperature, or
+        an embedding, which leaves nothing to chance."""
+        if self.path == EMBED:
+            return True
         seeded = self.options.get("seed", -1) >= 0  # a negative seed means a random one
         return seeded or self.options.get("temperature") == 0
 

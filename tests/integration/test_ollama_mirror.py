@@ -12,7 +12,8 @@ from pytest_django import Settings
 
 from bus import accounts
 from bus.gateway import mirrored
-from tests.support.gateway import GatewayClient
+from bus.ollama import figures
+from tests.support.gateway import GatewayClient, NewCaller
 from tests.support.ollama_stub import (
     SECRET_FILE,
     OllamaStub,
@@ -21,6 +22,7 @@ from tests.support.ollama_stub import (
     refusing,
 )
 from tests.support.site import LiveSite
+from tests.support.waiting import wait_until
 
 if not TYPE_CHECKING and os.environ.get("CI") != "true":
     pytest.importorskip("ollama", reason="pip install -r tests/requirements.txt")
@@ -182,6 +184,70 @@ def test_an_older_client_names_the_model_it_looks_at_name(
     assert [call.body for call in model.calls] == [{"model": "big:70b"}] * 2
 
 
+EMBEDDED = json.dumps(
+    {"model": "tiny:1b", "embeddings": [[0.25, -0.5], [1.0, 0.0]], "load_duration": 7}
+)
+
+
+def test_the_official_client_embeds(
+    client: ollama.Client, upstream: OllamaStub
+) -> None:
+    upstream.script = raw(EMBEDDED, kind="application/json; charset=utf-8")
+
+    said = client.embed("tiny:1b", ["a", "b"], truncate=False, dimensions=2)
+
+    assert said.embeddings == [[0.25, -0.5], [1.0, 0.0]]
+    [call] = upstream.calls
+    assert call.path == "/api/embed"
+    asked = {"model": "tiny:1b", "input": ["a", "b"], "truncate": False}
+    assert call.body == {**asked, "dimensions": 2}
+
+
+def test_an_embedding_is_answered_whole_and_kept(
+    caller: GatewayClient, upstream: OllamaStub, settings: Settings
+) -> None:
+    settings.MESH_OLLAMA_CACHE = "repeatable"
+    upstream.script = raw(EMBEDDED, kind="application/json; charset=utf-8")
+    path, body = f"{HOST}/api/embed", {"model": "tiny:1b", "input": "a"}
+
+    first, second = (caller.http.post(path, json=body) for _ in range(2))
+    other = caller.http.post(f"{path}/", json={**body, "input": "b"})
+    loaded = caller.http.post(path, json={"model": "tiny:1b"})
+
+    assert first.json() == second.json() == json.loads(EMBEDDED)
+    answers = (first, second, other, loaded)
+    states = [each.headers["X-Cache"] for each in answers]
+    assert states == ["MISS", "HIT", "MISS", "BYPASS"]
+    assert len(upstream.calls) == 3
+
+
+def test_embedding_is_limited_and_counted_as_generating_is(
+    caller: GatewayClient, upstream: OllamaStub, settings: Settings
+) -> None:
+    settings.MESH_OLLAMA_RATE_CAPACITY = 1
+    settings.MESH_OLLAMA_RATE_REFILL_PER_S = 0.001
+    upstream.script = raw(EMBEDDED, kind="application/json")
+
+    body = {"input": "a"}
+    answers = [caller.http.post(f"{HOST}/api/embed", json=body) for _ in range(2)]
+
+    assert [each.status_code for each in answers] == [200, 429]
+
+    def is_counted() -> bool:
+        counts = figures().counts
+        return (counts["miss"], counts["limited"]) == (1, 1)
+
+    wait_until(is_counted, 30)
+
+
+@pytest.mark.parametrize("role", ["viewer", "agent"])
+def test_roles_that_do_not_generate_do_not_embed(
+    role: str, new_caller: NewCaller, upstream: OllamaStub
+) -> None:
+    answer = new_caller(role).http.post(f"{HOST}/api/embed", json={"input": "a"})
+
+    assert answer.status_code == 403
+    assert upstream.calls == []
 
 
 def test_null_is_nothing_as_some_servers_say_it(
@@ -323,6 +389,16 @@ ODD: list[tuple[str, Any, str]] = [
     ("chat", {"messages": [{"role": "user", "images": ["aGk="]}]}, "images"),
     ("chat", {"messages": [{"role": "user"}] * 1001}, "1,000"),
     ("chat", {"messages": [], "tools": {}}, "tools"),
+    ("embed", {"input": 7}, "input"),
+    ("embed", {"input": ["hi", 7]}, "input"),
+    ("embed", {"input": ["hi"] * 1001}, "1,000"),
+    ("embed", {"input": "hi", "truncate": "no"}, "truncate"),
+    ("embed", {"input": "hi", "dimensions": "2"}, "dimensions"),
+    ("embed", {"input": "hi", "dimensions": False}, "dimensions"),
+    ("embed", {"input": "hi", "dimensions": -1}, "dimensions"),
+    ("embed", {"input": "hi", "keep_alive": 0}, "keep_alive"),
+    ("embed", {"input": "hi", "options": {"num_gpu": 1}}, "num_gpu"),
+    ("embed", {"input": "hi", "stream": True}, "stream"),
     ("show", {"model": ""}, "model"),
     ("show", {"model": "x?y"}, "model"),
     ("show", {"model": "tiny", "verbose": "very"}, "verbose"),
@@ -339,7 +415,8 @@ def test_what_is_not_for_callers_is_refused_and_never_sent_on(
         assert word in answer.json()["error"], (path, body)
     for text in ("x" * 40_000, "\u00e4" * 20_000):
         chat = {"messages": [{"role": "user", "content": text}]}
-        for path, body in (("generate", {"prompt": text}), ("chat", chat)):
+        texts = ("generate", {"prompt": text}), ("embed", {"input": [text, "hi"]})
+        for path, body in (*texts, ("chat", chat)):
             answer = caller.http.post(f"{HOST}/api/{path}", json=body)
             assert answer.status_code == 400, path
     assert model.calls == []
