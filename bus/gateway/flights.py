@@ -119,6 +119,8 @@ class Flights:
                 _serve(flight, kept)
                 return
             flight.how = JOIN
+            # A leader goes on for whoever looks at it, so nobody may who has not paid.
+            await flight.paid()
             with contextlib.suppress(relay.LeaderLost):
                 await _follow(flight, boarded)
                 return

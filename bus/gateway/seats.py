@@ -159,7 +159,7 @@ class Flight:
                 if not self._is_wanted():
                     self._give_up()
                 return
-            self.pay()  # those who follow have
+            self.pay()  # those who follow have: before, they do not look
             await asyncio.sleep(_AGAIN_S)
 
     def _is_wanted(self) -> bool:

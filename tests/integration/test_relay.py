@@ -7,15 +7,19 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 
-from bus import errors
+from bus import connection, errors, scripts
 from bus.gateway import relay
+from bus.gateway.flights import Flights
 from bus.gateway.keys import flight_keys
-from tests.support.waiting import wait_until, wait_until_async
+from bus.gateway.seats import JOIN, Flight, Seat
+from tests.support.waiting import PATIENCE, wait_until, wait_until_async
+from tests.unit.test_flights import Source
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -33,8 +37,12 @@ async def leads() -> relay.Lead:
 
 
 async def follows() -> relay.Follow:
+    """Somebody who has looked once, so the leader knows of him."""
     boarded, _ = await relay.board("d", "kept")
     assert isinstance(boarded, relay.Follow)
+    first_look = [boarded._leader, 0, 1]
+    wire = connection.awire()
+    await scripts.arun("follow", "", first_look, boarded._keys, client=wire)
     return boarded
 
 
@@ -216,6 +224,72 @@ async def test_who_is_known_to_nobody_ends_at_once() -> None:
     assert await lead.abandon()
     await lead.accompany([], asyncio.Event)
     await lead.land([b"1"], None)
+
+
+# --- who has paid
+
+
+def elsewhere(source: Source) -> Seat:
+    """A seat in another process, of whom it is not known yet whether he may."""
+    route = replace(source.route(), board=lambda digest: relay.board(digest, "kept"))
+    return Flights().board(route, paid=False)
+
+
+async def in_two_processes(source: Source) -> tuple[Seat, Seat]:
+    """One of two equal requests leads, the other is about to follow."""
+    leading = elsewhere(source)
+    await wait_until_async(lambda: flight_of(leading).lead)
+    following = elsewhere(source)
+    await wait_until_async(lambda: flight_of(following).how == JOIN)
+    return leading, following
+
+
+def flight_of(seat: Seat) -> Flight:
+    assert seat._flight is not None
+    return seat._flight
+
+
+async def test_who_is_refused_keeps_no_generation_going_elsewhere() -> None:
+    source = Source()
+    leading, following = await in_two_processes(source)
+    led = flight_of(leading).task
+    assert led is not None
+
+    leading.refuse()
+    await asyncio.wait([led], timeout=5 * PATIENCE)
+    ended_before = led.done()
+    following.refuse()
+
+    assert (ended_before, source.begun) == (True, 0)
+
+
+async def test_who_follows_and_may_is_not_left_alone_by_who_may_not() -> None:
+    source = Source()
+    source.go.set()
+    leading, following = await in_two_processes(source)
+
+    leading.refuse()
+    following.pay()
+
+    async with asyncio.timeout(PATIENCE_S):
+        assert await following.whole() == [b"1", b"2"]
+    assert source.begun == 1
+
+
+async def test_who_follows_and_has_paid_is_led_to_the_end(
+    redis_client: redis.Redis,
+) -> None:
+    source = Source()
+    source.go.set()
+    leading, following = await in_two_processes(source)
+    following.pay()
+    await wait_until_async(lambda: redis_client.hexists(FLIGHT, "followed"))
+
+    leading.refuse()
+
+    async with asyncio.timeout(PATIENCE_S):
+        assert await following.whole() == [b"1", b"2"]
+    assert (await following.ready(), source.begun) == (JOIN, 1)
 
 
 # --- without Redis
