@@ -16,6 +16,7 @@ JOIN: Final = "JOIN"  # generated for an earlier request, which still ran
 BYPASS: Final = "BYPASS"  # generated; such answers are not kept
 
 _AGAIN_S: Final = 0.25  # between looks whether others still follow what nobody reads
+_BROKE_OFF: Final = "the generation broke off, please ask again"
 
 
 class Flight:
@@ -28,9 +29,10 @@ class Flight:
         # Nobody else can know of it, until it is known who leads.
         self.lead: Lead | None = None if how == MISS else Lead()
         self.lines: list[bytes] = []
-        self.starts = 1
+        self._starts = 1  # number of the answer that `lines` are of
         self.kept_age_s: float | None = None
         self.seats = 0
+        self._midway = 0  # of those who have passed on lines: no other answer is theirs
         self.boarded = 0
         self.id = os.urandom(16).hex()
         self.began = self.loop.time()
@@ -53,11 +55,20 @@ class Flight:
         self._wake()
 
     def restart(self) -> None:
-        """Begin anew: whoever generated is gone, the next answer is another."""
+        """Begin anew: whoever generated is gone, the next answer is another.
+
+        UpstreamError if it would be for nobody. Who is midway hears of it now, and
+        counts no more: he may be slow to leave.
+        """
+        self.seats -= self._midway
+        self._midway = 0
         # The list is not emptied but left: a seat may be reading it.
         self.lines = []
-        self.starts += 1
+        self._starts += 1
         self.lead = None
+        self._wake()
+        if not self.seats:
+            raise errors.UpstreamError(_BROKE_OFF)
 
     def land(self, error: Exception | None) -> None:
         """No more lines will come; why, unless it was the end."""
@@ -85,15 +96,27 @@ class Flight:
         """Set as soon as anything comes from now on."""
         return self._news
 
-    async def line(self, index: int) -> bytes | None:
-        """The line, as soon as it is there; None after the last; raises the error."""
-        while index >= len(self.lines):
+    async def line(self, index: int, start: int = 0) -> bytes | None:
+        """The line, as soon as it is there; None after the last; raises the error.
+
+        `start` is the number of the answer that the lines before it are of: a part of
+        another does not go on this one.
+        """
+        while True:
+            if start and start != self._starts:
+                raise errors.UpstreamError(_BROKE_OFF)
+            if index < len(self.lines):
+                return self.lines[index]
             if self._error is not None:
                 raise self._error
             if self._landed:
                 return None
             await self._news.wait()
-        return self.lines[index]
+
+    def passed_on(self) -> int:
+        """One more has had its first line; the number of the answer it is of."""
+        self._midway += 1
+        return self._starts
 
     async def whole(self) -> list[bytes]:
         """All lines, once the last has come."""
@@ -137,9 +160,15 @@ class Flight:
         self.lead = lead or Lead()
         self._look_whether_wanted()
 
-    def leave(self) -> None:
-        """One fewer waits; without any, here or elsewhere, the call is given up."""
+    def leave(self, start: int) -> None:
+        """One fewer waits; without any, here or elsewhere, the call is given up.
+
+        `start` is the number of the answer it has lines of, 0 without any.
+        """
+        if start and start != self._starts:
+            return  # the restart did not count it any more
         self.seats -= 1
+        self._midway -= bool(start)
         self._look_whether_wanted()
 
     def _look_whether_wanted(self) -> None:
@@ -184,7 +213,7 @@ class Seat:
         self._flight: Flight | None = flight
         self._how = how  # empty: what the flight turns out to be
         self._next = 0
-        self._start = flight.starts
+        self._start = 0  # number of the answer it has lines of
         self.age_s: float | None = None  # of a kept answer, once `ready`
 
     async def ready(self) -> str:
@@ -202,13 +231,11 @@ class Seat:
         flight = self._flight
         if flight is None:
             raise StopAsyncIteration
-        line = await flight.line(self._next)
-        if flight.starts != self._start and self._next:
-            # A part of another answer does not go on this one.
-            raise errors.UpstreamError("the generation broke off, please ask again")
-        self._start = flight.starts
+        line = await flight.line(self._next, self._start)
         if line is None:
             raise StopAsyncIteration
+        if self._flight is not None:  # else it was closed meanwhile
+            self._start = self._start or flight.passed_on()
         self._next += 1
         return line
 
@@ -235,7 +262,7 @@ class Seat:
         flight, self._flight = self._flight, None
         if flight is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, all is over
-                flight.loop.call_soon_threadsafe(flight.leave)
+                flight.loop.call_soon_threadsafe(flight.leave, self._start)
 
     # A response that is dropped before it is sent is closed by nobody else.
     __del__ = close

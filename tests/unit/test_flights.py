@@ -6,14 +6,17 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from pytest_django import Settings
 
 from bus import errors
+from bus.gateway import relay
 from bus.gateway.answers import Answer
 from bus.gateway.flights import Flights, Route
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 
 
 class Source:
@@ -192,3 +195,72 @@ async def test_who_is_refused_has_asked_nothing(digest: str) -> None:
 
     assert flight.task.done()
     assert (source.begun, flight.boarded) == (0, 0)
+
+
+class Dying:
+    """Another process that generates: it tells a line, and is gone once it may."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self._is_gone = False
+
+    async def board(self, digest: str) -> Any:
+        lead, _ = await relay.alone(digest)
+        return lead if self._is_gone else self, False
+
+    async def lines(self) -> AsyncGenerator[bytes]:
+        yield b"old 1"
+        await self.go.wait()
+        self._is_gone = True
+        raise relay.LeaderLost
+
+
+@pytest.mark.asyncio
+async def test_a_stream_whose_leader_died_ends_at_once_and_asks_nothing() -> None:
+    source, leader, flights = Source(), Dying(), Flights()
+    seat = flights.board(replace(source.route(), board=leader.board))
+    assert await anext(seat) == b"old 1"
+
+    leader.go.set()
+    with pytest.raises(errors.UpstreamError, match="broke off"):
+        await asyncio.wait_for(anext(seat), 5 * PATIENCE)
+    seat.close()
+    source.go.set()
+
+    assert source.begun == 0
+    again = flights.board(source.route())
+    assert [line async for line in again] == [b"1", b"2"]
+
+
+@pytest.mark.asyncio
+async def test_who_waits_for_the_whole_gets_another_answer_when_a_stream_breaks() -> (
+    None
+):
+    source, leader, flights = Source(), Dying(), Flights()
+    route = replace(source.route(), board=leader.board)
+    stream, whole = flights.board(route), flights.board(route)
+    assert await anext(stream) == b"old 1"
+
+    leader.go.set()
+    with pytest.raises(errors.UpstreamError, match="broke off"):
+        await asyncio.wait_for(anext(stream), 5 * PATIENCE)
+    source.go.set()
+
+    assert await whole.whole() == [b"1", b"2"]
+    assert source.begun == 1
+
+
+@pytest.mark.asyncio
+async def test_a_stream_that_broke_keeps_no_other_answer_going() -> None:
+    """Its client may be slow to read why it ended, and to leave."""
+    source, leader, flights = Source(), Dying(), Flights()
+    route = replace(source.route(), board=leader.board)
+    stream, other = flights.board(route), flights.board(route)
+    assert await anext(stream) == b"old 1"
+    leader.go.set()
+    await wait_until_async(lambda: source.begun == 1)
+
+    other.close()
+
+    await wait_until_async(lambda: source.ended == 1)
+    stream.close()
