@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import (
+    BadRequest,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
+from django.http.multipartparser import MultiPartParserError
 from django.http.request import RawPostDataException
 from rest_framework import exceptions as drf
 
@@ -29,6 +34,13 @@ from .problems import Problem, later
 
 log = logging.getLogger(__name__)
 
+# What Django raises where a body that says it is a form is none, or was read as one.
+_UNREADABLE: Final = (
+    BadRequest,
+    MultiPartParserError,
+    RawPostDataException,
+    SuspiciousOperation,
+)
 JSON: Final = "application/json"
 _NDJSON: Final = "application/x-ndjson"
 
@@ -124,8 +136,8 @@ def problem(exc: Exception) -> Problem:
         return Problem("bad_request", str(exc))
     if isinstance(exc, RequestDataTooBig):
         return jsontext.too_large(conf.OLLAMA_BODY_MAX_BYTES)
-    if isinstance(exc, SuspiciousOperation | RawPostDataException):
-        # Looking for a CSRF token, Django has read a body that says it is a form.
+    if isinstance(exc, _UNREADABLE):
+        # Looking for a CSRF token, it has read the body.
         return Problem("unreadable", "the body cannot be read")
     found = problem_of(exc)
     if found is None:

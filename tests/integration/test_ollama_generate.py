@@ -423,6 +423,26 @@ def test_a_form_of_a_session_is_no_json(
     assert _error(browser.http.post(PATH, **fields))[0] == status
 
 
+@pytest.mark.parametrize("path", [PATH, PATH.replace("generate", "api/chat")])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/x-www-form-urlencoded; charset=iso-8859-1",
+        "multipart/form-data",
+        "multipart/form-data; boundary=ü",
+    ],
+)
+def test_what_says_it_is_a_form_and_is_none_cannot_be_read(
+    kind: str, path: str, browser: GatewayClient, upstream: OllamaStub
+) -> None:
+    headers = {"Content-Type": kind.encode("latin-1"), "X-CSRFToken": CSRF.encode()}
+
+    answer = browser.http.post(path, content=b'{"prompt": "hi"}', headers=headers)
+
+    assert _error(answer) == (400, "the body cannot be read")
+    assert upstream.calls == []
+
+
 SECRET = "secret at http://10.0.0.7:11434/var/lib"
 # It can be read, and not be written as a part of a whole answer.
 DEEP = '{"response": "x", "done": true, "deep": ' + "[" * 900 + "]" * 900 + "}\n"
