@@ -18,7 +18,7 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .joined import Joined
+from .joined import Joined, unchunked
 
 HEAD_MAX_BYTES: Final = 65_536  # as much as h11 allows; browsers send a few thousand
 HEAD_TIMEOUT_S: Final = 20.0  # from a connection or the first byte to a whole head
@@ -104,8 +104,10 @@ class BoundedHeads(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:  # else it is a websocket
-            joined: Any = Joined(self.transport, self.loop)
-            self.cycle.transport = joined
+            cycle: Any = self.cycle
+            cycle.transport = Joined(self.transport, self.loop)
+            if cycle.scope["http_version"] == "1.0":
+                cycle.send = unchunked(cycle)
             self._in_body = True
             self._open += 1
 

@@ -1,12 +1,13 @@
-"""The writes of one answer: its head and its body in one.
+"""The writes of one answer: its head and its body in one, no chunks for HTTP/1.0.
 
-uvicorn writes them one by one, a system call each.
+uvicorn writes them one by one, a system call each, and sends chunks to everybody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 _GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -47,3 +48,24 @@ class Joined:
             head, self._head = self._head, None
             if not self._transport.is_closing():
                 self._transport.write(head)
+
+
+def unchunked(cycle: Any) -> Callable[[Any], Awaitable[None]]:
+    """What sends an answer without chunks, to who may not get any (RFC 9112, 6.1).
+
+    uvicorn ends the connection of such a call in any case. An answer without a length
+    has for it that of each part as it comes.
+    """
+    send, is_sized = cycle.send, True
+
+    async def plain(message: Any) -> None:
+        nonlocal is_sized
+        if message["type"] == "http.response.start":
+            names = [name.lower() for name, _ in message.get("headers", ())]
+            is_sized = b"content-length" in names
+            cycle.chunked_encoding = None if is_sized else False
+        elif not is_sized:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return plain

@@ -210,6 +210,23 @@ def test_only_who_knows_of_it_is_told_to_go_on(
     assert statuses(said) == ([201] if version == "1.0" else [100, 201]), said
 
 
+def test_who_knows_no_chunks_gets_none(enter: Enter, site: LiveSite) -> None:
+    door = enter("views")
+    for n in range(3):
+        bus.move_to_dead(TOPIC, f"{n}-1", {"n": n})
+    sent = request(door, "GET dead?format=jsonl", "Connection: close")
+
+    new = said_to(site, sent)
+    old = said_to(site, sent.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n"))
+
+    fields, _, body = old.partition(b"\r\n\r\n")
+    assert b"\r\ntransfer-encoding: chunked" in new.lower()
+    assert b"transfer-encoding" not in fields.lower()
+    assert b"\r\nconnection: close" in fields.lower()
+    letters = [json.loads(line) for line in body.splitlines()]
+    assert sorted(letter["task"]["n"] for letter in letters) == [0, 1, 2]
+
+
 def test_what_is_idle_for_long_is_closed_and_what_is_not_stays(
     enter: Enter, site: LiveSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
