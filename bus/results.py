@@ -100,10 +100,7 @@ def bounded(
 def each(
     topic: str, after: str | None = None, before: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All rows of `page`, read step by step, without those that come meanwhile.
-
-    As many at once as are some 16 MiB together by the size of those before.
-    """
+    """All rows of `page`, some 16 MiB at once, without those that come meanwhile."""
     if after is not None and before is None:
         ms, _, seq = last_result_id(topic).partition("-")
         before = f"{ms}-{int(seq) + 1}"

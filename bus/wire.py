@@ -95,8 +95,10 @@ class _Protocol(asyncio.Protocol):
         """Say that nothing more comes, until the server has closed its end too."""
         assert self._transport is not None
         try:
-            if not self._transport.is_closing():
+            if self._transport.can_write_eof():
                 self._transport.write_eof()
+            else:  # TLS has no half of an end
+                self._transport.close()
             await self.ended
         finally:
             self.close()

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import redis.asyncio
 
-from .. import connection, deliveries, errors, groups, keys, records, wire
+from .. import connection, deliveries, errors, groups, keys, records
 from ..deliveries import Beat, Delivery, Seat
 from . import crowds
 from .quiet import Quiet
@@ -92,10 +92,7 @@ class Intake:
         A read that was cancelled here goes on in the server, which would give the next
         task to a consumer that is gone.
         """
-        if isinstance(self._reader, wire.Wire):
-            await self._reader.leave()
-        else:
-            await self._reader.aclose()
+        await self._reader.leave()
 
     async def read(self) -> None:
         """Keep the lane in work until it closes; survives the server going away."""
