@@ -42,11 +42,9 @@ def bulk(value: Any) -> Picked:
     return Picked(selection, paced, dry_run, start)
 
 
-def pace(value: Any, old: Pace) -> Pace | None:
-    """The pace a bulk replay is to go on with, what is not named as before; None for
-    the one it has."""
-    given = members(value, _PACE)
-    return old.changed(**given) if given else None
+def pace(value: Any) -> dict[str, Any]:
+    """What of its pace a bulk replay is to go on with otherwise."""
+    return members(value, _PACE)
 
 
 def _ms(when: Any) -> int | None:

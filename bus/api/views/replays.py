@@ -130,9 +130,9 @@ class ReplayViewSet(MeshViewSet):
         """Go on where it was frozen, paused or stopped, with what is named of the pace
         changed: `null` takes a rate or the greatest failure rate away. A canary begins
         anew, and what failed before does not count any more."""
+        given = picked.pace(self.body(needed=False))
         found = self._found(job_id)
-        pace = picked.pace(self.body(needed=False), found.pace)
-        job = replays.resume(found.id, pace)
+        job = replays.resume(found.id, found.pace.changed(**given) if given else None)
         self._note("resume bulk replay", job, **job.pace.as_dict())
         return Response(self._whole(job))
 
