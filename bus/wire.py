@@ -95,7 +95,9 @@ class _Protocol(asyncio.Protocol):
         """Say that nothing more comes, until the server has closed its end too."""
         assert self._transport is not None
         try:
-            if self._transport.can_write_eof():
+            if self._transport.is_closing():
+                pass  # the server was first; uvloop would raise
+            elif self._transport.can_write_eof():
                 self._transport.write_eof()
             else:  # TLS has no half of an end
                 self._transport.close()
@@ -180,7 +182,7 @@ class Wire:
         Until then it serves who blocks there, whether or not anybody still listens.
         """
         protocol, self._protocol = self._protocol, None
-        if protocol is not None:
+        if protocol is not None and not protocol.lost:
             await protocol.leave()
 
     async def _connected(self) -> _Protocol:

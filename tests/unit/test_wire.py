@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
 
 from bus import wire
 from bus.wire import Wire
@@ -197,6 +198,25 @@ async def test_who_may_block_for_longer_is_given_up_later(
             await asyncio.wait_for(one.ask_all(("PING",), more_s=0.5), 5)
 
         assert asyncio.get_running_loop().time() - began > 0.55
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+async def test_who_leaves_after_the_server_did_has_left(
+    run: Callable[..., None],
+) -> None:
+    async def leaves() -> None:
+        async with asyncio.timeout(10), wired(hang_up) as one:
+            with pytest.raises(redis.ConnectionError):
+                await one.execute_command("ECHO", "x")
+            protocol = one._protocol
+            assert protocol is not None and protocol.lost
+
+            await one.leave()
+            protocol.lost = False  # it goes in this very turn of the loop
+            one._protocol = protocol
+            await one.leave()
+
+    await asyncio.to_thread(run, leaves())
 
 
 async def test_who_leaves_stays_until_the_server_has_let_go() -> None:
