@@ -72,14 +72,16 @@ def register(
     topics = before.get("topics", [])
     record |= {"lease_s": lease_s, "topics": topics}
     if before and (_lease_of(before) != lease_s or before.get("leases")):
-        record["leases"] = _leases_in_use(agent_id, topics)
+        # A claim that is under way lends under the lease it has read.
+        in_use = {_lease_of(before), *_leases_in_use(agent_id, topics)}
+        record["leases"] = sorted(in_use)
     agents.register(agent_id, agent_id, ttl_s, record)
 
 
-def _leases_in_use(agent_id: str, topics: list[str]) -> list[int]:
+def _leases_in_use(agent_id: str, topics: list[str]) -> set[int]:
     """Under which leases it holds tasks: what it was lent keeps its own."""
     names = {name for topic in topics for name in _held_by(agent_id, topic)[1]}
-    return sorted(lease for name in names if (lease := keys.lease_of(name)))
+    return {lease for name in names if (lease := keys.lease_of(name))}
 
 
 def _held_by(agent_id: str, topic: str) -> tuple[str, list[str]]:

@@ -35,6 +35,7 @@ ENDED: Final = frozenset({DONE, DEAD, CANCELLED, DISCARDED})
 ROW_STATES: Final = (DONE, CANCELLED, DISCARDED)  # of rows; a hand may write no text
 LIVE: Final = frozenset(STATES) - ENDED
 TIME_MOST_MS: Final = 253_402_300_799_999  # the end of 9999; what is later is no time
+_COMPACT: Final[Any] = {"ensure_ascii": False, "separators": (",", ":")}
 
 _STRICT: Final = (
     orjson.OPT_STRICT_INTEGER
@@ -134,7 +135,7 @@ def encode_kept(value: Any) -> bytes:
         if "Integer" not in str(exc) and "Recursion" not in str(exc):
             raise errors.InvalidPayload(f"payload is not JSON: {exc}") from None
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(value, allow_nan=False, **_COMPACT).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise errors.InvalidPayload(f"payload is not JSON: {exc}") from None
 
@@ -144,8 +145,7 @@ def written(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace")
+        return json.dumps(value, **_COMPACT).encode("utf-8", "replace")
 
 
 def _encoded(value: Any, what: str, limit: int) -> bytes:

@@ -54,7 +54,7 @@ def unavailable(request: HttpRequest, exception: errors.BusError) -> HttpRespons
     """
     partly = hasattr(request, "partly") or any(exception.facts.get("done", {}).values())
     context = {
-        "says": _REFUSED.get(exception.code, "Redis does not answer"),
+        "says": why(exception),
         "unknown": isinstance(exception, errors.OutcomeUnknown),
         "partly": partly,
         "changed": request.method == "POST",
@@ -63,6 +63,11 @@ def unavailable(request: HttpRequest, exception: errors.BusError) -> HttpRespons
     response = _page(request, "503.html", context, 503)
     response["Retry-After"] = "5"
     return response
+
+
+def why(exception: errors.BusError) -> str:
+    """Why Redis took nothing, without saying where it is."""
+    return _REFUSED.get(exception.code, "Redis does not answer")
 
 
 _REFUSED: Final = {

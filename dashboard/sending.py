@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 from django.contrib import messages as toasts
@@ -21,7 +22,7 @@ from bus import (
     topics,
     wanted,
 )
-from dashboard import formats, links, shape, topic_page
+from dashboard import failures, formats, links, shape, topic_page
 from dashboard.access import action, confirmed, to
 from dashboard.fields import number
 from dashboard.frame import shown
@@ -78,9 +79,10 @@ def new(request: Any, topic: str) -> HttpResponse:
         if not hasattr(request, "partly"):
             raise
         # What was typed must not be lost as well; its id makes it one task at most.
-        says = f"The task it replaces is cancelled, the copy is not there yet: {exc}."
-        draft = _draft(request.POST, f"{says} Send it again.")
-        return _form(request, topic, bus.get_task(original.id, topic), draft, 503)
+        says = "The task it replaces is cancelled, the copy is not there yet: send it"
+        draft = _draft(request.POST, f"{failures.why(exc)}. {says} again.")
+        gone = original and replace(original, state=messages.CANCELLED)
+        return _form(request, topic, gone, draft, 503, [])
 
 
 def _make_room(
@@ -157,8 +159,10 @@ def _form(
     original: bus.Task | None,
     draft: dict[str, Any],
     status: int = 200,
+    latest: list[bus.Task] | None = None,
 ) -> HttpResponse:
-    latest = _latest(topic)
+    """The form; with `latest` it asks Redis for nothing."""
+    latest = _latest(topic) if latest is None else latest
     fields = [
         {"name": name, "label": label, "empty": empty, "value": draft[name]}
         for name, (label, empty) in _OPTIONS.items()

@@ -147,6 +147,32 @@ def test_a_copy_whose_original_is_cancelled_is_kept_to_be_sent_again(
     assert bus.get_task(form["task_id"], test_topic).payload == {"mine": 2}
 
 
+def test_so_it_is_where_redis_went_away(
+    test_topic: str,
+    operator: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    failure_simulator: Any,
+) -> None:
+    original = bus.enqueue_task(test_topic, 1)
+    url, cancel = f"/topics/{test_topic}/new", bus.cancel
+    page = operator.get(url, {"copy": original})
+    form = {**form_of(page), "copy": original, "instead": "1", "task": '{"mine": 2}'}
+
+    def cancelled(*args: Any) -> Any:
+        state = cancel(*args)
+        failure_simulator.unreachable()
+        return state
+
+    monkeypatch.setattr("dashboard.sending.bus.cancel", cancelled)
+    answer = operator.post(url, form)
+
+    assert answer.status_code == 503
+    text = looked_at(answer).text
+    assert "Redis does not answer. The task it replaces is cancelled" in text
+    assert "redis://" not in text
+    assert form_of(answer) == {**form_of(page), "task": '{"mine": 2}'}
+
+
 def test_all_letters_of_a_topic_in_a_shell(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
