@@ -1,7 +1,6 @@
 """HTTP to the model server: a request, its answer as it comes, kept connections.
 
-The libraries we tried took most of what the gateway adds to a line (README, decisions);
-so this stands on httptools alone, which parses for our web server as well.
+It stands on httptools alone, as our web server does (README, decisions).
 
 A request is sent once: a generation that was begun twice is paid for twice. So whether
 a kept connection is still there is asked before anything is sent on it; what breaks
@@ -16,17 +15,18 @@ import contextlib
 import functools
 import select
 import ssl
-import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import quote, unquote, urlsplit
+from weakref import WeakKeyDictionary, WeakSet
 
 import httptools
 
 _KEPT_MOST: Final = 8
 _HEAD_MOST: Final = 64 * 1024
 _END_S: Final = 1.0  # for the end of an answer to come, behind all that was wanted
+_Loop = asyncio.AbstractEventLoop
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -145,6 +145,7 @@ class Answer(asyncio.Protocol):
             self.close()
         elif not self._ended:
             self._leaving = self._loop.call_later(_END_S, self.close)
+            _left.setdefault(self._loop, WeakSet()).add(self)
         elif len(self._kept) < _KEPT_MOST:
             self._kept.append(self)
         else:
@@ -245,16 +246,17 @@ class Answer(asyncio.Protocol):
 
 
 # Keyed weakly by loop: connections must never be used on another loop than their own.
-_kept: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, dict[Place, list[Answer]]
-] = weakref.WeakKeyDictionary()
+_kept: WeakKeyDictionary[_Loop, dict[Place, list[Answer]]] = WeakKeyDictionary()
+_left: WeakKeyDictionary[_Loop, WeakSet[Answer]] = WeakKeyDictionary()
 
 
 def close_all() -> None:
-    """Close the kept connections of the running loop, before it ends."""
-    for links in _kept.pop(asyncio.get_running_loop(), {}).values():
-        for link in [*links]:
-            link.close()
+    """Close the connections of the running loop that nobody uses, before it ends."""
+    loop = asyncio.get_running_loop()
+    kept = [link for links in _kept.pop(loop, {}).values() for link in links]
+    left = [link for link in _left.pop(loop, ()) if link._leaving is not None]
+    for link in kept + left:
+        link.close()
 
 
 def _links(where: Place) -> list[Answer]:
@@ -273,13 +275,11 @@ def _kept_link(where: Place) -> Answer | None:
 
 async def _connected(where: Place, connect_s: float) -> Answer:
     loop, links = asyncio.get_running_loop(), _links(where)
+    tls = _trusted() if where.secure else None
     try:
         async with asyncio.timeout(connect_s):
             _, link = await loop.create_connection(
-                lambda: Answer(links),
-                where.host,
-                where.port,
-                ssl=_trusted() if where.secure else None,
+                lambda: Answer(links), where.host, where.port, ssl=tls
             )
     except OSError as exc:  # TimeoutError and ssl's are of this kind
         raise Unreachable(str(exc)) from exc

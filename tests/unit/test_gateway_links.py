@@ -182,6 +182,31 @@ async def test_an_answer_whose_end_comes_late_keeps_its_connection() -> None:
     assert server.connections == 1
 
 
+async def test_one_whose_end_is_still_to_come_is_closed_with_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = asyncio.Event()
+
+    async def endless(
+        server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await server.asked(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"2\r\nok\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+
+    monkeypatch.setattr(links, "_END_S", 600.0)
+    async with Server(endless) as server:
+        async with asked(server.url) as answer:
+            assert await answer.more(asyncio.get_running_loop().time() + 30) == b"ok"
+
+        links.close_all()
+
+        await wait_until_async(ended.is_set, 10)
+
+
 async def test_who_leaves_midway_closes_the_connection() -> None:
     gone = asyncio.Event()
 
