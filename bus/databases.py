@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from asgiref.sync import SyncToAsync
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.backends.signals import connection_created
 
 log = logging.getLogger("bus.agent")
+
+# What Django raises where a database does not answer.
+AWAY: Final = (OperationalError, InterfaceError)
 
 # Threads that opened a connection and were not found without since. Empty where no
 # handler uses a database: whoever looks after runs by the thousand asks here first.

@@ -11,6 +11,7 @@ from . import (
     alike,
     connection,
     dead,
+    decisions,
     errors,
     keys,
     letters,
@@ -144,6 +145,14 @@ def discard_entry(topic: str, entry_id: str) -> DeadLetter:
     if not found or not any(_put_away(topic, found)):
         raise errors.DeadLetterNotFound(f"no letter at {entry_id} in topic {topic!r}")
     return found[0]
+
+
+def put_away(topic: str, name: str) -> None:
+    """Discard a letter by its task id; one by hand that has none by its entry id."""
+    if records.is_sid(name):
+        discard_entry(topic, name)
+    else:
+        decisions.discard(name, topic)
 
 
 def _put_away(topic: str, batch: list[DeadLetter]) -> tuple[int, int]:

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import orjson
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.db import InterfaceError, OperationalError
 
-from bus import errors, feed, roles
+from bus import databases, errors, feed, roles
 from bus.conf import conf
 from bus.live import window
 from bus.live.following import Following
@@ -34,7 +33,6 @@ _SLICE: Final = 10  # rows read for a filter without a pause
 _STANDING: Final = "standing"
 _ONE_TOPIC: Final = painting.TOPIC
 _OF_PAGES: Final = (painting.SAYS, painting.BADGE)
-_DATABASE_AWAY: Final = (OperationalError, InterfaceError)
 _sieve: Final = Sieve()  # of all sockets of this process
 
 
@@ -93,7 +91,7 @@ class FeedConsumer(AsyncWebsocketConsumer):
             # What Redis says names hosts and folders: those are for the log.
             detail = "Redis does not answer, or refuses for now; connect again"
             await self._end(Refused(exc.code, detail, resume.TRY_LATER))
-        except _DATABASE_AWAY:
+        except databases.AWAY:
             detail = "the mesh's database, where its accounts are, does not answer"
             await self._end(Refused("database_unavailable", detail, resume.TRY_LATER))
         except Exception:
@@ -140,7 +138,7 @@ class FeedConsumer(AsyncWebsocketConsumer):
             await asyncio.sleep(conf.FEED_RECHECK_S)
             try:
                 same = await self._reader() == principal
-            except _DATABASE_AWAY:
+            except databases.AWAY:
                 continue  # nobody can tell now; the next look may
             if not same:
                 detail = "what you may see has changed; connect again"

@@ -7,11 +7,10 @@ import sys
 from typing import Any, Final
 
 from django.contrib.auth import get_user_model
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template import loader
 
-from bus import accounts, errors, mishaps, refusals, roles
+from bus import accounts, databases, errors, mishaps, refusals, roles
 from dashboard import frame
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ def server_error(request: Any) -> HttpResponse:
     """
     mark = mishaps.id_of(request)
     # Django calls this while it handles what went wrong.
-    away = isinstance(sys.exception(), (InterfaceError, OperationalError))
+    away = isinstance(sys.exception(), databases.AWAY)
     template, status = ("database.html", 503) if away else ("500.html", 500)
     context = {"theme": "auto", "mark": mark}
     text = loader.render_to_string(f"dashboard/{template}", context)

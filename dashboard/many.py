@@ -82,7 +82,7 @@ def discard(request: Any) -> HttpResponse:
     gone, before = 0, 0
     for topic, task_id in letters:
         try:
-            _put_away(topic, task_id)
+            purges.put_away(topic, task_id)
         except (errors.NotDead, errors.NotFound, errors.InvalidName):
             before += 1
             continue
@@ -92,14 +92,6 @@ def discard(request: Any) -> HttpResponse:
     told = f"{_discarded(gone)} {before:,} were gone before." if before else ""
     toasts.success(request, told or _discarded(gone))
     return to(back)
-
-
-def _put_away(topic: str, name: str) -> None:
-    """Discard a letter by its task id; one by hand that has none by its entry id."""
-    if records.is_sid(name):
-        purges.discard_entry(topic, name)
-    else:
-        bus.discard(name, topic)
 
 
 def _discarded(count: int) -> str:

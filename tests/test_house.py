@@ -157,12 +157,11 @@ FLOORS: list[set[str]] = [
         "live.tailer",
         "whynot",
     },
-    {"committed"},
+    {"committed", "decisions"},
     {
         "gateway.flights",
         "runtime.beats",
         "bulk.selection",
-        "decisions",
         "groups",
         "health",
         "janitor",

@@ -8,12 +8,11 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from django.db import InterfaceError, OperationalError
 from rest_framework import exceptions as drf
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 
-from bus import errors
+from bus import databases, errors
 
 from . import auth
 from .problems import KINDS, MEDIA_TYPE, Problem, later
@@ -37,8 +36,6 @@ _SAID: Final = {
 
 _NOBODY: Final = "Sign in, or send a token of the mesh: Authorization: Bearer …"
 _TOLD: Final = ("state", "topics")  # what a client may want to act on
-
-DatabaseAway: Final = (OperationalError, InterfaceError)
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
@@ -70,7 +67,7 @@ def problem_of(exc: Exception) -> Problem | None:
         return _of_bus(exc)
     if isinstance(exc, drf.APIException):
         return _of_drf(exc)
-    if isinstance(exc, DatabaseAway):
+    if isinstance(exc, databases.AWAY):
         return database_away(exc, "unknown")
     return None
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from django.core.signals import got_request_exception
 
-from bus import accounts, messages, roles, whence
+from bus import accounts, databases, messages, roles, whence
 from bus.conf import conf
 
 from . import exceptions, head, hot, permissions
@@ -116,7 +116,7 @@ async def known(token: bytes) -> roles.Principal | None:
     if who is not None and left_s < _AHEAD_S and token not in _looking:
         _looking[token] = asyncio.ensure_future(_look_ahead(token))
     if who is None and accounts.is_familiar(token):
-        with contextlib.suppress(*exceptions.DatabaseAway):  # Django says so
+        with contextlib.suppress(*databases.AWAY):  # Django says so
             return await accounts.aprincipal_of(token)
     return who
 
@@ -126,7 +126,7 @@ async def _look_ahead(token: bytes) -> None:
         # The look would take the processor from the very call that made it due.
         await asyncio.sleep(_LATER_S)
         # Who comes once nothing is believed any more hears of a database that is away.
-        with contextlib.suppress(*exceptions.DatabaseAway):
+        with contextlib.suppress(*databases.AWAY):
             await accounts.aprincipal_of(token, anew=True)
     finally:
         del _looking[token]

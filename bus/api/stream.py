@@ -21,7 +21,7 @@ from typing import Any, Final
 import orjson
 
 import bus
-from bus import accounts, errors, feed, roles
+from bus import accounts, databases, errors, feed, roles
 from bus.conf import conf
 from bus.home.heads import ABORT
 from bus.live.following import Following, Pace
@@ -257,7 +257,7 @@ class _Stream:
             return False
         try:
             return await accounts.aprincipal_of(text.strip()) == self._who
-        except exceptions.DatabaseAway:
+        except databases.AWAY:
             return True  # nobody can tell now; the next look may
 
 

@@ -17,7 +17,7 @@ from bus.models import AuditEntry
 from dashboard import many
 from tests.integration.test_dashboard_sending import form_of
 from tests.support.api import api, problem
-from tests.support.desk import Desk
+from tests.support.bulk import dead
 from tests.support.pages import looked_at
 
 pytestmark = pytest.mark.django_db
@@ -36,18 +36,10 @@ def fails_after(calls: int, call: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def died(topic: str, count: int) -> list[str]:
-    ids = bus.enqueue_many(topic, range(count))
-    desk = Desk(topic)
-    for item in desk.claim(count):
-        desk.fail(item, final=True)
-    return ids
-
-
 @pytest.fixture
 def half_purged(test_topic: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A topic of 5 letters; a purge puts 4 away, and then Redis is gone."""
-    died(test_topic, 5)
+    dead(test_topic, 5)
     monkeypatch.setattr(purges, "LETTERS", 2)
     monkeypatch.setattr(purges, "_put_away", fails_after(2, purges._put_away))
     return test_topic
@@ -176,7 +168,7 @@ def test_so_it_is_where_redis_went_away(
 def test_all_letters_of_a_topic_in_a_shell(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    died(test_topic, 3)
+    dead(test_topic, 3)
     monkeypatch.setattr(bus.decisions, "replay", fails_after(2, bus.decisions.replay))
 
     with pytest.raises(CommandError) as refusal:

@@ -10,7 +10,7 @@ from rest_framework import viewsets
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
-from bus import audit, errors, lookup, refusals, roles
+from bus import audit, databases, errors, lookup, refusals, roles
 from bus.messages import Task
 
 from .. import asked, exceptions, jsontext, parsing
@@ -64,7 +64,7 @@ class MeshViewSet(viewsets.ViewSet):
         """Who it is, whether they may, how often; then whether it can be meant."""
         try:
             super().initial(request, *args, **kwargs)
-        except exceptions.DatabaseAway as exc:
+        except databases.AWAY as exc:
             raise exceptions.database_away(exc, "not_written") from exc
         if self.action is not None and self.action != "metadata":
             asked.query_of(request.query_params, self.asks.get(self.action, ()))

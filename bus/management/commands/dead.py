@@ -120,7 +120,7 @@ class Command(MeshCommand):
         )
 
     def _discard(self, options: dict[str, Any]) -> None:
-        self._each(options, _put_away, "discarded")
+        self._each(options, lambda id_, topic: purges.put_away(topic, id_), "discarded")
 
     def _undo(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
@@ -177,14 +177,6 @@ def _name(letter: DeadLetter) -> str:
         return keys.check_task_id(letter.id)
     except errors.InvalidName:
         return letter.entry_id
-
-
-def _put_away(name: str, topic: str) -> None:
-    """Discard a letter by its task id; one by hand that has none by its entry id."""
-    if records.is_sid(name):
-        purges.discard_entry(topic, name)
-    else:
-        decisions.discard(name, topic)
 
 
 def _names(topic: str | None) -> list[str]:
