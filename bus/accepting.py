@@ -165,10 +165,10 @@ def send_one(topic: str, task_id: str, text: bytes) -> None:
     as `taken` does. The short way of what most calls bring (`bus.testing`: as `send`).
     """
     failed: Exception | None = None
-    args = (conf.BACKLOG_MAX, conf.DEAD_MAX, "", "", task_id, "", "", text)
+    bounds = (conf.BACKLOG_MAX, conf.DEAD_MAX, "", "")
     seen = recent.seen(topic)
     try:
-        reply = scripts.once("send", topic, args)
+        reply = scripts.once("send", topic, bounds, (task_id, "", "", text))
     except (redis.RedisError, OSError) as exc:
         reply, failed = False, exc
     if reply:

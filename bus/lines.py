@@ -49,6 +49,17 @@ def reply_error(text: str) -> redis.ResponseError:
     return redis.ResponseError(text)
 
 
+def opening(words: tuple[Any, ...], more: int) -> bytes:
+    """The part of a command that stays; `rest` packs its `more` other words."""
+    return b"*%d\r\n%b" % (len(words) + more, rest(words))
+
+
+def rest(words: tuple[Any, ...]) -> bytes:
+    """Words that go out behind an `opening`."""
+    packed: bytes = hiredis.pack_command(words)
+    return packed[packed.index(b"\n") + 1 :]  # without how many they are
+
+
 def make_reader() -> hiredis.Reader:
     """A parser that reads what others wrote even where it is no UTF-8."""
     return hiredis.Reader(
@@ -87,11 +98,15 @@ class Line:
         _time_in_kernel(self._socket)
         self._reader = make_reader()
 
-    def call(
-        self, command: tuple[Any, ...], meanwhile: Callable[[], None] | None = None
-    ) -> Any:
+    def call(self, command: tuple[Any, ...]) -> Any:
         """The reply to one command; the server's error raised."""
-        self._send(hiredis.pack_command(command))
+        return self.call_packed(hiredis.pack_command(command))
+
+    def call_packed(
+        self, data: bytes, meanwhile: Callable[[], None] | None = None
+    ) -> Any:
+        """The same for a command as it goes out."""
+        self._send(data)
         if meanwhile is not None:
             meanwhile()
         return self._reply()
@@ -157,11 +172,17 @@ class Lines:
         self, *command: Any, meanwhile: Callable[[], None] | None = None
     ) -> Any:
         """One command over a free line; `meanwhile` the server works, if given."""
+        return self.execute_packed(hiredis.pack_command(command), meanwhile)
+
+    def execute_packed(
+        self, data: bytes, meanwhile: Callable[[], None] | None = None
+    ) -> Any:
+        """The same for a command as it goes out (`opening` and `rest`)."""
         # `line` without its generator: this is passed by every task.
         line = self._take()
         kept: Line | None = None
         try:
-            reply = line.call(command, meanwhile)
+            reply = line.call_packed(data, meanwhile)
             kept = line
             return reply
         except BaseException as exc:

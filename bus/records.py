@@ -71,8 +71,10 @@ def may_try(attempts: int) -> bool:
 
 def seconds(text: str | None) -> float | None:
     """A time limit as the mesh keeps it, or None for whatever else somebody wrote."""
+    if not text:  # as for most topics, asked with each task
+        return None
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         return None
     return value if may_take(value) else None

@@ -7,6 +7,7 @@ with the same arguments.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -14,9 +15,9 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import address, connection, errors, patience, refusals
+from . import address, connection, errors, lines, patience, refusals, verbs
 from .conf import conf
-from .verbs import SCRIPTS, Script, call, keys_of
+from .verbs import Script, call
 
 
 def run(
@@ -68,21 +69,27 @@ def run(
             time.sleep(pause.after(exc))
 
 
-def once(name: str, topic: str, args: tuple[Any, ...]) -> Any:
+def once(name: str, topic: str, args: tuple[Any, ...], others: tuple[Any, ...]) -> Any:
     """A script's reply over the common connections, by the shortest way there is.
 
-    False where it was not run, since the server may not know the topic or the script,
-    which `run` tells it; what goes wrong is raised as it comes.
+    `args`, which come before the `others`, are the same for many calls: they are put
+    into the words of the protocol once. False where it was not run, since the server
+    may not know the topic or the script, which `run` tells it; what goes wrong is
+    raised as it comes.
     """
     server = connection.writer()
     if _known_topics.get((server.url, topic), 0.0) < time.monotonic():
         return False
     try:
-        return server.execute_command(
-            "EVALSHA", SCRIPTS[name].sha, *keys_of(name, topic), *args
-        )
+        opening = _opening(name, topic, args, len(others))
+        return server.execute_packed(opening + lines.rest(others))
     except redis.exceptions.NoScriptError:
         return False
+
+
+@functools.lru_cache(maxsize=1_024)
+def _opening(name: str, topic: str, args: tuple[Any, ...], more: int) -> bytes:
+    return lines.opening(verbs.command(name, topic, args), more)
 
 
 Call = tuple[str, str, Sequence[Any], Sequence[str]]  # name, topic, args, more

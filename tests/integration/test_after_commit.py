@@ -112,15 +112,15 @@ def test_who_is_refused_at_once_leaves_the_others_their_time(
     django_capture_on_commit_callbacks: Capture,
 ) -> None:
     bus.enqueue_task(test_topic, "first", task_id=TAKEN)
-    real, cut = lines.Line.call, []
+    real, cut = lines.Line.call_packed, []
 
-    def call(line: lines.Line, command: Any, *rest: Any) -> Any:
-        if "of those behind" in str(command) and not cut:
+    def call(line: lines.Line, command: bytes, *rest: Any) -> Any:
+        if b"of those behind" in command and not cut:
             cut.append(command)
             raise redis.ConnectionError("simulated: connection reset")
         return real(line, command, *rest)
 
-    monkeypatch.setattr(lines.Line, "call", call)
+    monkeypatch.setattr(lines.Line, "call_packed", call)
     with (
         pytest.raises(errors.TaskConflict) as caught,
         django_capture_on_commit_callbacks(execute=True),

@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 import bus
 from bus import errors, janitor, lines, verbs
+from tests.support import packed
 from tests.support.nemesis import FailureSimulator
 
 GROUP = "workers"
@@ -24,17 +25,17 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
     """`lose(verb)`: the next reply of that script is lost; the list says which were."""
 
     def arrange(verb: str, times: int = 1) -> list[str]:
-        real = lines.Lines.execute_command
+        real = lines.Lines.execute_packed
         sha, lost = verbs.SCRIPTS[verb].sha, []
 
-        def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
-            reply = real(client, *args, **options)
-            if args[:2] == ("EVALSHA", sha) and len(lost) < times:
+        def execute(client: lines.Lines, data: bytes, *meanwhile: Any) -> Any:
+            reply = real(client, data, *meanwhile)
+            if packed.sha_of(data) == sha and len(lost) < times:
                 lost.append(verb)
                 raise redis.ConnectionError("simulated: reply lost")
             return reply
 
-        monkeypatch.setattr(lines.Lines, "execute_command", execute)
+        monkeypatch.setattr(lines.Lines, "execute_packed", execute)
         return lost
 
     return arrange

@@ -43,7 +43,7 @@ class FailureSimulator:
             return real(conn, *args, **kwargs)
 
         self._patch.setattr(redis.connection.AbstractConnection, "send_command", send)
-        lean = lines.Line.call
+        lean = lines.Line.call_packed
 
         def call(line: Any, *command: Any) -> Any:
             if chance.random() < share:
@@ -51,7 +51,7 @@ class FailureSimulator:
                 raise make()
             return lean(line, *command)
 
-        self._patch.setattr(lines.Line, "call", call)
+        self._patch.setattr(lines.Line, "call_packed", call)
 
     def lose_replies(self, every: int) -> None:
         """The reply of every n-th command is lost after the server executed it."""
@@ -69,7 +69,7 @@ class FailureSimulator:
             return reply
 
         self._patch.setattr(redis.connection.AbstractConnection, "read_response", read)
-        lean = lines.Line.call
+        lean = lines.Line.call_packed
 
         def call(line: Any, *command: Any) -> Any:
             nonlocal count
@@ -80,7 +80,7 @@ class FailureSimulator:
                 raise redis.ConnectionError("simulated: reply lost")
             return reply
 
-        self._patch.setattr(lines.Line, "call", call)
+        self._patch.setattr(lines.Line, "call_packed", call)
 
     def heal(self) -> None:
         """Everything works again."""

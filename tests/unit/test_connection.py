@@ -17,6 +17,7 @@ from pytest_django import Settings
 
 import bus
 from bus import connection, errors, lines, refusals
+from tests.support import packed
 from tests.support.figures import Figures
 from tests.support.nemesis import FailureSimulator
 
@@ -331,21 +332,22 @@ def fail_first(
     monkeypatch: pytest.MonkeyPatch, failures: list[Exception], *, executed: bool
 ) -> list[str]:
     """The first scripts fail, after the server `executed` them or before; what ran."""
-    real = lines.Lines.execute_command
+    real = lines.Lines.execute_packed
     sent: list[str] = []
 
-    def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
-        if args[0] != "EVALSHA":
-            return real(client, *args, **options)
-        sent.append(args[1])
+    def execute(client: lines.Lines, data: bytes, *meanwhile: Any) -> Any:
+        sha = packed.sha_of(data)
+        if not sha:
+            return real(client, data, *meanwhile)
+        sent.append(sha)
         reply = None
         if executed or not failures:
-            reply = real(client, *args, **options)
+            reply = real(client, data, *meanwhile)
         if failures:
             raise failures.pop(0)
         return reply
 
-    monkeypatch.setattr(lines.Lines, "execute_command", execute)
+    monkeypatch.setattr(lines.Lines, "execute_packed", execute)
     return sent
 
 
@@ -411,23 +413,24 @@ def test_an_outcome_once_unknown_stays_unknown(
     bus.enqueue_task(test_topic, 0)
     lost = redis.ConnectionError("reset")
     sent: list[Exception] = []
-    real = lines.Lines.execute_command
+    real = lines.Lines.execute_packed
 
-    def execute(client: lines.Lines, *args: Any, **options: Any) -> Any:
-        if args[0] == "EVALSHA" and sent:
+    def execute(client: lines.Lines, data: bytes, *meanwhile: Any) -> Any:
+        is_script = bool(packed.sha_of(data))
+        if is_script and sent:
             raise afterwards
-        reply = real(client, *args, **options)
-        if args[0] == "EVALSHA":
+        reply = real(client, data, *meanwhile)
+        if is_script:
             sent.append(lost)
             raise lost
         return reply
 
-    monkeypatch.setattr(lines.Lines, "execute_command", execute)
+    monkeypatch.setattr(lines.Lines, "execute_packed", execute)
 
     with pytest.raises(errors.BusUnavailable) as failure:
         bus.enqueue_task(test_topic, 1)
 
-    monkeypatch.setattr(lines.Lines, "execute_command", real)
+    monkeypatch.setattr(lines.Lines, "execute_packed", real)
     assert bus.stats(test_topic)["backlog"] == 2
     assert failure.value.outcome == "unknown"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import hiredis
 import pytest
 import redis
 
@@ -145,3 +146,13 @@ def test_no_server_is_asked_to_tell_of_its_maintenance(
 async def apinged() -> Any:
     client: Any = connection.get_redis_async()
     return await client.ping()
+
+
+@pytest.mark.parametrize("kept", [("EVALSHA", "sha", 2, "{ä}:a", "", 1.5), ("PING",)])
+@pytest.mark.parametrize("more", [(), ("", b"\r\n*3\r\n", "ü", -1)])
+def test_a_command_in_two_parts_is_the_command(
+    kept: tuple[Any, ...], more: tuple[Any, ...]
+) -> None:
+    whole = hiredis.pack_command((*kept, *more))
+
+    assert lines.opening(kept, len(more)) + lines.rest(more) == whole
