@@ -13,7 +13,7 @@ from django.test import Client
 from redis.connection import AbstractConnection
 
 import bus
-from bus import lines
+from bus import lines, scripts
 from dashboard import queries
 from tests.support.desk import Desk
 from tests.support.pages import signed_in
@@ -67,9 +67,20 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     with monkeypatch.context() as patch:
         patch.setattr(AbstractConnection, "send_packed_command", noted)
-        for name in ("call", "call_all"):
+        for name in ("call_packed", "call_all"):
             patch.setattr(lines.Line, name, over_a_line(name))
         yield trips
+
+
+def test_a_script_is_a_round_trip(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without this a page could ask by scripts as often as it likes."""
+    scripts.run("arrived", "size-00")
+    with counted(monkeypatch) as trips:
+        scripts.run("arrived", "size-00")
+
+    assert len(trips) == 1
 
 
 def trips_of(

@@ -36,7 +36,7 @@ from bus import (
 )
 from bus.bulk.driver import Foreman
 from bus.gateway import keys as gateway_keys
-from tests.support import agents, bulk, work
+from tests.support import agents, bulk, packed, work
 from tests.support.desk import Desk
 from tests.support.town import SABOTAGE, build_town
 from tests.support.waiting import wait_until
@@ -58,8 +58,12 @@ class Fence:
         admin.acl_setuser("fenced", enabled=True, nopass=True, commands=["+@all"])
         host = url.rpartition("@")[2]
         self.client = redis.Redis.from_url(
-            f"redis://fenced:any@{host}", decode_responses=True
+            f"redis://fenced:any@{host}",
+            decode_responses=True,
+            encoding_errors="surrogateescape",
         )
+        self._ran = 0
+        admin.config_resetstat()
 
     def run(self, command: str, text: str, count: int, *args: Any) -> Any:
         declared = [f"~{key}" for key in args[: int(count)]]
@@ -68,12 +72,23 @@ class Fence:
                 "ACL", "SETUSER", "fenced", "resetkeys", *declared
             )
             self.verbs.add(self._names.get(text, text))
+            self._ran += 1
             return self.client.execute_command(command, text, count, *args)
 
     def denied(self) -> list[str]:
-        """What scripts tried beyond their keys, also where they caught the error."""
+        """What scripts tried beyond their keys, also where they caught the error.
+
+        Scripts that passed outside, where nobody asked for their keys, count as well.
+        """
         rows = self._admin.acl_log()
-        return [f"{row['object']} ({row['context']})" for row in rows]
+        tried = [f"{row['object']} ({row['context']})" for row in rows]
+        return tried + ["a script outside the fence"] * self._outside()
+
+    def _outside(self) -> int:
+        seen: Any = self._admin.info("commandstats")
+        stats = [seen.get(f"cmdstat_{word}", {}) for word in ("eval", "evalsha")]
+        came = sum(x.get("calls", 0) + x.get("rejected_calls", 0) for x in stats)
+        return int(came - self._ran)
 
 
 @pytest.fixture
@@ -85,24 +100,28 @@ def fence(
     real = redis.Redis.execute_command
     areal_redis = redis.asyncio.Redis.execute_command
     areal = wire.Wire.execute_command
+    real_packed = lines.Line.call_packed
 
     def execute(client: redis.Redis, *args: Any, **options: Any) -> Any:
         if args[0] in ("EVAL", "EVALSHA") and client is not fence.client:
             return fence.run(*args)
         return real(client, *args, **options)
 
-    def execute_lean(
-        pool: lines.Lines, *args: Any, meanwhile: Callable[[], None] | None = None
+    def call_packed(
+        line: lines.Line, data: bytes, meanwhile: Callable[[], None] | None = None
     ) -> Any:
+        words = packed.words_of(data)
+        if words[0] not in ("EVAL", "EVALSHA"):
+            return real_packed(line, data, meanwhile)
         if meanwhile is not None:
             meanwhile()
-        return fence.run(*args)
+        return fence.run(*words)
 
-    def execute_many(pool: lines.Lines, commands: list[tuple[Any, ...]]) -> list[Any]:
+    def call_all(line: lines.Line, commands: list[tuple[Any, ...]]) -> list[Any]:
         replies = []
         for command in commands:
             try:
-                replies.append(fence.run(*command))
+                replies.append(line.call(command))
             except redis.ResponseError as exc:
                 replies.append(exc)
         return replies
@@ -123,8 +142,8 @@ def fence(
         return [await aexecute(wired, *command) for command in commands]
 
     monkeypatch.setattr(redis.Redis, "execute_command", execute)
-    monkeypatch.setattr(lines.Lines, "execute_command", execute_lean)
-    monkeypatch.setattr(lines.Lines, "execute_all", execute_many)
+    monkeypatch.setattr(lines.Line, "call_packed", call_packed)
+    monkeypatch.setattr(lines.Line, "call_all", call_all)
     monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute_redis)
     monkeypatch.setattr(wire.Wire, "execute_command", aexecute)
     monkeypatch.setattr(wire.Wire, "ask_all", ask_all)
@@ -154,6 +173,29 @@ def test_the_fence_lets_nothing_else_through(
 
     assert quiet == 1
     assert fence.denied()
+
+
+def test_the_fence_sees_a_script_that_goes_around_it(
+    fence: Fence, redis_client: redis.Redis
+) -> None:
+    with redis_client.pipeline() as around:
+        around.eval("return 1", 0)
+        around.execute()
+
+    assert fence.denied() == ["a script outside the fence"]
+
+
+def test_every_way_to_the_server_leads_through_the_fence(
+    fence: Fence, test_topic: str
+) -> None:
+    """Packed in parts, over a line to oneself, and with others."""
+    for _ in range(3):
+        task_id = bus.enqueue_task(test_topic, 1)
+    bus.enqueue_task(test_topic, 1, durability="aof")
+    bus.get_task(task_id)
+
+    assert fence.denied() == []
+    assert fence.verbs >= {"send", "enqueue", "get_task"}
 
 
 def test_a_life_among_agents_stays_within_the_declared_keys(

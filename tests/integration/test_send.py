@@ -12,6 +12,7 @@ import bus
 from bus import keys, lines, verbs
 from bus.batches import Batch
 from bus.wanted import Wanted, item_of
+from tests.support import packed
 from tests.support.desk import Desk
 from tests.support.waiting import wait_until
 
@@ -218,13 +219,13 @@ def test_the_common_call_is_one_script(
     in_a_minute_with_a_row(redis_client, test_topic, 1)
     asked: list[str] = []
     names = {script.sha: name for name, script in verbs.SCRIPTS.items()}
-    ask_server = lines.Lines.execute_command
+    ask_server = lines.Lines.execute_packed
 
-    def asking(pool: lines.Lines, *command: Any, **options: Any) -> Any:
-        asked.append(names[command[1]])
-        return ask_server(pool, *command, **options)
+    def asking(pool: lines.Lines, data: bytes, *meanwhile: Any) -> Any:
+        asked.append(names[packed.sha_of(data)])
+        return ask_server(pool, data, *meanwhile)
 
-    monkeypatch.setattr(lines.Lines, "execute_command", asking)
+    monkeypatch.setattr(lines.Lines, "execute_packed", asking)
 
     bus.enqueue_task(test_topic, 2)
     bus.enqueue_many(test_topic, range(100))
