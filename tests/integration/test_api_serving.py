@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import socket
@@ -177,8 +178,12 @@ def test_a_body_cut_short_is_no_task(
             + body
         )
         line.shutdown(socket.SHUT_WR)
-        assert line.recv(65536) == b"" or True
+        head = b""
+        with contextlib.suppress(ConnectionError):
+            while part := line.recv(65536):
+                head += part
 
+    assert head == b"" or head.split(b" ")[1] in (b"400", b"408"), head[:300]
     said = exchange(url, token, [f"Content-Length: {len(body)}", CLOSE], body)
 
     assert b" 201 " in said.split(b"\r\n")[0]
