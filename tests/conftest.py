@@ -19,11 +19,14 @@ from django.conf import settings
 from pytest_django import DjangoDbBlocker
 from pytest_django.plugin import blocking_manager_key
 
-# Before Django reads its settings: no test touches this folder's var/.
+from tests.support import shell
+
+# Before Django reads its settings: no test touches this folder's var/, nor what else
+# the shell names. A database of production would get one for tests beside it.
+shell.forget()
 _STATE = tempfile.TemporaryDirectory(prefix="mesh-tests-")
 os.environ["MESH_VAR_DIR"] = _STATE.name
-os.environ.pop("REDIS_URL", None)
-os.environ.setdefault("SECRET_KEY", "a-secret-for-tests-only")
+os.environ["SECRET_KEY"] = "a-secret-for-tests-only"
 os.environ["DJANGO_SETTINGS_MODULE"] = "meshsite.settings"
 django.setup()
 # Hashing a password as one should takes a second of a slow machine, each time. Meshes

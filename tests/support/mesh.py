@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import shell
 from tests.support.processes import ROOT
 
 BANNER_END = "Ctrl-C here stops all"
@@ -43,13 +44,10 @@ def up(
         process.stdout.close()
 
 
-# What whoever runs the tests may have set for himself.
-_OURS = {"PORT", "HOST", "SECRET_KEY", "ALLOWED_HOSTS", "HTTPS", "TRUSTED_PROXIES"}
-
-
 def environment(var_dir: Path, redis_url: str = "", **env: str) -> dict[str, str]:
     """Of a `manage.py` command in the folder of a mesh."""
-    kept = {key: value for key, value in os.environ.items() if key not in _OURS}
+    named = shell.OF_SETTINGS  # the tests' own, here
+    kept = {key: value for key, value in os.environ.items() if key not in named}
     ours = {"MESH_VAR_DIR": str(var_dir), "REDIS_URL": redis_url}
     return {**kept, **ours, "PYTHONUNBUFFERED": "1", **env}
 
