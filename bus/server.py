@@ -136,7 +136,8 @@ class EmbeddedServer:
                 self._process = child.start(
                     [str(self.binary.path), "server.conf"],
                     cwd=self.directory,
-                    env=allocator.environment(self.binary.path, self.binary.malloc),
+                    env=allocator.environment(self.binary.path, self.binary.malloc)
+                    | server_config.ENVIRONMENT,
                     stdout=log,
                     keep_fds=[self._claim.fd],
                 )

@@ -12,7 +12,6 @@ import ctypes.util
 import functools
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +22,7 @@ _CONF: Final = "background_thread:true"
 _ANSWERS_IN_S: Final = 5.0  # it takes 5 ms
 
 
-def environment(program: Path, malloc: str) -> Mapping[str, str]:
+def environment(program: Path, malloc: str) -> dict[str, str]:
     """What a server program that is built on `malloc` is started with."""
     ours = dict(os.environ)
     library = _jemalloc() if malloc == "libc" else None

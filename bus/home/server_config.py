@@ -1,4 +1,4 @@
-"""The configuration that the embedded server is started with."""
+"""What the embedded server is started with."""
 
 from __future__ import annotations
 
@@ -25,3 +25,6 @@ hash-max-listpack-entries 64
 stream-node-max-bytes 5120
 enable-debug-command {debug}
 """
+# Valkey, and Redis from 7.2 on, end where this machine lacks the locale that they are
+# started in: ssh brings that of another along. Redis 7.0 has no word for it in TEXT.
+ENVIRONMENT: Final = {"LC_ALL": "C"}

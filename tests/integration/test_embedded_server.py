@@ -71,6 +71,16 @@ def listener(port: int = 0) -> Iterator[int]:
         yield other.getsockname()[1]
 
 
+def test_a_locale_that_this_machine_lacks_keeps_it_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ssh brings it along from where somebody sits."""
+    monkeypatch.setenv("LC_ALL", "xx_XX.UTF-8")
+
+    with server.EmbeddedServer(tmp_path, port=0) as embedded:
+        assert connect(embedded.url).ping()
+
+
 def test_it_starts_in_a_moment(tmp_path: Path) -> None:
     embedded = server.EmbeddedServer(tmp_path, port=0)
     began_at = time.monotonic()
