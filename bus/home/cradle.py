@@ -49,7 +49,7 @@ class Forked:
         watcher = select.poll()  # unlike select(), for any number of open files
         watcher.register(self._watch, select.POLLIN)
         if self.returncode is None and watcher.poll(0):
-            self.returncode = self._cradle.code_of(self.pid)
+            self.returncode = self._cradle.code_of(self)
         return self.returncode
 
     def send_signal(self, sig: int, /) -> None:
@@ -75,8 +75,8 @@ class Cradle:
         self._ready = False
         self._was_ready = False  # a cradle was, before
         self._useless = sys.platform != "linux" or not hasattr(os, "pidfd_open")
-        self._told: set[int] = set()  # pids of forks that told them and run
-        self._codes: dict[int, int] = {}  # of forks that ended
+        # Forks of the cradle at the line, by pid, whose exit code it has yet to tell.
+        self._told: dict[int, Forked] = {}
 
     def fork(self, tell: int) -> Forked | None:
         """A fork that tells `tell` when it serves.
@@ -100,19 +100,23 @@ class Cradle:
             if not watches:
                 os.close(out)
                 return None
-            self._told.add(pid)
-            return Forked(self, pid, watches[0], open(out, "rb"))
+            forked = Forked(self, pid, watches[0], os.fdopen(out, "rb"))
+            self._told[pid] = forked
+            return forked
 
-    def code_of(self, pid: int) -> int:
+    def code_of(self, forked: Forked) -> int:
         """The exit code of a fork that has ended."""
         with self._lock:
             try:
-                while pid not in self._codes:
+                # A fork may outlive its cradle. The next one knows nothing of it, may
+                # still load, and may have a fork of its own by that number.
+                while self._told.get(forked.pid) is forked:
                     self._hear()
             except (OSError, EOFError):
                 self._lose()
-            # Without the cradle nobody knows; its forks are sent SIGTERM as it ends.
-            return self._codes.pop(pid, -signal.SIGTERM)
+            # Without its cradle nobody knows; it was sent SIGTERM as that ended.
+            code = forked.returncode
+            return -signal.SIGTERM if code is None else code
 
     def close(self) -> None:
         """End the cradle; forks that still run are sent SIGTERM."""
@@ -156,7 +160,7 @@ class Cradle:
         self._line = mine
 
     def _hear(self) -> tuple[int, list[int]]:
-        """The pid in the next message and what came with it; an exit code is kept."""
+        """The pid in the next message and what came with it; its fork gets its code."""
         if self._line is None:
             raise EOFError
         data, fds, _, _ = socket.recv_fds(self._line, 64, 1, socket.MSG_CMSG_CLOEXEC)
@@ -167,8 +171,7 @@ class Cradle:
         if len(words) == 2:
             if pid not in self._told:  # it died before it told: there is no such fork
                 return _NONE, fds
-            self._told.remove(pid)
-            self._codes[pid] = int(words[1])
+            self._told.pop(pid).returncode = int(words[1])
         return pid, fds
 
     def _lose(self) -> None:

@@ -180,6 +180,59 @@ def test_a_lost_cradle_is_replaced_for_later_forks() -> None:
         fork.stdout.close()
 
 
+# In a fork: it takes nothing but SIGKILL for an end, once it says so.
+STUBBORN = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("here", flush=True)
+time.sleep(60)
+"""
+
+
+def stubborn(one: cradle.Cradle) -> cradle.Forked:
+    with forked(one) as (process, _):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        return process
+
+
+@pytest.mark.parametrize("loads", [True, False], ids=["loads", "serves"])
+def test_a_fork_that_outlives_its_cradle_leaves_the_next_one_alone(
+    loads: bool, tmp_path: Path
+) -> None:
+    cradles, gate = tmp_path / "cradles", tmp_path / "gate"
+    cradles.touch()
+    before = f"""
+with open({str(cradles)!r}, "a") as told:
+    print(os.getpid(), file=told)
+while os.path.exists({str(gate)!r}):
+    time.sleep(0.01)
+"""
+    with nest(before=before, after=STUBBORN) as one:
+        first, late = stubborn(one), stubborn(one)
+        os.kill(_parent(late.pid), signal.SIGKILL)
+        gate.touch()
+        first.send_signal(signal.SIGKILL)
+        assert ends(first) == -signal.SIGTERM  # nobody is left to tell its own
+        assert one.fork(1) is None, "the next one is only started"
+        wait_until(lambda: len(cradles.read_text().split()) == 2, 30)
+        if not loads:
+            gate.unlink()
+            other = wait_until(lambda: one.fork(1), 30, "the next one is there")
+
+        late.send_signal(signal.SIGKILL)
+        assert ends(late) == -signal.SIGTERM
+
+        if loads:
+            gate.unlink()
+            other = wait_until(lambda: one.fork(1), 30, "the next one is there")
+        assert _parent(other.pid) == int(cradles.read_text().split()[1])
+        other.send_signal(signal.SIGKILL)
+        assert ends(other) == -signal.SIGKILL
+        assert other.stdout is not None
+        other.stdout.close()
+
+
 def test_who_is_no_cradle_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in (None, "", "x", "-1"):
         if value is None:
