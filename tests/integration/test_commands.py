@@ -42,6 +42,15 @@ class Terminal(io.StringIO):
         return True
 
 
+class Pipe(io.StringIO):
+    """A pipe, at whose other end is only what was flushed."""
+
+    arrived = ""
+
+    def flush(self) -> None:
+        self.arrived = self.getvalue()
+
+
 @pytest.fixture
 def dead_tasks(test_topic: str) -> Iterator[list[str]]:
     """Letters of a topic with ids and errors of the usual length."""

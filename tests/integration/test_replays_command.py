@@ -13,6 +13,7 @@ from django.core.management.base import CommandError
 import bus
 from bus import replays
 from bus.bulk.driver import Foreman
+from tests.integration.test_commands import Pipe
 from tests.support import agents, work
 from tests.support.bulk import created, dead, driven
 
@@ -46,6 +47,24 @@ def test_it_is_driven_to_its_end_without_a_web_server(test_topic: str) -> None:
     [job] = replays.list_jobs()
     assert (job.state, job.by, job.counts.done) == ("done", "manage.py", 25)
     assert "done (rest), 25 of 25, 25 done" in text.splitlines()[-1]
+
+
+def test_whoever_waits_through_a_pipe_reads_along(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead(test_topic, 1)
+    out, look = Pipe(), replays.get
+
+    def until_told(job_id: str) -> replays.Job:
+        if "\nrunning, " in out.getvalue():
+            raise KeyboardInterrupt
+        return look(job_id)
+
+    monkeypatch.setattr(replays, "get", until_told)
+    with pytest.raises(SystemExit):
+        call_command("replays", "new", "--topic", test_topic, "--wait", stdout=out)
+
+    assert out.arrived == out.getvalue()
 
 
 def test_one_that_stops_itself_ends_the_command_with_1(test_topic: str) -> None:

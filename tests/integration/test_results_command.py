@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 
 import bus
 from bus import results
+from tests.integration.test_commands import Pipe
 from tests.support.desk import Desk
 from tests.support.nemesis import FailureSimulator
 from tests.support.waiting import wait_until
@@ -38,9 +39,9 @@ def finish(topic: str, *values: int) -> list[str]:
 @contextmanager
 def followed(
     monkeypatch: pytest.MonkeyPatch, *args: str
-) -> Iterator[tuple[io.StringIO, io.StringIO]]:
+) -> Iterator[tuple[Pipe, io.StringIO]]:
     """The command with `--follow` from its first read on; a Ctrl-C ends it after."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = Pipe(), io.StringIO()
     reads, over = threading.Event(), threading.Event()
     real = results.results_after
 
@@ -167,6 +168,17 @@ def test_a_topic_made_meanwhile_is_followed_from_its_first_result(
 
     said = out.getvalue()
     assert [said.count(task_id) for task_id in (old, new, second, last)] == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]], ids=["short", "json"])
+def test_whoever_follows_through_a_pipe_reads_along(
+    test_topic: str, how: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(test_topic, 1)
+    with followed(monkeypatch, test_topic, *how) as (out, _):
+        [task_id] = finish(test_topic, 2)
+
+        wait_until(lambda: task_id in out.arrived, 30)
 
 
 def test_an_outage_is_told_and_followed_over(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from bus import announcement
 from bus.home import binary
+from bus.management.commands.up import Command
 from tests.support.mesh import read_until, rest, up
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
@@ -37,6 +39,21 @@ def test_it_runs_a_mesh_until_ctrl_c(tmp_path: Path) -> None:
         assert "agent-1 is killed" not in said
         assert not url_file.exists()
         assert is_gone(answer.pid)
+
+
+def test_its_banner_is_in_a_file_as_soon_as_it_runs(tmp_path: Path) -> None:
+    with up(tmp_path, "--agents", "0", PYTHONUNBUFFERED="") as mesh:
+        read_until(mesh, "Ctrl-C here stops all")
+
+
+def test_a_reader_who_left_before_the_banner_takes_no_mesh_along() -> None:
+    """`manage.py up | head`."""
+
+    class Left(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    Command(stdout=Left())._greet("Hello")
 
 
 def test_it_is_refused_where_a_mesh_runs(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ class Command(MeshCommand):
                 line = _line(job)
                 if line != said:
                     self.stdout.write(line)
+                    self.stdout.flush()  # whoever waits through a pipe reads along
                     said = line
                 if job.state in _OVER:
                     break

@@ -89,11 +89,16 @@ class Command(MeshCommand):
 
     def _print(self, entry_id: str, row: dict[str, Any], whole: bool) -> None:
         if whole:
-            self.stdout.write(output.json_line({"entry_id": entry_id, **row}))
-            return
-        when = str(row.get("finished_at", ""))[11:23]
-        topic, state = str(row.get("topic", "-")), str(row.get("state", "?"))
-        value = output.json_line(row.get("result", row))
-        head = f"{when}  {topic:<16} {state:<9} {row.get('id', '-')}"
-        self.stdout.write(output.plain(f"{head}  {value[:120]}"))
-        self.stdout.flush()
+            line = output.json_line({"entry_id": entry_id, **row})
+        else:
+            line = _in_short(row)
+        self.stdout.write(line)
+        self.stdout.flush()  # whoever follows through a pipe reads along
+
+
+def _in_short(row: dict[str, Any]) -> str:
+    when = str(row.get("finished_at", ""))[11:23]
+    topic, state = str(row.get("topic", "-")), str(row.get("state", "?"))
+    value = output.json_line(row.get("result", row))
+    head = f"{when}  {topic:<16} {state:<9} {row.get('id', '-')}"
+    return output.plain(f"{head}  {value[:120]}")

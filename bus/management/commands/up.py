@@ -119,7 +119,7 @@ class Command(MeshCommand):
             started.callback(mesh.stop)
             mesh.start()
             if mesh.until(lambda: web.answers(url)):
-                self.stdout.write(
+                self._greet(
                     banner.text(
                         dashboard=_place(url, given["port"], given["prod"]),
                         redis=origin,
@@ -130,6 +130,12 @@ class Command(MeshCommand):
                     )
                 )
             return mesh.run_until_signal()
+
+    def _greet(self, text: str) -> None:
+        """Print it now, through a pipe too; where its reader left, the mesh stays."""
+        with contextlib.suppress(OSError):
+            self.stdout.write(text)
+            self.stdout.flush()
 
 
 def _answering(url: str) -> str:
