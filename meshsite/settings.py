@@ -27,6 +27,24 @@ def _whole(name: str, default: int) -> int:
         raise ImproperlyConfigured(f"{name} is not a whole number") from exc
 
 
+def _flag(name: str, default: bool) -> bool:
+    """On or off; `HTTPS=enabled`, taken for off, would leave cookies unprotected."""
+    told = env.str(name, default=str(default)).strip().lower()
+    if told in {"1", "true", "yes", "y", "on", "ok"}:
+        return True
+    if told in {"0", "false", "no", "n", "off"}:
+        return False
+    raise ImproperlyConfigured(
+        f"{name} is neither on nor off; it takes 1, true, yes, on or 0, false, no, off"
+    )
+
+
+def _names(name: str) -> list[str]:
+    """What stands between commas, without spaces around it."""
+    told = env.list(name, cast=str.strip, default=[])
+    return [each for each in told if each]
+
+
 # The one place that holds state: server data, SQLite, secret, credentials, logs.
 MESH_VAR_DIR = env.str("MESH_VAR_DIR", default=str(BASE_DIR / "var"))
 REDIS_URL = env.str("REDIS_URL", default="")
@@ -35,11 +53,11 @@ MESH_REDIS_BIN = env.str("MESH_REDIS_BIN", default="")
 MESH_REDIS_PORT = _whole("MESH_REDIS_PORT", 6390)
 MESH_REDIS_MAXMEMORY = env.str("MESH_REDIS_MAXMEMORY", default="0")
 MESH_DURABILITY = env.str("MESH_DURABILITY", default="")
-MESH_EXPRESS_LANE = env.bool("MESH_EXPRESS_LANE", default=True)
+MESH_EXPRESS_LANE = _flag("MESH_EXPRESS_LANE", True)
 # The web server: an empty PORT is 8000 or the next free one.
 MESH_HOST = env.str("HOST", default="127.0.0.1")
 MESH_PORT = env.str("PORT", default="")
-MESH_TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
+MESH_TRUSTED_PROXIES = _names("TRUSTED_PROXIES")
 MESH_ENVIRONMENT = env.str("MESH_ENVIRONMENT", default="").strip()
 # What somebody chose, where `up --prod` takes no default for an answer.
 MESH_GIVEN = [name for name in ("SECRET_KEY", "ALLOWED_HOSTS", "HTTPS") if name in env]
@@ -68,12 +86,12 @@ def _local_secret() -> str:
 
 
 SECRET_KEY = env.str("SECRET_KEY") if "SECRET_KEY" in env else _local_secret()
-DEBUG = env.bool("DEBUG", default=False)
+DEBUG = _flag("DEBUG", False)
 # Local by default. Where the server listens on all addresses, its own name is added:
 # no wildcard, which would let any page on the web reach it through a name of its own.
 _own = socket.gethostname() if MESH_HOST in {"0.0.0.0", "::"} else MESH_HOST
 _own = f"[{_own}]" if ":" in _own else _own
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[]) or list(
+ALLOWED_HOSTS = _names("ALLOWED_HOSTS") or list(
     dict.fromkeys(["localhost", "127.0.0.1", "[::1]", _own])
 )
 
@@ -150,9 +168,11 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     # A file as well: the threads of a test's web server lock each other out of a
-    # database in memory. One per process: two runs of the suite are no neighbours.
-    _test_file = Path(tempfile.gettempdir()) / f"mesh-test-{os.getpid()}.sqlite3"
-    DATABASES["default"]["TEST"] = {"NAME": str(_test_file)}
+    # database in memory. One per process: two runs of the suite are no neighbours. It
+    # is only named: `tempfile` raises where no folder takes files, and on a full disk
+    # not even `doctor` would start.
+    _test_file = Path(env.str("TMPDIR", default="/tmp"), f"mesh-test-{os.getpid()}")
+    DATABASES["default"]["TEST"] = {"NAME": f"{_test_file}.sqlite3"}
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
@@ -162,14 +182,14 @@ STATIC_URL = "/static/"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
-HTTPS = env.bool("HTTPS", default=False)
+HTTPS = _flag("HTTPS", False)
 _suffix = hashlib.sha256(str(Path(MESH_VAR_DIR).resolve()).encode()).hexdigest()[:8]
 _cookie = "__Host-mesh" if HTTPS else "mesh"
 SESSION_COOKIE_NAME = f"{_cookie}-session-{_suffix}"
 CSRF_COOKIE_NAME = f"{_cookie}-csrf-{_suffix}"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+CSRF_TRUSTED_ORIGINS = _names("CSRF_TRUSTED_ORIGINS")
 KNOX_TOKEN_MODEL = "bus.Token"
 REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
 # Its own model is swapped out; without migrations no empty table is made for it.
@@ -235,9 +255,9 @@ CACHES = {
 # The Ollama gateway; nothing a request says ever changes where it goes.
 MESH_OLLAMA_BASE_URL = env.str("OLLAMA_BASE_URL", default="http://127.0.0.1:11434")
 MESH_OLLAMA_MODEL = env.str("OLLAMA_MODEL", default="llama3.2")
-MESH_OLLAMA_MODELS = env.list("OLLAMA_MODELS", cast=str.strip, default=[])
+MESH_OLLAMA_MODELS = _names("OLLAMA_MODELS")
 MESH_OLLAMA_CACHE = env.str("OLLAMA_CACHE", default="plain")
-MESH_OLLAMA_CACHE_SHARED = env.bool("OLLAMA_CACHE_SHARED", default=False)
+MESH_OLLAMA_CACHE_SHARED = _flag("OLLAMA_CACHE_SHARED", False)
 try:
     MESH_OLLAMA_RATE_CAPACITY = env.float("OLLAMA_RATE_CAPACITY", default=10.0)
     MESH_OLLAMA_RATE_REFILL_PER_S = env.float("OLLAMA_RATE_REFILL_PER_S", default=2.0)

@@ -114,6 +114,6 @@ def test_where_redis_comes_from_is_told(
 
 def test_the_variables_are_those_that_settings_reads() -> None:
     text = (ROOT / "meshsite" / "settings.py").read_text()
-    read = re.findall(r'MESH_(\w+) = (?:env\.\w+|_whole)\(\s*"(\w+)"', text)
+    read = re.findall(r'MESH_(\w+) = (?:env\.\w+|_\w+)\(\s*"(\w+)"', text)
 
     assert dict(read) == effective.VARIABLES
