@@ -23,6 +23,8 @@ _SCHEMES: Final = ("redis", "rediss", "unix")
 # connection would not even look at them.
 _OPTIONS: Final = ("db", "username", "password", "protocol", "socket_keepalive")
 _OF_TLS: Final = "ssl_"
+# Of TLS as well: that of a key.
+_SECRET: Final = re.compile(r"([?&](?:[^=&]*password|username)=)[^&]*", re.IGNORECASE)
 _INSTEAD: Final = {
     "socket_timeout": "MESH_SOCKET_TIMEOUT_S",
     "socket_connect_timeout": "MESH_SOCKET_TIMEOUT_S",
@@ -54,7 +56,7 @@ def _announced(path: str, *_: int) -> str:
 
 def shown_url(url: str) -> str:
     """The URL for eyes and logs: without any password, parseable or not."""
-    url = re.sub(r"([?&](?:password|username)=)[^&]*", r"\1***", url)
+    url = _SECRET.sub(r"\1***", url)
     head, at, tail = url.rpartition("@")
     if not at:
         return url

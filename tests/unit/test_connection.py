@@ -469,6 +469,7 @@ def test_tasks_survive_a_connection_that_comes_and_goes(
         "redis://:secret-word@127.0.0.1:1/0",
         "redis://me:secret-word@127.0.0.1:1/0",
         "redis://127.0.0.1:1/0?password=secret-word",
+        "rediss://127.0.0.1:1/0?db=1&ssl_password=secret-word&protocol=3",
     ],
 )
 def test_no_error_shows_the_password(
