@@ -49,6 +49,8 @@ def waiting(topic: str) -> int:
         (["1", "--file", "tasks.jsonl"], "give either a JSON payload or --file"),
         (["--file", "tasks.jsonl", "--id", "x"], "--id and --wait are for one task"),
         (["--file", "tasks.jsonl", "--wait", "0"], "--id and --wait are for one task"),
+        (["--file", ""], "cannot read a file without a name: No such file or dir"),
+        (["--file", "", "--wait", "0"], "--id and --wait are for one task"),
         (["--file", "no-such-file"], "cannot read no-such-file: No such file or dir"),
         (["text"], "the payload is not JSON: "),
         (["Infinity"], "the payload is not JSON: Infinity is none"),

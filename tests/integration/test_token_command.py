@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ from django.db import ProgrammingError, connection
 from django.test import Client
 
 from bus import accounts, models
+from tests.support.mesh import environment
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -137,6 +142,23 @@ def test_so_is_one_of_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(CommandError, match="cannot be used: .*manage.py migrate"):
         token("revoke", "abcdef")
+
+
+def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "db.sqlite3").write_text("by hand " * 1_000)
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "token", "list"],
+        cwd=ROOT,
+        env=environment(tmp_path, SECRET_KEY="of a test"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 69
+    assert "the database cannot be used: file is not a database" in done.stderr
+    assert "MESH_VAR_DIR" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_name_is_shown_as_it_is() -> None:

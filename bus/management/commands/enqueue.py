@@ -9,7 +9,6 @@ import stat
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, Final
 
 from django.core.management.base import CommandError
@@ -58,12 +57,13 @@ class Command(MeshCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if (options["payload"] is None) == (options["file"] is None):
             raise CommandError("give either a JSON payload or --file", returncode=2)
-        if options["file"] and (options["id"] or options["wait"] is not None):
+        by_file = options["file"] is not None
+        if by_file and (options["id"] or options["wait"] is not None):
             raise CommandError("--id and --wait are for one task", returncode=2)
         with output.bus_errors():
             keys.check_topic(options["topic"])
             self._check_wait(options["wait"])
-            if options["file"]:
+            if by_file:
                 self._send_file(options)
             else:
                 self._send_one(options)
@@ -170,14 +170,17 @@ def _opened(name: str) -> tuple[IO[bytes], int | None]:
             sys.stderr.write("One JSON value a line, please; Ctrl-D ends.\n")
         return sys.stdin.buffer, None
     try:
-        file = Path(name).open("rb")  # noqa: SIM115 - whoever sends it closes it
+        file = open(name, "rb")  # noqa: SIM115 - whoever sends it closes it
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file, None  # a pipe gives its lines once
         total = sum(1 for line in file if line.strip())
         file.seek(0)
         return file, total
     except OSError as exc:
-        raise CommandError(f"cannot read {name}: {exc.strerror}", returncode=2) from exc
+        shown = name or "a file without a name"
+        raise CommandError(
+            f"cannot read {shown}: {exc.strerror}", returncode=2
+        ) from exc
 
 
 def _doubt(exc: errors.BusError, numbers: Sequence[int]) -> str:

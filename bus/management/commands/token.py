@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import OperationalError, ProgrammingError
+from django.db import DatabaseError, OperationalError, ProgrammingError
 from django.utils import timezone
 
 from bus import accounts, models, roles
@@ -55,11 +55,9 @@ class Command(MeshCommand):
         try:
             with output.bus_errors():
                 verb[options["verb"]](options)
-        # PostgreSQL has another name for a table that is not there.
-        except (OperationalError, ProgrammingError) as exc:
+        except DatabaseError as exc:
             raise CommandError(
-                f"the database cannot be used: {exc}; `make run` makes and migrates "
-                "it, or type manage.py migrate",
+                f"the database cannot be used: {exc}; {_way_out(exc)}",
                 returncode=output.EXIT_UNAVAILABLE,
             ) from exc
 
@@ -108,6 +106,13 @@ class Command(MeshCommand):
         before = accounts.facts(ended)
         trail.record("revoke token", target=ended.name, before=before)
         self.stdout.write(f"Token of {output.plain(ended.name)} ended.")
+
+
+def _way_out(exc: DatabaseError) -> str:
+    # PostgreSQL has another name for a table that is not there.
+    if isinstance(exc, (OperationalError, ProgrammingError)):
+        return "`make run` makes and migrates it, or type manage.py migrate"
+    return "look at DATABASE_URL and MESH_VAR_DIR"  # a file that is no database, say
 
 
 def _end(token: models.Token, now: datetime) -> str:
