@@ -47,8 +47,9 @@ def checks(facts: Sequence[dict[str, Any]] | None = None) -> list[Check]:
         client = connection.reader()
     except (errors.BusError, redis.RedisError, OSError) as exc:
         return unreachable(exc)
+    found = [_python()]
     try:
-        found = [_python(), *_server(info), _layout(), _connections(client)]
+        found += [*_server(info), _layout(), _connections(client)]
         facts = topics.all_stats() if facts is None else facts
         return [*found, *_keys([row["topic"] for row in facts]), *_mesh(facts)]
     except errors.BusUnavailable as exc:
@@ -56,6 +57,8 @@ def checks(facts: Sequence[dict[str, Any]] | None = None) -> list[Check]:
     except refusals.DamagedKey as exc:
         hint = "a running agent or web server mends it within seconds"
         return [*found, Check("keys", BAD, str(exc), hint, "damaged")]
+    except errors.BusError as exc:
+        return [*found, Check("commands", BAD, str(exc), _may_hint(exc), "refused")]
 
 
 def unreachable(exc: Exception) -> list[Check]:
@@ -91,6 +94,18 @@ def _start_hint() -> str:
     if conf.redis_url_given():
         return "start the server REDIS_URL names, or unset it and type `make run`"
     return "type `make run` in this folder, or set REDIS_URL"
+
+
+def _may_hint(exc: errors.BusError) -> str:
+    """What to type where a user of the server may not what the mesh needs."""
+    if not _forbidden(exc):
+        return ""
+    return "allow all to the user in REDIS_URL: ACL SETUSER … ~* &* +@all"
+
+
+def _forbidden(exc: errors.BusError) -> bool:
+    cause = exc.__cause__
+    return cause is not None and refusals.code_word(cause) == "NOPERM"
 
 
 def _server(info: dict[str, Any]) -> Iterator[Check]:
@@ -206,7 +221,7 @@ def _mesh(standing: Sequence[dict[str, Any]]) -> Iterator[Check]:
 def unlisted() -> Iterator[Check]:
     """Topics that fell off the list: a look at all keys, for whoever asks by hand.
 
-    Nothing where Redis does not answer, which `checks` tells.
+    Nothing where Redis does not answer, or refuses more than the look: `checks` tells.
     """
     cursor, told = 0, set[str]()
     try:
@@ -220,9 +235,9 @@ def unlisted() -> Iterator[Check]:
                 told.add(name)
             if not cursor:
                 return
-    except errors.BusUnavailable:
-        return
     except errors.BusError as exc:
+        if not _forbidden(exc):
+            return
         hint = "allow it to the user in REDIS_URL: ACL SETUSER … +scan"
         text = f"SCAN is not allowed ({exc.__cause__}): topics off the list stay unseen"
         yield Check("topics", WARN, text, hint, "unseen")

@@ -59,9 +59,12 @@ def _credentials() -> Check:
 
 
 def _web() -> Check:
+    """Of its address nobody knows but who started it with --prod."""
     kept = credentials.read()
     if kept is None:
-        return Check("web", OK, "not started in this folder yet")
+        says = "no address of one is kept here: not started yet, or with --prod"
+        return Check("web", OK, says)
     if web.answers(kept.url):
         return Check("web", OK, f"the web server answers at {kept.url}")
-    return Check("web", WARN, f"no web server answers at {kept.url}", _RUN)
+    says = f"no web server answers at {kept.url}, where the last without --prod did"
+    return Check("web", WARN, says, f"{_RUN}, unless one with --prod runs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 import bus
-from bus import agents, handlers, keys
+from bus import agents, connection, handlers, keys
 from bus.home import credentials
 from tests.support.nemesis import FailureSimulator
 
@@ -140,6 +141,52 @@ def test_whatever_somebody_wrote_is_shown_as_it_is(redis_client: redis.Redis) ->
     lines = said().splitlines()
 
     assert len([line for line in lines if line.count(odd) == 2]) == 1
+
+
+@pytest.fixture
+def no_scripts(redis_client: redis.Redis) -> Iterator[None]:
+    """A user of the server who may run no script."""
+    redis_client.execute_command("ACL", "SETUSER", "default", "-@scripting")
+    yield
+    connection.reset()
+    redis_client.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
+def test_a_user_who_may_not_what_the_mesh_needs_is_told_beside_the_rest(
+    test_topic: str, redis_client: redis.Redis, no_scripts: None
+) -> None:
+    redis_client.sadd(keys.TOPICS, test_topic)
+
+    text, _ = failed("--json")
+
+    found = rows(text)
+    assert found["commands"]["status"] == "bad"
+    assert "evalsha" in found["commands"]["says"]
+    assert "ACL SETUSER" in found["commands"]["hint"]
+    assert found["layout"]["status"] == found["database"]["status"] == "ok"
+
+
+def test_an_address_that_is_none_is_not_taken_for_a_want_of_rights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "nonsense")
+
+    text, why = failed("--json")
+
+    assert why == "1 to mend: redis"
+    assert "SCAN" not in text
+
+
+def test_a_list_of_topics_that_is_none_is_not_either(
+    redis_client: redis.Redis,
+) -> None:
+    redis_client.set(keys.TOPICS, "by hand")
+    redis_client.set(keys.named("counters", "some"), "by hand")
+
+    text, why = failed("--json")
+
+    assert why == "1 to mend: keys"
+    assert "SCAN" not in text
 
 
 def test_a_key_that_somebody_damaged_is_told_beside_the_rest(
