@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import ProgrammingError
 
 import bus
-from bus import models
+from bus import errors, models, purges
 from tests.integration.test_dashboard_pages import dead_task
 
 pytestmark = pytest.mark.django_db
@@ -123,6 +123,38 @@ def test_all_letters_of_a_topic_are_one_entry(test_topic: str) -> None:
 
     assert trail() == [("replay", test_topic, "")]
     assert last().detail == {"all": True, "count": 3}
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_all_of_none_is_told_and_no_entry(test_topic: str, verb: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+    out = io.StringIO()
+
+    call_command("dead", verb, "--all", "--topic", test_topic, stdout=out)
+
+    assert out.getvalue() == f"No dead letters in topic {test_topic}.\n"
+    assert trail() == []
+
+
+def test_what_broke_off_after_some_is_an_entry_of_those(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_task(test_topic, 1)
+    dead_task(test_topic, 2)
+    discard = purges.put_away
+
+    def once(topic: str, task_id: str) -> object:
+        if bus.stats(topic)["discarded"]:
+            raise errors.BusUnavailable("gone")
+        return discard(topic, task_id)
+
+    monkeypatch.setattr(purges, "put_away", once)
+    for _ in range(2):
+        with pytest.raises(CommandError, match="gone"):
+            run("dead", "discard", "--all", "--topic", test_topic)
+
+    assert trail() == [("discard", test_topic, "")]
+    assert last().detail == {"all": True, "count": 1}
 
 
 def test_without_a_database_the_command_does_its_work_and_the_log_has_the_entry(

@@ -217,6 +217,15 @@ def test_all_of_a_topic_are_discarded_and_one_comes_back(test_topic: str) -> Non
     assert (code, ids[0] in words) == (1, True)
 
 
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_all_of_a_topic_that_is_not_there_is_a_slip(test_topic: str, verb: str) -> None:
+    died(test_topic, "a")
+
+    code, words = refused(verb, "--all", "--topic", "slip")
+
+    assert (code, words) == (1, f"no topic 'slip'; there are: {test_topic}")
+
+
 @pytest.mark.parametrize("verb", ["list", "groups"])
 @pytest.mark.parametrize("columns", ["80", "200"])
 def test_what_an_error_says_is_shown_as_it_is(

@@ -138,6 +138,9 @@ class Command(MeshCommand):
     ) -> None:
         """Act on every letter named; one that fails does not stop the others."""
         pairs = list(_chosen(options))
+        if not pairs:
+            self.stdout.write(f"No dead letters in topic {options['topic']}.")
+            return
         verb, count, failed = options["verb"], 0, 0
         try:
             for task_id, topic in pairs:
@@ -153,8 +156,8 @@ class Command(MeshCommand):
                 self.stdout.write(f"{task_id} {done}")
         finally:
             # One entry for however many, also where Redis went away on the way: each
-            # task's own history says it as well.
-            if options["all"]:
+            # task's own history says it as well. None for nothing done.
+            if options["all"] and count:
                 trail.record(verb, topic=options["topic"], all=True, count=count)
         if failed:
             raise CommandError(f"{failed} of {len(pairs)} not {done}", returncode=1)
@@ -196,12 +199,13 @@ def _chosen(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if options["all"]:
         if not options["topic"] or options["ids"]:
             raise CommandError("--all needs --topic and no ids", returncode=2)
+        topic = topics.check_known(options["topic"])
         # The set is frozen first: a replayed task that dies again is not taken twice.
         before, letters = "+", list[str]()
-        while page := dead.list_dead(options["topic"], 1000, before):
+        while page := dead.list_dead(topic, 1000, before):
             letters += map(_name, page)
             before = page[-1].entry_id
-        yield from ((task_id, options["topic"]) for task_id in reversed(letters))
+        yield from ((task_id, topic) for task_id in reversed(letters))
         return
     if not options["ids"]:
         raise CommandError("name one or more task ids, or --all", returncode=2)
