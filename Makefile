@@ -131,7 +131,7 @@ sbom: venv-lint ## what a running mesh is made of, as CycloneDX, into var/sbom.j
 	@echo "var/sbom.json: $$(grep -c '"purl"' var/sbom.json) packages"
 
 wheels: venv ## fill wheelhouse/, from which other machines install offline
-	@$(VENV) -m pip --disable-pip-version-check wheel -q -w wheelhouse -r requirements.txt
+	@$(PYTHON) .ci/bootstrap.py --wheels $(ARGS)
 
 clean: ## delete .venv, caches; var/ holds your data, so it stays
 	rm -rf .venv .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov mutants

@@ -1,8 +1,8 @@
 """Keeps `.venv` in step with a requirements file: `bootstrap.py requirements.txt`.
 
-VENV_DIR names another folder than `.venv`. Standard library only. Old interpreters
-must at least parse it, so that they can be told they are too old; hence no newer
-syntax here.
+With `--wheels` it fills `wheelhouse/` with them instead. VENV_DIR names another folder
+than `.venv`. Standard library only. Old interpreters must at least parse it, so that
+they can be told they are too old; hence no newer syntax here.
 """
 
 import fcntl
@@ -30,7 +30,11 @@ WHEELHOUSE = ROOT / "wheelhouse"
 def main() -> int:
     if sys.version_info < OLDEST:
         hand_over()
-    requirements = ROOT / (sys.argv[1] if len(sys.argv) > 1 else "requirements.txt")
+    names = [arg for arg in sys.argv[1:] if arg != "--wheels"]
+    requirements = ROOT / (names[0] if names else "requirements.txt")
+    if "--wheels" in sys.argv:
+        fill_wheelhouse(requirements)
+        return 0
     stamp = stamp_of(requirements)
     wanted = fingerprint(requirements)
     if is_current(stamp, wanted):
@@ -52,8 +56,16 @@ def main() -> int:
 
 def stamp_of(requirements: Path) -> Path:
     """The file that says which state of these requirements is installed."""
-    parts = requirements.resolve().relative_to(ROOT.resolve()).parts
-    return VENV / (".stamp-" + "-".join(parts))
+    return VENV / (".stamp-" + flat(requirements))
+
+
+def wheels_stamp_of(requirements: Path) -> Path:
+    """The one that says of which state all is in the wheelhouse."""
+    return WHEELHOUSE / ("of-" + flat(requirements))  # `cp wheelhouse/*` takes it along
+
+
+def flat(requirements: Path) -> str:
+    return "-".join(requirements.resolve().relative_to(ROOT.resolve()).parts)
 
 
 def nested(requirements: Path) -> "list[Path]":
@@ -76,7 +88,11 @@ def fingerprint(requirements: Path) -> str:
 
 def is_current(stamp: Path, wanted: str) -> bool:
     # A dangling interpreter, after the system's Python was upgraded, is not current.
-    return VENV_PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted
+    return VENV_PYTHON.exists() and is_written(stamp, wanted)
+
+
+def is_written(stamp: Path, wanted: str) -> bool:
+    return stamp.exists() and stamp.read_text() == wanted
 
 
 def hand_over() -> NoReturn:
@@ -135,14 +151,29 @@ def install(requirements: Path) -> None:
     command += ["--disable-pip-version-check", "--no-input"]
     source = ""
     if WHEELHOUSE.is_dir():
-        command += ["--no-index", "--find-links", str(WHEELHOUSE)]
+        command += ["--find-links", str(WHEELHOUSE)]
+        source = " from wheelhouse/ and the network"
+    # Of other requirements, or of other versions, it holds a part at best.
+    if is_written(wheels_stamp_of(requirements), fingerprint(requirements)):
+        command += ["--no-index"]
         source = " from wheelhouse/, without network"
     say(f"installing {shown} into {VENV}{source}; once per change")
     if subprocess.call([*command, "-r", str(requirements)], cwd=str(ROOT)):
         fail(
-            f"pip could not install {shown}, see above. Without network: run "
-            "`make wheels` where there is some, then copy wheelhouse/ here"
+            f"pip could not install {shown}, see above. Without network: run `make "
+            f"wheels ARGS={shown}` where there is some, then copy wheelhouse/ here"
         )
+
+
+def fill_wheelhouse(requirements: Path) -> None:
+    """All that an install of these takes, to be copied to where no network is."""
+    command = [str(VENV_PYTHON), "-m", "pip", "wheel", "-q", "-w", str(WHEELHOUSE)]
+    command += ["--disable-pip-version-check", "--no-input", "-r", str(requirements)]
+    if subprocess.call(command, cwd=str(ROOT)):
+        fail(f"pip could not fill {WHEELHOUSE}, see above")
+    WHEELHOUSE.mkdir(exist_ok=True)
+    for each in [requirements, *nested(requirements)]:
+        wheels_stamp_of(each).write_text(fingerprint(each))
 
 
 def say(text: str) -> None:

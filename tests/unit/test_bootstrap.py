@@ -93,14 +93,75 @@ def test_a_part_is_not_the_whole(
     ]
 
 
+@pytest.fixture
+def wheelhouse(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """What `make wheels` leaves."""
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", ["bootstrap.py", "--wheels"])
+        assert bootstrap.main() == 0
+    calls = (tmp_path / "calls").read_text()
+    assert calls.startswith(f"-m pip wheel -q -w {tmp_path}/wheelhouse ")
+    return tmp_path / "wheelhouse"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "more.txt"])
 def test_it_needs_no_network_with_a_wheelhouse(
-    bootstrap: ModuleType, tmp_path: Path
+    bootstrap: ModuleType,
+    wheelhouse: Path,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "wheelhouse").mkdir()
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py", name])
 
     bootstrap.main()
 
-    assert f"--no-index --find-links {tmp_path}/wheelhouse" in installs(tmp_path)[0]
+    [call] = installs(tmp_path)
+    assert f" --find-links {wheelhouse} --no-index -r " in call
+
+
+@pytest.mark.parametrize("name", ["lint.txt", "requirements.txt"])
+def test_what_a_wheelhouse_lacks_comes_from_elsewhere(
+    bootstrap: ModuleType,
+    wheelhouse: Path,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other requirements than those it was made of, or these since they changed."""
+    (tmp_path / name).write_text("ruff==0.15.0\n-r more.txt\n")
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py", name])
+
+    bootstrap.main()
+
+    [call] = installs(tmp_path)
+    assert f" --find-links {wheelhouse} -r " in call
+
+
+def test_make_fills_it_with_what_is_named() -> None:
+    command = ["make", "--dry-run", "wheels", "ARGS=tests/requirements.txt"]
+    env = {**os.environ, "MAKEFLAGS": ""}
+
+    *_, last = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+    assert last.endswith(" .ci/bootstrap.py --wheels tests/requirements.txt")
+
+
+def test_wheels_that_could_not_be_made_are_not_counted_on(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path / ".venv" / "bin" / "python", "exit 1")
+    (tmp_path / "wheelhouse").mkdir()
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py", "--wheels", "more.txt"])
+
+    with pytest.raises(SystemExit):
+        bootstrap.main()
+
+    assert list((tmp_path / "wheelhouse").iterdir()) == []
 
 
 def test_a_failed_install_is_tried_again(bootstrap: ModuleType, tmp_path: Path) -> None:
