@@ -11,8 +11,6 @@ import asyncio
 import contextlib
 from typing import Any, ClassVar, Final
 
-import orjson
-
 from bus.conf import conf
 from bus.home.heads import WHOLE
 
@@ -20,7 +18,7 @@ from . import jsontext
 from .asgi import App, Receive, Send
 from .head import refusing
 from .parsers import body_limit
-from .problems import MEDIA_TYPE, Problem, later
+from .problems import Problem, later, told
 from .schema import PREFIX
 
 _URL_MOST: Final = 8 * 1024
@@ -30,7 +28,6 @@ _AGAIN_S: Final = 1.0
 _LINGER_S: Final = 1.0
 _LINGER_BYTES: Final = 32 * 2**20
 _LARGE: Final = (f"{PREFIX}/enqueue/batch", f"{PREFIX}/deliveries/complete")
-_GATEWAY: Final = f"{PREFIX}/ollama/"
 
 
 def bounded(app: App) -> App:
@@ -152,8 +149,8 @@ async def _read(receive: Receive, limit: int, share: _Share) -> bytes | None:
 
 
 def _with_length(scope: Any, length: int) -> Any:
-    told = (b"content-length", b"transfer-encoding")
-    headers = [pair for pair in scope["headers"] if pair[0] not in told]
+    sizes = (b"content-length", b"transfer-encoding")
+    headers = [pair for pair in scope["headers"] if pair[0] not in sizes]
     headers.append((b"content-length", str(length).encode()))
     return {**scope, "headers": headers}
 
@@ -178,12 +175,7 @@ async def _refuse(scope: Any, receive: Receive, send: Send, problem: Problem) ->
     Closing while the client still sends resets the connection, and the reset overtakes
     the answer: so for a moment what comes is taken and dropped.
     """
-    document: Any = problem.document()
-    kind = MEDIA_TYPE
-    if scope["path"].startswith(_GATEWAY):
-        document = {"error": problem.detail, **problem.extra}
-        kind = "application/json"
-    body = orjson.dumps(document)
+    body, kind = told(scope["path"], problem)
     start = refusing(scope, problem, len(body), kind)
     start["headers"].append((b"connection", b"close"))
     await send(start)

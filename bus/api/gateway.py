@@ -30,7 +30,7 @@ from bus.gateway.seats import Seat
 
 from . import jsontext, throttles
 from .exceptions import problem_of
-from .problems import Problem, later
+from .problems import Problem, as_ollama, later
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,7 @@ def refusal(exc: Exception) -> Told:
     headers = {"Content-Type": JSON, **told.headers}
     if told.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = {"error": told.detail, **told.extra}
-    return Told(orjson.dumps(body), told.status, headers)
+    return Told(orjson.dumps(as_ollama(told)), told.status, headers)
 
 
 def problem(exc: Exception) -> Problem:

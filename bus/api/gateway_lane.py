@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any
 
 from bus import whence
 from bus.conf import conf
@@ -18,10 +18,7 @@ from bus.conf import conf
 from . import express, gateway, head, waiting
 from .asgi import App, Receive, Send
 from .gateway import Asked, Relay, Told
-from .schema import PREFIX
-
-_ROOT: Final = f"{PREFIX}/ollama/"
-_GENERATIONS: Final = f"{_ROOT}generations"  # a view as all others, for operators
+from .schema import GATEWAY, is_gateway
 
 
 def generating(app: App) -> App:
@@ -49,7 +46,7 @@ async def _asked(scope: Any, receive: Receive) -> Asked | None:
     if scope["type"] != "http" or not conf.EXPRESS_LANE or scope["query_string"]:
         return None
     path: str = scope["path"]
-    if not path.startswith(_ROOT) or path.startswith(_GENERATIONS):
+    if not is_gateway(path):
         return None
     read = head.read(scope["headers"])
     who = None if read is None else await express.known(read.token)
@@ -60,7 +57,7 @@ async def _asked(scope: Any, receive: Receive) -> Asked | None:
     return Asked(
         who=who,
         method=scope["method"],
-        path=path.removeprefix(_ROOT),
+        path=path.removeprefix(GATEWAY),
         body=lambda: body,
         content_encoding=read.content_encoding,
         cache_control=_header(scope, b"cache-control"),

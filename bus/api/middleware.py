@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import orjson
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from bus import mishaps
 
-from .problems import MEDIA_TYPE, Problem
+from .problems import Problem, told
 from .schema import PREFIX
 
 _ROOT: Final = "/api/"
-_GATEWAY: Final = f"{PREFIX}/ollama/"
 _SAYS: Final = {
     400: ("bad_request", "The request is malformed, or for another host."),
     403: ("permission_denied", "This is not allowed."),
@@ -50,10 +48,7 @@ def _mended(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
     headers = {**dict(response.items()), **problem.headers}
     for name in ("Content-Type", "Content-Length"):
         headers.pop(name, None)
-    if request.path.startswith(_GATEWAY):
-        body, kind = orjson.dumps({"error": problem.detail}), "application/json"
-    else:
-        body, kind = orjson.dumps(problem.document()), MEDIA_TYPE
+    body, kind = told(request.path, problem)
     headers["Content-Length"] = str(len(body))
     return HttpResponse(body, kind, problem.status, headers=headers)
 

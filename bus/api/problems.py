@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
+from .schema import is_gateway
+
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -122,6 +126,18 @@ class Problem(Exception):
         """The body."""
         kind = KINDS[self.code]
         return problem(kind.status, self.code, kind.title, self.detail, **self.extra)
+
+
+def told(path: str, problem: Problem) -> tuple[bytes, str]:
+    """Body and content type of a problem, in the shape that calls of this path have."""
+    if is_gateway(path):
+        return orjson.dumps(as_ollama(problem)), "application/json"
+    return orjson.dumps(problem.document()), MEDIA_TYPE
+
+
+def as_ollama(problem: Problem) -> dict[str, Any]:
+    """A problem as Ollama's clients read errors."""
+    return {"error": problem.detail, **problem.extra}
 
 
 def later(code: str, detail: str, wait_s: float, **extra: Any) -> Problem:

@@ -7,8 +7,19 @@ from typing import Any, Final
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 PREFIX: Final = "/api/v1/mesh"
+GATEWAY: Final = f"{PREFIX}/ollama/"
 _PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 _METHODS: Final = frozenset({"get", "post", "put", "patch", "delete"})
+
+
+def is_gateway(path: str) -> bool:
+    """Whether a call is the gateway's, whose errors are told as Ollama tells them.
+
+    The calls about its generations are calls like all of the API.
+    """
+    if not path.startswith(GATEWAY):
+        return False
+    return path.removeprefix(GATEWAY).partition("/")[0] != "generations"
 
 
 class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

@@ -102,6 +102,15 @@ def test_another_host_is_refused() -> None:
     problem(response, 400, "bad_request")
 
 
+def test_the_gateway_says_so_as_ollama_does_and_the_calls_about_it_do_not() -> None:
+    told = {"Host": "evil.example"}
+    gateway = Client().get(f"{ROOT}/ollama/api/tags", headers=told)
+    about_it = Client().get(f"{ROOT}/ollama/generations", headers=told)
+
+    assert (gateway.status_code, [*gateway.json()]) == (400, ["error"])
+    problem(about_it, 400, "bad_request")
+
+
 def test_a_forwarded_host_is_ignored(redis_client: redis.Redis) -> None:
     client = api()
     client.headers["X-Forwarded-Host"] = "evil.example"
@@ -147,6 +156,20 @@ def test_a_bug_says_nothing_but_an_id_that_is_in_the_log(
     assert document["id"] == response["X-Error-Id"]
     assert document["id"] and document["id"] in record.getMessage()
     assert "the secret of the house" in str(record.exc_info[1])  # type: ignore[index]
+
+
+def test_a_bug_in_front_of_the_gateway_names_its_id(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the secret of the house")
+
+    monkeypatch.setattr("bus.api.gateway.refusal", broken)
+
+    response = Client(raise_request_exception=False).get(f"{ROOT}/ollama/api/tags")
+
+    assert (response.status_code, [*response.json()]) == (500, ["error", "id"])
+    assert response.json()["id"] == response["X-Error-Id"]
 
 
 def test_a_bug_in_a_call_that_waits_is_the_same(

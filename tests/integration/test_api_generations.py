@@ -14,6 +14,7 @@ import redis
 from pytest_django import Settings
 
 from bus import accounts, models
+from bus.api.problems import MEDIA_TYPE
 from bus.api.views.docs import description
 from bus.gateway import keys
 from tests.support.api import ROOT, Api, api, problem
@@ -184,6 +185,15 @@ def test_nothing_but_the_id_says_which(redis_client: redis.Redis) -> None:
     problem(body, 422, "invalid")
     [row] = client.get("ollama/generations").json()["generations"]
     assert row["ending"] is False
+
+
+def test_a_body_over_the_limit_is_refused_as_in_all_calls_of_the_api(
+    caller: GatewayClient,
+) -> None:
+    answer = caller.http.request("DELETE", f"{HERE}/g1", content=b" " * 2_000_000)
+
+    assert answer.headers["Content-Type"] == MEDIA_TYPE
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
 def test_without_redis_both_say_so(failure_simulator: Any) -> None:
