@@ -6,8 +6,11 @@ write   scripts: never sent twice by the client, because `scripts.py` decides wh
         repeat, with the same id. Sync calls take a `lines.Line` of a bounded pool
 settle  scripts whose callers then wait for the level of durability they want: a pool of
         its own, so that a replica that lags holds up nobody else
-block   blocking reads: a connection of its own, socket timeout beyond the block
-agent   a `wire.Wire` of a loop: claim, complete, blocking reads, the express lane
+wait    threads that wait for a stream, 2 s at a time: a pool of its own as well
+
+Beside them `dedicated` is a connection for one thread's beats or blocking reads, with a
+socket timeout beyond the block; `adedicated` and `awire` are a `wire.Wire` of a loop:
+claim, complete, blocking reads, the express lane.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The errors callers can tell apart.
 
 BusError                    base: a stable `code`, a sentence
-├─ BusUnavailable           Redis does not answer, or refuses work for now
+├─ BusUnavailable           Redis does not answer, or refuses for now; too many wait
 │  └─ OutcomeUnknown        the request was sent, its answer never came
 │     └─ LevelNotReached    written, yet not as durably as wanted, as far as is known
 ├─ InvalidName              topic, agent id or task id not allowed        (ValueError)
@@ -11,19 +11,19 @@ BusError                    base: a stable `code`, a sentence
 ├─ DecodeError              an entry somebody else wrote; carries it raw
 │  └─ Malformed             a payload that no agent can read
 ├─ NotFound                 TaskNotFound · DeadLetterNotFound · AgentNotFound ·
-│                           TopicNotFound
-├─ Conflict                 TaskConflict · NotDead · NotCancellable · TopicBusy
+│                           TopicNotFound · ReplayNotFound (bulk/record.py)
+├─ Conflict                 TaskConflict · NotDead · NotCancellable · TopicBusy ·
+│                           SeveralTopics (lookup.py) · NotRunnable (again.py)
 ├─ TopicFull                a bound refuses new work; says when to come back
 ├─ TooManyTopics            the mesh knows as many topics as it may
 ├─ RateLimited              a limit of requests refuses; says when to come back
 ├─ UpstreamError            the model server is down or its answer is none
 │  ├─ UpstreamTimeout       it took too long
 │  ├─ UpstreamBusy          it, or our queue before it, takes no more for now
-│  ├─ UpstreamRefused       it does not accept this request
-│  └─ ModelNotFound         it does not have this model
+│  └─ UpstreamRefused · ModelNotFound  not this request; it has no such model
 ├─ HandlerError             a handler that cannot be found, imported or registered
-├─ WrongLayout              the data belongs to another version of the mesh
-├─ UnfitServer              a server that is set up to lose tasks
+├─ DamagedKey               a key changed by hand (refusals.py)
+├─ WrongLayout · UnfitServer  data of another version; a server set up to lose tasks
 └─ ServerError              the embedded server cannot run here
    └─ ServerLocked          its data directory belongs to a running mesh
 
@@ -49,7 +49,7 @@ class BusUnavailable(BusError):
     """Redis is not answering or refuses work; nothing was written.
 
     Where Redis told why it refuses, `code` says it: `memory_full`, `disk_failing`,
-    `replicas_missing` or `read_only`.
+    `replicas_missing` or `read_only`; `overloaded` where too many wait for it here.
     """
 
     code = "bus_unavailable"

@@ -1,4 +1,4 @@
-"""The shapes that travel: tasks, results, dead letters, agents.
+"""Tasks and the JSON that travels: a task's states, payloads, rows of results.
 
 waiting ─► running ─► done
    ▲          │ ├───► dead ──► waiting (replay) │ discarded (discard; undo: dead)

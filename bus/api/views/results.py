@@ -79,11 +79,13 @@ class ResultViewSet(MeshViewSet):
         examples=examples.STREAM,
     )
     def stream(self, request: Any) -> HttpResponse:
-        """Server-sent events: `result` (a row of `GET results`), `gap`, `live`, `end`.
+        """Server-sent events: `result`, `gap`, `live`, `bus`, `end`.
 
-        Each has an id: with it as `Last-Event-ID`, or as `after`, the stream goes on
-        behind it, and what Redis does not hold any more is a `gap` with how many were
-        `missed`. Without either it begins now. It is told on by `stream.py`, in front.
+        A `result` is a row of `GET results`. It, `gap`, `live` have an id: with it as
+        `Last-Event-ID`, or as `after`, the stream goes on behind it, and what Redis
+        does not hold any more is a `gap` with how many were `missed`. Without either it
+        begins now. `live` comes once: from here on nothing is old. `bus` says whether
+        Redis answers (`up`), `end` why the stream ends (`code`, `detail`).
         """
         query = request.query_params
         topic = check_topic(self.who, asked.topic_of(query))
