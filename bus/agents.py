@@ -15,7 +15,6 @@ from . import connection, errors, keys, messages, records, refusals, scripts
 
 STATES: Final = ("live", "idle", "late", "deaf", "draining", "gone")
 _TTL_MOST_S = 24 * 3600
-KEPT: Final = 1
 DRAIN: Final = 2  # kept, and the agent is to finish what it has in hand and end
 
 
@@ -65,7 +64,7 @@ def heartbeat_agent(agent_id: str, ttl_seconds: float = 60) -> bool:
 
 
 class Beaten(NamedTuple):
-    """What a beat came to: KEPT, DRAIN, or 0 where there was nothing to keep.
+    """What a beat came to: 1 where it was kept, DRAIN, or 0 where nothing was to keep.
 
     `other` is the record that it replaced, where another process under the same id had
     written it, else empty; `alive` counts all that are registered.

@@ -104,7 +104,7 @@ def each(
     if after is not None and before is None:
         ms, _, seq = last_result_id(topic).partition("-")
         before = f"{ms}-{int(seq) + 1}"
-    step = min(_LEAF, _STEP)
+    step = _LEAF
     while True:
         rows = _read(topic, step, after, before)
         yield from map(_told, rows)

@@ -37,11 +37,6 @@ def topic_of(query: Mapping[str, str]) -> str:
     return topic
 
 
-def text_of(query: Mapping[str, str], name: str) -> str | None:
-    """A parameter as it stands; None where it is missing."""
-    return query.get(name)
-
-
 def group_of(query: Mapping[str, str]) -> str | None:
     """A failure's fingerprint, 16 hex digits: it becomes part of a key's name."""
     text = query.get("group")

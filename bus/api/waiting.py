@@ -97,14 +97,10 @@ def _claimed(scope: Any) -> str:
 async def _claim(
     app: App, scope: Any, receive: Receive, send: Send, topic: str
 ) -> None:
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            break
+    message = await receive()  # whole, from `bounds.py` in front of us
+    if message["type"] == "http.disconnect":
+        return
+    body = message.get("body", b"")
     again = False
 
     async def look() -> list[Message]:

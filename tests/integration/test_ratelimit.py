@@ -37,10 +37,10 @@ def test_a_burst_of_the_capacity_passes_and_the_next_is_told_how_long() -> None:
 def test_no_rounding_adds_or_loses_a_token(
     capacity: int, refill_per_s: float, redis_client: redis.Redis
 ) -> None:
-    span_us, cost_us = ratelimit._args(capacity, refill_per_s, 1)
+    span_us, token_us = ratelimit._args(capacity, refill_per_s)
 
-    assert span_us == capacity * cost_us
-    assert cost_us == pytest.approx(1e6 / refill_per_s, rel=0.001)
+    assert span_us == capacity * token_us
+    assert token_us == pytest.approx(1e6 / refill_per_s, rel=0.001)
 
 
 def test_a_refused_take_costs_nothing(redis_client: redis.Redis) -> None:
@@ -65,12 +65,6 @@ def test_what_was_told_to_wait_passes_afterwards() -> None:
     assert asyncio.run(later()) == 0.0
 
 
-def test_a_take_may_cost_several_tokens() -> None:
-    assert ratelimit.take("dear", 10, NEVER, cost=7) == 0.0
-    assert ratelimit.take("dear", 10, NEVER, cost=4) > 0
-    assert ratelimit.take("dear", 10, NEVER, cost=3) == 0.0
-
-
 def test_many_threads_get_exactly_the_capacity(redis_client: redis.Redis) -> None:
     with ThreadPoolExecutor(16) as threads:
         waits = list(
@@ -87,16 +81,6 @@ def test_many_coroutines_get_exactly_the_capacity(redis_client: redis.Redis) -> 
         )
 
     assert asyncio.run(crowd()).count(0.0) == 10
-
-
-def test_a_coroutine_takes_as_many_tokens_as_it_says() -> None:
-    async def takes() -> list[float]:
-        return [await ratelimit.atake("costly", 10, 0.002, 4) for _ in range(3)]
-
-    first, second, third = asyncio.run(takes())
-
-    assert first == second == 0.0
-    assert 900 < third <= 1_000, "two tokens are missing, and one takes 500 s"
 
 
 def test_takes_of_one_call_are_answered_each() -> None:
@@ -149,14 +133,13 @@ def test_buckets_work_at_maxmemory(redis_client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize(
-    "numbers",
-    [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1), (math.nan, 1, 1), (math.inf, 1, 1)],
+    "numbers", [(0, 1), (1, 0), (-1, 1), (1, -1), (math.nan, 1), (math.inf, 1)]
 )
 def test_numbers_without_sense_are_refused(numbers: Any) -> None:
-    capacity, refill_per_s, cost = numbers
+    capacity, refill_per_s = numbers
     said = (
-        f"capacity {capacity}, refill_per_s {refill_per_s} and cost {cost} "
-        "must be finite numbers above 0"
+        f"capacity {capacity} and refill_per_s {refill_per_s} must be finite "
+        "numbers above 0"
     )
 
     with pytest.raises(bus.InvalidOption, match=said):
@@ -164,8 +147,8 @@ def test_numbers_without_sense_are_refused(numbers: Any) -> None:
 
 
 def test_what_a_bucket_could_never_give_is_refused() -> None:
-    with pytest.raises(bus.InvalidOption, match=r"cost 2 is more than .* holds \(1\)"):
-        ratelimit.take("odd", 1, 1, 2)
+    with pytest.raises(bus.InvalidOption, match="never holds a token"):
+        ratelimit.take("odd", 0.5, 1)
     with pytest.raises(bus.InvalidOption, match="takes over a year to fill"):
         ratelimit.take("odd", 1e9, 1e-9)
 

@@ -288,7 +288,8 @@ def test_each_row_is_read_whatever_the_steps(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(test_topic, 25)
-    monkeypatch.setattr(results, "_STEP", 10)
+    for name in ("_LEAF", "_STEP"):
+        monkeypatch.setattr(results, name, 10)
     ids = [entry_id for entry_id, _ in results.page(test_topic)]
 
     assert numbers([*results.each(test_topic)]) == [*reversed(range(25))]
@@ -322,7 +323,7 @@ def test_rows_that_come_while_others_are_read_are_left_out(
     test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(test_topic, 15)
-    monkeypatch.setattr(results, "_STEP", 10)
+    monkeypatch.setattr(results, "_LEAF", 10)
 
     rows = results.each(test_topic, "0-0")
     read = [next(rows)]

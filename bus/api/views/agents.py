@@ -55,7 +55,7 @@ class AgentViewSet(MeshViewSet):
             seen,
             lambda each: [each.gone, each.agent_id],
             asked.count_of(query),
-            asked.text_of(query, "cursor"),
+            query.get("cursor"),
         )
         found = [row for each in page if (row := each.row())]
         return Response({"agents": [*map(self.who.shown, found)], "next": after})

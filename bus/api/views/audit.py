@@ -54,7 +54,7 @@ class AuditViewSet(MeshViewSet):
         """
         query = request.query_params
         sought = audit.Sought(
-            **{name: asked.text_of(query, name) or "" for name in _TEXTS},
+            **{name: query.get(name) or "" for name in _TEXTS},
             since=asked.moment_of(query, "since"),
             until=asked.moment_of(query, "until"),
         )

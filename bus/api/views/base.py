@@ -158,7 +158,7 @@ class MeshViewSet(viewsets.ViewSet):
     ) -> str:
         """The topic that is asked for; without one that which `find` picks of those
         that know the task, as far as the token reaches."""
-        topic = self.checked(asked.text_of(self.request.query_params, "topic"))
+        topic = self.checked(self.request.query_params.get("topic"))
         return by_id(find, missing, task_id, topic, reach=self.who.may_topic)
 
     def record(self, verb: str, topic: str, target: str, **detail: Any) -> None:

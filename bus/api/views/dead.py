@@ -70,7 +70,7 @@ class DeadViewSet(MeshViewSet):
         sought = Sought(
             self._topics(),
             asked.group_of(query),
-            asked.text_of(query, "error"),
+            query.get("error"),
             asked.time_of(query, "since"),
             asked.time_of(query, "until"),
         )
@@ -80,7 +80,7 @@ class DeadViewSet(MeshViewSet):
             rows = map(shape, lists.every_letter(sought))
             name, columns = "dead-letters", shapes.LETTER_COLUMNS
             return exports.response(request, rows, kind, name, columns)
-        count, cursor = asked.count_of(query), asked.text_of(query, "cursor")
+        count, cursor = asked.count_of(query), query.get("cursor")
         found, after = lists.dead_letters(sought, count, cursor)
         return Response({"dead": [letter.row() for letter in found], "next": after})
 
@@ -108,7 +108,7 @@ class DeadViewSet(MeshViewSet):
             rows,
             lambda row: [-row["count"], row["topic"], row["fingerprint"]],
             asked.count_of(query),
-            asked.text_of(query, "cursor"),
+            query.get("cursor"),
         )
         return Response({"groups": found, "next": after})
 
@@ -233,7 +233,7 @@ class DeadViewSet(MeshViewSet):
         return None if key is None else f"{self.who.key} {key}"
 
     def _topic(self) -> str | None:
-        return self.checked(asked.text_of(self.request.query_params, "topic"))
+        return self.checked(self.request.query_params.get("topic"))
 
     def _topics(self) -> tuple[str, ...]:
         """The topic a list is asked of, else all that have letters, if reached."""

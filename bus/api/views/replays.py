@@ -47,7 +47,7 @@ class ReplayViewSet(MeshViewSet):
             filter(self._reaches, replays.list_jobs()),
             lambda job: [-(iso_ms(job.created_at) or 0), job.id],
             asked.count_of(query),
-            asked.text_of(query, "cursor"),
+            query.get("cursor"),
         )
         return Response({"replays": [job.as_dict() for job in found], "next": after})
 

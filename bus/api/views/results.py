@@ -55,7 +55,7 @@ class ResultViewSet(MeshViewSet):
         query = request.query_params
         topic = check_topic(self.who, asked.topic_of(query))
         count = asked.count_of(query)
-        after, before = (asked.text_of(query, name) for name in ("after", "before"))
+        after, before = (query.get(name) for name in ("after", "before"))
         kind = exports.format_of(query)
         if kind is not None:
             all_rows = results.each(topic, after, before)
@@ -92,7 +92,7 @@ class ResultViewSet(MeshViewSet):
         bus.result_stream(topic)  # a name that can be one
         # A browser that comes back sends both; what it has seen is in the header.
         seen = request.headers.get("Last-Event-ID") or None
-        after = seen or asked.text_of(query, "after")
+        after = seen or query.get("after")
         if after is not None:
             window.parse_cursor(after)
         wishes = getattr(request._request, "scope", {}).get(stream.WISHES)

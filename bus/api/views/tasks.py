@@ -51,7 +51,7 @@ class TaskViewSet(MeshViewSet):
         """
         query = request.query_params
         topic = check_topic(self.who, asked.topic_of(query))
-        state, cursor = (asked.text_of(query, name) for name in ("state", "cursor"))
+        state, cursor = (query.get(name) for name in ("state", "cursor"))
         found, after = bus.list_tasks(topic, state, asked.count_of(query), cursor)
         return Response({"tasks": [*map(shapes.task_row, found)], "next": after})
 

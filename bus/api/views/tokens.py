@@ -38,7 +38,7 @@ class TokenViewSet(MeshViewSet):
             accounts.tokens(self.who),
             lambda token: [-token.created.timestamp(), token.token_key],
             asked.count_of(query),
-            asked.text_of(query, "cursor"),
+            query.get("cursor"),
         )
         rows = [accounts.facts(token) for token in found]
         return Response({"tokens": rows, "next": after})

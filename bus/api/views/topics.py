@@ -47,7 +47,7 @@ class TopicViewSet(MeshViewSet):
             known,
             lambda name: [name],
             asked.count_of(query),
-            asked.text_of(query, "cursor"),
+            query.get("cursor"),
         )
         # Only those of the page: a mesh may have a thousand.
         recent = rates.of_topics(found, _MINUTES)
