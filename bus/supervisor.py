@@ -33,22 +33,17 @@ USAGE_EXITS: Final = (2, 78)
 USAGE_TRIES: Final = 3
 
 
-class Watched(Protocol):
-    """What is kept running: a child, or the embedded server."""
+class Server(Protocol):
+    """The embedded server, which starts first, then stops last."""
 
     @property
     def name(self) -> str: ...
     @property
     def pid(self) -> int | None: ...
+    def start(self) -> None: ...
     def launch(self) -> None: ...
     def poll(self) -> int | None: ...
     def last_words(self) -> str: ...
-
-
-class Server(Watched, Protocol):
-    """The embedded server, which starts first, then stops last."""
-
-    def start(self) -> None: ...
     def announce(self) -> None: ...
     def stop(self, timeout_s: float) -> None: ...
 
@@ -57,7 +52,7 @@ class Server(Watched, Protocol):
 class _Watch:
     """How it goes with one watched process."""
 
-    target: Watched
+    target: child.Child | Server
     essential: bool = False
     since: float = 0.0
     deaths: int = 0  # in a row, each after a short life
@@ -167,7 +162,7 @@ class Supervisor:
 
     def pids(self) -> dict[str, int]:
         """The processes that run now, by name."""
-        targets: list[Watched] = [*self._children]
+        targets: list[child.Child | Server] = [*self._children]
         targets += [self._server] if self._server else []
         return {one.name: one.pid for one in targets if one.pid is not None}
 
@@ -219,14 +214,15 @@ class Supervisor:
     def _mourn(self, watch: _Watch, code: int, now: float) -> None:
         """Tell of a death; decide whether the child gets another life."""
         name, lived_s = watch.target.name, now - watch.since
-        words = watch.target.last_words()
-        if code > 0 and words:
-            self._say(words)
+        if isinstance(watch.target, child.Child):
+            watch.target.drain()
+        elif code > 0:
+            self._say(watch.target.last_words())
         fate = f"{name} ended with {child.ending(code)} after {lived_s:.1f} s"
         watch.usage_exits = watch.usage_exits + 1 if code in USAGE_EXITS else 0
         if watch.usage_exits >= USAGE_TRIES:
             watch.given_up = True
-            self._say(f"{fate} for the {USAGE_TRIES}rd time: given up; see above why")
+            self._say(f"{fate}; after {USAGE_TRIES} tries given up: see above why")
         else:
             self._say(f"{fate}; it starts again in {watch.put_off(now):.1f} s")
 
@@ -275,7 +271,7 @@ class Supervisor:
             time.monotonic() + KILL_WAIT_S,
         )
         for one in running:
-            one.last_words()  # their output, before the server's stop
+            one.drain()  # before the server's stop
 
     def _say(self, text: str) -> None:
         self._screen.line(self.name, text.rstrip())

@@ -196,11 +196,10 @@ class Child:
             os.close(self._told)
             self._told = -1
 
-    def last_words(self) -> str:
-        """Nothing beyond its output, which gets a moment to be read to the end."""
+    def drain(self) -> None:
+        """Give its output a moment to be read to the end."""
         if self._output is not None:
             self._output.join(OUTPUT_WAIT_S)
-        return ""
 
 
 def tell_serving() -> None:
