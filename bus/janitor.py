@@ -30,17 +30,13 @@ from . import (
     topics,
 )
 from .conf import conf
-from .judge import Judge, take, take_from_child
-from .looks import promote
+from .judge import Judge, take_from_child
 
 __all__ = [
     "Janitor",
-    "Judge",
     "Pulse",
     "Sharing",
     "forget_agents",
-    "promote",
-    "take",
     "take_from_child",
     "trim",
 ]

@@ -16,19 +16,16 @@ import orjson
 from . import errors, keys, purges, wanted
 from .bulk import pace as paces
 from .bulk import parts, record, selection
-from .bulk.pace import Counts, Pace
+from .bulk.pace import Pace
 from .bulk.parts import Told
 from .bulk.record import Job, ReplayNotFound
 from .bulk.selection import Found, Selection
 
 __all__ = [
-    "Counts",
-    "Found",
     "Job",
     "Pace",
     "ReplayNotFound",
     "Selection",
-    "Told",
     "cancel",
     "create",
     "create_once",

@@ -19,7 +19,7 @@ import pytest
 import redis
 
 import bus
-from bus import connection, errors, janitor, keys
+from bus import connection, errors, keys, looks
 from bus.deliveries import Delivery
 from bus.server import EmbeddedServer
 from tests.support import chronicle
@@ -63,7 +63,7 @@ def _one_step(
     elif verb == 2 and dead:
         bus.discard(dice.choice(dead), TOPIC)
     elif verb == 3:
-        janitor.promote(TOPIC)
+        looks.promote(TOPIC)
     elif desk is None or item is None:
         return
     elif verb == 4:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import bus
-from bus import janitor
+from bus import judge
 from tests.support import agents, chronicle, work
 from tests.support.nursery import nursery
 from tests.support.processes import ROOT
@@ -41,13 +41,13 @@ def _lost_once_and_held(topic: str) -> str:
     """A task that lost one agent and is held by another, which will be the second."""
     task_id = bus.enqueue_task(topic, "suspect")
     assert bus.read_group(topic, "default", "first")
-    assert janitor.take(topic, "default", "first", 0) == 1
+    assert judge.take(topic, "default", "first", 0) == 1
     assert bus.read_group(topic, "default", "second")
     return task_id
 
 
 def _lose_again(topic: str) -> None:
-    assert janitor.take(topic, "default", "second", 0) == 1
+    assert judge.take(topic, "default", "second", 0) == 1
 
 
 def _during(log: list[tuple[str, Any]], payload: Any) -> list[tuple[str, Any]]:
@@ -111,7 +111,7 @@ def test_what_two_killed_agents_had_in_hand_does_not_take_minutes(
     bus.create_consumer_group(test_topic, "default")
     for name in ("first", "second"):
         assert len(bus.read_group(test_topic, "default", name, count)) == count
-        assert janitor.take(test_topic, "default", name, 0) == count
+        assert judge.take(test_topic, "default", name, 0) == count
     with agents.running(test_topic, handler):
         # One per beat would be half a minute.
         wait_until(lambda: bus.stats(test_topic)["done"] == count, 10, "all are done")

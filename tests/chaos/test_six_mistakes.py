@@ -16,7 +16,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, keys, tasks, verbs
+from bus import errors, keys, looks, tasks, verbs
 from tests.support import chronicle
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
@@ -95,7 +95,7 @@ def survives_a_promoter_that_dies(client: redis.Redis, topic: str) -> None:
     delayed = keys.named("delayed", topic)
     [task_id] = client.zrange(delayed, 0, -1)  # type: ignore[misc]
     client.zadd(delayed, {task_id: 1})
-    janitor.promote(topic)
+    looks.promote(topic)
     assert wounds(client, topic) == []
     assert bus.stats(topic)["waiting"] == 1
 

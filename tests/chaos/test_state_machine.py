@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from pytest_django import Settings
 
 import bus
-from bus import auditor, errors, janitor, keys, purges, tasks
+from bus import auditor, errors, janitor, keys, looks, purges, tasks
 from bus.conf import conf
 from bus.deliveries import Delivery
 from tests.support.desk import GROUP, Desk
@@ -252,7 +252,7 @@ class Mesh(RuleBasedStateMachine):
         delayed = keys.named("delayed", self.topic)
         for task_id in self.client.zrange(delayed, 0, -1):  # type: ignore[union-attr]
             self.client.zadd(delayed, {task_id: 1})
-        janitor.promote(self.topic)
+        looks.promote(self.topic)
         janitor.trim(self.topic)
         for known in self.model.values():
             if known.state == "delayed":

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 import bus
-from bus import connection, janitor, keys, verbs
+from bus import connection, janitor, keys, looks, verbs
 from bus.deliveries import Delivery
 from tests.support import agents, chronicle, transitions
 from tests.support.desk import GROUP, Desk
@@ -202,7 +202,7 @@ class Life:
         self.desk.fail(held["dead"], final=True)
         self.desk.release(held["released"])
         self._client.zadd(keys.named("delayed", self.topic), {self.ids["retried"]: 1})
-        _insisted(lambda: janitor.promote(self.topic))
+        _insisted(lambda: looks.promote(self.topic))
 
     def _hand_over(self) -> None:
         _insisted(self.desk.lose)  # "robbed" goes to whoever comes next

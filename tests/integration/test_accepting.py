@@ -14,7 +14,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, health, janitor, keys, levels, messages, tasks, wanted
+from bus import errors, health, janitor, keys, levels, looks, messages, tasks, wanted
 from bus.tasks import Wanted
 from tests.support.desk import Desk
 from tests.support.nemesis import FailureSimulator
@@ -389,7 +389,7 @@ def test_a_task_is_due_at_a_time_of_the_server(test_topic: str) -> None:
 
     assert (later.state, past.state) == ("delayed", "waiting")
     assert bus.get_task(later.id).due_at == messages.iso(at_ms)
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
     assert bus.get_task(later.id).state == "delayed"
 
 

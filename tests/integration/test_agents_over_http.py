@@ -16,7 +16,8 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import accounts, agents, janitor
+from bus import accounts, agents
+from bus.judge import Judge
 from tests.support.site import LiveSite
 from tests.support.waiting import wait_until
 
@@ -125,7 +126,7 @@ def test_what_a_killed_one_had_in_hand_is_done_by_another(
         child.kill()
 
     with running(live_site, "agent.py", test_topic, "heir"):
-        judge = janitor.Judge("nobody")
+        judge = Judge("nobody")
         wait_until(lambda: judge.reclaim(test_topic) == 3, 60)
         wait_until(lambda: bus.stats(test_topic)["done"] == 3, 60)
 

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 import bus
-from bus import agents, janitor, keys
+from bus import agents, keys
+from bus.judge import Judge
 from tests.support import agents as runtime
 from tests.support import work
 from tests.support.api import Api, api, keyspace, problem
@@ -205,7 +206,7 @@ def test_a_heartbeat_keeps_what_it_names_and_nothing_else(
     beat = client.post("agents/a/heartbeat", {"deliveries": [row]})
 
     assert beat.json()["deliveries"][0]["outcome"] == "ok"
-    assert janitor.Judge("me").reclaim(test_topic) == 1
+    assert Judge("me").reclaim(test_topic) == 1
     assert end(client, "complete", kept, left) == ["ok", "fenced"]
 
 

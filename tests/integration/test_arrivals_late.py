@@ -17,7 +17,7 @@ import pytest
 import redis
 
 import bus
-from bus import connection, deliveries, janitor
+from bus import connection, deliveries, judge
 from bus.deliveries import Seat
 from tests.support import agents
 from tests.support.keyspace import wounds
@@ -99,7 +99,7 @@ def test_an_agent_that_stood_still_does_not_run_what_is_anothers_by_now(
             [row] = redis_client.xpending_range(
                 bus.task_stream(test_topic), GROUP, "-", "+", 1
             )
-            assert janitor.take(test_topic, GROUP, row["consumer"], 0) == 1
+            assert judge.take(test_topic, GROUP, row["consumer"], 0) == 1
             [(entry_id, _)] = bus.read_group(test_topic, GROUP, OTHER)
         # It waits again, so it has seen to what it was sent.
         wait_until(lambda: waits_in_a_read(redis_client), 10)
@@ -117,7 +117,7 @@ def test_a_claim_leaves_alone_what_its_consumer_holds_no_more(
     bus.create_consumer_group(test_topic, GROUP)
     bus.enqueue_many(test_topic, range(3))
     sids = [sid for sid, _ in bus.read_group(test_topic, GROUP, ME, count=3)]
-    assert janitor.take(test_topic, GROUP, ME, 0) == 3
+    assert judge.take(test_topic, GROUP, ME, 0) == 3
     [(first, _)] = bus.read_group(test_topic, GROUP, OTHER)
     bus.pause(test_topic)  # what is in hand would be handed over by the claim
 

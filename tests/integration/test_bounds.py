@@ -11,7 +11,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import auditor, connection, errors, janitor, keys, scripts
+from bus import auditor, connection, errors, janitor, judge, keys, looks, scripts
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -367,8 +367,8 @@ WITHOUT_MEMORY: dict[str, Callable[[str, dict[str, str]], Any]] = {
     "cancel waiting": lambda topic, given: bus.cancel(given["waiting"], topic),
     "cancel delayed": lambda topic, given: bus.cancel(given["delayed"], topic),
     "cancel running": lambda topic, given: bus.cancel(given["running id"], topic),
-    "promote": lambda topic, given: janitor.promote(topic),
-    "reclaim": lambda topic, given: janitor.take(topic, GROUP, "me", 0) == 1,
+    "promote": lambda topic, given: looks.promote(topic),
+    "reclaim": lambda topic, given: judge.take(topic, GROUP, "me", 0) == 1,
     "trim": lambda topic, given: janitor.trim(topic) is None,
     "purge": lambda topic, given: bus.purge_topic(topic, "all")["discarded"] == 1,
     "delete": lambda topic, given: bus.delete_topic(topic, force=True)["cancelled"],

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 import bus
-from bus import accounts, leases
+from bus import accounts, leases, looks
 from bus.api import waiting
 from bus.live import arrivals
 from tests.support.api import ROOT
@@ -98,13 +98,12 @@ def test_a_claim_that_finds_nothing_ends_in_time(
 def test_a_delayed_task_wakes_a_claim_when_it_is_due(
     live_site: LiveSite, claim: Claims, test_topic: str
 ) -> None:
-    from bus import janitor
 
     task_id = bus.enqueue_task(test_topic, 1, delay_s=0.2)
     waiting = claim(test_topic, 30)
     wait_until(lambda: guests(live_site, test_topic) == 1, 10)
 
-    wait_until(lambda: janitor.promote(test_topic) >= 0 and waiting.done(), 10)
+    wait_until(lambda: looks.promote(test_topic) >= 0 and waiting.done(), 10)
 
     assert ids(waiting.result(1)) == [task_id]
 

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 import bus
-from bus import janitor, judge, keys, scripts
+from bus import judge, keys, scripts
+from bus.judge import Judge
 from tests.support.desk import GROUP
 
 
@@ -39,7 +40,7 @@ def test_a_consumer_that_is_silent_for_an_hour_goes(
     known(redis_client, test_topic, "by hand", "ended#00000001", "me#00000001")
     assert len(consumers(redis_client, test_topic)) == 4
 
-    janitor.Judge("me#00000001").reclaim(test_topic)
+    Judge("me#00000001").reclaim(test_topic)
 
     assert consumers(redis_client, test_topic) == {"holds one", "me#00000001"}
 
@@ -50,7 +51,7 @@ def test_nobody_goes_before_the_time(
     bus.create_consumer_group(test_topic, GROUP)
     known(redis_client, test_topic, "by hand")
 
-    janitor.Judge("me#00000001").reclaim(test_topic)
+    Judge("me#00000001").reclaim(test_topic)
 
     assert consumers(redis_client, test_topic) == {"by hand"}
 
@@ -80,7 +81,7 @@ def test_one_that_comes_back_is_given_tasks_again(
 ) -> None:
     bus.create_consumer_group(test_topic, GROUP)
     known(redis_client, test_topic, "by hand")
-    janitor.Judge("me#00000001").reclaim(test_topic)
+    Judge("me#00000001").reclaim(test_topic)
     assert consumers(redis_client, test_topic) == set()
     bus.enqueue_task(test_topic, 1)
 

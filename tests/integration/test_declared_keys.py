@@ -23,6 +23,7 @@ from bus import (
     errors,
     fences,
     janitor,
+    judge,
     keys,
     leases,
     lines,
@@ -36,6 +37,7 @@ from bus import (
 )
 from bus.bulk.driver import Foreman
 from bus.gateway import keys as gateway_keys
+from bus.judge import Judge
 from tests.support import agents, bulk, packed, work
 from tests.support.desk import Desk
 from tests.support.town import SABOTAGE, build_town
@@ -284,17 +286,17 @@ def test_every_verb_by_hand_stays_within_the_declared_keys(
             bus.replay(letter.id, test_topic)
     # Lost: handed over, cancelled, poison, foreign, of no task.
     taken = read(test_topic, 9)
-    janitor.Judge("me").reclaim(test_topic)
+    Judge("me").reclaim(test_topic)
     cancelled = bus.get_redis().hkeys(keys.named("tasks", test_topic))[0]
     bus.cancel(str(cancelled), test_topic)
     redis_client.xadd(key, {"json": "1"})
     redis_client.xadd(key, {"id": "x", "json": "1", "meta": ""})
     redis_client.xreadgroup(GROUP, "me", {key: ">"})
-    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    judge.take(test_topic, GROUP, "me", idle_ms=0)
     settings.MESH_MAX_DELIVERIES = 1
     assert len(taken) > 3
     read(test_topic, 9)
-    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    judge.take(test_topic, GROUP, "me", idle_ms=0)
     # Topics and agents.
     bus.pause(test_topic)
     bus.enqueue_task(test_topic, 1)

@@ -12,7 +12,8 @@ import pytest
 import redis
 
 import bus
-from bus import Retry, agents, errors, janitor, keys, messages, timeline
+from bus import Retry, agents, errors, keys, looks, messages, timeline
+from bus.judge import Judge
 from tests.support import agents as runtime
 from tests.support import work
 from tests.support.desk import GROUP, Desk, idle_for
@@ -108,7 +109,7 @@ def test_a_retry_that_waits_its_turn_says_so(test_topic: str) -> None:
     desk = Desk(test_topic)
     task_id = bus.enqueue_task(test_topic, 1)
     desk.fail(desk.one(), delay_s=0, message="no ink", max_attempts=4)
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
 
     assert bus.explain(task_id) == (
         "It is next (attempt 2 of 4, after ValueError: no ink); "
@@ -206,12 +207,12 @@ def test_an_agent_by_hand_keeps_its_task_while_it_is_registered(
     assert told and registered_ms is not None
     # Two looks at the clock of the server lie between the two.
     assert abs((messages.iso_ms(told[1]) or 0) - registered_ms) < 60_000
-    assert janitor.Judge("nobody").reclaim(test_topic) == 0
+    assert Judge("nobody").reclaim(test_topic) == 0
 
     agents.deregister_agent("regd")
 
     assert "after 15 s of silence another agent takes it over" in bus.explain(task_id)
-    assert janitor.Judge("nobody").reclaim(test_topic) == 1
+    assert Judge("nobody").reclaim(test_topic) == 1
 
 
 def test_every_end_is_told(test_topic: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import bus
-from bus import deliveries, janitor, keys, scripts
+from bus import deliveries, judge, keys, looks, scripts
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -79,7 +79,7 @@ def test_an_adopted_entry_is_adopted_once(test_topic: str, raw: redis.Redis) -> 
 
     for _ in range(3):
         read(test_topic)
-        janitor.take(test_topic, GROUP, "me", idle_ms=0)
+        judge.take(test_topic, GROUP, "me", idle_ms=0)
 
     assert bus.stats(test_topic)["adopted"] == 1
     assert bus.stats(test_topic)["backlog"] == 1
@@ -111,7 +111,7 @@ def test_an_adopted_entry_that_fails_comes_back_as_it_was(
         wait_until(lambda: bus.stats(test_topic)["delayed"] == 1, 20)
     redis_client.zadd(keys.named("delayed", test_topic), {task_id: 1})
 
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
 
     [(_, fields)] = read(test_topic)
     assert (fields["id"], fields["json"], fields["attempt"]) == (task_id, text, 2)
@@ -177,7 +177,7 @@ def test_an_adopted_entry_that_loses_its_agents_keeps_its_payload(
     add(raw, test_topic, {"json": text})
     read(test_topic)
 
-    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    judge.take(test_topic, GROUP, "me", idle_ms=0)
 
     [letter] = bus.list_dead(test_topic)
     assert letter.payload == json.loads(text)
@@ -194,7 +194,7 @@ def test_an_adopted_entry_that_is_cancelled_keeps_its_payload(
     [(_, fields)] = read(test_topic)
     bus.cancel(fields["id"], test_topic)
 
-    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    judge.take(test_topic, GROUP, "me", idle_ms=0)
 
     task = bus.get_task(fields["id"], test_topic)
     assert (task.state, task.payload) == ("cancelled", json.loads(text))
@@ -312,7 +312,7 @@ def test_a_broken_entry_that_loses_its_agents_keeps_what_it_held(
     add(raw, test_topic, {"json": "not json"})
     read(test_topic)
 
-    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    judge.take(test_topic, GROUP, "me", idle_ms=0)
 
     [letter] = bus.list_dead(test_topic)
     assert letter.payload == "not json"
@@ -334,7 +334,7 @@ def test_a_cancelled_broken_entry_is_cancelled(
     _, task_id, *_ = scripts.run("claim", test_topic, args)[4]
     bus.cancel(task_id, test_topic)
 
-    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    judge.take(test_topic, GROUP, "me", idle_ms=0)
 
     assert bus.get_task(task_id, test_topic).state == "cancelled"
     assert bus.tail_results(test_topic) == []
@@ -532,7 +532,7 @@ def test_an_entry_read_raw_and_lost_is_handed_over(
     add(raw, test_topic, {"json": '"lost"'})
     raw.xreadgroup(GROUP, "raw", {bus.task_stream(test_topic): ">"})
 
-    janitor.take(test_topic, GROUP, "raw", idle_ms=0)
+    judge.take(test_topic, GROUP, "raw", idle_ms=0)
 
     [(_, fields)] = read(test_topic)
     assert fields["payload"] == "lost"

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 import bus
-from bus import errors, history, janitor, keys, results, timeline
+from bus import errors, history, keys, looks, results, timeline
 from bus.deliveries import Delivery
 from bus.live import window
 from tests.support import agents
@@ -34,7 +34,7 @@ def lived(desk: Desk, *, replayed: bool = True) -> Delivery:
 
 
 def promote(desk: Desk) -> None:
-    janitor.promote(desk.topic)
+    looks.promote(desk.topic)
 
 
 def past(task: bus.Task) -> list[tuple[int, int, str]]:

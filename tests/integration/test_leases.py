@@ -12,9 +12,10 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import agents, errors, fences, janitor, keys, leases, verbs
+from bus import agents, errors, fences, judge, keys, leases, verbs
 from bus.endings import Fence, fence_of
 from bus.fences import Failed
+from bus.judge import Judge
 from bus.leases import Lent
 from tests.support import agents as runtime
 from tests.support import work
@@ -55,7 +56,7 @@ def extend(*lent: Lent) -> list[str]:
 def lose(topic: str, agent_id: str = "a", lease_s: int = 15) -> int:
     """What a janitor does once the lease is over."""
     group = bus.stats(topic)["group"]
-    return janitor.take(topic, group, keys.lender_of(agent_id, lease_s), 0)
+    return judge.take(topic, group, keys.lender_of(agent_id, lease_s), 0)
 
 
 def drift(topic: str) -> int:
@@ -342,7 +343,7 @@ def test_a_silent_agent_loses_its_tasks_after_its_lease_and_not_before(
     agents.deregister("short", "short")
     agents.deregister("long", "long")
 
-    wait_until(lambda: janitor.Judge("me").reclaim(test_topic) == 1, 10)
+    wait_until(lambda: Judge("me").reclaim(test_topic) == 1, 10)
 
     assert time.monotonic() - began > 1
     assert complete(brief, kept) == ["fenced", "ok"]
@@ -356,10 +357,10 @@ def test_a_lease_is_kept_by_who_renews_it(test_topic: str) -> None:
     for _ in range(3):
         idle_for(test_topic, keys.lender_of("a", 60), 59)
         assert extend(lent) == ["ok"]
-        assert janitor.Judge("me").reclaim(test_topic) == 0
+        assert Judge("me").reclaim(test_topic) == 0
 
     idle_for(test_topic, keys.lender_of("a", 60), 61)
-    assert janitor.Judge("me").reclaim(test_topic) == 1
+    assert Judge("me").reclaim(test_topic) == 1
     assert complete(lent) == ["fenced"]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import bus
-from bus import agents, fences, janitor, keys, leases, scripts
+from bus import agents, fences, keys, leases, scripts
 from bus.endings import Fence, fence_of
+from bus.judge import Judge
 from bus.leases import Claim, Lent
 from tests.support.desk import idle_for
 
@@ -101,7 +102,7 @@ def test_what_was_lent_under_another_lease_keeps_it(test_topic: str) -> None:
 
     idle_for(test_topic, keys.lender_of("a", 600), 500)
 
-    assert janitor.Judge("me").reclaim(test_topic) == 0
+    assert Judge("me").reclaim(test_topic) == 0
     assert fences.extend([held(lent)]) == ["ok"]
     assert complete(lent) == ["ok"]
 

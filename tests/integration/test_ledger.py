@@ -19,7 +19,9 @@ from bus import (
     errors,
     failures,
     janitor,
+    judge,
     keys,
+    looks,
     messages,
     records,
 )
@@ -224,7 +226,7 @@ class Walk:
 
     def do_lose(self) -> None:
         consumer = self.chance.choice(CONSUMERS)
-        janitor.take(self.topic, GROUP, consumer, idle_ms=0)
+        judge.take(self.topic, GROUP, consumer, idle_ms=0)
         for task_id, (owner, _, _) in list(self.held.items()):
             if owner == consumer:
                 asked = task_id in self.cancel_asked
@@ -251,7 +253,7 @@ class Walk:
         if due:
             key = keys.named("delayed", self.topic)
             self.redis.zadd(key, dict.fromkeys(due, 1), xx=True)
-        janitor.promote(self.topic)
+        looks.promote(self.topic)
         for task_id in due:
             self.now(task_id, "waiting")
 
@@ -322,7 +324,7 @@ class Walk:
             assert bus.get_task(task_id, self.topic).state == state, self.steps
         for _ in CONSUMERS:
             for consumer in CONSUMERS:
-                janitor.take(self.topic, GROUP, consumer, idle_ms=0)
+                judge.take(self.topic, GROUP, consumer, idle_ms=0)
         late = [task_id for task_id, state in self.states.items() if state == "delayed"]
         for task_id in late:
             bus.cancel(task_id, self.topic)

@@ -16,7 +16,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, deliveries, janitor, tasks
+from bus import connection, deliveries, judge, tasks
 from tests.support import agents
 from tests.support.waiting import wait_until
 
@@ -210,7 +210,7 @@ def _held(topic: str, consumer: str, lost: int) -> str:
     task_id = bus.enqueue_task(topic, consumer)
     for _ in range(lost):
         assert bus.read_group(topic, "default", consumer, block_ms=0)
-        assert janitor.take(topic, "default", consumer, 0) == 1
+        assert judge.take(topic, "default", consumer, 0) == 1
     assert bus.read_group(topic, "default", consumer, block_ms=0)
     return task_id
 
@@ -241,7 +241,7 @@ def test_tasks_whose_claim_was_not_answered_are_taken_up_at_once(
         # By chance the reader may be the one who takes it: another try then.
         while not lost:
             consumer, task_id = held.pop()
-            janitor.take(test_topic, "default", consumer, 0)
+            judge.take(test_topic, "default", consumer, 0)
             began = time.monotonic()
             assert bus.wait_result(task_id, test_topic, 25).state == "done"
             took_s = time.monotonic() - began

@@ -10,8 +10,9 @@ import pytest
 import redis
 
 import bus
-from bus import agents, fences, janitor, keys, leases, results, timeline
+from bus import agents, fences, judge, keys, leases, results, timeline
 from bus.endings import fence_of
+from bus.judge import Judge
 from tests.support.api import api
 from tests.support.desk import GROUP, Desk, idle_for
 from tests.support.pages import signed_in
@@ -29,7 +30,7 @@ def lent(topic: str) -> str:
 
 
 def lost(topic: str, consumer: str) -> int:
-    return janitor.take(topic, bus.stats(topic)["group"], consumer, 0)
+    return judge.take(topic, bus.stats(topic)["group"], consumer, 0)
 
 
 def attempt_of(task_id: str) -> dict[str, Any]:
@@ -136,12 +137,12 @@ def test_an_agent_by_hand_has_a_lease_whatever_its_name(
     test_topic: str, name: str
 ) -> None:
     taken(test_topic, name)
-    judge = janitor.Judge("nobody")
+    nobody = Judge("nobody")
 
     idle_for(test_topic, name, 10)
-    assert judge.reclaim(test_topic) == 0
+    assert nobody.reclaim(test_topic) == 0
     idle_for(test_topic, name, 15)
-    assert judge.reclaim(test_topic) == 1
+    assert nobody.reclaim(test_topic) == 1
 
 
 def test_agents_by_hand_are_readers_whatever_their_name(test_topic: str) -> None:
@@ -166,7 +167,7 @@ def test_a_lost_attempt_says_what_is_true_of_its_agent(
     task_id = begin(test_topic)
     idle_for(test_topic, consumer, 16)
 
-    assert janitor.Judge("nobody").reclaim(test_topic) == 1
+    assert Judge("nobody").reclaim(test_topic) == 1
 
     error = attempt_of(task_id)["error"]
     assert error == {"type": "LeaseLost", "message": f"{said} (1 of 5)"}

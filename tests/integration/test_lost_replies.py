@@ -10,7 +10,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor, lines, verbs
+from bus import errors, judge, lines, looks, verbs
 from tests.support import packed
 from tests.support.nemesis import FailureSimulator
 
@@ -305,8 +305,8 @@ def test_a_duty_is_done_once(
 
     for _ in range(2):
         try:
-            janitor.promote(test_topic)
-            janitor.take(test_topic, GROUP, "me", idle_ms=0)
+            looks.promote(test_topic)
+            judge.take(test_topic, GROUP, "me", idle_ms=0)
         except errors.BusUnavailable:
             continue
 
@@ -339,7 +339,7 @@ def test_a_topic_drains_exactly_once_over_a_line_that_loses_replies(
     ids = insist(lambda: bus.enqueue_many(test_topic, range(60), task_ids=IDS))
     dead_ids = set()
     while insist(lambda: bus.stats(test_topic))["backlog"]:
-        insist(lambda: janitor.take(test_topic, GROUP, "me", idle_ms=0))
+        insist(lambda: judge.take(test_topic, GROUP, "me", idle_ms=0))
         for entry_id, fields in insist(
             lambda: bus.read_group(test_topic, GROUP, "me", 4, block_ms=0)
         ):

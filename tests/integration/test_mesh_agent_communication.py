@@ -15,7 +15,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import janitor
+from bus import judge
 from bus.agent import Agent
 from bus.handlers import Handler
 from tests.support import agents
@@ -454,7 +454,7 @@ def test_a_cancelled_task_whose_agent_is_gone_is_not_started_again(
     assert bus.read_group(test_topic, "default", "hand")
     assert bus.cancel(task_id, test_topic) == "running"
 
-    janitor.take(test_topic, "default", "hand", 0)
+    judge.take(test_topic, "default", "hand", 0)
 
     assert bus.get_task(task_id, test_topic).state == "cancelled"
 

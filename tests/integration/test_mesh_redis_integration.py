@@ -12,7 +12,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import errors, janitor
+from bus import errors, janitor, judge, looks
 from tests.support import waiting
 
 GROUP = "anything I like"
@@ -331,7 +331,7 @@ def test_a_task_taken_from_its_agent_reaches_the_next_reader(test_topic: str) ->
     task_id = bus.enqueue_task(test_topic, "stranded")
     bus.read_group(test_topic, GROUP, "lost", block_ms=0)
 
-    taken = janitor.take(test_topic, GROUP, "lost", idle_ms=0)
+    taken = judge.take(test_topic, GROUP, "lost", idle_ms=0)
 
     [(_, fields)] = bus.read_group(test_topic, GROUP, "next", block_ms=0)
     assert taken == 1
@@ -343,7 +343,7 @@ def test_a_task_taken_from_its_agent_keeps_its_place_in_the_queue(
 ) -> None:
     bus.enqueue_many(test_topic, ["first", "second"])
     bus.read_group(test_topic, GROUP, "lost", block_ms=0)
-    janitor.take(test_topic, GROUP, "lost", idle_ms=0)
+    judge.take(test_topic, GROUP, "lost", idle_ms=0)
 
     entries = bus.read_group(test_topic, GROUP, "next", 2, block_ms=0)
 
@@ -353,7 +353,7 @@ def test_a_task_taken_from_its_agent_keeps_its_place_in_the_queue(
 def test_each_delivery_of_a_task_has_a_fence_of_its_own(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1)
     [(_, first)] = bus.read_group(test_topic, GROUP, "lost", block_ms=0)
-    janitor.take(test_topic, GROUP, "lost", idle_ms=0)
+    judge.take(test_topic, GROUP, "lost", idle_ms=0)
 
     [(_, second)] = bus.read_group(test_topic, GROUP, "next", block_ms=0)
 
@@ -367,7 +367,7 @@ def test_a_reader_that_waits_gets_a_task_that_is_handed_over(test_topic: str) ->
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(bus.read_group, test_topic, GROUP, "next", 1, 10_000)
 
-        janitor.take(test_topic, GROUP, "lost", idle_ms=0)
+        judge.take(test_topic, GROUP, "lost", idle_ms=0)
 
         [(_, fields)] = read.result(5)
     assert fields["id"] == task_id
@@ -461,7 +461,7 @@ def test_two_topics_never_touch_each_other(test_topic: str) -> None:
     bus.cancel(ids[9], test_topic)
     bus.pause(test_topic)
     bus.set_limits(test_topic, results_keep=1)
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
     janitor.trim(test_topic)
 
     assert len(before) > 5
@@ -531,7 +531,7 @@ def test_the_age_of_the_oldest_task_counts_what_waits(test_topic: str) -> None:
     bus.enqueue_many(test_topic, range(3))
     bus.read_group(test_topic, GROUP, "me", 3, block_ms=0)
     running = bus.stats(test_topic)["oldest_s"]
-    janitor.take(test_topic, GROUP, "me", idle_ms=0)
+    judge.take(test_topic, GROUP, "me", idle_ms=0)
 
     waiting.wait_until(lambda: (bus.stats(test_topic)["oldest_s"] or 0) > 0.02)
 

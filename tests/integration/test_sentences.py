@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 import bus
-from bus import errors, handlers, janitor, many, topics
+from bus import errors, handlers, looks, many, topics
 from tests.support import agents, work
 from tests.support.waiting import wait_until
 
@@ -257,7 +257,7 @@ def test_attempts_before_the_last_are_kept(test_topic: str) -> None:
 
 
 def _read(topic: str) -> list[tuple[str, dict[str, Any]]]:
-    janitor.promote(topic)
+    looks.promote(topic)
     return bus.read_group(topic, "default", "hand", block_ms=0)
 
 

@@ -16,7 +16,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, errors, janitor, keys, levels, scripts
+from bus import connection, errors, janitor, keys, levels, looks, scripts
 from tests.support import cluster
 from tests.support.cluster import Pair
 from tests.support.desk import GROUP, Desk
@@ -71,7 +71,7 @@ class Tour:
             "release": lambda: self.desk.release(self.back),
             "heartbeat": lambda: self.desk.beat(self.kept),
             "cancel": lambda: bus.cancel(self.waiting, topic),
-            "promote": lambda: janitor.promote(topic),
+            "promote": lambda: looks.promote(topic),
             "reclaim": self.desk.lose,
             "trim": lambda: janitor.trim(topic),
             "replay": lambda: bus.replay(self.letters[0], topic),

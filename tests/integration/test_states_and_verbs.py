@@ -14,7 +14,7 @@ import pytest
 import redis
 
 import bus
-from bus import errors, janitor, keys
+from bus import errors, keys, looks
 from bus.deliveries import Delivery
 from tests.support.desk import GROUP, Desk
 from tests.support.keyspace import wounds
@@ -57,7 +57,7 @@ class Case:
     def time_passes(self) -> None:
         delayed = keys.named("delayed", self.topic)
         self.client.zadd(delayed, {self.task_id: 1}, xx=True)
-        janitor.promote(self.topic)
+        looks.promote(self.topic)
 
 
 def suspect(case: Case) -> None:

@@ -11,13 +11,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import (
-    deliveries,
-    errors,
-    janitor,
-    keys,
-    scripts,
-)
+from bus import deliveries, errors, judge, keys, looks, scripts
 from bus.deliveries import Delivery
 from tests.support.desk import GROUP, Desk
 from tests.support.waiting import wait_until
@@ -142,10 +136,10 @@ def test_a_delayed_task_starts_when_it_is_due_and_not_before(
 ) -> None:
     task_id = bus.enqueue_task(test_topic, 1, delay_s=60)
 
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
     early = state(test_topic, task_id)
     redis_client.zincrby(keys.named("delayed", test_topic), -60_000, task_id)
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
 
     assert early == "delayed"
     assert state(test_topic, task_id) == "waiting"
@@ -154,7 +148,7 @@ def test_a_delayed_task_starts_when_it_is_due_and_not_before(
 def test_the_janitor_is_told_when_to_look_again(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1, delay_s=60)
 
-    assert 50 < janitor.promote(test_topic) <= 60
+    assert 50 < looks.promote(test_topic) <= 60
 
 
 def test_all_that_is_due_is_promoted_in_its_order(
@@ -164,7 +158,7 @@ def test_all_that_is_due_is_promoted_in_its_order(
     key = keys.named("delayed", test_topic)
     redis_client.zadd(key, {task_id: n for n, task_id in enumerate(ids)}, xx=True)
 
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
 
     entries = bus.read_group(test_topic, GROUP, "me", 1_000, block_ms=0)
     assert [fields["id"] for _, fields in entries] == ids
@@ -178,7 +172,7 @@ def test_two_janitors_promote_a_task_once(
     make_due(redis_client, test_topic, ids)
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(janitor.promote, [test_topic] * 8))
+        list(pool.map(looks.promote, [test_topic] * 8))
 
     assert redis_client.xlen(bus.task_stream(test_topic)) == 200
 
@@ -191,7 +185,7 @@ def test_a_delayed_task_keeps_when_it_was_enqueued(
     wait_until(lambda: redis_client.time()[1] // 1_000 % 10 == 0)  # another ms
     make_due(redis_client, test_topic, [task_id])
 
-    janitor.promote(test_topic)
+    looks.promote(test_topic)
 
     assert before.due_at is not None
     assert bus.get_task(task_id, test_topic).enqueued_at == before.enqueued_at
@@ -332,7 +326,7 @@ def test_failures_of_one_batch_go_each_its_own_way(desk: Desk) -> None:
     bus.cancel(items[3].id, desk.topic)
     desk.complete(items[4])
     desk.fail(items[5], delay_s=0)
-    janitor.promote(desk.topic)
+    looks.promote(desk.topic)
     how: list[dict[str, Any]] = [
         {"delay_s": 60},
         {"final": True, "message": "no disk"},
@@ -425,7 +419,7 @@ def test_a_failed_task_comes_back_with_its_attempt_on_record(
     [attempt] = task.attempts
     assert (attempt["agent"], attempt["error"]["message"]) == ("desk", "no ink")
     make_due(redis_client, desk.topic, [TASK_ID])
-    janitor.promote(desk.topic)
+    looks.promote(desk.topic)
     assert desk.one().record.attempt == 1
 
 
@@ -456,7 +450,7 @@ def test_the_nearest_bound_of_attempts_counts(
     tries = 0
     while state(desk.topic) != "dead":
         make_due(redis_client, desk.topic, [TASK_ID])
-        janitor.promote(desk.topic)
+        looks.promote(desk.topic)
         desk.fail(desk.one(), max_attempts=of_handler)
         tries += 1
 
@@ -488,7 +482,7 @@ def test_a_heartbeat_keeps_a_task(desk: Desk, settings: Settings) -> None:
     beat = desk.beat(item)
 
     assert beat.fenced == []
-    assert janitor.take(desk.topic, GROUP, desk.consumer, idle_ms=50) == 0
+    assert judge.take(desk.topic, GROUP, desk.consumer, idle_ms=50) == 0
 
 
 def idle_ms(desk: Desk) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import bus
-from bus import connection, deliveries, failures, janitor, keys, messages, records
+from bus import connection, deliveries, failures, judge, keys, messages, records
 from bus.deliveries import Completion, Delivery, Failure, Seat
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class Desk:
         return deliveries.heartbeat(client, self.topic, GROUP, self.consumer, items)
 
     def lose(self) -> int:
-        return janitor.take(self.topic, GROUP, self.consumer, idle_ms=0)
+        return judge.take(self.topic, GROUP, self.consumer, idle_ms=0)
 
     def close(self) -> None:
         if self._loop is not None and self._client is not None:

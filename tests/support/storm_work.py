@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import bus
-from bus import deliveries
+from bus import deliveries, endings
 
 # One line per event, in one write: the truth about who ran what, kept by the file
 # system and not by what is under test.
@@ -48,7 +48,7 @@ def _watched(end: Any) -> Any:
         items = what if isinstance(what, (list, tuple)) else [what]
         said = outcome if isinstance(outcome, list) else [outcome]
         for item, word in zip(items, said, strict=True):
-            if word in (deliveries.FENCED, deliveries.GONE):
+            if word in (endings.FENCED, endings.GONE):
                 _note(FENCED, item.delivery.id)
         return outcome
 

@@ -73,14 +73,14 @@ DIES = """
 import sys
 import django; django.setup()
 import bus
-from bus import janitor
+from bus import looks
 from tests.support.desk import Desk
 topic = sys.argv[1]
 Desk(topic).claim()
-janitor.promote(topic)
+looks.promote(topic)
 bus.enqueue_task(topic, 1)
 bus.enqueue_task(topic, 2, delay_s=0.001)
-while janitor.promote(topic) < 1: pass
+while looks.promote(topic) < 1: pass
 Desk(topic).claim()
 print("lives")
 """
