@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from . import (
@@ -15,6 +15,7 @@ from . import (
     messages,
     records,
     refusals,
+    roles,
     scripts,
     volley,
 )
@@ -168,15 +169,15 @@ def _time(counters: dict[str, str], name: str) -> str | None:
 
 def own_limits(topic: str) -> dict[str, float | None]:
     """The limits that were set for the topic; None for one that was not."""
+    return {name: _own(text, name) for name, text in _settings(topic, *LIMITS).items()}
+
+
+def _settings(topic: str, *names: str) -> dict[str, str]:
+    """Settings of a topic as they stand there; empty for one that was not set."""
+    key = keys.named("settings", keys.check_topic(topic))
     with refusals.guard():
-        stored = connection.reader().hmget(_settings(topic), *LIMITS)
-    return {
-        name: _own(text or "", name) for name, text in zip(LIMITS, stored, strict=True)
-    }
-
-
-def _settings(topic: str) -> str:
-    return keys.named("settings", keys.check_topic(topic))
+        stored = connection.reader().hmget(key, *names)
+    return {name: text or "" for name, text in zip(names, stored, strict=True)}
 
 
 def _own(stored: str, name: str) -> float | None:
@@ -233,6 +234,44 @@ def resume(topic: str) -> None:
 
 def set_limits(topic: str, **limits: float | None) -> None:
     """Set limits of one topic (`LIMITS`); None returns one to the default."""
+    _set(topic, _values(limits))
+
+
+def changed(
+    topic: str,
+    *,
+    paused: bool | None = None,
+    limits: Mapping[str, float | None] | None = None,
+) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Pause or resume a topic, set limits of it, in one step; what that changed.
+
+    As the audit trail has it: the verb, what was before, what is after. Where all
+    stands as is wanted nothing is written, and nothing told; of two who want the same
+    at once both may be told. InvalidOption for a limit outside its range.
+    """
+    own = _settings(topic, "paused", *LIMITS)
+    values = {
+        name: text
+        for name, text in _values(limits or {}).items()
+        if _own(text, name) != _own(own[name], name)
+    }
+    told = []
+    if values:
+        # As they are from here on: what is read back could be somebody else's.
+        before = {each: _limit(own, each) for each in values}
+        after = {each: _limit(values, each) for each in values}
+        told.append((roles.LIMIT, before, after))
+    if paused is not None and paused != (own["paused"] == "1"):
+        verb = roles.PAUSE if paused else "resume"
+        told.append((verb, {"paused": not paused}, {"paused": paused}))
+        values["paused"] = "1" if paused else ""
+    if values:
+        _set(topic, values)
+    return told
+
+
+def _values(limits: Mapping[str, float | None]) -> dict[str, str]:
+    """Limits as they are kept; InvalidOption."""
     values = {}
     for name, value in limits.items():
         if name not in LIMITS:
@@ -247,7 +286,7 @@ def set_limits(topic: str, **limits: float | None) -> None:
         if not number or not least <= value <= most or not whole:
             raise errors.InvalidOption(f"{name} {value!r} is not {least:,} to {most:,}")
         values[name] = f"{float(value):.15g}"
-    _set(topic, values)
+    return values
 
 
 def _set(topic: str, values: dict[str, str]) -> None:

@@ -152,21 +152,13 @@ def resume(request: Any, topic: str) -> HttpResponse:
 
 def _set_paused(request: Any, topic: str, paused: bool) -> HttpResponse:
     url = links.topic(topic)
-    topics.check_known(topic)
-    if bus.stats(topic)["paused"] == paused:
-        return _back(request, url)  # the second click
-    (bus.pause if paused else bus.resume)(topic)
-    verb = "pause" if paused else "resume"
-    before, after = {"paused": not paused}, {"paused": paused}
-    audit.record(
-        request.principal, verb, topic=topic, target=topic, before=before, after=after
-    )
-    says = (
-        "{} is paused: running tasks end, no other starts."
-        if paused
-        else ("{} runs again.")
-    )
-    toasts.success(request, format_html(says, topic))
+    told = topics.changed(topics.check_known(topic), paused=paused)
+    for verb, before, after in told:  # nothing for the second click
+        who, change = request.principal, {"before": before, "after": after}
+        audit.record(who, verb, topic=topic, target=topic, **change)
+        ends = "{} is paused: running tasks end, no other starts."
+        says = ends if paused else "{} runs again."
+        toasts.success(request, format_html(says, topic))
     return _back(request, url)
 
 

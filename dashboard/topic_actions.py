@@ -38,8 +38,8 @@ _OF_HANDLERS: Final = ("max_attempts", "timeout_s")
 def limits(request: HttpRequest, topic: str) -> HttpResponse:
     """Set the limits of a topic; an empty field is the default."""
     row = bus.stats(topics.check_known(topic))
-    old, own = row["limits"], topics.own_limits(topic)
     if request.method != "POST":
+        own = topics.own_limits(topic)
         held = {
             name: "" if value is None else str(value) for name, value in own.items()
         }
@@ -47,15 +47,12 @@ def limits(request: HttpRequest, topic: str) -> HttpResponse:
     draft = {name: request.POST.get(name, "").strip() for name in _LIMITS}
     try:
         wanted = {name: number(name, text) for name, text in draft.items()}
-        changed = {name: value for name, value in wanted.items() if value != own[name]}
-        bus.set_limits(topic, **changed)
-        request.partly = True  # type: ignore[attr-defined]
+        told = topics.changed(topic, limits=wanted)
     except errors.InvalidOption as exc:
         return _limits(request, row, draft, formats.said(exc, _LABELS))
-    if changed:
-        stood = bus.stats(topic)["limits"]
-        before, after = ({name: at[name] for name in changed} for at in (old, stood))
-        _note(request, roles.LIMIT, topic, before=before, after=after)
+    for verb, before, after in told:
+        _note(request, verb, topic, before=before, after=after)
+    if told:
         toasts.success(request, "The limits are set; they hold at once.")
     else:
         toasts.warning(request, "Nothing was changed.")

@@ -158,6 +158,20 @@ def test_a_pause_is_told_with_what_was_before(test_topic: str) -> None:
 
 
 @pytest.mark.usefixtures("cleanup_test_data")
+def test_what_changes_nothing_is_not_told(test_topic: str) -> None:
+    admin = api("admin")
+    send(admin, test_topic)
+
+    for _ in range(2):
+        body = b'{"paused": true, "dead_max": 7}'
+        answer = admin.raw(f"topics/{test_topic}", body, method="PATCH")
+        assert answer.json()["paused"] is True
+
+    told = models.AuditEntry.objects.values_list("verb", flat=True).order_by("id")
+    assert [*told] == ["limit", "pause"]
+
+
+@pytest.mark.usefixtures("cleanup_test_data")
 def test_an_edited_replay_is_told_with_both_payloads(test_topic: str) -> None:
     client = api()
     edited, as_it_was = (a_dead_one(client, test_topic, {"n": n}) for n in (1, 2))

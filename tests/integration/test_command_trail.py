@@ -51,6 +51,15 @@ def test_pauses_and_limits_are_told_with_what_was_before(test_topic: str) -> Non
     assert {row[1:] for row in trail()} == {(test_topic, test_topic)}
 
 
+def test_a_pause_of_what_is_paused_is_not_told(test_topic: str) -> None:
+    bus.enqueue_task(test_topic, 1)
+
+    for argument in ("--pause", "--pause", "--limit=dead_max=7", "--limit=dead_max=7"):
+        run("topics", test_topic, argument)
+
+    assert [verb for verb, *_ in trail()] == ["pause", "limit"]
+
+
 def test_a_purge_and_a_deletion_are_told_with_their_counts(test_topic: str) -> None:
     bus.enqueue_task(test_topic, 1)
 

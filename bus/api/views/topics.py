@@ -86,18 +86,8 @@ class TopicViewSet(MeshViewSet):
         paused, limits = parsing.topic_change(self.body())
         if limits:
             self.needs(roles.LIMIT)
-        old = bus.stats(self._known(topic))
-        if limits:
-            topics.set_limits(topic, **limits)
-            before, after = (
-                {name: stood["limits"][name] for name in limits}
-                for stood in (old, bus.stats(topic))
-            )
-            self.record(roles.LIMIT, topic, topic, before=before, after=after)
-        if paused is not None:
-            (bus.pause if paused else bus.resume)(topic)
-            before, after = {"paused": old["paused"]}, {"paused": paused}
-            verb = roles.PAUSE if paused else "resume"
+        told = topics.changed(self._known(topic), paused=paused, limits=limits)
+        for verb, before, after in told:
             self.record(verb, topic, topic, before=before, after=after)
         return self._row(topic)
 

@@ -66,7 +66,7 @@ class Command(MeshCommand):
             if topic and not options["limit"]:
                 topics.check_known(topic)
             if options["pause"]:
-                _switch(topic, True)
+                _change(topic, paused=True)
             if purge or delete:
                 self._confirm(topic, purge, options)
                 self._empty(topic, purge, options["force"])
@@ -77,9 +77,9 @@ class Command(MeshCommand):
             if options["audit"]:
                 self._audit(topic)
             if options["resume"]:
-                _switch(topic, False)
+                _change(topic, paused=False)
             if options["limit"]:
-                _bound(topic, _limits(options["limit"]))
+                _change(topic, limits=_limits(options["limit"]))
             names = [keys.check_topic(topic)] if topic else topics.list_topics()
             rows = [topics.stats(name) for name in names]
             self._print(rows, options["json"])
@@ -174,19 +174,9 @@ class Command(MeshCommand):
         output.console(self.stdout).print(shown)
 
 
-def _switch(topic: str, paused: bool) -> None:
-    before = {"paused": topics.stats(topic)["paused"]}
-    (topics.pause if paused else topics.resume)(topic)
-    verb, after = "pause" if paused else "resume", {"paused": paused}
-    trail.record(verb, topic=topic, target=topic, before=before, after=after)
-
-
-def _bound(topic: str, limits: dict[str, Any]) -> None:
-    old = topics.stats(topic)["limits"]
-    topics.set_limits(topic, **limits)
-    new = topics.stats(topic)["limits"]
-    before, after = ({name: row[name] for name in limits} for row in (old, new))
-    trail.record("limit", topic=topic, target=topic, before=before, after=after)
+def _change(topic: str, **wanted: Any) -> None:
+    for verb, before, after in topics.changed(topic, **wanted):
+        trail.record(verb, topic=topic, target=topic, before=before, after=after)
 
 
 def _alarm(row: dict[str, Any]) -> None:
