@@ -51,6 +51,11 @@ def list_ids(fingerprint: str, asks: Sequence[Ask]) -> list[list[str]]:
 
 def read(wanted: Sequence[tuple[str, str]]) -> list[DeadLetter]:
     """The letters at these topics and entry ids, without those that left since."""
+    return [letter for letter in found(wanted) if letter is not None]
+
+
+def found(wanted: Sequence[tuple[str, str]]) -> list[DeadLetter | None]:
+    """`read`, with None in the place of each letter that left."""
     if not wanted:
         return []
     with refusals.guard():
@@ -59,9 +64,8 @@ def read(wanted: Sequence[tuple[str, str]]) -> list[DeadLetter]:
             pipe.xrange(keys.dead_stream(topic), sid, sid)
         replies = pipe.execute()
     return [
-        letters.parse_letter(topic, *rows[0])
+        letters.parse_letter(topic, *rows[0]) if rows else None
         for (topic, _), rows in zip(wanted, replies, strict=True)
-        if rows
     ]
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import (
+    alike,
     connection,
     decisions,
     errors,
     history,
     keys,
-    letters,
     lookup,
     messages,
     refusals,
@@ -93,23 +93,18 @@ def replay(topic: str, job: record.Job, count: int) -> bool:
     """Put up to `count` of the next letters back to work; False for a stale driver."""
     part = keys.job_part(topic, job.id, "todo")
     with refusals.guard():
-        client = connection.reader()
-        members = client.zrange(part, 0, min(count, BATCH) - 1)
-        pipe = client.pipeline(transaction=False)
-        pairs = [str(member).split(" ", 1) for member in members]
-        for entry_id, _ in pairs:
-            pipe.xrange(keys.dead_stream(topic), entry_id, entry_id)
-        rows = pipe.execute() if pairs else []
+        members = connection.reader().zrange(part, 0, min(count, BATCH) - 1)
+    pairs = [str(member).split(" ", 1) for member in members]
+    read = alike.found([(topic, entry_id) for entry_id, _ in pairs])
     found: list[DeadLetter] = []
     size, unfit, gone = 0, [], []
-    for (entry_id, task_id), row in zip(pairs, rows, strict=True):
+    for (entry_id, task_id), letter in zip(pairs, read, strict=True):
         if not _is_id(task_id):
             unfit += [entry_id, task_id, "failed", "its id is no task id"]
             continue
-        if not row:
+        if letter is None:
             gone.append((entry_id, task_id))
             continue
-        letter = letters.parse_letter(topic, *row[0])
         size += len(letter.raw.get("json", ""))
         if found and size > BATCH_MAX_BYTES:
             break

@@ -20,7 +20,7 @@ from .. import (
     refusals,
     topics,
 )
-from ..letters import DeadLetter, parse_letter
+from ..letters import DeadLetter
 from ..sought import Sought
 
 LETTERS_MOST: Final = 100_000  # of one bulk replay, as many as a topic may have
@@ -196,7 +196,7 @@ def _alike(topic: str, group: str) -> list[DeadLetter]:
 
 def _named(topic: str, selection: Selection) -> Iterator[DeadLetter]:
     """Letters of these ids, the oldest first."""
-    index, stream = keys.named("dead_index", topic), keys.dead_stream(topic)
+    index = keys.named("dead_index", topic)
     places: list[str] = []
     with refusals.guard():
         client = connection.reader()
@@ -205,15 +205,4 @@ def _named(topic: str, selection: Selection) -> Iterator[DeadLetter]:
             places += [each for each in found if records.is_sid(each)]
     places.sort(key=records.place_of)
     for at in range(0, len(places), _PAGE):
-        yield from _read(topic, stream, places[at : at + _PAGE])
-
-
-def _read(topic: str, stream: str, places: list[str]) -> Iterator[DeadLetter]:
-    with refusals.guard():
-        pipe = connection.reader().pipeline(transaction=False)
-        for place in places:
-            pipe.xrange(stream, place, place)
-        replies = pipe.execute()
-    for rows in replies:
-        if rows:
-            yield parse_letter(topic, *rows[0])
+        yield from alike.read([(topic, place) for place in places[at : at + _PAGE]])
