@@ -24,6 +24,7 @@ from . import (
     keys,
     layout,
     messages,
+    words,
 )
 from .bulk.driver import Foreman
 from .conf import conf
@@ -197,7 +198,7 @@ class Agent:
         for thread in self._threads:
             thread.start()
         topics = ", ".join(
-            f"{each.topic} ({_slots(each.size)})" for each in self._lanes
+            f"{each.topic} ({words.count(each.size, 'slot')})" for each in self._lanes
         )
         log.info("agent %s serves %s", self.id, topics)
         child.tell_serving()
@@ -278,10 +279,6 @@ def _stop_signals() -> list[signal.Signals]:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         found.append(signal.SIGHUP)
     return found
-
-
-def _slots(size: int) -> str:
-    return "1 slot" if size == 1 else f"{size} slots"
 
 
 def _fail(future: asyncio.Future[None], exc: Exception) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
-from . import connection, errors, keys, messages, records, refusals, scripts
+from . import connection, errors, keys, messages, records, refusals, replies, scripts
 
 STATES: Final = ("live", "idle", "late", "deaf", "draining", "gone")
 _TTL_MOST_S = 24 * 3600
@@ -219,7 +219,7 @@ def seen(near: Callable[[str, str], bool] = lambda who, text: True) -> list[Seen
         pipe = connection.reader().pipeline(transaction=False)
         pipe.hgetall(keys.GONE).hgetall(keys.DRAINING).time()
         kept, told, now = pipe.execute()
-    now_ms = _ms(now)
+    now_ms = replies.clock_ms(now)
     by_id = sorted(each for each in kept.items() if near(*each))
     found = (_seen(who, text, told.get(who), now_ms) for who, text in by_id)
     return sorted(filter(None, found), key=lambda one: one.gone)
@@ -238,7 +238,7 @@ def get_agent(agent_id: str) -> dict[str, Any]:
         pipe = connection.reader().pipeline(transaction=False)
         pipe.hget(keys.GONE, agent_id).hget(keys.DRAINING, agent_id).time()
         text, told, now = pipe.execute()
-    found = _seen(agent_id, text or "", told, _ms(now))
+    found = _seen(agent_id, text or "", told, replies.clock_ms(now))
     row = found and found.row()
     if not row:
         raise errors.AgentNotFound(
@@ -273,12 +273,7 @@ def _state(record: dict[str, Any], age_ms: int, ttl_ms: int) -> str:
 def server_ms() -> int:
     """The server's time in ms, by which registrations expire."""
     with refusals.guard():
-        return _ms(connection.reader().time())
-
-
-def _ms(time: tuple[int, int]) -> int:
-    """A reply of TIME in ms."""
-    return int(time[0]) * 1000 + int(time[1]) // 1000
+        return replies.clock_ms(connection.reader().time())
 
 
 def _type(agent_type: str) -> str:

@@ -43,11 +43,19 @@ def withdraw(url: str) -> None:
             conf.announcement().unlink()
 
 
+def read() -> str:
+    """Where the server of this folder is said to be; empty where nobody said."""
+    try:
+        return conf.announcement().read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def running() -> Answer | None:
     """The announced server of this folder, if it really answers."""
     try:
-        return ask(conf.announcement().read_text().strip())
-    except (OSError, UnicodeDecodeError, errors.ServerError):
+        return ask(read())
+    except errors.ServerError:
         return None
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any, Final
 
 import orjson
 
-from . import connection, errors, keys, letters, lookup, messages, refusals, scripts
+from . import (
+    connection,
+    errors,
+    keys,
+    letters,
+    lookup,
+    messages,
+    records,
+    refusals,
+    scripts,
+)
 from .messages import Task
 
 PAGE_MOST: Final = 1_000
@@ -105,8 +114,7 @@ def _ended(
 
 
 def _closed(topic: str, state: str | None, at: int, after: str) -> str:
-    text = orjson.dumps([topic, state, at, after])
-    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+    return sealed([topic, state, at, after])
 
 
 def _opened(cursor: str | None, topic: str, state: str | None) -> tuple[int, str]:
@@ -116,29 +124,30 @@ def _opened(cursor: str | None, topic: str, state: str | None) -> tuple[int, str
     within = f"topic {topic!r}" + (f" and state {state!r}" if state else "")
     wrong = errors.InvalidOption(f"cursor {cursor!r:.80} is none of {within}")
     try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        text = base64.b64decode(padded, altchars=b"-_", validate=True)
-        parts: Any = orjson.loads(text)
-        own_topic, own_state, at, after = parts
+        own_topic, own_state, at, after = unsealed(cursor)
         places = _PLACES[own_state]
         fits = (own_topic, own_state) == (topic, state) and type(at) is int
         if not fits or not 0 <= at < len(places) or not isinstance(after, str):
             raise wrong
         if after and places[at] == "delayed":
             due, _, task_id = after.partition(" ")
-            if not (due.isascii() and due.isdigit() and len(due) < 16):
+            if records.number(due, 15) is None:
                 raise wrong
             if keys.check_task_id(task_id) != task_id:
                 raise wrong
         elif after and (keys.check_entry(after) != after or after in keys.EDGES):
             raise wrong
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        KeyError,
-        RecursionError,
-        binascii.Error,
-    ):
+    except (AttributeError, TypeError, ValueError, KeyError):
         raise wrong from None
     return at, after
+
+
+def sealed(place: list[Any]) -> str:
+    """A place in a list as the text of a cursor."""
+    return base64.urlsafe_b64encode(orjson.dumps(place)).decode().rstrip("=")
+
+
+def unsealed(cursor: str) -> Any:
+    """What is in a cursor, which came from outside; ValueError where it is none."""
+    padded = cursor + "=" * (-len(cursor) % 4)
+    return orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from . import address
+from . import address, announcement
 from . import conf as given
 from .conf import conf
 
@@ -88,21 +88,13 @@ def _of_site() -> Iterator[Setting]:
 
 def _of_redis() -> Setting:
     url = address.redis_url()
-    if url == _announced():
+    if url == announcement.read():
         source = EMBEDDED  # `up` hands it to its children by their environment
     elif given.in_environment("REDIS_URL"):
         source = ENVIRONMENT
     else:
         source = SETTINGS if given.redis_url_given() else DEFAULT
     return Setting("REDIS_URL", address.shown_url(url), source, "REDIS_URL")
-
-
-def _announced() -> str:
-    """Where the embedded server of this folder is; empty if none runs."""
-    try:
-        return given.announcement().read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _from(variable: str) -> str:

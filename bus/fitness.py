@@ -14,6 +14,7 @@ from typing import Any, Final
 import redis
 
 from . import address, announcement, conf, errors, levels, refusals
+from .home.binary import OLDEST_VERSION
 
 log = logging.getLogger("bus.fitness")
 
@@ -21,7 +22,6 @@ OK: Final = "ok"
 WARN: Final = "warn"
 BAD: Final = "bad"
 
-LEAST_VERSION: Final = (7, 0)
 _FILLING: Final = 0.8
 # A send weighs on the server's memory before it is judged: its buffers, its arguments.
 # Where there is no room for those, it is refused.
@@ -147,7 +147,7 @@ def _version(info: dict[str, Any], url: str) -> Iterator[Check]:
     text = str(info.get("valkey_version") or info.get("redis_version", "0"))
     says = f"{name} {text} at {address.shown_url(url)}"
     # Valkey also tells the version of Redis it is compatible with.
-    if _numbers(info.get("redis_version", "0")) < LEAST_VERSION:
+    if _numbers(info.get("redis_version", "0")) < OLDEST_VERSION:
         yield Check("redis", BAD, says, "7.0 or newer is needed", "old")
     else:
         yield Check("redis", OK, says)
@@ -235,7 +235,7 @@ def _memory(info: dict[str, Any], url: str) -> Check:
         )
     if most:
         return Check("memory", OK, f"{says} of {most / 2**20:,.0f} MiB")
-    if _is_embedded(url):
+    if url == announcement.read():  # this folder's own, beside what else runs here
         return Check("memory", OK, f"{says} (no bound)")
     return Check(
         "memory",
@@ -244,11 +244,3 @@ def _memory(info: dict[str, Any], url: str) -> Check:
         "CONFIG SET maxmemory …, and in the server's config file",
         "unbounded",
     )
-
-
-def _is_embedded(url: str) -> bool:
-    """Whether it is this folder's own server, beside what else runs here."""
-    try:
-        return conf.announcement().read_text().strip() == url
-    except (OSError, UnicodeDecodeError):
-        return False

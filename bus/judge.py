@@ -23,6 +23,7 @@ from . import (
     messages,
     refusals,
     scripts,
+    words,
 )
 from .conf import conf
 from .looks import Look
@@ -183,9 +184,8 @@ def take(topic: str, group: str, owner: str, idle_ms: int, why: str = _GONE) -> 
         handed, buried, seen = reply
         taken += handed + buried
         if handed or buried:
-            count = handed + buried
-            noun = "task" if count == 1 else "tasks"
-            log.warning("%s: took %d %s of %s", topic, count, noun, owner)
+            tasks = words.count(handed + buried, "task")
+            log.warning("%s: took %s of %s", topic, tasks, owner)
         if seen < 100:
             return taken
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import redis
 
-from . import address, announcement, connection, errors, keys, refusals
+from . import address, announcement, connection, errors, keys, records, refusals
 from .conf import conf
 
 # Raised by a change that an older mesh would misread; such a change brings its way up.
@@ -82,7 +82,7 @@ def _compare(told: str | None, url: str | None = None) -> None:
         "point REDIS_URL at another server or database (redis://…/1), or give this "
         "mesh another MESH_VAR_DIR"
     )
-    if told.isascii() and told.isdigit() and len(told) < 10 and int(told):
+    if records.number(told, 9):
         raise errors.WrongLayout(
             f"the data at {where} is in layout {int(told)}, this mesh knows layout "
             f"{VERSION}: another version of it has been here. Update this one, or "

@@ -24,7 +24,7 @@ def ended(task: Task) -> str:
 def _lives(task: Task) -> str:
     """What an ended task took beyond one attempt."""
     count = len(task.attempts) + (task.state == messages.DONE)
-    said = [f"{count:,} attempts"] if count > 1 else []
+    said = [words.count(count, "attempt")] if count > 1 else []
     if task.epoch:
-        said += ["1 replay" if task.epoch == 1 else f"{task.epoch:,} replays"]
+        said += [words.count(task.epoch, "replay")]
     return f" after {' and '.join(said)}" if said else ""

@@ -101,6 +101,10 @@ def own(options: str) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def number(text: str) -> int | None:
-    """A plain decimal number, or None for whatever else somebody wrote."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+def number(text: str, digits: int = 19) -> int | None:
+    """A plain decimal number of at most so many digits, or None for whatever else.
+
+    isdigit alone lets through what int() does not read, such as ².
+    """
+    plain = text.isascii() and text.isdigit() and len(text) <= digits
+    return int(text) if plain else None

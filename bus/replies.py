@@ -1,7 +1,8 @@
-"""Stream replies in the one shape we read, whatever redis-py made of them."""
+"""Replies in the one shape we read, whatever redis-py made of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -22,6 +23,12 @@ def streams_of(reply: Any) -> list[tuple[str, list[tuple[str, list[str]]]]]:
         if rows:
             out.append((stream, rows))
     return out
+
+
+def clock_ms(told: Sequence[Any]) -> int:
+    """The server's clock in ms, of what it answers to TIME."""
+    seconds, micros = told
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _flat(fields: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.http import HttpRequest, HttpResponse
 
 import bus
-from bus import audit, errors, roles
+from bus import audit, errors, records, roles
 from dashboard import links
 from dashboard.access import reading
 from dashboard.frame import shown
@@ -58,9 +58,10 @@ def _before(request: HttpRequest) -> int | None:
     text = request.GET.get("before", "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    place = records.number(text, 18)
+    if place is None:
         raise errors.InvalidOption("the address names no place in this list")
-    return int(text)
+    return place
 
 
 def _topics() -> list[str]:

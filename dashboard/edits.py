@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
 import bus
-from bus import audit, decisions, errors, exact, messages, roles
+from bus import audit, decisions, errors, exact, messages, roles, words
 from bus.letters import DeadLetter
 from bus.tasks import new_id
 from dashboard import formats, links
@@ -135,13 +135,13 @@ def differing(old: str, new: str) -> list[Line]:
     gone, came = rest[: len(rest) - tail], other[: len(other) - tail]
     found: list[Line] = []
     if head > _AROUND:
-        found.append(("skip", f"{_lines(head - _AROUND)} the same"))
+        found.append(("skip", f"{words.count(head - _AROUND, 'line')} the same"))
     found += [("same", line) for line in before[max(0, head - _AROUND) : head]]
     found += _changed(gone, came)
     ends = before[len(before) - tail :]
     found += [("same", line) for line in ends[:_AROUND]]
     if tail > _AROUND:
-        found.append(("skip", f"{_lines(tail - _AROUND)} the same"))
+        found.append(("skip", f"{words.count(tail - _AROUND, 'line')} the same"))
     return found
 
 
@@ -158,7 +158,3 @@ def _changed(gone: list[str], came: list[str]) -> list[Line]:
     steps = difflib.Differ().compare(gone, came)
     # Differ also marks letters ("? "), of which a screen reader has nothing.
     return [(kinds[step[:2]], step[2:]) for step in steps if step[:2] in kinds]
-
-
-def _lines(count: int) -> str:
-    return "1 line" if count == 1 else f"{count:,} lines"

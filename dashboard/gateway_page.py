@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
-from bus import audit, errors, messages, ollama, roles
+from bus import audit, errors, messages, ollama, records, roles
 from bus.conf import conf
 from bus.gateway import prompts
 from dashboard import formats
@@ -83,9 +83,10 @@ def _body(draft: dict[str, str]) -> dict[str, Any]:
     if draft["model"]:
         body["model"] = draft["model"]
     if text := draft["tokens"]:
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
+        most = records.number(text, 9)
+        if most is None:
             raise errors.InvalidPayload("the tokens at most must be a whole number")
-        body["options"] = {"num_predict": int(text)}
+        body["options"] = {"num_predict": most}
     return body
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import bus
 from bus import agents as registry
-from bus import dead, errors, health, rates, words
+from bus import dead, errors, health, rates, records, words
 from bus import topics as topic_room
 from dashboard import links, lists
 
@@ -148,10 +148,11 @@ def agents_after(rows: list[Row], place: str) -> list[Row]:
     """Those of `agent_rows` behind a place, all without one; InvalidOption."""
     if not place:
         return rows
-    rank, _, agent_id = place.partition(".")
-    if not (rank.isascii() and rank.isdigit() and len(rank) < 4):
+    text, _, agent_id = place.partition(".")
+    rank = records.number(text, 3)
+    if rank is None:
         raise errors.InvalidOption("the address names no place in this list")
-    behind = int(rank), agent_id
+    behind = rank, agent_id
     return [row for row in rows if _agent_place(row) > behind]
 
 

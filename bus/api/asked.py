@@ -9,7 +9,7 @@ from typing import Final
 
 from django.http import QueryDict
 
-from bus import agents, failures
+from bus import agents, failures, records
 from bus.conf import conf
 
 from .parsing import NO_TIME, invalid, parsed_time, unknown
@@ -59,11 +59,10 @@ def count_of(query: Mapping[str, str]) -> int:
     text = query.get("count")
     if text is None:
         return COUNT_DEFAULT
-    # isdigit alone lets through digits int() does not read, such as ².
-    plain = text.isascii() and text.isdigit() and len(text) < 8
-    if not plain or not 1 <= int(text) <= COUNT_MOST:
+    count = records.number(text)
+    if count is None or not 1 <= count <= COUNT_MOST:
         raise invalid([("?count", f"{text[:40]!r} is not 1 to {COUNT_MOST:,}")])
-    return int(text)
+    return count
 
 
 def flag_of(query: Mapping[str, str], name: str) -> bool:
@@ -111,7 +110,8 @@ def id_cursor_of(query: Mapping[str, str]) -> int | None:
     text = query.get("cursor")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    place = records.number(text, 18)
+    if place is None:
         said = f"cursor {text[:40]!r} is none of this list"
         raise Problem("invalid_option", said)
-    return int(text)
+    return place

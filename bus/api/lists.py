@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-import orjson
-
-from bus import abreast, alike, dead
+from bus import abreast, alike, browse, dead
 from bus.abreast import Ask
 from bus.letters import DeadLetter
 from bus.sought import Sought
@@ -45,7 +41,7 @@ def page(
             raise _odd(cursor) from None
     more = len(found) > count
     last = [name, *key(found[count - 1])] if more else None
-    return found[:count], _closed(last) if last else None
+    return found[:count], browse.sealed(last) if last else None
 
 
 def _behind(name: str, cursor: str) -> list[Any]:
@@ -55,17 +51,11 @@ def _behind(name: str, cursor: str) -> list[Any]:
     raise _odd(cursor)
 
 
-def _closed(value: Any) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(value)).decode().rstrip("=")
-
-
 def _opened(cursor: str) -> list[Any]:
     """The key in a cursor, or Problem: it came from outside."""
     try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        text = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
-        value = orjson.loads(text)
-    except (ValueError, binascii.Error):
+        value = browse.unsealed(cursor)
+    except ValueError:
         raise _odd(cursor) from None
     if not isinstance(value, list):
         raise _odd(cursor)
@@ -94,7 +84,7 @@ def dead_letters(
             size += _size(letter)
         if len(found) == count or looked == _LOOK_MOST or size > _BOUND_BYTES:
             ms, seq, topic = _order_of(sought)(letter)
-            return found, _closed([ms, int(seq), topic])
+            return found, browse.sealed([ms, int(seq), topic])
     return found, None
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from .. import connection, errors, keys, messages, refusals, scripts
+from .. import connection, errors, keys, messages, refusals, replies, scripts
 from .pace import Counts, Gauge, Pace, named
 
 FROZEN: Final = "frozen"  # its letters are chosen, nobody has started it
@@ -210,8 +210,7 @@ def ids(*, only_open: bool = False) -> list[str]:
 def age_ms(job: Job) -> int:
     """How long ago it was changed, by the server's clock."""
     with refusals.guard():
-        seconds, micros = connection.reader().time()
-    return int(seconds * 1000 + micros // 1000 - job.told_ms)
+        return replies.clock_ms(connection.reader().time()) - job.told_ms
 
 
 def hold(job_id: str, driver: str) -> Job | None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from .. import connection, errors, failures, refusals, scripts
+from .. import connection, errors, failures, records, refusals, replies, scripts
 from . import keys
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def figures() -> Figures:
     total = [0] * (len(COUNTS) + 2 * _BUCKETS)
     for text in ring.values():
         row = text.split()
-        if len(row) != len(total) + 1 or not all(map(_is_count, row)):
+        if len(row) != len(total) + 1 or None in map(records.number, row):
             continue  # somebody else's, or of another version
         if now - MINUTES < int(row[0]) <= now:
             total = [sum(pair) for pair in zip(total, map(int, row[1:]), strict=True)]
@@ -163,14 +163,14 @@ def running() -> list[dict[str, Any]]:
     and of each state the longest, `s` in it."""
     with refusals.guard():
         client = connection.reader()
-        seconds, micros = client.time()
+        now_ms = replies.clock_ms(client.time())
         told: dict[str, str] = client.hgetall(keys.RUNNING)
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
     found = []
     for generation, text in told.items():
-        until, _, rest = text.partition("|")
+        head, _, rest = text.partition("|")
         mark, _, row = rest.partition("|")
-        if not _is_count(until) or int(until) < now_ms:
+        until = records.number(head)
+        if until is None or until < now_ms:
             continue
         try:
             found.append({**orjson.loads(row), "id": generation, "ending": mark == "1"})
@@ -204,10 +204,6 @@ def _bucketed(took_s: float | None) -> list[int]:
     if took_s is not None:
         buckets[min(max(0, int(took_s * 1000)).bit_length(), _BUCKETS - 1)] = 1
     return buckets
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def _seconds(row: dict[str, Any]) -> float:

@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from .. import errors, keys, refusals
+from .. import errors, keys, refusals, replies
 from .tailer import Tailer
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Roster:
         the first time lies behind the time of the list in which it was missing.
         """
         try:
-            seconds, micros = await self._tailer.ask("TIME")
+            now = await self._tailer.ask("TIME")
             found = await self._tailer.ask("SMEMBERS", keys.TOPICS)
         except (redis.RedisError, OSError) as exc:
             raise refusals.mapped(exc) from exc
@@ -87,4 +87,4 @@ class Roster:
         self._names |= new
         self._tailer.detach(gone)
         self._names -= gone
-        self._listed_at = f"{int(seconds) * 1000 + int(micros) // 1000}-0"
+        self._listed_at = f"{replies.clock_ms(now)}-0"

@@ -43,9 +43,10 @@ def parse_cursor(text: Any) -> tuple[str, int | None]:
     entry_id = keys.check_entry(head)
     if not slash:
         return entry_id, None
-    if not (tail.isascii() and tail.isdigit() and len(tail) < 20):
+    index = records.number(tail)
+    if index is None:
         raise errors.InvalidName(f"cursor {str(text)[:80]!r} is not one of the feed's")
-    return entry_id, int(tail)
+    return entry_id, index
 
 
 class Item:

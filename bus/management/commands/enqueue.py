@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bus import errors, exact, keys, many, messages, results, tasks, whynot
+from bus import errors, exact, keys, many, messages, results, tasks, whynot, words
 from bus.management import output
 from bus.management.command import MeshCommand
 
@@ -144,8 +144,8 @@ class Command(MeshCommand):
                 sent += len(getattr(exc, "accepted", ()))
                 exc.args = (f"{exc} (accepted: {sent:,}{_doubt(exc, numbers)})",)
                 raise
-        what = "task" if sent == 1 else "tasks"
-        self.stdout.write(f"{sent:,} {what} accepted in topic {options['topic']}")
+        what = words.count(sent, "task")
+        self.stdout.write(f"{what} accepted in topic {options['topic']}")
 
 
 def _knobs(options: dict[str, Any]) -> dict[str, Any]:

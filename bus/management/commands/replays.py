@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError
 
-from bus import letters, replays
+from bus import letters, replays, words
 from bus.bulk.driver import Foreman
 from bus.management import output, trail
 from bus.management.command import MeshCommand
@@ -76,12 +76,14 @@ class Command(MeshCommand):
             return
         job = replays.create(chosen, pace, _BY)
         _note("bulk replay", job, selection=chosen.as_dict(), **pace.as_dict())
-        self.stdout.write(f"{job.id} replays {_letters(job.total)}")
+        self.stdout.write(f"{job.id} replays {words.count(job.total, 'letter')}")
         if options["wait"]:
             self._follow(job)
 
     def _tell_preview(self, told: dict[str, Any]) -> None:
-        self.stdout.write(f"{_letters(told['total'])}; nothing was written")
+        self.stdout.write(
+            f"{words.count(told['total'], 'letter')}; nothing was written"
+        )
         for group in told["groups"]:
             first = output.plain(letters.said(group["error"])).partition("\n")[0][:90]
             self.stdout.write(f"{group['count']:>7,}  {group['topic']}  {first}")
@@ -163,10 +165,6 @@ _PACE: Final = ("rate", "canary", "max_failure_rate")
 
 def _pace(options: dict[str, Any]) -> replays.Pace:
     return replays.paced(**{name: options[name] for name in _PACE})
-
-
-def _letters(count: int) -> str:
-    return "1 letter" if count == 1 else f"{count:,} letters"
 
 
 def _line(job: Job) -> str:

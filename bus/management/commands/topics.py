@@ -91,7 +91,7 @@ class Command(MeshCommand):
         standing = topics.stats(topic)
         waiting = standing["waiting"] + standing["delayed"]
         counts = {
-            "waiting": f"{waiting:,} that {'waits' if waiting == 1 else 'wait'}",
+            "waiting": f"{waiting:,} that {words.noun(waiting, 'waits', 'wait')}",
             "dead": words.count(standing["dead"], "dead letter"),
         }
         of = counts[purge] if purge in counts else " and ".join(counts.values())
@@ -183,7 +183,7 @@ def _alarm(row: dict[str, Any]) -> None:
     """CommandError for what the audit had to leave to a person."""
     topic, drift, seen = row["topic"], row["ledger"]["drift"], row["unmended"]
     if seen:
-        noun = "task is" if seen == 1 else "tasks are"
+        noun = words.noun(seen, "task is", "tasks are")
         text = f"{seen:,} {noun} in two states at once: decide which is true"
         raise CommandError(text, returncode=1)
     if drift:
