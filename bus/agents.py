@@ -13,6 +13,7 @@ import redis
 
 from . import connection, errors, keys, messages, records, refusals, replies, scripts
 
+ID: Final = keys.AGENT_SHAPE.pattern
 STATES: Final = ("live", "idle", "late", "deaf", "draining", "gone")
 _TTL_MOST_S = 24 * 3600
 DRAIN: Final = 2  # kept, and the agent is to finish what it has in hand and end

@@ -46,10 +46,10 @@ from typing import Final
 
 from . import errors
 
-_TOPIC = re.compile(r"[a-z0-9](?:[a-z0-9:._-]{0,62}[a-z0-9_-])?")
-_AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
+TOPIC_SHAPE = re.compile(r"[a-z0-9](?:[a-z0-9:._-]{0,62}[a-z0-9_-])?")
+AGENT_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}")
 # Consumers of ours, whose names `prelude.lua` knows too; those by hand may have a `#`.
-_OURS = re.compile(rf"({_AGENT.pattern})#(?:[0-9A-Fa-f]{{8}}|http:([0-9]{{1,5}}))")
+_OURS = re.compile(rf"({AGENT_SHAPE.pattern})#(?:[0-9A-Fa-f]{{8}}|http:([0-9]{{1,5}}))")
 _BUCKET = re.compile(r"[A-Za-z0-9:._@-]{1,128}")
 _CANONICAL: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SPELLED: Final = re.compile(r"(?:urn:uuid:)?\{?[0-9A-Fa-f-]{32,40}\}?")
@@ -68,7 +68,7 @@ DRAINING: Final = "mesh:draining:{agents}"
 
 def check_topic(topic: str) -> str:
     """The topic itself, or InvalidName."""
-    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
+    if not isinstance(topic, str) or not TOPIC_SHAPE.fullmatch(topic):
         raise errors.InvalidName(
             f"topic {_shown(topic)} is not allowed: 1 to 64 of a-z 0-9 : . _ -, "
             "starting with a letter or digit, not ending in : or ."
@@ -80,7 +80,7 @@ def check_topic(topic: str) -> str:
 
 def check_agent(agent_id: str) -> str:
     """The agent id itself, or InvalidName."""
-    if not isinstance(agent_id, str) or not _AGENT.fullmatch(agent_id):
+    if not isinstance(agent_id, str) or not AGENT_SHAPE.fullmatch(agent_id):
         raise errors.InvalidName(
             f"agent id {_shown(agent_id)} is not allowed: 1 to 128 of "
             "A-Z a-z 0-9 : . _ @ -, starting with a letter or digit"
@@ -257,7 +257,7 @@ def topic_of(key: str) -> str | None:
         head, _, tail = _OF_TOPIC[name].partition("%s")
         if key.startswith(head) and key.endswith(tail):
             topic = key[len(head) : -len(tail)]
-            if _TOPIC.fullmatch(topic) and topic not in _RESERVED:
+            if TOPIC_SHAPE.fullmatch(topic) and topic not in _RESERVED:
                 return topic
     return None
 

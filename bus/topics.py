@@ -27,6 +27,8 @@ _NAMED_MOST: Final = 10  # topics in a sentence
 _KEYS_A_LOOK: Final = 1_000  # 0.3 ms of the server
 READER_MS: Final = 15_000  # a reader silent for longer is no agent at work
 
+NAME: Final = keys.TOPIC_SHAPE.pattern
+
 # Settings of a topic that anybody may set, with what each must look like.
 LIMITS: Final[dict[str, tuple[float, float]]] = {
     "backlog_max": (1, 100_000_000),

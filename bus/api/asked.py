@@ -12,7 +12,7 @@ from django.http import QueryDict
 from bus import agents, failures, records
 from bus.conf import conf
 
-from .parsing import NO_TIME, invalid, parsed_time, unknown
+from .members import NO_TIME, invalid, parsed_time, unknown
 from .problems import Problem
 
 COUNT_DEFAULT: Final = 50

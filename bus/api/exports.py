@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from bus import exports
 
-from .parsing import invalid
+from .members import invalid
 
 _PIECE_BYTES: Final = 256 * 1024  # of lines that leave together
 

@@ -14,23 +14,22 @@ from bus import messages, purges
 from bus.conf import conf
 from bus.tasks import Wanted
 
-from .members import NO_TIME as NO_TIME
-from .members import Kind as _Kind
-from .members import anything as _any
-from .members import flag as _flag
-from .members import invalid as invalid
-from .members import listed as _list
-from .members import members as _members
-from .members import number as _number
-from .members import number_or_null as _number_or_null
-from .members import parsed_time as parsed_time
-from .members import table as _table
-from .members import text as _text
-from .members import texts as _texts
-from .members import time as _time
-from .members import unknown as unknown
-from .members import whole as _whole
-from .members import whole_or_null as _whole_or_null
+from .members import (
+    Kind,
+    anything,
+    flag,
+    invalid,
+    listed,
+    members,
+    number,
+    number_or_null,
+    table,
+    text,
+    texts,
+    time,
+    whole,
+    whole_or_null,
+)
 from .problems import Problem
 
 NO_BODY: Final = "a JSON body is needed, there is none"
@@ -75,7 +74,7 @@ def enqueue(value: Any, key: str | None = None, principal: str = "") -> Enqueue:
     Problem for fields that are missing, unknown or of another type; InvalidPayload and
     PayloadTooLarge for a task beyond the limits.
     """
-    given = _members(value, _ENQUEUE, ("topic", "task"))
+    given = members(value, _ENQUEUE, ("topic", "task"))
     if key is not None and "id" in given:
         said = "and an Idempotency-Key are two names for one task: send one of them"
         raise invalid([("/id", said)])
@@ -99,7 +98,7 @@ def batch(value: Any) -> list[Any]:
 
     What was outside the limits as it was read is an InvalidPayload among them.
     """
-    tasks: list[Any] = _members(value, {EACH: _list}, (EACH,))[EACH]
+    tasks: list[Any] = members(value, {EACH: listed}, (EACH,))[EACH]
     most = conf.BATCH_MAX_TASKS
     if not 1 <= len(tasks) <= most:
         raise invalid([("/tasks", f"holds {len(tasks):,}, not 1 to {most:,}")])
@@ -117,19 +116,19 @@ def batch_key(key: str | None) -> str | None:
 
 def replay(value: Any) -> tuple[Any, str | None]:
     """The payload a replay is to run (`...` for its own), and the letter it is of."""
-    given = _members(value, {"task": _any, "entry_id": _text})
+    given = members(value, {"task": anything, "entry_id": text})
     return given.get("task", ...), given.get("entry_id")
 
 
 def purge(value: Any) -> str:
     """What a topic is to be emptied of: what waits where nothing is said."""
-    what: str = _members(value, {"what": _text}).get("what", purges.WHAT[0])
+    what: str = members(value, {"what": text}).get("what", purges.WHAT[0])
     return what
 
 
 def topic_change(value: Any) -> tuple[bool | None, dict[str, float | None]]:
     """Whether to pause a topic or resume it (None: neither), and its new limits."""
-    given = _members(value, _TOPIC)
+    given = members(value, _TOPIC)
     paused = given.pop("paused", None)
     if paused is None and not given:
         raise invalid([("", "says nothing to change")])
@@ -138,7 +137,7 @@ def topic_change(value: Any) -> tuple[bool | None, dict[str, float | None]]:
 
 def registration(value: Any) -> Registration:
     """An agent from a request body."""
-    given = _members(value, _AGENT, ("agent_id", "agent_type"))
+    given = members(value, _AGENT, ("agent_id", "agent_type"))
     return Registration(
         given["agent_id"],
         given["agent_type"],
@@ -153,44 +152,44 @@ TTL_DEFAULT_S: Final = 60.0
 
 def token(value: Any) -> NewToken:
     """A token that is to be made."""
-    return NewToken(**_members(value, _TOKEN, ("name", "role")))
+    return NewToken(**members(value, _TOKEN, ("name", "role")))
 
 
 def nothing(value: Any) -> None:
     """A body that must have no members: a call that takes no options."""
-    _members(value, {})
+    members(value, {})
 
 
-_ENQUEUE: Final[dict[str, _Kind]] = {
-    "topic": _text,
-    "task": _any,
-    "id": _text,
-    "delay_s": _number,
-    "run_at": _time,
-    "max_attempts": _whole,
-    "timeout_s": _number,
-    "durability": _text,
-    "maxlen": _whole,
+_ENQUEUE: Final[dict[str, Kind]] = {
+    "topic": text,
+    "task": anything,
+    "id": text,
+    "delay_s": number,
+    "run_at": time,
+    "max_attempts": whole,
+    "timeout_s": number,
+    "durability": text,
+    "maxlen": whole,
 }
-_TOPIC: Final[dict[str, _Kind]] = {
-    "paused": _flag,
-    "backlog_max": _whole_or_null,
-    "results_keep": _whole_or_null,
-    "dead_max": _whole_or_null,
-    "max_attempts": _whole_or_null,
-    "timeout_s": _number_or_null,
+_TOPIC: Final[dict[str, Kind]] = {
+    "paused": flag,
+    "backlog_max": whole_or_null,
+    "results_keep": whole_or_null,
+    "dead_max": whole_or_null,
+    "max_attempts": whole_or_null,
+    "timeout_s": number_or_null,
 }
-_TOKEN: Final[dict[str, _Kind]] = {
-    "name": _text,
-    "role": _text,
-    "topics": _texts,
-    "description": _text,
-    "expires_at": _time,
+_TOKEN: Final[dict[str, Kind]] = {
+    "name": text,
+    "role": text,
+    "topics": texts,
+    "description": text,
+    "expires_at": time,
 }
-_AGENT: Final[dict[str, _Kind]] = {
-    "agent_id": _text,
-    "agent_type": _text,
-    "ttl_seconds": _number,
-    "meta": _table,
-    "lease_s": _whole,
+_AGENT: Final[dict[str, Kind]] = {
+    "agent_id": text,
+    "agent_type": text,
+    "ttl_seconds": number,
+    "meta": table,
+    "lease_s": whole,
 }

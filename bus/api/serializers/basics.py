@@ -6,14 +6,15 @@ from typing import Any, Final
 
 from rest_framework import serializers as s
 
-from bus import failures, messages
+from bus import agents, failures, messages, topics
 from bus.bulk import record
 
 STATES: Final = list(messages.STATES)
 ANY_STATES: Final = [*STATES, *(x for x in record.STATES if x not in STATES)]
 
 
-TOPIC: Final = r"^[a-z0-9]([a-z0-9:._-]{0,62}[a-z0-9_-])?$"
+TOPIC: Final = f"^{topics.NAME}$"
+AGENT: Final = f"^{agents.ID}$"
 FINGERPRINT: Final = f"^{failures.FINGERPRINT}$"
 
 

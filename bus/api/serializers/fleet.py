@@ -10,7 +10,7 @@ from rest_framework import serializers as s
 from bus import agents, leases, purges, topics
 
 from .. import lending
-from .basics import NULL, OPTIONAL
+from .basics import AGENT, NULL, OPTIONAL
 from .leases import Delivery, Outcome
 
 AGENT_STATES: Final = list(agents.STATES)
@@ -19,7 +19,7 @@ AGENT_STATES: Final = list(agents.STATES)
 class Registration(s.Serializer):
     """An agent that registers."""
 
-    agent_id = s.RegexField(r"^[A-Za-z0-9][A-Za-z0-9:._@-]*$", max_length=128)
+    agent_id = s.RegexField(AGENT, max_length=128)
     agent_type = s.CharField(max_length=64)
     ttl_seconds = s.FloatField(**OPTIONAL, default=60, min_value=0, max_value=86400)
     meta = s.DictField(**OPTIONAL, help_text="Anything, shown to operators.")

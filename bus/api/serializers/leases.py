@@ -9,7 +9,7 @@ from rest_framework import serializers as s
 from bus import messages
 
 from .. import lending
-from .basics import NULL, OPTIONAL, TOPIC, AnyJSON
+from .basics import AGENT, NULL, OPTIONAL, TOPIC, AnyJSON
 
 _SOME: Final[dict[str, Any]] = {"min_length": 1, "max_length": lending.DELIVERIES_MOST}
 _FENCE: Final = r"^[0-9]{1,20}-[0-9]{1,20}\.[0-9]{1,9}$"
@@ -19,7 +19,7 @@ OUTCOMES: Final = ["ok", "duplicate", "fenced", "cancelled", "timeout", "gone"]
 class Claim(s.Serializer):
     """What an agent wants."""
 
-    agent_id = s.RegexField(r"^[A-Za-z0-9][A-Za-z0-9:._@-]*$", max_length=128)
+    agent_id = s.RegexField(AGENT, max_length=128)
     count = s.IntegerField(
         **OPTIONAL, default=1, min_value=1, max_value=lending.DELIVERIES_MOST
     )

@@ -9,6 +9,7 @@ from drf_spectacular.utils import OpenApiParameter
 
 from bus.conf import conf
 
+from .basics import AGENT as AGENT_PATTERN
 from .basics import FINGERPRINT, STATES
 from .basics import TOPIC as TOPIC_PATTERN
 from .fleet import AGENT_STATES
@@ -70,9 +71,7 @@ ERROR: Final = _in_query("error", "Only letters whose error says this, in any ca
 SINCE: Final = _in_query("since", "Died at this time or later.", OpenApiTypes.DATETIME)
 UNTIL: Final = _in_query("until", "Died before this time.", OpenApiTypes.DATETIME)
 TASK_ID: Final = OpenApiParameter("task_id", OpenApiTypes.UUID, "path")
-AGENT_ID: Final = OpenApiParameter(
-    "agent_id", _shaped("^[A-Za-z0-9][A-Za-z0-9:._@-]{0,127}$"), "path"
-)
+AGENT_ID: Final = OpenApiParameter("agent_id", _shaped(AGENT_PATTERN), "path")
 FORCE: Final = _in_query(
     "force", "Delete it while agents run its tasks: they end cancelled.", bool
 )
