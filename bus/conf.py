@@ -54,7 +54,7 @@ class _Defaults:
     EXPRESS_LANE: bool = True  # hot calls are answered in front of Django
     TOGETHER_MAX: int = 10_000  # calls of a process that wait to be sent together
     WAIT_MAX_S: float = 60.0  # of `GET tasks/{id}?wait=`
-    # Calls per token or user; hot are enqueue, heartbeat, claim and deliveries/….
+    # Calls per token or user; hot are enqueue, heartbeat, claim, deliveries/*.
     # Wrong tokens per address.
     API_HOT_CALLS_PER_MINUTE: int = 100_000
     API_CALLS_PER_MINUTE: int = 6_000
