@@ -60,10 +60,12 @@ test-all: ## all of these on each Python of PYTHONS that is here
 	echo "ran on:$$ran; failed on:$${failed:- none}"; test -z "$$failed"
 
 # Of a process that was killed while it wrote half a file is left, which counts for nothing.
+# It fails where less ran than `tests/support/floors.py` says, unless ARGS chose the tests.
 coverage: venv ## all tests, and what they run of bus/ and dashboard/, into htmlcov/
 	@rm -f .coverage .coverage.*
 	@$(VENV) -m pytest -n auto --dist worksteal $(WHOLE) \
 	  --cov --cov-report=html --cov-report=term $(ARGS)
+	@$(if $(ARGS),,$(VENV) -m tests.support.floors)
 
 schema: venv-lint ## every call tried by schemathesis, 200 examples each and more
 	@MESH_SCHEMA_EXAMPLES=200 $(VENV) -m pytest -n 0 -s --timeout 7300 \
@@ -79,11 +81,12 @@ chaos: venv ## the same at full length, about a quarter of an hour
 soak: venv ## half an hour of steady load; MESH_SOAK_MINUTES says how long
 	@$(VENV) -m pytest -n 0 -m soak $(call in,tests/chaos) $(ARGS)
 
-nightly: ## chaos, soak, bench: an hour
+nightly: ## chaos, soak, bench, coverage: an hour and a half
 	@$(MAKE) chaos
 	@MESH_POISON=500 $(VENV) -m pytest -n 0 -m chaos --timeout 1800 tests/chaos/test_poison.py
 	@$(MAKE) soak
 	@$(MAKE) bench
+	@$(MAKE) coverage
 
 # By name one room or function, as in ARGS='"bus.pace*"'; mutmut knows what it did.
 mutants: venv-lint ## mistakes in Python that the unit tests have to notice (docs/mutants.md)
