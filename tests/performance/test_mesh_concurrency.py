@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import faulthandler
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -27,17 +30,49 @@ async def echo(payload: Any, task: Any) -> Any:
     return payload
 
 
-def _together(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Run the same work on many threads that start in one moment."""
+def _together(
+    count: int, work: Callable[[int], Any], within_s: float = PATIENCE_S
+) -> list[Any]:
+    """Run the same work on many threads that start in one moment.
+
+    Nobody can end a thread that hangs: it is named and left behind. Whoever joined it
+    would hang as well, and with him all tests to come.
+    """
     start = threading.Barrier(count)
+    ends: list[Future[Any]] = [Future() for _ in range(count)]
 
-    def one(number: int) -> Any:
-        start.wait(PATIENCE_S)
-        return work(number)
+    def one(number: int) -> None:
+        try:
+            start.wait(within_s)
+            ends[number].set_result(work(number))
+        except BaseException as exc:
+            ends[number].set_exception(exc)
 
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(one, number) for number in range(count)]
-        return [future.result(PATIENCE_S) for future in futures]
+    for number in range(count):
+        threading.Thread(target=one, args=(number,), daemon=True).start()
+    done, _ = concurrent.futures.wait(ends, within_s)
+    if stuck := [number for number, end in enumerate(ends) if end not in done]:
+        faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+        raise AssertionError(f"after {within_s:g} s threads {stuck} have not ended")
+    return [end.result() for end in ends]
+
+
+def test_threads_that_wait_for_each_other_are_told_of_and_left_behind(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    locks, both = (threading.Lock(), threading.Lock()), threading.Barrier(2)
+
+    def cross(number: int) -> None:
+        with locks[number]:
+            both.wait(PATIENCE_S)
+            with locks[1 - number]:
+                pass
+
+    with pytest.raises(AssertionError, match=r"threads \[0, 1\] have not ended"):
+        _together(2, cross, within_s=0.5)
+
+    assert "most recent call first" in capfd.readouterr().err
+    locks[0].release()  # now they can
 
 
 @pytest.mark.parametrize("producers", [10, 20])
