@@ -42,6 +42,11 @@ def keys_of(topic: str) -> dict[bytes, bytes | None]:
         return {name: client.dump(name) for name in names}
 
 
+def somebody_waits(client: redis.Redis) -> None:
+    """Until a reader blocks in the server."""
+    waiting.wait_until(lambda: client.info("clients")["blocked_clients"])
+
+
 # --- the story: an agent of four functions drains a topic for good
 
 
@@ -247,7 +252,7 @@ def test_a_reader_that_waits_survives_the_end_of_its_group(
     key = bus.task_stream(test_topic)
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(bus.read_group, test_topic, GROUP, "me", 1, 10_000)
-        waiting.wait_until(lambda: redis_client.info("clients")["blocked_clients"])
+        somebody_waits(redis_client)
 
         redis_client.xgroup_destroy(key, GROUP)
         task_id = bus.enqueue_task(test_topic, 1)
@@ -297,10 +302,13 @@ def test_nobody_is_given_a_task_that_somebody_has(test_topic: str) -> None:
     assert bus.read_group(test_topic, GROUP, "me", block_ms=0) == []
 
 
-def test_a_read_that_waits_gets_what_comes_meanwhile(test_topic: str) -> None:
+def test_a_read_that_waits_gets_what_comes_meanwhile(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
     bus.create_consumer_group(test_topic, GROUP)
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(bus.read_group, test_topic, GROUP, "me", 1, 10_000)
+        somebody_waits(redis_client)
 
         task_id = bus.enqueue_task(test_topic, 1)
 
@@ -361,11 +369,14 @@ def test_each_delivery_of_a_task_has_a_fence_of_its_own(test_topic: str) -> None
     assert first["fence"].rpartition(".")[0] == second["fence"].rpartition(".")[0]
 
 
-def test_a_reader_that_waits_gets_a_task_that_is_handed_over(test_topic: str) -> None:
+def test_a_reader_that_waits_gets_a_task_that_is_handed_over(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
     task_id = bus.enqueue_task(test_topic, 1)
     bus.read_group(test_topic, GROUP, "lost", block_ms=0)
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(bus.read_group, test_topic, GROUP, "next", 1, 10_000)
+        somebody_waits(redis_client)
 
         judge.take(test_topic, GROUP, "lost", idle_ms=0)
 
@@ -508,10 +519,13 @@ def test_a_paused_topic_gives_nothing_and_loses_nothing(test_topic: str) -> None
     assert len(bus.read_group(test_topic, GROUP, "me", block_ms=0)) == 1
 
 
-def test_a_pause_catches_what_a_waiting_reader_receives(test_topic: str) -> None:
+def test_a_pause_catches_what_a_waiting_reader_receives(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
     bus.create_consumer_group(test_topic, GROUP)
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(bus.read_group, test_topic, GROUP, "me", 1, 700)
+        somebody_waits(redis_client)
         bus.pause(test_topic)
 
         bus.enqueue_task(test_topic, 1)
