@@ -231,11 +231,9 @@ def concurrency_metrics() -> Figures:
 
 
 @pytest.fixture
-def failure_simulator(
-    monkeypatch: pytest.MonkeyPatch, redis_url: str
-) -> Iterator[FailureSimulator]:
+def failure_simulator(redis_url: str) -> Iterator[FailureSimulator]:
     """Makes Redis fail for the code under test, for a while or forever."""
-    simulator = FailureSimulator(monkeypatch, redis_url)
+    simulator = FailureSimulator()
     yield simulator
     simulator.heal()
 

@@ -16,16 +16,19 @@ from bus import connection, lines
 class FailureSimulator:
     """Makes commands of this process fail; `heal` ends it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-        self._patch = monkeypatch
-        self._url = url
+    def __init__(self) -> None:
+        # Of its own: to heal undoes nothing that the test has changed besides.
+        self._patch = pytest.MonkeyPatch()
+        self._held: list[socket.socket] = []
         self.failed = 0
 
     def unreachable(self) -> None:
         """From now on REDIS_URL names a port where nobody listens."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        probe = socket.socket()
+        probe.bind(("127.0.0.1", 0))
+        # Kept, but not listened at: given back, it could be the next server's.
+        self._held.append(probe)
+        port = probe.getsockname()[1]
         self._patch.setenv("REDIS_URL", f"redis://127.0.0.1:{port}/0")
 
     def intermittent(
@@ -85,5 +88,6 @@ class FailureSimulator:
     def heal(self) -> None:
         """Everything works again."""
         self._patch.undo()
-        self._patch.setenv("REDIS_URL", self._url)
+        while self._held:
+            self._held.pop().close()
         connection.reset()
