@@ -44,6 +44,7 @@ for _number, _handler in (
 from bus import handlers  # noqa: E402
 from tests.support import rows  # noqa: E402
 from tests.support.figures import Figures  # noqa: E402
+from tests.support.leaks import leaks  # noqa: E402
 from tests.support.nemesis import FailureSimulator  # noqa: E402
 
 pytest_plugins = ["tests.support.chronicle"]
@@ -65,21 +66,6 @@ hypothesis.settings.register_profile(
     hypothesis.settings.get_profile("mesh"),
     derandomize=True,
     max_examples=10,
-)
-
-# Keys that may live without a bound in time; everything else a test leaves is a leak.
-PERMANENT = (
-    "stream:tasks:{",
-    "stream:results:{",
-    "stream:dead:{",
-    "mesh:{",
-    "mesh:topics",
-    "mesh:format",
-    "mesh:agents:{agents}",
-    "mesh:gone:{agents}",
-    "mesh:replays:{replays}",
-    "mesh:draining:{agents}",
-    "mesh:agent:{agents}:",
 )
 
 
@@ -162,15 +148,9 @@ def mock_redis() -> fakeredis.FakeRedis:
 
 @pytest.fixture
 def cleanup_test_data(redis_client: redis.Redis) -> Iterator[None]:
-    """Empty before; afterwards no key that nobody bounds."""
+    """Empty before; afterwards no key that nobody bounds or knows."""
     yield
-    names = [str(name) for name in redis_client.scan_iter(count=1000)]
-    leaked = [
-        name
-        for name in names
-        if not name.startswith(PERMANENT) and redis_client.ttl(name) == -1
-    ]
-    assert leaked == [], f"keys without bound: {leaked}"
+    assert leaks(redis_client) == []
 
 
 @pytest.fixture
