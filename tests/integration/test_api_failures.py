@@ -15,7 +15,7 @@ from django.db import OperationalError
 from django.test import Client
 
 import bus
-from bus import auditor, errors, keys, scripts
+from bus import auditor, errors, keys, refusals, scripts
 from bus.api.exceptions import problem_of
 from bus.api.problems import KINDS, MEDIA_TYPE
 from bus.api.problems import problem as document_of
@@ -336,17 +336,22 @@ def test_every_error_of_the_bus_that_a_call_can_raise_has_a_status() -> None:
         *("bus_error", "decode_error", "malformed", "handler_error"),
         *("server_error", "server_locked", "wrong_layout", "unfit_server"),
     }
+    facts: dict[type[errors.BusError], dict[str, Any]] = {
+        errors.RateLimited: {"retry_after_s": 1.0},
+        refusals.DamagedKey: {"key": "mesh:{x}:tasks", "how": "torn"},
+    }
+    found_outside = {"ReplayNotFound", "SeveralTopics", "NotRunnable", "DamagedKey"}
     kinds: list[type[errors.BusError]] = [errors.BusError]
     for kind in kinds:
         kinds += kind.__subclasses__()
 
-    for kind in kinds:
-        if kind.__module__ == errors.__name__:
-            later = kind is errors.RateLimited
-            found = problem_of(kind(retry_after_s=1.0) if later else kind())
-            assert (None if found is None else found.code) == (
-                None if kind.code in internal else kind.code
-            )
+    ours = [kind for kind in kinds if kind.__module__.startswith("bus.")]
+    for kind in ours:
+        found = problem_of(kind(**facts.get(kind, {})))
+        assert (None if found is None else found.code) == (
+            None if kind.code in internal else kind.code
+        )
+    assert found_outside <= {kind.__name__ for kind in ours}
 
 
 def test_the_guide_names_every_code_and_no_other() -> None:

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+import redis
 from pytest_django import Settings
 
-from bus import errors
+from bus import errors, ollama
+from bus.gateway import prompts
 from bus.gateway import upstream as server
 from tests.support.ollama_stub import (
     OllamaStub,
@@ -36,28 +38,50 @@ def test_a_generation_ends_with_its_last_line(upstream: OllamaStub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "kind", "sentence"),
+    ("script", "code", "sentence"),
     [
-        (refusing(404, "no"), errors.ModelNotFound, "model 'tiny:1b' not found"),
-        (refusing(400, "no"), errors.UpstreamRefused, "does not accept this request"),
-        (refusing(503, "no"), errors.UpstreamBusy, "is busy, please try again"),
-        (refusing(504, "no"), errors.UpstreamTimeout, "took too long"),
-        (refusing(500, "no"), errors.UpstreamError, "the model server failed"),
-        (dropping, errors.UpstreamError, "connection to the model server broke"),
-        (cut_after("x"), errors.UpstreamError, "connection to the model server broke"),
-        (raw("nonsense\n"), errors.UpstreamError, "answer is not usable"),
-        (raw('{"done": false}\n'), errors.UpstreamError, "ended its answer midway"),
+        (refusing(404, "no"), "model_not_found", "model 'tiny:1b' not found"),
+        (refusing(400, "no"), "upstream_refused", "does not accept this request"),
+        (refusing(503, "no"), "upstream_busy", "is busy, please try again"),
+        (refusing(504, "no"), "upstream_timeout", "took too long"),
+        (refusing(500, "no"), "upstream_error", "the model server failed"),
+        (dropping, "upstream_error", "connection to the model server broke"),
+        (cut_after("x"), "upstream_error", "connection to the model server broke"),
+        (raw("nonsense\n"), "upstream_error", "answer is not usable"),
+        (raw('{"done": false}\n'), "upstream_error", "ended its answer midway"),
     ],
 )
 def test_what_it_says_is_told_apart_in_our_words(
-    upstream: OllamaStub, script: Any, kind: type[errors.BusError], sentence: str
+    upstream: OllamaStub, script: Any, code: str, sentence: str
 ) -> None:
     upstream.script = script
 
     with pytest.raises(errors.UpstreamError, match=sentence) as caught:
         generated()
 
-    assert type(caught.value) is kind
+    assert caught.value.code == code
+
+
+def test_one_principal_that_asks_too_often_is_told_when_to_come_back(
+    upstream: OllamaStub, redis_client: redis.Redis, settings: Settings
+) -> None:
+    settings.MESH_OLLAMA_RATE_CAPACITY = 1
+    settings.MESH_OLLAMA_RATE_REFILL_PER_S = 0.1
+
+    async def ask_twice() -> None:
+        prompt = prompts.parse({"prompt": "hi"})
+        try:
+            for _ in range(2):
+                await ollama.whole(await ollama.generate("me", prompt))
+        finally:
+            await ollama.aclose()
+
+    with pytest.raises(errors.RateLimited, match="more than 1 requests") as caught:
+        asyncio.run(ask_twice())
+
+    assert caught.value.code == "rate_limited"
+    assert 0 < caught.value.retry_after_s <= 10
+    assert len(upstream.calls) == 1
 
 
 def test_one_that_is_silent_took_too_long(
