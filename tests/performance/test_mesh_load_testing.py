@@ -13,7 +13,7 @@ import bus
 from tests.support import agents
 from tests.support.figures import Figures
 from tests.support.stalls import Stalls
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 async def echo(payload: Any, task: Any) -> Any:
@@ -90,9 +90,9 @@ def test_50_a_second_are_worked_off_as_they_come(
         _all_done(test_topic, count)
 
     assert performance_metrics.error_rate < 0.01
-    assert performance_metrics.mean_s < 0.1
-    assert took_s < for_s + 5 + stalls.total_s
-    assert max(waiting) < 100
+    assert performance_metrics.mean_s < 0.1 * PATIENCE + stalls.total_s / count
+    assert took_s < for_s + 5 * PATIENCE + stalls.total_s
+    assert max(waiting) < 100 * PATIENCE + 50 * stalls.total_s
 
 
 @pytest.mark.parametrize("size", [1_000, 10_000, 100_000])
@@ -160,14 +160,15 @@ def test_pending_tasks_cost_what_was_promised(
 
 
 def test_a_deep_backlog_does_not_slow_down_senders(test_topic: str) -> None:
+    """In turns: whatever else the machine does meets both."""
     shallow, deep = Figures(), Figures()
+    full = f"{test_topic}-full"
+    bus.enqueue_many(full, range(30_000))
+
     for number in range(300):
         with shallow.measure():
             bus.enqueue_task(test_topic, number)
-    bus.enqueue_many(test_topic, range(30_000))
-
-    for number in range(300):
         with deep.measure():
-            bus.enqueue_task(test_topic, number)
+            bus.enqueue_task(full, number)
 
     assert deep.percentile_s(0.5) < 3 * shallow.percentile_s(0.5) + 0.002

@@ -18,6 +18,8 @@ _WAIT = re.compile(r'"retry_after_ms":\d+')
 # Of the connection and of the moment; the length follows from the body.
 _PASSING = frozenset({"date", "connection", "transfer-encoding", "content-length"})
 
+_OF_THE_MOMENT = frozenset({"x-request-id", "retry-after"})
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -41,7 +43,7 @@ class Reply:
         body = _WAIT.sub('"retry_after_ms":"…"', _ID.sub("id", self.body.decode()))
         body = _ENTRY.sub("entry", body)
         headers = [
-            (name, "…" if name == "x-request-id" else _ID.sub("id", text))
+            (name, "…" if name in _OF_THE_MOMENT else _ID.sub("id", text))
             for name, text in self.headers
             if name not in _PASSING
         ]
