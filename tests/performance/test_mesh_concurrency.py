@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import connection, tasks
+from bus import connection, refusals, tasks
 from tests.support import agents
 from tests.support.figures import Figures
 from tests.support.waiting import wait_until
@@ -299,6 +299,62 @@ def test_a_process_opens_at_most_50_connections_per_profile_or_as_many_as_set(
     assert connection.writer().size == most_allowed
     assert max(most) - before <= most_allowed
     assert len({task_id for ids in sent for task_id in ids}) == 800
+
+
+@pytest.mark.parametrize("profile", ["writer", "settler", "waiter"])
+def test_who_comes_when_50_lines_are_taken_waits_for_one(
+    test_topic: str, settings: Settings, profile: str
+) -> None:
+    pool = getattr(connection, profile)()
+
+    def ping() -> Any:
+        with pool.line() as line:
+            return line.call(("PING",))
+
+    with ThreadPoolExecutor(1) as late, contextlib.ExitStack() as held:
+        lines = [held.enter_context(pool.line()) for _ in range(49)]
+        with pool.line() as last:
+            assert last.call(("PING",)) == "PONG"
+            answer = late.submit(ping)
+            wait_until(lambda: pool._waiting == 1)
+            assert not answer.done()
+        assert answer.result(PATIENCE_S) == "PONG"
+
+    assert len({*lines, last}) == 50
+
+
+@pytest.mark.parametrize("profile", ["writer", "settler", "waiter"])
+def test_who_waits_for_one_of_50_lines_in_vain_is_told_so(
+    test_topic: str, settings: Settings, profile: str
+) -> None:
+    settings.MESH_SOCKET_TIMEOUT_S = 0.3
+    pool = getattr(connection, profile)()
+
+    with contextlib.ExitStack() as held:
+        for _ in range(50):
+            held.enter_context(pool.line())
+        with (
+            pytest.raises(bus.BusUnavailable, match="all connections .* are in use"),
+            refusals.guard(),
+        ):
+            held.enter_context(pool.line())
+
+
+def test_the_shared_client_lends_50_connections_at_once(
+    test_topic: str, settings: Settings
+) -> None:
+    settings.MESH_SOCKET_TIMEOUT_S = 0.3
+    client = bus.get_redis()
+    pool: Any = client.connection_pool
+
+    held = [pool.get_connection() for _ in range(50)]
+    with pytest.raises(redis.ConnectionError, match="No connection available"):
+        client.ping()
+    pool.release(held.pop())
+
+    assert client.ping()
+    for taken in held:
+        pool.release(taken)
 
 
 def test_a_pool_of_one_connection_still_serves_everybody(
