@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from pathlib import Path
 
 import pytest
 import redis
@@ -62,16 +62,19 @@ def test_a_parent_without_its_server_goes_on(
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_child_tells_of_its_end_once(code: int) -> None:
+def test_a_child_tells_of_its_end_once(code: int, tmp_path: Path) -> None:
     told: list[int] = []
-    argv = [sys.executable, "-c", f"raise SystemExit({code})"]
+    end = tmp_path / "end"
+    argv = ["sh", "-c", f"until [ -e '{end}' ]; do sleep 0.05; done; exit {code}"]
     one = child.Child(
         child.Spec("one", argv, on_end=told.append), lambda _, pipe: pipe.close()
     )
     one.launch()
     pid = one.pid
+    assert (one.poll(), told) == (None, []), "it lives"
+    end.touch()
     wait_until(lambda: one.poll() is not None)
 
     assert one.poll() == code
     wait_until(lambda: told != [])
-    assert pid is None or told == [pid]
+    assert pid is not None and told == [pid]
