@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -169,6 +170,20 @@ def test_the_smaller_of_the_bounds_of_call_and_topic_counts(
         bus.enqueue_task(test_topic, "too much", maxlen)
 
     assert bus.stats(test_topic)["backlog"] == room
+
+
+def test_the_bound_of_a_call_counts_for_asyncio_as_well(test_topic: str) -> None:
+    async def fill() -> None:
+        await bus.aenqueue_task(test_topic, 1, 2)
+        with pytest.raises(errors.TopicFull) as full:
+            await bus.aenqueue_many(test_topic, range(150), 40)
+        assert len(full.value.accepted) == 39
+        with pytest.raises(errors.TopicFull):
+            await bus.aenqueue_task(test_topic, "too much", 40)
+
+    asyncio.run(fill())
+
+    assert bus.stats(test_topic)["backlog"] == 40
 
 
 def test_the_bound_of_one_call_binds_no_other(test_topic: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,37 @@ def keys_of(topic: str) -> dict[bytes, bytes | None]:
 def somebody_waits(client: redis.Redis) -> None:
     """Until a reader blocks in the server."""
     waiting.wait_until(lambda: client.info("clients")["blocked_clients"])
+
+
+# --- the clients: any command of Redis, also several in one round trip
+
+
+def test_a_pipeline_of_the_shared_client_is_one_round_trip(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    key = bus.result_stream(test_topic)
+    with bus.get_redis().pipeline(transaction=False) as both:
+        both.xadd(key, {"json": "1"})
+        both.xlen(key)
+        entry_id, length = both.execute()
+
+    assert (length, redis_client.xrange(key)) == (1, [(entry_id, {"json": "1"})])
+
+
+def test_a_pipeline_of_the_asyncio_client_is_one_round_trip(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    key = bus.result_stream(test_topic)
+
+    async def ask() -> list[Any]:
+        async with bus.get_redis_async().pipeline(transaction=True) as both:
+            both.xadd(key, {"json": "1"})
+            both.xlen(key)
+            return await both.execute()
+
+    entry_id, length = asyncio.run(ask())
+
+    assert (length, redis_client.xrange(key)) == (1, [(entry_id, {"json": "1"})])
 
 
 # --- the story: an agent of four functions drains a topic for good
