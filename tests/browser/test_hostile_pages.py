@@ -46,6 +46,7 @@ NAMES = ["length", "then", "toString", "__proto__", "constructor", "hasOwnProper
 EVIL = "http://evil.example"
 
 SOCKET = "integration.test_live_socket"
+FRAMES = "integration.test_live_frames"
 SIGN_IN = "integration.test_dashboard_sign_in"
 ELSEWHERE: dict[int, list[str]] = {
     54: [
@@ -67,9 +68,9 @@ ELSEWHERE: dict[int, list[str]] = {
     58: [f"{SOCKET}.test_what_is_no_resume_frame_is_refused_with_a_sentence"],
     59: [
         f"{SOCKET}.test_a_topic_outside_those_of_a_token_is_refused",
-        f"{SOCKET}.test_a_bound_token_sees_nothing_of_other_topics",
+        f"{FRAMES}.test_a_bound_token_sees_nothing_of_other_topics",
     ],
-    60: [f"{SOCKET}.test_a_page_that_takes_nothing_is_let_go_and_takes_nobody_with_it"],
+    60: [f"{FRAMES}.test_a_page_that_takes_nothing_is_let_go_and_takes_nobody_with_it"],
     61: [f"{SOCKET}.test_sockets_per_user_are_limited_and_closed_ones_do_not_count"],
     63: [
         "integration.test_lists_as_files.test_no_cell_is_a_formula",

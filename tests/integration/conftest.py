@@ -14,6 +14,7 @@ from tests.support.gateway import GatewayClient, NewCaller
 from tests.support.ollama_stub import OllamaStub
 from tests.support.pages import signed_in
 from tests.support.site import LiveSite
+from tests.support.sockets import Door, door_of
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,12 @@ def live_site(redis_client: redis.Redis) -> Iterator[LiveSite]:
     """The site behind a real web server."""
     with LiveSite() as live:
         yield live
+
+
+@pytest.fixture
+def door(live_site: LiveSite) -> Door:
+    """Opens sockets of that site: `door(token=…)`, `door(session=client)`."""
+    return door_of(live_site)
 
 
 @pytest.fixture

@@ -32,3 +32,11 @@ class GatewayClient:
 
 
 NewCaller = Callable[..., GatewayClient]
+
+
+def error_of(answer: Any) -> tuple[int, str]:
+    """Status and text of an error, which has no other shape."""
+    body = answer.json()
+    assert answer.headers["content-type"] == "application/json"
+    assert set(body) <= {"error", "retry_after_ms", "outcome"}
+    return answer.status_code, body["error"]
