@@ -22,7 +22,7 @@ import pytest
 import redis
 
 import bus
-from tests.support import agents
+from tests.support import agents, machine
 from tests.support.mesh import BANNER_END, read_until, up
 from tests.support.processes import ROOT
 from tests.support.waiting import PATIENCE, wait_until
@@ -46,7 +46,7 @@ try:
     expect.set_options(timeout=20_000 * PATIENCE)
     NewPage = Callable[..., Page]
 except ModuleNotFoundError:
-    if os.environ.get("CI") == "true":
+    if machine.IN_CI:
         raise
     collect_ignore_glob = ["test_*.py"]
     MISSING = "playwright is not installed: pip install -r tests/requirements.txt"
@@ -164,10 +164,7 @@ def errands(mesh: Mesh, topic: str, *args: str) -> Iterator[subprocess.Popen[byt
 def chromium() -> Iterator[Browser]:
     """Chromium without a window."""
     if not CHROMIUM.exists():
-        why = f"no {CHROMIUM}: install Debian's chromium to run the browser tests"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
+        machine.lacks(f"no {CHROMIUM}: install Debian's chromium to run these tests")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield browser

@@ -21,6 +21,7 @@ from pytest_django import Settings
 
 import bus
 from bus.api.views.docs import description
+from tests.support import machine
 from tests.support.desk import Desk
 from tests.support.ollama_stub import OllamaStub
 from tests.support.site import LiveSite
@@ -32,7 +33,7 @@ LIMIT_S = 7_200 if EXAMPLES else 900
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not importlib.util.find_spec("schemathesis") and not os.getenv("CI"),
+        not importlib.util.find_spec("schemathesis") and not machine.IN_CI,
         reason="schemathesis comes with tests/requirements.txt",
     ),
 ]

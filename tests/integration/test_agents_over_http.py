@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pytest_django import Settings
 import bus
 from bus import accounts, agents
 from bus.judge import Judge
+from tests.support import machine
 from tests.support.site import LiveSite
 from tests.support.waiting import wait_until
 
@@ -39,9 +39,8 @@ def running(
     site: LiveSite, name: str, topic: str, agent_id: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """One of the agents as a process, with a token bound to its topic."""
-    tools = [each for each in ("curl", "jq") if shutil.which(each) is None]
-    if name == "agent.sh" and tools and not os.getenv("CI"):
-        pytest.skip(f"{' and '.join(tools)} are not installed")
+    if name == "agent.sh":
+        machine.needs("curl", "jq")
     token = accounts.create_token(agent_id, "agent", [topic])[1]
     argv = [*COMMANDS[name], site.url, token, topic, agent_id]
     child = subprocess.Popen(argv, start_new_session=True)

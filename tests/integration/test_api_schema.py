@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import os
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -15,13 +14,14 @@ from django.core.management import call_command
 
 import bus
 from bus.api.views.docs import description
+from tests.support import machine
 from tests.support.api import ROOT, api
 from tests.support.described import checking
 from tests.support.desk import Desk
 
 
 @pytest.mark.skipif(
-    not importlib.util.find_spec("openapi_spec_validator") and not os.getenv("CI"),
+    not importlib.util.find_spec("openapi_spec_validator") and not machine.IN_CI,
     reason="openapi-spec-validator comes with tests/requirements.txt",
 )
 def test_it_is_valid_openapi_3_1() -> None:

@@ -18,6 +18,7 @@ from pytest_django import Settings
 from bus import accounts
 from examples.llm_demo.__main__ import paste
 from examples.llm_demo.upstream import MODEL, READY
+from tests.support import machine
 from tests.support.processes import ROOT
 from tests.support.site import LiveSite
 
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.usefixtures("cleanup_test_data"),
     pytest.mark.skipif(
         not all(map(importlib.util.find_spec, ("xllamacpp", "ollama")))
-        and not os.getenv("CI"),
+        and not machine.IN_CI,
         reason="needs pip install -r examples/llm_demo/requirements.txt",
     ),
 ]
@@ -103,19 +104,12 @@ def test_a_model_that_the_engine_does_not_have_is_404(client: Any) -> None:
 def js_client(tmp_path: Path) -> Path:
     """A folder with Ollama's client for JavaScript, of the versions in its lock."""
     if not (shutil.which("node") and shutil.which("npm")):
-        _lacking("no node or npm: install Node.js 18 or later")
+        machine.lacks("no node or npm: install Node.js 18 or later")
     folder = shutil.copytree(JS, tmp_path / "js")
     done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        _lacking(f"npm could not install the client: {done.stderr}")
+        machine.lacks(f"npm could not install the client: {done.stderr}")
     return folder
-
-
-def _lacking(what: str) -> None:
-    """A laptop may lack it, what lands may not."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 def test_the_official_js_client_generates_chats_and_streams(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from pytest_django import Settings
 from bus import accounts
 from bus.gateway import mirrored
 from bus.ollama import figures
+from tests.support import machine
 from tests.support.gateway import GatewayClient, NewCaller
 from tests.support.ollama_stub import (
     SECRET_FILE,
@@ -24,7 +24,7 @@ from tests.support.ollama_stub import (
 from tests.support.site import LiveSite
 from tests.support.waiting import wait_until
 
-if not TYPE_CHECKING and os.environ.get("CI") != "true":
+if not TYPE_CHECKING and not machine.IN_CI:
     pytest.importorskip("ollama", reason="pip install -r tests/requirements.txt")
 import ollama
 

@@ -18,6 +18,7 @@ from bench.http import filling, generator, load, reads
 from bench.machine import Load
 from bench.report import Pair
 from bus.api.views.docs import description
+from tests.support import machine
 
 pytestmark = pytest.mark.slow
 
@@ -61,8 +62,9 @@ def test_our_generator_counts_every_answer_once(url: str) -> None:
     assert found.per_s == pytest.approx(found.calls / found.took_s)
 
 
-@pytest.mark.skipif(not load.with_wrk(), reason="wrk is not here (apt install wrk)")
 def test_wrk_sends_the_same(url: str) -> None:
+    machine.needs("wrk")
+
     found = load.post(url, "good", {"n": 1}, 1, wrk=True)
 
     assert set(Answers.bodies) == {b'{"n":1}'}
