@@ -16,6 +16,7 @@ from bus import errors, keys, verbs
 
 ROOT = Path(__file__).resolve().parent.parent
 CEILING_LINES = 300
+TESTS_CEILING_LINES = 600
 # Grows only in a commit that says why.
 LONGER: dict[str, int] = {}
 
@@ -349,6 +350,25 @@ def test_keys_are_born_in_one_room() -> None:
         assert not re.search(r"[\"'](stream|mesh):[a-z{]", text), path
 
 
+def reads_environment(text: str) -> bool:
+    """By whichever name: os.environ, os.getenv, or either of them imported."""
+    reads = r"\bos\.(environ|getenv)b?\b|^\s*from os import .*\b(environ|getenv)"
+    return re.search(reads, text, re.M) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "home = os.environ['HOME']",
+        "home = os.getenv('HOME')",
+        "    from os import environ",
+        "from os import path, getenv as env",
+    ],
+)
+def test_every_way_to_the_environment_is_seen(text: str) -> None:
+    assert reads_environment(f"import os\n{text}\n")
+
+
 def test_the_environment_is_read_in_settings_and_conf_only() -> None:
     allowed = {
         "allocator.py",
@@ -368,7 +388,16 @@ def test_the_environment_is_read_in_settings_and_conf_only() -> None:
             "stdlib_metrics",
         }:
             continue
-        assert "os.environ" not in path.read_text(), path
+        assert not reads_environment(path.read_text()), path
+
+
+def test_whether_it_is_ci_is_asked_in_one_place() -> None:
+    """Else one skips under `CI=1` what another takes for missing."""
+    asks = re.compile(r"""(environ|getenv)\W+(get\W+)?CI["']""")
+    files = [p for p in (ROOT / "tests").rglob("*.py") if asks.search(p.read_text())]
+
+    # A child of a test waits as patiently, and imports no pytest for that.
+    assert {path.name for path in files} == {"machine.py", "waiting.py"}
 
 
 @pytest.mark.parametrize("name", sorted(verbs.SCRIPTS))
@@ -382,6 +411,13 @@ def test_a_script_that_says_it_reads_only_does(name: str) -> None:
     )
 
     assert script.reads == (writes is None)
+
+
+def test_no_file_of_tests_is_too_long_to_read() -> None:
+    """What behaves differently gets a file of its own."""
+    lines = {p: len(p.read_text().splitlines()) for p in (ROOT / "tests").rglob("*.py")}
+
+    assert {path.name: n for path, n in lines.items() if n > TESTS_CEILING_LINES} == {}
 
 
 def test_no_two_test_files_share_a_name() -> None:
