@@ -113,9 +113,11 @@ def _too_deep() -> errors.DecodeError:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _unreadable(f"has the key {twice[:80]!r} twice in one object")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _unreadable(f"has the key {name[:80]!r} twice in one object")
+            seen.add(name)
     return value
 
 
