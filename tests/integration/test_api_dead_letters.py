@@ -39,6 +39,31 @@ def test_a_letter_is_replayed_with_another_payload(test_topic: str) -> None:
     problem(client.post(f"dead/{task_id}/replay", {"x": 1}), 422, "invalid")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("POST", f"dead/{NOBODY}/replay"), ("POST", f"dead/{NOBODY}/undo")),
+        *(("DELETE", f"dead/{NOBODY}"), ("POST", f"tasks/{NOBODY}/run")),
+        *(("POST", "replays"), ("POST", "tokens")),
+    ],
+)
+@pytest.mark.parametrize("key", ["", " \t "])
+def test_an_empty_key_names_no_request(
+    test_topic: str, method: str, path: str, key: str
+) -> None:
+    """As one of all who send it so it would make strangers' requests the same."""
+    client = api("admin")
+    body = {"replays": b'{"error": "no"}', "tokens": b'{"name": "a", "role": "agent"}'}
+    path = path.replace(NOBODY, a_dead_one(client, test_topic))
+    tokens = models.Token.objects.count()
+
+    refused = client.raw(path, body.get(path, b""), method=method, Idempotency_Key=key)
+
+    problem(refused, 422, "invalid_option")
+    assert bus.stats(test_topic)["dead"] == 1
+    assert models.Token.objects.count() == tokens
+
+
 def test_a_replay_names_the_letter_and_the_request_it_is_of(test_topic: str) -> None:
     client = api()
     task_id = a_dead_one(client, test_topic, {"n": 1})

@@ -78,6 +78,7 @@ FORCE: Final = _in_query(
 TOPIC_IN_PATH: Final = OpenApiParameter("topic", _TOPIC, "path")
 REQUEST_KEY: Final = OpenApiParameter(
     "Idempotency-Key",
+    {"type": "string", "minLength": 1},
     description="Any text that names this request: sent again it changes nothing.",
     location="header",
 )

@@ -79,7 +79,8 @@ class MeshViewSet(viewsets.ViewSet):
         if isinstance(exc, refusals.DamagedKey) and exc.topic:
             who = self.principal
             if who is None or not who.may_topic(exc.topic):
-                exc = refusals.DamagedKey("", exc.how)
+                hidden = refusals.DamagedKey("", exc.how)
+                hidden.facts, exc = exc.facts, hidden
         response: Response = super().handle_exception(exc)
         return response
 
@@ -129,6 +130,13 @@ class MeshViewSet(viewsets.ViewSet):
             said = "Idempotency-Key is given more than once"
             raise Problem("invalid_option", said)
         return key_of(self.request.headers.get("Idempotency-Key"))
+
+    def request_key(self) -> str | None:
+        """The Idempotency-Key where it may be any text; Problem where it is empty."""
+        key = self.key()
+        if key == "":
+            raise Problem("invalid_option", "Idempotency-Key is empty")
+        return key
 
     def answered(self, answer: Answer) -> Response:
         """An answer that both doors share, through this one."""

@@ -229,7 +229,7 @@ class DeadViewSet(MeshViewSet):
 
     def _request_id(self) -> str | None:
         """What tells this request from others, also those of other callers."""
-        key = self.key()
+        key = self.request_key()
         return None if key is None else f"{self.who.key} {key}"
 
     def _topic(self) -> str | None:

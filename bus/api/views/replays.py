@@ -78,7 +78,7 @@ class ReplayViewSet(MeshViewSet):
         may = who.may_topic
         if wanted.dry_run:
             return Response(replays.preview(chosen, may))
-        key = self.key()
+        key = self.request_key()
         job, new = replays.create_once(
             None if key is None else f"{who.key} {key}",
             *(chosen, pace, who.name),

@@ -119,7 +119,7 @@ class TaskViewSet(MeshViewSet):
         `Idempotency-Key` is the same run, 200 with the state its task is in by then.
         """
         parsing.nothing(self.body(needed=False))
-        key, who = self.key(), self.who
+        key, who = self.request_key(), self.who
         find = functools.partial(lookup.one_topic, states=lookup.TO_RUN)
         task = self.found(task_id, find=find)
         ran, did = again.ran(task.id, task.topic, who.name, who.key, key)

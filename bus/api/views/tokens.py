@@ -61,7 +61,7 @@ class TokenViewSet(MeshViewSet):
         """
         given = parsing.token(self.body())
         check_grant(self.who, given.topics)
-        key = self.key()
+        key = self.request_key()
         made, text = accounts.create_token(
             given.name,
             given.role,
