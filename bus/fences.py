@@ -6,30 +6,21 @@ held any more. What others hold, such as the agent runtime, is out of reach here
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import endings, failures, keys, messages, records, scripts
+from . import endings, failures, keys, messages, records, refusals, scripts
 from .conf import conf
-from .endings import (
-    DUPLICATE,
-    FENCED,
-    GONE,
-    OK,
-    Completion,
-    Delivery,
-    Failure,
-    Fence,
-)
+from .endings import DUPLICATE, FENCED, GONE, OK, Completion, Delivery, Failure, Fence
 
 CANCELLED: Final = "cancelled"
 TIMEOUT: Final = "timeout"
 _WITH_PAYLOADS: Final = 25  # at a time: 256 KiB each
 _GRACE_MS: Final = 5_000  # an attempt this long past its time is not renewed any more
-_SINCE_MS: Final = (
-    1_000_000_000_000  # no row was lent before; counts of others are less
-)
+# No row was lent before; counts of others are less.
+_SINCE_MS: Final = 1_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +149,30 @@ _Became = Callable[[_Rest, Fence], str]
 def _each(
     fences: list[Fence], end: _End, became: _Became, payloads: bool = False
 ) -> list[str]:
-    """Have `end` end what is held; `became` tells the outcome of all others."""
+    """Have `end` end what is held; `became` tells the outcome of all others.
+
+    A damaged key is raised once every topic had its turn. What fails after something
+    was ended is an OutcomeUnknown: a repeat is told `duplicate` of that.
+    """
     outcomes: dict[Fence, str] = {}
-    for topic, some in _batches(fences, _WITH_PAYLOADS if payloads else endings.BATCH):
-        look = _look(topic, some, payloads)
-        for consumer, held in look.held.items():
-            ended = end(look, consumer, held)
-            outcomes |= zip((each.fence for each in held), ended, strict=True)
-        # Somebody was faster since we looked: perhaps we ourselves, unheard.
-        missed = [each for each in some if outcomes.get(each) in (FENCED, GONE)]
-        rest = look.rest | (_look(topic, missed, False).rest if missed else {})
-        outcomes |= {fence: became(found, fence) for fence, found in rest.items()}
+    damaged: refusals.DamagedKey | None = None
+    with contextlib.ExitStack() as behind:
+        most = _WITH_PAYLOADS if payloads else endings.BATCH
+        for topic, some in _batches(fences, most):
+            try:
+                look = _look(topic, some, payloads)
+                for consumer, held in look.held.items():
+                    ended = end(look, consumer, held)
+                    behind.enter_context(refusals.written())
+                    outcomes |= zip((each.fence for each in held), ended, strict=True)
+                # Somebody was faster since we looked: perhaps we ourselves, unheard.
+                missed = [each for each in some if outcomes.get(each) in (FENCED, GONE)]
+                rest = look.rest | (_look(topic, missed, False).rest if missed else {})
+                outcomes |= {fence: became(told, fence) for fence, told in rest.items()}
+            except refusals.DamagedKey as exc:
+                damaged = damaged or exc
+        if damaged is not None:
+            raise damaged
     return [outcomes[fence] for fence in fences]
 
 

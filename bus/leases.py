@@ -96,10 +96,11 @@ def leave(agent_id: str) -> bool:
     record = _record(agent_id)
     was = agents.deregister_agent(agent_id)
     if record is not None and not _is_runtime(record):
-        for topic in record.get("topics", ()):
-            group, names = _held_by(agent_id, topic)
-            for consumer in names:
-                judge.take(topic, group, consumer, 0)
+        with refusals.written(left=was):
+            for topic in record.get("topics", ()):
+                group, names = _held_by(agent_id, topic)
+                for consumer in names:
+                    judge.take(topic, group, consumer, 0)
     return was
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -55,8 +55,8 @@ class DamagedKey(errors.BusError):
     def __init__(self, key: str, how: str) -> None:
         said = f"the key {key}" if key else "one of the mesh's keys"
         super().__init__(
-            f"{said} {how}: somebody wrote it by hand. Nothing was changed; the audit "
-            "mends it within seconds"
+            f"{said} {how}: somebody wrote it by hand; the audit mends it within "
+            "seconds"
         )
         self.key, self.how = key, how
 
@@ -186,6 +186,23 @@ def _never_sent(exc: BaseException) -> bool:
         cause,
         (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror),
     )
+
+
+@contextlib.contextmanager
+def written(**done: Any) -> Iterator[None]:
+    """Around what follows a write: where it fails, OutcomeUnknown leaves.
+
+    That nothing was written, as such an error says, is true of its own step alone.
+    `done` goes with it, for who writes down what was done (`audit.of_steps`).
+    """
+    try:
+        yield
+    except (errors.BusUnavailable, DamagedKey) as exc:
+        done |= exc.facts.get("done", {})
+        if not isinstance(exc, errors.OutcomeUnknown):
+            raise errors.OutcomeUnknown(str(exc), done=done) from exc
+        exc.facts["done"] = done
+        raise
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from . import errors, keys, purges, wanted
+from . import errors, keys, purges, refusals, wanted
 from .bulk import pace as paces
 from .bulk import parts, record, selection
 from .bulk.pace import Pace
@@ -116,7 +116,8 @@ def create_once(
     if made != job_id:
         _tidy(job_id, found.members)
         return _running_if(made, start), False
-    _prune()
+    with refusals.written(job=made):
+        _prune()
     # A repeat may have found it before this, and have started it.
     return _running_if(job_id, start), True
 
@@ -124,12 +125,13 @@ def create_once(
 def _running_if(job_id: str, start: bool) -> Job:
     """The job, started if that is wanted and nobody has: not its maker, who may have
     died, nor a repeat of his request."""
-    job = get(job_id)
-    if start and job.state == record.FROZEN:
-        with contextlib.suppress(errors.Conflict):  # the first one lives, after all
-            return resume(job_id)
-        return get(job_id)
-    return job
+    with refusals.written(job=job_id):
+        job = get(job_id)
+        if start and job.state == record.FROZEN:
+            with contextlib.suppress(errors.Conflict):  # the first one lives, after all
+                return resume(job_id)
+            return get(job_id)
+        return job
 
 
 def _written(
@@ -146,8 +148,10 @@ def _written(
         made = record.write(job_id, plan, pace, asked)
         if not made and _closed_cancelled():
             made = record.write(job_id, plan, pace, asked)
-    except errors.BusError:
-        _tidy(job_id, found.members)
+    except errors.BusError as exc:
+        # If nobody knows, the job may be there, and these are its letters.
+        if not isinstance(exc, errors.OutcomeUnknown):
+            _tidy(job_id, found.members)
         raise
     if not made:
         _tidy(job_id, found.members)
@@ -168,11 +172,9 @@ def _closed_cancelled() -> bool:
 
 def _tidy(job_id: str, topics: Any) -> None:
     """Drop what was frozen in vain; where that fails too, it goes within a day."""
-    try:
+    with contextlib.suppress(errors.BusUnavailable):
         for topic in topics:
             parts.forget(topic, job_id)
-    except errors.BusUnavailable:
-        return
 
 
 def _prune() -> None:
@@ -224,7 +226,7 @@ def resume(job_id: str, pace: Pace | None = None) -> Job:
     fields = {"gauge": b""}
     if pace is not None:
         fields["pace"] = orjson.dumps(pace)
-    return _turned(job_id, record.RUNNING, before, "", fields)
+    return _turned(job_id, record.RUNNING, before, "", **fields)
 
 
 def pause(job_id: str, by: str | None = None) -> Job:
@@ -274,19 +276,16 @@ def discard(job_id: str, each: Callable[[str, int], None] = lambda t, n: None) -
 
 
 def _turned(
-    job_id: str,
-    state: str,
-    before: Sequence[str],
-    why: str,
-    fields: dict[str, bytes] | None = None,
+    job_id: str, state: str, before: Sequence[str], why: str, **fields: bytes
 ) -> Job:
     job_id = _checked(job_id)
-    fence = record.turn(job_id, state, tuple(before), why, **(fields or {}))
-    job = get(job_id)
-    for topic in job.topics:
-        # A driver may be about to replay some: from here on its fence is too old.
-        parts.halt(topic, job_id, fence, drop=state == record.CANCELLED)
-    return job
+    fence = record.turn(job_id, state, tuple(before), why, **fields)
+    with refusals.written(state=state):
+        job = get(job_id)
+        for topic in job.topics:
+            # A driver may be about to replay some: from here on its fence is too old.
+            parts.halt(topic, job_id, fence, drop=state == record.CANCELLED)
+        return job
 
 
 def _checked(job_id: str) -> str:

@@ -12,7 +12,7 @@ from rest_framework import exceptions as drf
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 
-from bus import databases, errors
+from bus import databases, errors, refusals
 
 from . import auth
 from .problems import KINDS, MEDIA_TYPE, Problem, later
@@ -90,15 +90,22 @@ def _of_bus(exc: errors.BusError) -> Problem | None:
         ids = exc.task_ids if isinstance(exc, errors.OutcomeUnknown) else []
         # Which task it may have become, for whoever sends it again or looks for it.
         task = {"id": ids[0]} if len(ids) == 1 else {}
-        # What is done in steps may have come a part of the way.
-        partly = any(exc.facts.get("done", {}).values())
-        outcome = errors.OutcomeUnknown.outcome if partly else exc.outcome
+        outcome = _outcome(exc, exc.outcome)
         return later(exc.code, said, _REDIS_BACK_S, outcome=outcome, **task)
+    if isinstance(exc, refusals.DamagedKey):
+        outcome = _outcome(exc, errors.BusUnavailable.outcome)
+        return later(exc.code, str(exc), exc.retry_after_s, outcome=outcome)
     wait_s = getattr(exc, "retry_after_s", None)
     if wait_s is not None:
         return later(exc.code, str(exc), wait_s)
     told = {name: exc.facts[name] for name in _TOLD if name in exc.facts}
     return Problem(exc.code, str(exc), **told) if exc.code in KINDS else None
+
+
+def _outcome(exc: errors.BusError, alone: str) -> str:
+    """What is done in steps may have come a part of the way; else it is `alone`."""
+    partly = any(exc.facts.get("done", {}).values())
+    return errors.OutcomeUnknown.outcome if partly else alone
 
 
 def _of_drf(exc: drf.APIException) -> Problem | None:

@@ -280,7 +280,7 @@ REFUSED = [
     Row("no memory", 503, code="memory_full", before=memory_full,
         told={"retry-after": "1"}, says={"outcome": "not_written"}),
     Row("a key of another type", 503, code="damaged_key", before=key_torn,
-        told={"retry-after": "1"}),
+        told={"retry-after": "1"}, says={"outcome": "not_written"}),
 ]  # fmt: skip
 
 NOBODY = {"www-authenticate": "Bearer"}

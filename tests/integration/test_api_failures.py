@@ -307,6 +307,9 @@ def test_a_key_that_somebody_damaged_is_503_and_named_until_it_is_mended(
     refused = [answer for answer in answers if answer.status_code >= 500]
     told = [problem(answer, 503, "damaged_key")["detail"] for answer in refused]
     assert any(key in detail for detail in told)
+    for answer in refused:
+        reads = answer.wsgi_request.method == "GET"
+        assert answer.json().get("outcome") == (None if reads else "not_written")
     assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
     auditor.audit(test_topic)
     assert client.get(f"tasks/{kept}", topic=test_topic).status_code == 200

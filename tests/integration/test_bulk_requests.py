@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from pytest_django import Settings
 
 import bus
 from bus import errors, replays
@@ -124,6 +125,24 @@ def test_a_name_is_remembered_for_two_days(
     assert len(name) < 128
     ttl = int(redis_client.ttl(name))
     assert 86_400 < ttl <= record.REQUEST_S
+
+
+def test_one_that_was_made_and_never_heard_of_keeps_its_letters(
+    test_topic: str, lose: Lose, settings: Settings
+) -> None:
+    settings.MESH_SEND_RETRY_S = 0.1
+    dead(test_topic, 5)
+    warm(test_topic)
+    with pytest.raises(errors.OutcomeUnknown):
+        lose("replays_open", 1_000)
+        asked(test_topic)
+    lose("replays_open", 0)
+
+    job, new = asked(test_topic)
+    Foreman().round()
+
+    assert (job.state, new) == ("running", False)
+    assert bus.stats(test_topic)["replayed"] == 5
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
-from bus import agents, errors, leases, roles
+from bus import agents, audit, errors, leases, refusals, roles
 
 from .. import asked, examples, lending, lists, parsing, serializers
 from ..permissions import check_reach
@@ -85,7 +86,8 @@ class AgentViewSet(MeshViewSet):
             given.meta,
             given.lease_s,
         )
-        row = self.who.shown(agents.get_agent(given.agent_id))
+        with refusals.written():
+            row = self.who.shown(agents.get_agent(given.agent_id))
         status = 201 if known is None else 200
         return Response(row, status, headers=location(f"agents/{given.agent_id}"))
 
@@ -116,10 +118,10 @@ class AgentViewSet(MeshViewSet):
         """
         parsing.nothing(self.body(needed=False))
         self._check_reach(agent_id, ending=True)
-        if not by_id(leases.leave, errors.AgentNotFound, agent_id):
-            raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
-        if self.who.role != roles.AGENT:  # agents that end are no news
-            self.record(roles.DELETE, "", agent_id)
+        with audit.of_steps(partial(self._note_end, agent_id)):
+            if not by_id(leases.leave, errors.AgentNotFound, agent_id):
+                raise errors.AgentNotFound(f"no agent {agent_id!r} is registered")
+        self._note_end(agent_id)
         return Response(status=204)
 
     @extend_schema(
@@ -159,7 +161,12 @@ class AgentViewSet(MeshViewSet):
         self._check_reach(agent_id)
         by_id(agents.drain_agent, errors.AgentNotFound, agent_id)
         self.record(roles.DRAIN, "", agent_id)
-        return Response(self.who.shown(agents.get_agent(agent_id)))
+        with refusals.written():
+            return Response(self.who.shown(agents.get_agent(agent_id)))
+
+    def _note_end(self, agent_id: str, **detail: Any) -> None:
+        if self.who.role != roles.AGENT:  # agents that end are no news
+            self.record(roles.DELETE, "", agent_id, **detail)
 
     def _check_reach(self, agent_id: str, ending: bool = False) -> None:
         if self.who.topics:  # who is bound to none need not ask what it serves

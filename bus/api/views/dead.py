@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import decisions, errors, lookup, purges, records, roles
+from bus import decisions, errors, lookup, purges, records, refusals, roles
 from bus.exports import CSV
 from bus.letters import DeadLetter
 from bus.messages import DEAD, DISCARDED, WAITING
@@ -156,8 +156,7 @@ class DeadViewSet(MeshViewSet):
             detail |= {"before": task.payload, "after": payload}
         # Also a repeat: the first request may have ended before it was written down.
         self.record(roles.REPLAY, task.topic, task.id, **detail)
-        state = WAITING if did else bus.get_task(task.id, task.topic).state
-        return Response({"id": task.id, "topic": task.topic, "state": state})
+        return _moved(task, WAITING if did else None)
 
     @extend_schema(
         operation_id="discard_dead",
@@ -185,8 +184,7 @@ class DeadViewSet(MeshViewSet):
         task = self._dead_task(task_id)
         did = decisions.discarded(task.id, task.topic, self._request_id())
         self.record(roles.DISCARD, task.topic, task.id, **_told(did))
-        state = DISCARDED if did else bus.get_task(task.id, task.topic).state
-        return Response({"id": task.id, "topic": task.topic, "state": state})
+        return _moved(task, DISCARDED if did else None)
 
     @extend_schema(
         operation_id="undo_discard",
@@ -213,9 +211,14 @@ class DeadViewSet(MeshViewSet):
             topic = self._discarded_in(task_id)
         missing, request_id = errors.DeadLetterNotFound, self._request_id()
         _, did = by_id(decisions.undone, missing, task_id, topic, request_id)
-        task = bus.get_task(task_id, topic)
-        self.record(roles.UNDO, task.topic, task.id, **_told(did))
-        return Response({"id": task.id, "topic": task.topic, "state": task.state})
+        named = (topic or "", task_id)
+        try:
+            with refusals.written():
+                task = bus.get_task(task_id, topic)
+                named = (task.topic, task.id)
+        finally:  # also where it cannot be read: it is back
+            self.record(roles.UNDO, *named, **_told(did))
+        return _moved(task, task.state)
 
     def _entry_discarded(self, entry_id: str) -> Response:
         """Entries are numbered topic by topic, so that theirs must be named."""
@@ -260,6 +263,14 @@ class DeadViewSet(MeshViewSet):
             if self.who.topics:
                 raise
             return None
+
+
+def _moved(task: bus.Task, state: str | None) -> Response:
+    """Where the task is now: in this state, or for a repeat wherever it is by then."""
+    if state is None:
+        with refusals.written():  # by the request before
+            state = bus.get_task(task.id, task.topic).state
+    return Response({"id": task.id, "topic": task.topic, "state": state})
 
 
 def _told(did: bool) -> dict[str, Any]:

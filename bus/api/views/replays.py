@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema
 from rest_framework.response import Response
 
-from bus import blame, replays, roles
+from bus import audit, blame, refusals, replays, roles
 from bus.messages import iso_ms
 from bus.replays import Job, ReplayNotFound
 
@@ -79,17 +80,18 @@ class ReplayViewSet(MeshViewSet):
         if wanted.dry_run:
             return Response(replays.preview(chosen, may))
         key = self.request_key()
-        job, new = replays.create_once(
-            None if key is None else f"{who.key} {key}",
-            *(chosen, pace, who.name),
-            start=wanted.start,
-            may=may,
-        )
-        detail = {"selection": chosen.as_dict(), **pace.as_dict()}
+        with audit.of_steps(partial(self._note_made, wanted)):
+            job, new = replays.create_once(
+                None if key is None else f"{who.key} {key}",
+                *(chosen, pace, who.name),
+                start=wanted.start,
+                may=may,
+            )
         # Also a repeat: the first request may have ended before it was written down.
-        self._note("bulk replay", job, **detail, **({} if new else {"repeat": True}))
+        more = {} if new else {"repeat": True}
+        self._note("bulk replay", job, **_asked(wanted), **more)
         headers = location(f"replays/{job.id}")
-        return Response(self._whole(job), 201 if new else 200, headers=headers)
+        return self._whole(job, 201 if new else 200, headers)
 
     @extend_schema(
         operation_id="get_replay",
@@ -100,7 +102,7 @@ class ReplayViewSet(MeshViewSet):
     )
     def retrieve(self, request: Any, job_id: str) -> Response:
         """How far it is, and what came of the letters that were not done again."""
-        return Response(self._whole(self._found(job_id)))
+        return Response(_row(self._found(job_id)))
 
     @extend_schema(
         operation_id="pause_replay",
@@ -113,9 +115,11 @@ class ReplayViewSet(MeshViewSet):
     def pause(self, request: Any, job_id: str) -> Response:
         """No letter is replayed after the answer, until somebody resumes it."""
         parsing.nothing(self.body(needed=False))
-        job = replays.pause(self._found(job_id).id, self.who.name)
-        self._note("pause bulk replay", job)
-        return Response(self._whole(job))
+        found, verb = self._found(job_id), "pause bulk replay"
+        with audit.of_steps(partial(self._note, verb, found)):
+            job = replays.pause(found.id, self.who.name)
+        self._note(verb, job)
+        return self._whole(job)
 
     @extend_schema(
         operation_id="resume_replay",
@@ -131,10 +135,13 @@ class ReplayViewSet(MeshViewSet):
         changed: `null` takes a rate or the greatest failure rate away. A canary begins
         anew, and what failed before does not count any more."""
         given = picked.pace(self.body(needed=False))
-        found = self._found(job_id)
-        job = replays.resume(found.id, found.pace.changed(**given) if given else None)
-        self._note("resume bulk replay", job, **job.pace.as_dict())
-        return Response(self._whole(job))
+        found, verb = self._found(job_id), "resume bulk replay"
+        pace = found.pace.changed(**given) if given else None
+        told = (pace or found.pace).as_dict()
+        with audit.of_steps(partial(self._note, verb, found, **told)):
+            job = replays.resume(found.id, pace)
+        self._note(verb, job, **job.pace.as_dict())
+        return self._whole(job)
 
     @extend_schema(
         operation_id="cancel_replay",
@@ -149,9 +156,11 @@ class ReplayViewSet(MeshViewSet):
         What was replayed goes on, and its outcomes are still counted.
         """
         parsing.nothing(self.body(needed=False))
-        job = replays.cancel(self._found(job_id).id, self.who.name)
-        self._note("cancel bulk replay", job)
-        return Response(self._whole(job))
+        found, verb = self._found(job_id), "cancel bulk replay"
+        with audit.of_steps(partial(self._note, verb, found)):
+            job = replays.cancel(found.id, self.who.name)
+        self._note(verb, job)
+        return self._whole(job)
 
     def _reaches(self, job: Job) -> bool:
         return all(map(self.who.may_topic, job.reach))
@@ -166,15 +175,32 @@ class ReplayViewSet(MeshViewSet):
         detail |= {"letters": job.total, "topics": [*job.topics]}
         self.record(verb, job.topic, job.id, **detail)
 
-    def _whole(self, job: Job) -> dict[str, Any]:
-        told = replays.letters(job, _IDS_MOST)
-        gone = [(each.topic, each.id) for each in told if each.why == "discarded"]
-        by = blame.discarded_by(gone) if gone else {}
-        rows = []
-        for each in told:
-            who = by.get((each.topic, each.id)) if each.why == "discarded" else None
-            why = f"{each.why} by {who}" if who else each.why or None
-            rows.append(
-                {"topic": each.topic, "id": each.id, "what": each.what, "why": why}
-            )
-        return {**job.as_dict(), "letters": rows}
+    def _note_made(self, wanted: picked.Picked, job: str, **detail: Any) -> None:
+        """Of one that is there, and could not be read."""
+        topics = wanted.selection.topics
+        topic = topics[0] if len(topics) == 1 else ""
+        self.record("bulk replay", topic, job, **_asked(wanted), **detail)
+
+    def _whole(
+        self, job: Job, status: int = 200, headers: dict[str, str] | None = None
+    ) -> Response:
+        """The answer of a call that has changed it."""
+        with refusals.written():
+            return Response(_row(job), status, headers=headers)
+
+
+def _asked(wanted: picked.Picked) -> dict[str, Any]:
+    """What of a request is written down."""
+    return {"selection": wanted.selection.as_dict(), **wanted.pace.as_dict()}
+
+
+def _row(job: Job) -> dict[str, Any]:
+    told = replays.letters(job, _IDS_MOST)
+    gone = [(each.topic, each.id) for each in told if each.why == "discarded"]
+    by = blame.discarded_by(gone) if gone else {}
+    rows = []
+    for each in told:
+        who = by.get((each.topic, each.id)) if each.why == "discarded" else None
+        why = f"{each.why} by {who}" if who else each.why or None
+        rows.append({"topic": each.topic, "id": each.id, "what": each.what, "why": why})
+    return {**job.as_dict(), "letters": rows}

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import again, lookup, messages, roles
+from bus import again, lookup, messages, refusals, roles
 
 from .. import asked, examples, parsing, serializers, shapes
 from ..permissions import check_topic
@@ -128,7 +128,10 @@ class TaskViewSet(MeshViewSet):
         # Also a repeat: the first request may have ended before it was written down.
         told = detail if did else {**detail, "repeat": True}
         self.record(roles.RUN, task.topic, task.id, **told)
-        state = messages.WAITING if did else bus.get_task(ran, task.topic).state
+        state = messages.WAITING
+        if not did:
+            with refusals.written():  # by the request before
+                state = bus.get_task(ran, task.topic).state
         row: dict[str, Any] = {"id": ran, "topic": task.topic, "state": state}
         row["again_of"] = task.id if once_more else None
         if not (did and once_more):

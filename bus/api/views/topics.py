@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 import bus
-from bus import audit, errors, rates, roles, topics
+from bus import audit, errors, rates, refusals, roles, topics
 
 from .. import asked, examples, lists, parsing, serializers, shapes
 from .base import MeshViewSet, by_id
@@ -87,9 +88,10 @@ class TopicViewSet(MeshViewSet):
         if limits:
             self.needs(roles.LIMIT)
         told = topics.changed(self._known(topic), paused=paused, limits=limits)
-        for verb, before, after in told:
-            self.record(verb, topic, topic, before=before, after=after)
-        return self._row(topic)
+        with refusals.written() if told else contextlib.nullcontext():
+            for verb, before, after in told:
+                self.record(verb, topic, topic, before=before, after=after)
+            return self._row(topic)
 
     @extend_schema(
         operation_id="purge_topic",
