@@ -91,10 +91,14 @@ RESULT_COLUMNS: Final = (
 
 
 def result_row(topic: str, entry_id: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A result; rows by hand lack what their writer left out, and may say more."""
+    """A result; rows by hand lack what their writer left out, and may say more.
+
+    Where a row lies is known, whatever it says of that itself.
+    """
     head = {"entry_id": entry_id, "id": None, "topic": topic, "state": "done"}
     past = {"epoch": 0, "attempts": [], "replays": []}
-    return {**head, **dict.fromkeys(_OF_RESULT), **past, **row, "entry_id": entry_id}
+    told = {**head, **dict.fromkeys(_OF_RESULT), **past, **row}
+    return {**told, "entry_id": entry_id, "topic": topic}
 
 
 _OF_RESULT: Final = (

@@ -61,6 +61,23 @@ def test_whatever_state_it_names_its_task_is_done(test_topic: str, state: Any) -
         bus.cancel(task_id, test_topic)
 
 
+@pytest.mark.django_db
+def test_a_topic_that_it_names_is_not_where_it_lies(test_topic: str) -> None:
+    by_hand(test_topic, entry_id="1-1", result=1)
+    row = {"id": "by-hand", "topic": "theirs", "entry_id": "1-1"}
+    entry: Any = {"id": "by-hand", "json": json.dumps(row)}
+    bus.get_redis().xadd(bus.result_stream(test_topic), entry)
+    client = api("viewer", (test_topic,))
+
+    page = client.get("results", topic=test_topic).json()["results"]
+    file = client.get("results", topic=test_topic, format="jsonl")
+    lines = [json.loads(line) for line in b"".join(file.streaming_content).splitlines()]
+
+    assert [each["topic"] for each in page] == [test_topic] * 2
+    assert page == lines
+    assert "1-1" not in [each["entry_id"] for each in page]
+
+
 @pytest.mark.parametrize("state", ["cancelled", "discarded"])
 def test_an_end_that_tasks_may_have_is_taken_from_it(
     test_topic: str, state: str
