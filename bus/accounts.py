@@ -199,7 +199,8 @@ def create_token(
 
 def tokens(reader: roles.Principal) -> list[models.Token]:
     """All that the reader's own topics cover, the newest first; ended ones as well."""
-    found = models.Token.objects.order_by("-created", "token_key")
+    objects: Any = models.Token.objects
+    found = objects.select_related("user").order_by("-created", "token_key")
     return [token for token in found if reader.covers(token.topics)]
 
 

@@ -10,6 +10,7 @@ import redis
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from bus import accounts, errors, models, roles
 from tests.support.api import Api, api, problem, send
@@ -151,6 +152,19 @@ def test_odd_wishes_are_422_and_make_nothing(value: Any, code: str, says: str) -
     assert says in document["detail"]
     assert models.Token.objects.count() == 1
     assert models.AuditEntry.objects.count() == 0
+
+
+def test_a_list_asks_the_database_once_however_long_it_is(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    for n in range(5):
+        accounts.create_token(f"agent {n}", "agent")
+    admin = roles.Principal("token:x", "x", roles.ADMIN)
+
+    with django_assert_num_queries(1):
+        told = [accounts.facts(each) for each in accounts.tokens(admin)]
+
+    assert {row["owner"] for row in told} == {f"service:agent {n}" for n in range(5)}
 
 
 def test_a_repeat_makes_no_second_token() -> None:

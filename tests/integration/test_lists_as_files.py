@@ -12,7 +12,7 @@ import pytest
 import redis
 
 import bus
-from bus import accounts, letters, results
+from bus import accounts, audit, letters, results
 from tests.integration.test_feed_follows import publish
 from tests.support.api import ROOT, a_dead_one, api, finish, problem, send
 from tests.support.desk import Desk
@@ -236,6 +236,29 @@ def test_an_empty_list_is_an_empty_file(test_topic: str) -> None:
 
     assert lines == ""
     assert sheet.startswith("topic,id,entry_id,") and sheet.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_head_reads_no_further_than_the_first_step_of_a_file(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    client = api()
+    ids = dying(test_topic, 120)
+    read: list[Any] = []
+
+    def counted(call: Any) -> Any:
+        return lambda *args, **more: (read.append(args), call(*args, **more))[1]
+
+    for room, name in ((letters, "parse_letter"), (results, "_read"), (audit, "find")):
+        monkeypatch.setattr(room, name, counted(getattr(room, name)))
+
+    for path in ("dead", "results", "audit"):
+        asked = f"{path}?format={kind}&topic={test_topic}"
+        head = client.raw(asked, b"", method="HEAD")
+
+        assert (head.status_code, text_of(head)) == (200, "")
+        assert head["Content-Disposition"].endswith(f'.{kind}"')
+    assert len(read) <= 50 < len(ids)
 
 
 def test_another_kind_of_file_is_422(redis_client: redis.Redis) -> None:
