@@ -9,6 +9,7 @@ import redis
 from django.test import Client
 from pytest_django import Settings
 
+from bus.api.views import health
 from dashboard import queries, seeking
 from tests.support.gateway import GatewayClient, NewCaller
 from tests.support.ollama_stub import OllamaStub
@@ -21,6 +22,12 @@ from tests.support.sockets import Door, door_of
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists look for as long as it takes, on a busy machine as well."""
     monkeypatch.setattr(seeking, "_LOOK_S", 60.0)
+
+
+@pytest.fixture(autouse=True)
+def looked_at_anew() -> None:
+    """No test is told how the server of another one was."""
+    health.forget()
 
 
 @pytest.fixture

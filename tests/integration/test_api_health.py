@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 import redis
+from django.db import OperationalError
 from django.test import Client
 
 import bus
 from bus import accounts, keys
 from bus.api.views import health
 from tests.support.api import ROOT, Api, api, problem
+from tests.support.nemesis import FailureSimulator
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -53,6 +62,63 @@ def test_health_tells_strangers_what_is_wrong_and_of_whom_nothing(
     assert bound.json()["ledgers"] == []
 
 
+Looks = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """`looks("checks")`: the looks of `bus.health` from now on, each a slow one."""
+
+    def counted(name: str) -> list[str]:
+        look, seen = getattr(health.health, name), list[str]()
+
+        def slow() -> Any:
+            seen.append(name)
+            time.sleep(0.1)  # so that those who ask at once would meet
+            return look()
+
+        monkeypatch.setattr(health.health, name, slow)
+        return seen
+
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("health", "checks"), ("health/ready", "refuses")]
+)
+def test_of_many_who_ask_at_once_one_looks(
+    redis_client: redis.Redis, looks: Looks, path: str, name: str
+) -> None:
+    seen, gate = looks(name), threading.Barrier(10)
+
+    def one(_: int) -> Any:
+        gate.wait()
+        return api(None).get(path).json()
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(10) as crowd:
+        found = list(crowd.map(one, range(10)))
+
+    assert seen == [name] or time.monotonic() - began > 1
+    assert all(each["status"] == found[0]["status"] for each in found)
+
+
+def test_whether_it_is_ready_is_believed_for_a_second(
+    redis_client: redis.Redis, looks: Looks, failure_simulator: FailureSimulator
+) -> None:
+    client, seen = api(None), looks("refuses")
+    assert client.get("health/ready").status_code == 200
+    asked = time.monotonic()
+    failure_simulator.unreachable()
+
+    again = client.get("health/ready")
+    took_s = time.monotonic() - asked
+
+    assert len(seen) == 1 or took_s > 1
+    assert again.status_code == (200 if len(seen) == 1 else 503)
+    wait_until(lambda: client.get("health/ready").status_code == 503, 2)
+
+
 @pytest.mark.parametrize("accept", ["", "*/*", "application/json", "nonsense"])
 def test_whoever_is_no_browser_gets_the_docs_with_a_token_and_401_without(
     accept: str,
@@ -70,6 +136,23 @@ def test_whoever_is_no_browser_gets_the_docs_with_a_token_and_401_without(
     problem(none, 401, "not_authenticated")
     problem(other, 401, "invalid_token")
     assert none["WWW-Authenticate"] == other["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+def test_the_docs_are_away_while_the_database_is(
+    accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("connection to 10.0.0.7 refused")
+
+    monkeypatch.setattr(accounts, "principal_of", away)
+    headers = {"Accept": accept, "Authorization": f"Bearer {'a' * 64}"}
+
+    page = Client().get(f"{ROOT}/docs", headers=headers)
+
+    assert "outcome" not in problem(page, 503, "database_unavailable")
+    assert page["Retry-After"] == "5" and b"10.0.0.7" not in page.content
+    assert "WWW-Authenticate" not in page
 
 
 def test_the_docs_are_a_page_to_read_whatever_the_method() -> None:

@@ -16,10 +16,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from bus import roles
+from bus import databases, roles
 
 from .. import auth
-from ..exceptions import handle
+from ..exceptions import database_away, handle
 from ..problems import MEDIA_TYPE
 from .base import MeshViewSet
 
@@ -68,6 +68,8 @@ def docs(request: HttpRequest) -> HttpResponse:
         return _refusal(request, exc)
     except exceptions.AuthenticationFailed as exc:
         return _refusal(request, exc)
+    except databases.AWAY as exc:
+        return _told(request, database_away(exc, "not_written"))
     response = render(request, "bus/docs.html")
     response["Cache-Control"] = "no-store"
     return response
@@ -80,9 +82,15 @@ def _wants_pages(request: HttpRequest) -> bool:
 
 
 def _refusal(request: HttpRequest, exc: exceptions.APIException) -> HttpResponse:
+    response = _told(request, exc)
+    response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _told(request: HttpRequest, exc: Exception) -> HttpResponse:
     told = handle(exc, {"request": request})
     assert told is not None
-    headers = {**told.headers, "WWW-Authenticate": "Bearer"}
+    headers = dict(told.headers)
     headers.pop("Content-Type", None)
     body = orjson.dumps(told.data)
     return HttpResponse(body, MEDIA_TYPE, told.status_code, headers=headers)

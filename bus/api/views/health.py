@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
@@ -15,20 +16,44 @@ from bus import errors, health, roles, topics
 from .. import serializers
 from .base import MeshViewSet
 
-_KEEP_S: Final = 2.0  # open to all, so a look must not cost Redis more than this
+# Open to all, so a look must not cost Redis more than this.
+_KEEP_S: Final = 2.0
+_READY_KEEP_S: Final = 1.0
+T = TypeVar("T")
 _WORST: Final = (health.OK, health.WARN, health.BAD)
+
+
+class _Kept(Generic[T]):
+    """What a look found, for so many seconds; of any number who ask at once one looks.
+
+    Counted from its end: a server that hangs holds up each look, and would hold up one
+    after the other of those who wait here.
+    """
+
+    def __init__(self, look: Callable[[], T], keep_s: float) -> None:
+        self._look, self._keep_s = look, keep_s
+        self._lock = threading.Lock()
+        self._found: tuple[T, float] | None = None
+
+    def now(self) -> T:
+        """What was found, if that was just now."""
+        with self._lock:
+            if self._found is None or time.monotonic() >= self._found[1]:
+                found = self._look()
+                self._found = found, time.monotonic() + self._keep_s
+            return self._found[0]
+
+    def forget(self) -> None:
+        """Look again at the next call."""
+        self._found = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What was found, and the ledger of each topic; to be believed for a while."""
+    """What was found, and the ledger of each topic."""
 
-    until: float
     checks: list[health.Check]
     ledgers: list[dict[str, Any]]
-
-
-_last = _Look(0.0, [], [])
 
 
 class HealthViewSet(MeshViewSet):
@@ -49,7 +74,7 @@ class HealthViewSet(MeshViewSet):
         Everybody hears the name of each check, and in one word why it is not `ok`. What
         it says, which topics it is about, and their ledgers, is told to who may read.
         """
-        look = _look()
+        look = _all.now()
         down = _is_down(look.checks)
         good = all(check.status == health.OK for check in look.checks)
         status = "down" if down else "ok" if good else "degraded"
@@ -86,7 +111,7 @@ class HealthViewSet(MeshViewSet):
     )
     def ready(self, request: Any) -> Response:
         """200 if Redis answers and is fit, else 503 and `why`: send no calls here."""
-        why = health.refuses()
+        why = _ready.now()
         if why:
             return Response({"status": "down", "why": why}, 503)
         return Response({"status": "ok"})
@@ -94,30 +119,25 @@ class HealthViewSet(MeshViewSet):
 
 def forget() -> None:
     """Look again at the next call, for tests that change the server."""
-    global _last
-    _last = _Look(0.0, [], [])
+    _all.forget()
+    _ready.forget()
 
 
 def _look() -> _Look:
-    """The findings of the last two seconds; of two who ask at once both may look."""
-    global _last
-    look = _last
-    if time.monotonic() >= look.until:
-        checks, ledgers = _seen()
-        look = _last = _Look(time.monotonic() + _KEEP_S, checks, ledgers)
-    return look
-
-
-def _seen() -> tuple[list[health.Check], list[dict[str, Any]]]:
     """The checks and the ledgers; no ledgers beside a Redis that does not answer."""
     checks = health.checks()
     if _is_down(checks):
-        return checks, []
+        return _Look(checks, [])
     try:
         facts = topics.all_stats()
     except errors.BusUnavailable as exc:
-        return health.unreachable(exc), []
-    return checks, [{"topic": row["topic"], **row["ledger"]} for row in facts]
+        return _Look(health.unreachable(exc), [])
+    ledgers = [{"topic": row["topic"], **row["ledger"]} for row in facts]
+    return _Look(checks, ledgers)
+
+
+_all: Final = _Kept(_look, _KEEP_S)
+_ready: Final = _Kept(lambda: health.refuses(), _READY_KEEP_S)
 
 
 def _is_down(checks: Iterable[health.Check]) -> bool:
