@@ -98,7 +98,7 @@ async def _taken(scope: Any) -> tuple[_Call, roles.Principal, head.Head, str] | 
         call, name = _named(path)
     if call is None or scope["query_string"]:
         return None
-    read = head.read(scope["headers"])
+    read = head.read(scope)
     if read is None:
         return None
     who = await known(read.token)
@@ -167,7 +167,7 @@ async def _answered(
         (b"content-length", b"%d" % len(text)),
         *_ALWAYS,
         (head.REQUEST_ID, whence.request_id(asked.head.request_id).encode()),
-        *head.of_site(scope["scheme"]),
+        *head.of_site(scope),
     ]
     for name in more:
         headers.append((name.lower().encode(), more[name].encode("latin-1")))

@@ -48,7 +48,7 @@ async def _asked(scope: Any, receive: Receive) -> Asked | None:
     path: str = scope["path"]
     if not is_gateway(path):
         return None
-    read = head.read(scope["headers"])
+    read = head.read(scope)
     who = None if read is None else await express.known(read.token)
     if read is None or who is None:
         return None
@@ -105,7 +105,7 @@ async def _told(asked: Asked) -> Told:
 async def _sent(told: Told, scope: Any, send: Send) -> None:
     headers = [
         (head.REQUEST_ID, whence.request_id(_header(scope, head.REQUEST_ID)).encode()),
-        *head.of_site(scope["scheme"]),
+        *head.of_site(scope),
     ]
     for name, text in told.headers.items():
         headers.append((name.lower().encode(), text.encode("latin-1")))

@@ -56,13 +56,16 @@ class Head(NamedTuple):
     request_id: str | None
 
 
-def read(headers: list[tuple[bytes, bytes]]) -> Head | None:
+def read(scope: Any) -> Head | None:
     """The head of a usual request with a token; None for what Django is to judge.
 
-    Sessions, other schemes, headers given twice, hosts that are not ours, large bodies.
+    Sessions, other schemes, headers given twice, hosts that are not ours, large bodies,
+    what the site answers over https only.
     """
+    if settings.SECURE_SSL_REDIRECT and scheme_of(scope) != "https":
+        return None
     found: dict[bytes, bytes] = {}
-    for name, value in headers:
+    for name, value in scope["headers"]:
         if name in _READ:
             if name in found:
                 return None
@@ -111,16 +114,38 @@ def _allowed(host: bytes, names: tuple[str, ...]) -> bool:
     return bool(domain) and validate_host(domain, names)
 
 
+def scheme_of(scope: Any) -> str:
+    """Over which scheme the client came, as Django sees it.
+
+    Our web server reads what its trusted proxies say of that; SECURE_PROXY_SSL_HEADER
+    is for sites behind another one.
+    """
+    told: tuple[str, str] | None = settings.SECURE_PROXY_SSL_HEADER
+    if told:
+        wanted = told[0].removeprefix("HTTP_").replace("_", "-").lower().encode()
+        for name, value in scope["headers"]:
+            if name == wanted:
+                first = value.decode("latin-1").partition(",")[0].strip()
+                return "https" if first == told[1] else "http"
+    scheme: str = scope["scheme"]
+    return scheme
+
+
+def of_site(scope: Any) -> Headers:
+    """What the site's middleware writes into every answer to such a request."""
+    return _written_over(scheme_of(scope))
+
+
 @functools.lru_cache(maxsize=8)
-def of_site(scheme: str) -> Headers:
-    """What the site's middleware writes into every answer that comes over `scheme`."""
+def _written_over(scheme: str) -> Headers:
     scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
     request: HttpRequest = ASGIRequest({**scope, "scheme": scheme}, BytesIO())
     answer = HttpResponse()
     del answer["Content-Type"]
     for name in _WRITERS:
         if name in settings.MIDDLEWARE:
-            import_string(name)(lambda _: answer)(request)
+            # Not what it does before a view: it might answer in its place.
+            import_string(name)(lambda _: answer).process_response(request, answer)
     return tuple(
         (name.lower().encode("ascii"), text.encode("latin-1"))
         for name, text in answer.items()
@@ -137,7 +162,7 @@ def refusing(
         (b"content-length", b"%d" % length),
         (b"cache-control", b"no-store"),
         (REQUEST_ID, whence.request_id(told).encode()),
-        *of_site(scope["scheme"]),
+        *of_site(scope),
         *(
             (name.lower().encode(), text.encode())
             for name, text in problem.headers.items()

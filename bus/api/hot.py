@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from rest_framework.exceptions import Throttled
 
-from bus import accounts, errors, levels, roles, tasks, together
+from bus import accounts, databases, errors, levels, roles, tasks, together
 
-from . import calls, jsontext, lending, parsing, throttles, waiting
+from . import calls, exceptions, jsontext, lending, parsing, throttles, waiting
 from .calls import Answer
 from .head import BODY_MOST, Head
 from .problems import Problem
@@ -119,7 +119,12 @@ async def claim(asked: Asked) -> Answer | None:
 
     async def look() -> dict[str, Any]:
         # A wait may be longer than a token lasts.
-        if await accounts.aprincipal_of(asked.head.token) != asked.who:
+        try:
+            now = await accounts.aprincipal_of(asked.head.token)
+        except databases.AWAY as exc:
+            # The looks before this one have lent nothing.
+            raise exceptions.database_away(exc, "not_written") from exc
+        if now != asked.who:
             said, bearer = "Invalid token.", {"WWW-Authenticate": "Bearer"}
             raise Problem("invalid_token", said, bearer)
         return await _threads.run(lending.claim, asked.who, asked.name, value)

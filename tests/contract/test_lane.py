@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from typing import Any
 import pytest
 import redis
 from django.db import OperationalError
+from pytest_django import Settings
 
 import bus
 from bus import errors, models, scripts
+from bus.api import head
 from bus.home import heads
+from bus.live import arrivals
 from bus.server import EmbeddedServer
 from tests.contract.conftest import Enter
 from tests.support.api import ROOT
@@ -316,6 +320,84 @@ def test_a_claim_that_waits_takes_nothing_once_its_token_is_revoked(
     assert (refused.status, refused.json()["code"]) == (401, "invalid_token")
     assert refused.header("www-authenticate") == "Bearer"
     assert bus.get_task(task_id).state == "waiting"
+
+
+@pytest.mark.parametrize("name", ["express", "views"])
+def test_a_claim_that_waits_took_nothing_where_the_database_goes_away(
+    enter: Enter, site: LiveSite, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from bus import accounts
+
+    def away(text: Any, **_: Any) -> Any:
+        raise OperationalError("no such file")
+
+    door = enter(name)
+    bus.register_agent("a", "http")
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(claim_of, door, wait_s=30)
+        wait_until(lambda: waits(site), 10)
+        monkeypatch.setattr(accounts, "believed", lambda text: (None, 0.0))
+        monkeypatch.setattr(accounts, "principal_of", away)
+        task_id = bus.enqueue_task(TOPIC, 1)
+
+        told = reply.result()
+
+    assert (told.status, told.json()["code"]) == (503, "database_unavailable")
+    assert told.json()["outcome"] == "not_written"
+    assert bus.get_task(task_id).state == "waiting"
+
+
+def waits(site: LiveSite) -> int:
+    """How many claims wait in the web server."""
+
+    async def count() -> int:
+        found = arrivals.shared()._topics.get(TOPIC)
+        return 0 if found is None else len(found.asleep)
+
+    return site.call(count())
+
+
+@pytest.fixture
+def over_https(settings: Settings) -> Iterator[Settings]:
+    """A site that sends whoever comes over http to https."""
+    settings.SECURE_SSL_REDIRECT = True
+    settings.SECURE_HSTS_SECONDS = 60
+    head._written_over.cache_clear()
+    yield settings
+    head._written_over.cache_clear()
+
+
+def test_a_site_over_https_answers_no_call_over_http(
+    enter: Enter, over_https: Settings
+) -> None:
+    """What Django says then it was told before this test, so only the lane is asked."""
+    door = enter("express")
+
+    door.ask("enqueue", task())
+
+    assert door.in_the_lane == 0
+
+
+def test_it_believes_the_header_of_its_proxy(
+    enter: Enter, over_https: Settings
+) -> None:
+    over_https.SECURE_PROXY_SSL_HEADER = ("HTTP_X_OVER", "tls")
+    door = enter("express")
+
+    secure = door.ask("enqueue", task(), [("X-Over", "tls, plain")])
+    door.ask("enqueue", task(), [("X-Over", "plain")])
+
+    assert (secure.status, door.in_the_lane) == (201, 1)
+    assert secure.header("strict-transport-security") == "max-age=60"
+
+
+def test_what_is_refused_in_front_of_such_a_site_is_refused(
+    enter: Enter, over_https: Settings
+) -> None:
+    reply = enter("express").ask("enqueue", b" " * 2_000_000)
+
+    assert (reply.status, reply.json()["code"]) == (413, "body_too_large")
+    assert reply.header("x-content-type-options") == "nosniff"
 
 
 @pytest.fixture
