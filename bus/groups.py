@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from . import (
     deliveries,
     errors,
     foreign,
+    ghosts,
     keys,
     lookup,
     messages,
@@ -78,6 +78,11 @@ def read_group(
     next reader. A consumer that is registered (`register_agent`) keeps its tasks for as
     long as its registration lives, be it longer or shorter than that, and loses them
     when it has ended. What is no JSON becomes a dead letter, `malformed`.
+
+    A process that is started again under a registered name gets what the one before it
+    had in hand, and after an error what came with the lost reply. So a registered name
+    is for one process at a time (threads may share it): the first read of another hands
+    over what it has in hand.
     """
     return read_while(lambda: True, topic, group, consumer, count, block_ms)
 
@@ -98,18 +103,18 @@ def read_while(
     until = time.monotonic() + max(0, block_ms) / 1000
     scripts.ensure_topic(topic, agent=True)
     working = _ensure_group(topic, group, False)[1] == group
-    block_s = 0.0
+    block_s, patient_until = 0.0, 0.0
     while True:
         try:
-            entries = (
-                _read_new(topic, group, consumer, count, block_s)
-                if (block_s or not working)
-                else []
-            )
-            if working:
-                found = _verified(topic, group, consumer, count, entries)
-            else:
-                found = [(sid, _observed(flat)) for sid, flat in entries]
+            read = _read if working else _observe
+            found = read(topic, group, consumer, count, block_s)
+        except errors.OutcomeUnknown:
+            # Of a claim: what came with its answer is looked for, then asked again.
+            patient_until = patient_until or time.monotonic() + conf.SEND_RETRY_S
+            if time.monotonic() >= patient_until:
+                raise
+            block_s = 0.0
+            continue
         except errors.BusError as exc:
             if not is_nogroup(exc):
                 raise
@@ -121,6 +126,25 @@ def read_while(
         # Short blocks keep the socket timeout out of it, and a reader that sleeps
         # inside the server would not see rows handed over.
         block_s = min(left, 1.0)
+
+
+def _read(
+    topic: str, group: str, consumer: str, count: int, block_s: float
+) -> list[tuple[str, dict[str, Any]]]:
+    """What the working group has for this consumer, handed-over tasks first."""
+    reader = ghosts.reader(topic, group, consumer)
+    reader.look()
+    with reader.reading():
+        entries = _read_new(topic, group, consumer, count, block_s) if block_s else []
+        return _verified(topic, group, consumer, count, entries)
+
+
+def _observe(
+    topic: str, group: str, consumer: str, count: int, block_s: float
+) -> list[tuple[str, dict[str, Any]]]:
+    """What is new to a group that only looks."""
+    entries = _read_new(topic, group, consumer, count, block_s)
+    return [(sid, _observed(flat)) for sid, flat in entries]
 
 
 def give_back(
@@ -165,12 +189,15 @@ def _verified(
         claimed = _claimed(topic, deliveries.claim_args(group, consumer, 1, True))
     found = []
     for item in claimed.deliveries:
-        _given.append((consumer, item.fence, item.id))
         if _buried(item):
             continue
         fields = _observed(["id", item.id, "json", item.json, "meta", item.meta])
         fields |= {"attempt": item.record.attempt + 1, "fence": item.fence}
         found.append((item.sid, fields))
+    # All of them, or none: what raises has given nothing.
+    ghosts.given.extend(
+        (consumer, fields["fence"], fields["id"]) for _, fields in found
+    )
     return found
 
 
@@ -185,33 +212,9 @@ def _buried(item: deliveries.Delivery) -> bool:
 
 
 def _claimed(topic: str, args: list[Any]) -> deliveries.Claimed:
-    """A claim; if its answer is lost, the tasks that came with it are looked up."""
-    began = time.monotonic()
-    try:
-        raw = scripts.run("claim", topic, args, retry_s=0)
-        return deliveries.parse_claim(topic, raw)
-    except errors.OutcomeUnknown:
-        pass
-    # Nobody else knows of them: rows of ours no older than the claim itself.
-    ask = [args[0], args[1], "", _age(began)]
-    now, paused, _, flat = scripts.run("recover", topic, ask)
-    items = [
-        item
-        for item in deliveries.parse_deliveries(topic, now, flat)
-        if (args[1], item.fence, item.id) not in _given
-    ]
-    if items or args[3] == "1":
-        return deliveries.Claimed(items, now, bool(paused), 0, None)
-    return deliveries.parse_claim(topic, scripts.run("claim", topic, args))
-
-
-# What this process gave out lately, so that a lost reply does not give it twice.
-_given: deque[tuple[str, str, str]] = deque(maxlen=2_000)
-
-
-def _age(began: float) -> int:
-    """Ms since then, and a little for the way."""
-    return int((time.monotonic() - began) * 1000) + 50
+    """A claim, sent once: if its answer is lost, the tasks that came with it are ours
+    and unknown to us."""
+    return deliveries.parse_claim(topic, scripts.run("claim", topic, args, retry_s=0))
 
 
 def _observed(flat: list[str]) -> dict[str, Any]:
@@ -238,7 +241,7 @@ def ack(topic: str, group: str, entry_id: str) -> int:
 
 def _acked(topic: str, entry_id: str) -> int:
     """1 if an ack ended the task this process was given as `entry_id`, else 0."""
-    given = _given.copy()  # in one step: other threads go on giving out
+    given = ghosts.given.copy()  # in one step: other threads go on giving out
     ids = {id for _, fence, id in given if fence.rpartition(".")[0] == entry_id}
     tasks = [task for id in ids if (task := lookup.found(topic, id)) is not None]
     # A fence would tell of an end with a result.

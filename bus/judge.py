@@ -81,7 +81,7 @@ class Judge:
         self._drop_gone(topic, group, consumers)
         if not holding:
             return 0
-        expiries = _registered_until([c["name"] for c in holding])
+        expiries = registered_until([c["name"] for c in holding])
         now_ms = agents.server_ms()
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
@@ -229,7 +229,7 @@ def _connected_for(consumer: str, most_s: float) -> bool:
     return False
 
 
-def _registered_until(consumers: list[str]) -> list[float | None]:
+def registered_until(consumers: list[str]) -> list[float | None]:
     """Per consumer, one at least, its expiry in server ms; None if not registered."""
     with refusals.guard():
         scores = connection.reader().execute_command("ZMSCORE", keys.AGENTS, *consumers)

@@ -158,7 +158,7 @@ FLOORS: list[set[str]] = [
         "live.tailer",
         "whynot",
     },
-    {"committed", "decisions"},
+    {"committed", "decisions", "ghosts"},
     {
         "gateway.flights",
         "runtime.beats",
