@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,7 +36,20 @@ R = TypeVar("R")
 
 
 # For calls that wait for tasks: about as many as there are connections to wait on.
-_waiting = ThreadPoolExecutor(50, "mesh-wait")
+def _new_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(50, "mesh-wait")
+
+
+_waiting = _new_pool()
+
+
+def _anew() -> None:
+    """In a forked child: the threads that this pool counts as idle are its parent's."""
+    global _waiting
+    _waiting = _new_pool()
+
+
+os.register_at_fork(after_in_child=_anew)
 
 
 def _twin(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
