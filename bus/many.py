@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from types import NoneType
 from typing import Any
@@ -44,17 +45,9 @@ def enqueue_many(
         raise errors.InvalidOption(
             "payloads is asynchronous, which aenqueue_many reads; give a list here"
         )
-    source = _iterator("payloads", payloads, "payloads")
     sending = _Sending(topic, maxlen, delay_s, max_attempts, timeout_s)
     with sending.telling():
-        sending.name(task_ids, payloads)
-        sending.level = levels.granted(durability)
-        ahead = _Ahead(sending, source)
-        # A source that makes its payloads may call us: not while a line is in use.
-        lists = isinstance(payloads, Sized) and isinstance(task_ids, (Sized, NoneType))
-        while batches := ahead.take():
-            sending.send(batches, ahead.look if lists else None)
-        sending.finish()
+        _send_all(sending, payloads, task_ids, durability)
     return sending.accepted
 
 
@@ -72,33 +65,58 @@ async def aenqueue_many(
     """`enqueue_many` for asyncio; `payloads` may be asynchronous too.
 
     Each send takes a thread, the wait for payloads that come asynchronously does not.
+    Who cancels it waits for what is on its way, and learns what was accepted as well.
     """
-    if not isinstance(payloads, AsyncIterable):
-        return await asyncio.to_thread(
-            enqueue_many,
-            topic,
-            payloads,
-            maxlen,
-            task_ids=task_ids,
-            delay_s=delay_s,
-            max_attempts=max_attempts,
-            timeout_s=timeout_s,
-            durability=durability,
-        )
     sending = _Sending(topic, maxlen, delay_s, max_attempts, timeout_s)
     with sending.telling():
-        sending.name(task_ids, payloads)
-        sending.level = await levels.agranted(durability)
-        chunk = []
-        async for payload in payloads:
-            chunk.append(payload)
-            if len(chunk) == sending.size:
-                await asyncio.to_thread(sending.send, sending.prepared(chunk))
-                chunk = []
-        if chunk:
-            await asyncio.to_thread(sending.send, sending.prepared(chunk))
-        sending.finish()
+        try:
+            if isinstance(payloads, AsyncIterable):
+                await _asend_all(sending, payloads, task_ids, durability)
+            else:
+                # One thread for all: a source may be bound to it, as cursors are.
+                await asyncio.to_thread(
+                    _send_all, sending, payloads, task_ids, durability
+                )
+        except asyncio.CancelledError:
+            await sending.stop()
+            raise
     return sending.accepted
+
+
+def _send_all(
+    sending: _Sending,
+    payloads: Iterable[Any],
+    task_ids: Iterable[str] | None,
+    durability: str | None,
+) -> None:
+    source = _iterator("payloads", payloads, "payloads")
+    sending.name(task_ids, payloads)
+    sending.level = levels.granted(durability)
+    ahead = _Ahead(sending, source)
+    # A source that makes its payloads may call us: not while a line is in use.
+    lists = isinstance(payloads, Sized) and isinstance(task_ids, (Sized, NoneType))
+    while batches := ahead.take():
+        sending.send(batches, ahead.look if lists else None)
+    sending.finish()
+
+
+async def _asend_all(
+    sending: _Sending,
+    payloads: AsyncIterable[Any],
+    task_ids: Iterable[str] | None,
+    durability: str | None,
+) -> None:
+    sending.name(task_ids, payloads)
+    sending.level = await levels.agranted(durability)
+    chunk = []
+    async for payload in payloads:
+        chunk.append(payload)
+        if len(chunk) == sending.size:
+            await asyncio.to_thread(sending.send, sending.prepared(chunk))
+            chunk = []
+    if chunk:
+        await asyncio.to_thread(sending.send, sending.prepared(chunk))
+    sending.finish()
 
 
 class _Sending:
@@ -121,6 +139,9 @@ class _Sending:
         self._named: int | None = None  # how many ids there are, if that is known
         self.level: Level = levels.BY_ITSELF
         self._place = 0
+        self._turn = threading.Lock()
+        self._stopped = False  # nothing is sent any more
+        self._under_way = False
 
     def name(self, task_ids: Iterable[str] | None, payloads: Any) -> None:
         """Take ids of the caller's; InvalidOption if their number is wrong by then."""
@@ -159,11 +180,31 @@ class _Sending:
         self, batches: list[Batch], meanwhile: Callable[[], None] | None = None
     ) -> None:
         """Send what is prepared; raises what became of the first that was refused."""
-        found = accepting.send(batches, self.level, meanwhile)
-        outcomes = list(itertools.chain.from_iterable(found))
-        # Before anything is raised: what follows a refusal in its hundred is written.
-        self.accepted += [one.id for one in outcomes if one.error is None]
+        with self._turn:
+            if self._stopped:
+                raise asyncio.CancelledError
+            self._under_way = True
+        try:
+            found = accepting.send(batches, self.level, meanwhile)
+            outcomes = list(itertools.chain.from_iterable(found))
+            # Before anything is raised: what follows a refusal in its hundred is
+            # written.
+            self.accepted += [one.id for one in outcomes if one.error is None]
+        finally:
+            self._under_way = False
         accepting.taken(self.topic, outcomes)
+
+    async def stop(self) -> None:
+        """Have the thread send nothing more; `accepted` is complete after this.
+
+        It may wait for its source: it is waited for only while it sends, which ends in
+        its own time, however often this is cancelled.
+        """
+        with self._turn:
+            self._stopped = True
+        while self._under_way:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.002)
 
     def finish(self) -> None:
         """InvalidOption if ids of a list are left over: a caller counted wrong."""

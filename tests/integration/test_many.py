@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 from pytest_django import Settings
 
 import bus
-from bus import errors, many, wanted
+from bus import accepting, errors, many, wanted
+from tests.support.waiting import wait_until_async
 
 Send = Callable[..., list[str]]
 
@@ -232,3 +235,70 @@ def test_a_full_topic_is_told_even_if_the_next_hundred_is_wrong(
         bus.enqueue_many(test_topic, payloads, maxlen=50)
 
     assert len(accepted(full)) == bus.stats(test_topic)["backlog"] == 50
+
+
+# --- cancelled
+
+
+async def cancelled(topic: str, payloads: Any, when: Callable[[], bool]) -> list[str]:
+    """What the mesh has of a call that is cancelled then, as its exception says."""
+
+    async def call() -> list[str]:
+        try:
+            return await bus.aenqueue_many(topic, payloads)
+        except asyncio.CancelledError as exc:
+            return list(vars(exc)["accepted"])
+
+    calling = asyncio.create_task(call())
+    await wait_until_async(when, 10)
+    calling.cancel()
+    return await calling
+
+
+def as_list(payloads: range) -> Any:
+    return [*payloads]
+
+
+async def one_by_one(payloads: range) -> AsyncIterator[int]:
+    for payload in payloads:
+        yield payload
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("given", [as_list, one_by_one])
+async def test_who_cancels_it_learns_what_was_on_its_way(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch, given: Callable[[range], Any]
+) -> None:
+    real, sending = accepting.send, threading.Event()
+
+    def slowly(*args: Any) -> Any:
+        sending.set()
+        time.sleep(0.2)
+        return real(*args)
+
+    monkeypatch.setattr(accepting, "send", slowly)
+    told = await cancelled(test_topic, given(range(350)), sending.is_set)
+    await asyncio.sleep(0.3)  # for what would be sent behind it
+
+    assert len(told) == bus.stats(test_topic)["backlog"] == 100
+    assert written(test_topic, told) == told
+
+
+@pytest.mark.asyncio
+async def test_who_cancels_it_does_not_wait_for_its_source(test_topic: str) -> None:
+    go_on, waits, through = threading.Event(), threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        yield from range(100)
+        waits.set()
+        assert go_on.wait(30)
+        yield from range(100)
+        through.set()
+
+    told = await cancelled(test_topic, source(), waits.is_set)
+    assert not go_on.is_set()
+    go_on.set()
+    await asyncio.sleep(0.1)
+
+    assert len(told) == bus.stats(test_topic)["backlog"] == 100
+    assert not through.is_set()
