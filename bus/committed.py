@@ -75,6 +75,12 @@ def after_commit(batch: Batch, level: Level, on_commit: bool | str) -> None:
     transaction.on_commit(hook, using=alias)
 
 
+def waiting() -> list[str]:
+    """The tasks that wait for a commit, and with it are not sent yet."""
+    lines = list(_lines.values())
+    return [str(hook) for line in lines for hook in list(line) if not hook.done]
+
+
 def _alias(on_commit: bool | str) -> str:
     """The database whose commit is meant; InvalidOption where that is not plain."""
     from django.db import DEFAULT_DB_ALIAS, connections

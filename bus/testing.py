@@ -8,15 +8,18 @@ assert testing.run_inline("mail", {"to": "a@b.c"}) == {"sent": True}
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import accepting, errors, handlers, levels, messages
+from asgiref.sync import async_to_sync, sync_to_async
+
+from . import accepting, committed, errors, handlers, levels, messages
 from .batches import Accepted, Batch
 from .conf import conf
+from .handlers import Handler
 from .levels import Level
 from .messages import Task
 from .wanted import Item, new_id
@@ -46,10 +49,11 @@ def collect() -> Iterator[list[Sent]]:
         for item in batch.items:
             # The value an agent would get, after its way through JSON.
             payload = messages.decode(item.json)
-            state = messages.DELAYED if item.due else messages.WAITING
+            delayed = item.due not in ("", "+0")  # less than a millisecond is none
+            state = messages.DELAYED if delayed else messages.WAITING
             new, error = item.id not in known, None
             if new:
-                sent.append(Sent(item.id, batch.topic, payload, bool(item.due)))
+                sent.append(Sent(item.id, batch.topic, payload, delayed))
                 known[item.id] = payload
             elif not messages.same(known[item.id], payload):
                 error = errors.TaskConflict(f"task id {item.id} is taken")
@@ -100,23 +104,51 @@ def assert_enqueued(
         what = topic if payload is _ANY else f"{topic} with {payload!r}"
         seen = "".join(f"\n  {item.topic}: {item.payload!r}" for item in sent)
         number = "at least 1" if count is None else str(count)
+        held = "".join(f"\n  {hook}" for hook in committed.waiting())
         raise AssertionError(
             f"expected {number} task of {what}, found {len(fitting)}; sent:"
             f"{seen or ' nothing'}"
+            + (f"\nnot sent, but waiting for a commit:{held}" if held else "")
         )
 
 
 def run_inline(topic: str, payload: Any, *, attempt: int = 1) -> Any:
-    """Run the topic's handler here; its value after JSON, or what it raised."""
+    """Run the topic's handler here; its value after JSON, or what it raised.
+
+    An async handler as well; its calls of Django's ORM are in the test's transaction.
+    A test that is async itself awaits `arun_inline`.
+    """
+    found, value, task = _given(topic, payload, attempt)
+    run = async_to_sync(found.function) if found.is_async else found.function
+    return _returned(run(value, task))
+
+
+async def arun_inline(topic: str, payload: Any, *, attempt: int = 1) -> Any:
+    """`run_inline` for async tests; a sync handler runs where async ORM calls do."""
+    found, value, task = _given(topic, payload, attempt)
+    run = found.function if found.is_async else sync_to_async(found.function)
+    return _returned(await run(value, task))
+
+
+def _given(topic: str, payload: Any, attempt: int) -> tuple[Handler, Any, Task]:
+    """The handler of a topic, and what an agent would call it with."""
     if topic not in handlers.registry:
         handlers.autodiscover()
     found = handlers.registry.get(topic)
     if found is None:
         raise errors.HandlerError(f"no handler serves topic {topic!r}")
     value = messages.decode(messages.encode(payload))
-    task = Task(new_id(), topic, value, attempt=attempt, fence="0-1.0")
-    if found.is_async:
-        result = asyncio.run(found.function(value, task))
-    else:
-        result = found.function(value, task)
+    task = Task(
+        new_id(),
+        topic,
+        value,
+        attempt=attempt,
+        fence="0-1.0",
+        timeout_s=handlers.timeout_of(found, None, None),
+        enqueued_at=messages.iso(round(time.time() * 1000)),
+    )
+    return found, value, task
+
+
+def _returned(result: Any) -> Any:
     return messages.decode(messages.encode_result(result, conf.RESULT_MAX_BYTES))

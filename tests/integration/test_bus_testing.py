@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import redis
+from django.contrib.auth import get_user_model
+from pytest_django import DjangoCaptureOnCommitCallbacks
 
 import bus
 from bus import tasks, testing
@@ -33,6 +36,41 @@ def test_what_is_sent_is_collected_and_needs_no_server(nobody: None) -> None:
         ("print", 2, False),
     ]
     assert sent[0].id == task_id
+
+
+def test_a_delay_of_less_than_a_millisecond_is_none(nobody: None) -> None:
+    with testing.collect() as sent:
+        for delay_s in (0.0, 0.0005, 0.001):
+            bus.enqueue_task("mail", 1, delay_s=delay_s)
+
+    assert [item.delayed for item in sent] == [False, False, True]
+
+
+@pytest.mark.django_db
+def test_an_assertion_names_what_waits_for_a_commit(
+    nobody: None, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    with testing.collect() as sent:
+        with django_capture_on_commit_callbacks() as hooks:
+            task_id = bus.enqueue_task("mail", 1, on_commit=True)
+            with pytest.raises(AssertionError, match=f"a commit:\n  task {task_id}"):
+                testing.assert_enqueued(sent, "mail")
+        for hook in hooks:
+            hook()
+
+    testing.assert_enqueued(sent, "mail", 1)
+    with pytest.raises(AssertionError) as refusal:
+        testing.assert_enqueued(sent, "mail", 2)
+    assert "commit" not in str(refusal.value)
+
+
+@pytest.mark.django_db
+def test_what_waits_for_a_commit_is_collected_as_the_guide_says(
+    nobody: None, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    with testing.collect() as sent, django_capture_on_commit_callbacks(execute=True):
+        bus.enqueue_task("mail", {"to": "a@b.c"}, on_commit=True)
+    testing.assert_enqueued(sent, "mail", {"to": "a@b.c"})
 
 
 def test_the_twins_are_collected_too(nobody: None) -> None:
@@ -113,6 +151,45 @@ def test_an_async_handler_runs_inline(nobody: None, own_registry: None) -> None:
         return (payload * 2, task.attempt)
 
     assert testing.run_inline("inline-async", 21, attempt=3) == [42, 3]
+
+
+@pytest.mark.django_db
+def test_an_async_handler_sees_what_its_test_wrote(
+    nobody: None, own_registry: None
+) -> None:
+    users: Any = get_user_model().objects
+    users.create(username="ann")
+
+    @bus.handler("inline-orm")
+    async def count(payload: Any, task: Any) -> Any:
+        return await users.filter(username=payload).acount()
+
+    assert testing.run_inline("inline-orm", "ann") == 1
+
+
+@pytest.mark.asyncio
+async def test_handlers_of_both_kinds_run_inline_in_an_async_test(
+    nobody: None, own_registry: None
+) -> None:
+    @bus.handler("inline-async")
+    async def double(payload: Any, task: Any) -> Any:
+        return (payload * 2, task.attempt)
+
+    @bus.handler("inline-sync")
+    def where(payload: Any, task: Any) -> Any:
+        return threading.current_thread() is threading.main_thread()
+
+    assert await testing.arun_inline("inline-async", 21, attempt=3) == [42, 3]
+    assert await testing.arun_inline("inline-sync", 1) is False
+
+
+def test_a_handler_inline_is_told_its_time(nobody: None, own_registry: None) -> None:
+    @bus.handler("inline-time", timeout_s=7)
+    def told(payload: Any, task: Any) -> Any:
+        age = datetime.now(UTC) - datetime.fromisoformat(task.enqueued_at)
+        return [task.timeout_s, age.total_seconds() < 60]
+
+    assert testing.run_inline("inline-time", 1) == [7, True]
 
 
 def test_a_sync_handler_runs_inline_and_raises_what_it_raised(
