@@ -27,10 +27,12 @@ class Child:
         self._context = multiprocessing.get_context("spawn")
         self._process: Any = None
         self._pipe: Connection | None = None
+        self._killed = False  # it may seem alive for a moment more
 
     def prepare(self) -> None:
         """Have a living process, so that a call does not wait for one to start."""
-        if self._process is None or not self._process.is_alive():
+        process = self._process
+        if process is None or self._killed or not process.is_alive():
             self._start()
 
     def call(self, task: messages.Task) -> Any:
@@ -51,6 +53,7 @@ class Child:
         """End the process now, whatever it is doing."""
         process = self._process
         if process is not None and process.is_alive():
+            self._killed = True
             process.kill()
 
     def _start(self) -> None:
@@ -64,7 +67,7 @@ class Child:
         )
         process.start()
         theirs.close()
-        self._process, self._pipe = process, mine
+        self._process, self._pipe, self._killed = process, mine, False
         # Its first word says that it is up: starting is nobody's run time.
         with contextlib.suppress(EOFError, OSError):
             mine.recv()

@@ -77,12 +77,14 @@ class ThreadSlots:
             run.over, run.stopped, run.finished = True, why, time.monotonic()
             run.started = run.started or run.finished
             child = self._children.get(run)
-            if child is None:
+            if child is not None:
+                # Before the lock is free, with which its thread takes the next run to
+                # the same process.
+                child.kill()
+            else:
                 self._hung += 1
                 self._serving -= 1
-        if child is not None:
-            child.kill()
-        elif not self.stuck:
+        if child is None and not self.stuck:
             self._start_thread()
         self._finished(run)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 from django.db import connection
@@ -77,3 +79,11 @@ def end(payload: Any, task: Any) -> Any:
         case "ask" | "break":
             return _asked(payload == "break")
     return os.getpid()
+
+
+def hold(payload: str, task: Any) -> None:
+    """Makes a file in the folder that the payload names, and waits for another."""
+    folder = Path(payload)
+    (folder / "begun").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.005)

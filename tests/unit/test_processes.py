@@ -66,8 +66,7 @@ def test_a_death_is_told_and_the_next_call_has_a_new_process(
 
 def test_what_was_killed_between_two_calls_costs_no_attempt(child: Child) -> None:
     first = ends(child, "")
-    child.kill()
-    wait_until(lambda: not child._process.is_alive())
+    child.kill()  # which it may outlive for a moment
 
     assert ends(child, "") != first
 
