@@ -1,5 +1,6 @@
 """An agent in plain Python: agent.py http://127.0.0.1:8000 TOKEN TOPIC ID."""
 
+import http.client
 import json
 import sys
 import threading
@@ -24,9 +25,11 @@ def call(path, body=None, method="POST"):
             with urllib.request.urlopen(request, timeout=60) as response:
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as exc:
-            if exc.code not in (408, 429, 502, 503, 504):
+            if exc.code == 404 and path != "agents":  # not registered any more
+                call("agents", AGENT)
+            elif exc.code not in (408, 429, 502, 503, 504):
                 raise
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
         time.sleep(1)
 
@@ -37,8 +40,8 @@ def beat():
         time.sleep(4)
         try:
             call(f"agents/{ME}/heartbeat", {"deliveries": list(held.values())})
-        except urllib.error.HTTPError:  # not registered any more
-            call("agents", AGENT)
+        except urllib.error.HTTPError as exc:  # refused: the next may be heard
+            print(f"no beat: {exc}", file=sys.stderr)
 
 
 def run(task):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -19,7 +23,7 @@ from bus import accounts, agents
 from bus.judge import Judge
 from tests.support import machine
 from tests.support.site import LiveSite
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
@@ -94,6 +98,52 @@ def test_several_of_them_share_a_topic(live_site: LiveSite, test_topic: str) -> 
 
     stats = bus.stats(test_topic)
     assert (stats["done"], stats["lost"], stats["ledger"]["drift"]) == (30, 0, 0)
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A mesh after an outage: it knows no agent, and then its answer breaks off."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.path.removeprefix("/api/v1/mesh/"))
+        claims = len([path for path in self.asked if path.endswith("/claim")])
+        if self.asked[-1] == "agents":
+            self._answer(200, {})
+        elif claims == 1:
+            self._answer(404, {"code": "agent_not_found"})
+        else:
+            self._answer(200, {"deliveries": [], "drain": True}, claims > 2)
+
+    def do_DELETE(self) -> None:
+        self.asked.append("left")
+        self._answer(204, None)
+
+    def _answer(self, status: int, body: Any, whole: bool = True) -> None:
+        data = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data if whole else data[:-1])
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is written down."""
+
+
+def test_one_that_the_mesh_forgot_registers_again() -> None:
+    Forgetful.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        argv = [*COMMANDS["agent.py"], url, "token", "words", "me"]
+        ended = subprocess.run(argv, timeout=60 * PATIENCE, check=False)
+        server.shutdown()
+
+    assert ended.returncode == 0
+    asked = [path for path in Forgetful.asked if "heartbeat" not in path]
+    claim = "topics/words/claim"
+    assert asked == ["agents", claim, "agents", claim, claim, "left"]
 
 
 HOLDS = """
