@@ -68,19 +68,23 @@ def handler(
     (60; 1 ms to 7 days), `backoff_s` is the first retry's upper bound (1), doubling
     per retry.
     """
+    # Here, not once a function comes: without parentheses none would ever come.
+    if callable(topic):
+        name = getattr(topic, "__qualname__", repr(topic))
+        raise errors.InvalidName(
+            f'@handler over {name} names no topic; write @handler("topic")'
+        )
+    keys.check_topic(topic)
+    options = (
+        _positive("max_attempts", max_attempts, whole=True),
+        _timeout(timeout_s),
+        _positive("backoff_s", backoff_s),
+        _positive("concurrency", concurrency, whole=True),
+        cpu,
+    )
 
     def register(function: F) -> F:
-        _add(
-            Handler(
-                keys.check_topic(topic),
-                function,
-                _positive("max_attempts", max_attempts, whole=True),
-                _timeout(timeout_s),
-                _positive("backoff_s", backoff_s),
-                _positive("concurrency", concurrency, whole=True),
-                cpu,
-            )
-        )
+        _add(Handler(topic, function, *options))
         return function
 
     return register

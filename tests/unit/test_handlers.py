@@ -487,3 +487,20 @@ def test_every_error_of_a_handler_path_is_a_sentence(module: str) -> None:
         load("nowhere:f", "demo")
 
     assert re.search(r"\w+ \w+ \w+ \w+", str(refusal.value))
+
+
+def test_without_parentheses_it_says_what_to_write() -> None:
+    bare: Any = handler
+
+    with pytest.raises(errors.InvalidName, match=r'over work .* @handler\("topic"\)'):
+        bare(work)
+
+
+@pytest.mark.parametrize(
+    ("topic", "options"), [("No", {}), ("demo", {"timeout_s": -1})]
+)
+def test_what_is_wrong_is_told_before_a_function_comes(
+    topic: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises((errors.InvalidName, errors.InvalidOption)):
+        handler(topic, **options)
