@@ -33,6 +33,7 @@ _PREFIXES_MOST: Final = 50
 
 # Hash of the text -> principal, until when (monotonic). Only tokens that were right.
 _known: Final[dict[bytes, tuple[roles.Principal, float]]] = {}
+_changes = 0  # of tokens in this process: a look that began before one may be older
 
 
 def remembered(text: bytes | str) -> roles.Principal | None:
@@ -64,6 +65,7 @@ def principal_of(text: bytes | str, *, anew: bool = False) -> roles.Principal | 
     Raises OperationalError where the database is away and nothing is remembered.
     """
     found, mark = None if anew else remembered(text), _mark(text)
+    changes = _changes
     if found is not None or len(text) > _TEXT_MOST or not text.isascii():
         return found
     plain = text.decode() if isinstance(text, bytes) else text
@@ -83,6 +85,8 @@ def principal_of(text: bytes | str, *, anew: bool = False) -> roles.Principal | 
     if len(_known) >= _KNOWN_MOST:
         _known.clear()
     _known[mark] = (principal, time.monotonic() + min(left_s, BELIEVED_S))
+    if changes != _changes:  # asked behind the write: a change forgets it, or this does
+        _known.pop(mark, None)
     return principal
 
 
@@ -119,9 +123,14 @@ def _used(token: models.Token, now: Any) -> None:
 
 
 @receiver([post_save, post_delete], sender=models.Token)
-def _forget(**_: Any) -> None:
-    """Tokens changed in this process count at once; each change forgets all."""
+def _forget(using: str = "", **_: Any) -> None:
+    """Tokens changed in this process count at once; each change forgets all, and once
+    more when it is committed: until then others see what was before."""
+    global _changes
+    _changes += 1
     _known.clear()
+    if using and transaction.get_connection(using).in_atomic_block:
+        transaction.on_commit(_forget, using=using)
 
 
 def of_user(user: Any) -> roles.Principal:
@@ -227,10 +236,14 @@ def revoke_token(token_key: str) -> models.Token:
 def revoke(token: models.Token) -> models.Token:
     """End a token, and its service account with the last one."""
     owner = token.user
-    token.delete()
-    last = owners.is_service(owner)
-    if last and not models.Token.objects.filter(user=owner).exists():
-        owner.delete()
+    with transaction.atomic():
+        # Whoever makes the next token of this name meanwhile waits, and then makes an
+        # account as well: it would go with this one.
+        owners.lock(owner)
+        token.delete()
+        last = owners.is_service(owner)
+        if last and not models.Token.objects.filter(user=owner).exists():
+            owner.delete()
     return token
 
 

@@ -91,6 +91,13 @@ class TokenAdmin(_ReadOnly):
     search_fields = ("name", "token_key", "description")
     exclude = ("digest", "made_once")
 
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        accounts.revoke(obj)  # the service account goes with its last token
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for token in queryset:
+            accounts.revoke(token)
+
 
 @admin.register(models.AuditEntry)
 class AuditEntryAdmin(_ReadOnly):

@@ -24,7 +24,9 @@ def service_account(name: str, maker: roles.Principal | None) -> Any:
     if name.casefold().startswith(FOLDER.rstrip()):
         raise errors.InvalidOption(f"token name {name!r:.80} is that of a folder's own")
     users: Any = get_user_model().objects
-    owner, new = users.get_or_create(username=f"{_SERVICE}{name}")
+    # Locked, so that nobody who revokes its last token takes it away meanwhile.
+    locked = users.select_for_update()
+    owner, new = locked.get_or_create(username=f"{_SERVICE}{name}")
     if new:
         owner.set_unusable_password()
         owner.save()
@@ -36,6 +38,12 @@ def service_account(name: str, maker: roles.Principal | None) -> Any:
             said = f"the name {name!r} is taken by somebody beyond your topics"
             raise errors.Conflict(f"{said}; choose another")
     return owner
+
+
+def lock(account: Any) -> None:
+    """Keep it as it is for this transaction: in SQLite all others wait anyway."""
+    users: Any = get_user_model().objects
+    users.select_for_update().filter(pk=account.pk).first()
 
 
 def _is_within(maker: roles.Principal, account: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
@@ -81,6 +82,32 @@ def test_a_revoked_token_ends_at_once_and_its_service_account_with_it() -> None:
     problem(admin.delete(f"tokens/{first['key']}"), 404, "not_found")
     admin.delete(f"tokens/{second['key']}")
     assert not users.exists()
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_a_token_made_while_the_last_of_its_name_is_revoked_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old, _ = accounts.create_token("resizer", "viewer")
+    users, made = get_user_model(), []
+    delete = users.delete
+
+    def make() -> None:
+        made.append(accounts.create_token("resizer", "viewer")[1])
+        connection.close()
+
+    def slowly(account: Any) -> Any:
+        maker.start()
+        maker.join(0.3)
+        return delete(account)
+
+    maker = threading.Thread(target=make)
+    monkeypatch.setattr(users, "delete", slowly)
+    accounts.revoke(old)
+    maker.join(30)
+
+    [text] = made
+    assert accounts.principal_of(text)
 
 
 def test_only_a_whole_key_is_revoked() -> None:

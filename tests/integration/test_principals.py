@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.db import InternalError, OperationalError, connection
 from django.utils import timezone
+from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from bus import accounts, models, roles
 from bus.conf import conf
@@ -156,6 +157,37 @@ def test_a_change_made_while_a_look_is_taken_anew_is_not_undone_by_it(
 
     monkeypatch.setattr(accounts, "of_token", slowly)
     accounts.principal_of(text, anew=True)
+
+    assert accounts.remembered(text) is None
+
+
+def test_a_token_revoked_while_somebody_looks_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    token, text = accounts.create_token("ci", "operator")
+    of_token = accounts.of_token
+
+    def slowly(row: models.Token) -> roles.Principal:
+        accounts.revoke_token(token.token_key)
+        return of_token(row)
+
+    monkeypatch.setattr(accounts, "of_token", slowly)
+    accounts.principal_of(text)
+
+    assert accounts.remembered(text) is None
+
+
+def test_what_others_saw_before_a_change_was_committed_is_forgotten_with_it(
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    token, text = accounts.create_token("ci", "operator")
+    principal = accounts.principal_of(text)
+    assert principal
+
+    with django_capture_on_commit_callbacks(execute=True):
+        accounts.revoke(token)
+        accounts._known[accounts._mark(text)] = principal, 2_000.0  # by one of them
+        assert accounts.remembered(text)
 
     assert accounts.remembered(text) is None
 
