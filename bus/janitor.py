@@ -30,7 +30,7 @@ from . import (
     topics,
 )
 from .conf import conf
-from .judge import Judge, take_from_child
+from .judge import Evenness, Judge, take_from_child
 
 __all__ = [
     "Janitor",
@@ -83,16 +83,19 @@ class Sharing:
 
     def __init__(self, pulse: Pulse) -> None:
         self._pulse = pulse
+        self.clock = Evenness()
         self._janitors, self._of = 1, 0
 
     def count(self) -> list[str]:
         """Look who is there; the topics on the list. BusError without a server."""
+        asked_at = time.monotonic()
         with refusals.guard():
             pipe = connection.reader().pipeline(transaction=False)
             pipe.smembers(keys.TOPICS)
             pipe.time()
             pipe.zrange(keys.AGENTS, 0, -1, withscores=True)
-            listed, (now_s, _), rows = pipe.execute()
+            listed, (now_s, rest_us), rows = pipe.execute()
+        self.clock.compare(now_s * 1000 + rest_us // 1000, asked_at)
         names = [name for name, until_ms in rows if until_ms >= now_s * 1000]
         self._janitors = sum(map(keys.is_of_runtime, names))  # others have none
         self._of = len(names)
@@ -160,7 +163,7 @@ class Janitor(threading.Thread):
         pause_s = min(self.sharing.period_s * self._share, self._again_s)
         left_s = self._tick_at + pause_s - time.monotonic()
         if not self._judged:
-            may_judge_s = conf.JUDGE_AFTER_S - self._pulse.steady_s
+            may_judge_s = conf.JUDGE_AFTER_S - self._sure_s
             left_s = min(left_s, may_judge_s) if may_judge_s > 0 else 0.0
         return left_s
 
@@ -191,13 +194,20 @@ class Janitor(threading.Thread):
         """Stop after the duty at hand."""
         self._closed.set()
 
+    @property
+    def _sure_s(self) -> float:
+        """Seconds since when the living could show it: after an outage of the server,
+        or a jump of its clock, everybody looks dead and gets time to beat."""
+        return min(self._pulse.steady_s, self.sharing.clock.even_s)
+
     def _tick(self, names: list[str]) -> float:
         """The duties, those among them that once a period is enough for; seconds until
         the next task is due."""
         self._ticks += 1
-        # After an outage of the server everybody looks dead; they get time to beat.
-        self._judged = self._pulse.steady_s >= conf.JUDGE_AFTER_S
-        judge = Judge(self._consumer, self._pulse.confirmed) if self._judged else None
+        self._judged = self._sure_s >= conf.JUDGE_AFTER_S
+        judge, even_s = None, self.sharing.clock.even_s
+        if self._judged:
+            judge = Judge(self._consumer, self._pulse.confirmed, even_s)
         tidy, due_s = self._turn(_TIDY_EVERY), math.inf
         for seen in looks.look(names, tidy=None if judge is None else tidy):
             due_s = min(due_s, self._due_s(seen))

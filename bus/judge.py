@@ -36,7 +36,35 @@ _SILENT_MS: Final = 3_600_000  # before any other goes that holds nothing
 _SETTLED_MS: Final = 1_500  # rows of a dead owner are at least this idle
 _MISSED: Final = 1.5  # beats after which one that renews its tasks has missed one
 _JUST_AFTER_S: Final = 0.02  # its end: not a moment before the server agrees
+_JUMP_MS: Final = 2_000  # of the server's clock, beyond how it is set right bit by bit
 _GONE: Final = "the agent was gone"
+
+
+class Evenness:
+    """For how long the server's clock has gone as evenly as our monotonic one.
+
+    Who sets its time, or resumes its machine, ages all registrations and all tasks in
+    hand at once. Ours goes on while this process is stopped, and so does the server's;
+    while the machine sleeps it stands still.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, float] | None = None
+        self._jumped_at = -math.inf
+
+    def compare(self, server_ms: int, asked_at: float) -> None:
+        """The server's time, told since we asked: more cannot have passed for us."""
+        now = time.monotonic()
+        if self._seen is not None:
+            seen_ms, seen_at = self._seen
+            if server_ms - seen_ms > (now - seen_at) * 1000 + _JUMP_MS:
+                self._jumped_at = now
+        self._seen = server_ms, asked_at
+
+    @property
+    def even_s(self) -> float:
+        """Seconds since it jumped, as far as we know."""
+        return time.monotonic() - self._jumped_at
 
 
 class Judge:
@@ -49,10 +77,18 @@ class Judge:
     the consumer name itself and keep their tasks while the registration lives. Those
     over HTTP have the lease they registered with, and nothing else counts for them.
     Who is not `sure` that the server was there all the time judges by the lease alone.
+    The server's clock tells how long tasks were idle: for no longer than `even_s`, the
+    time since it jumped, as when its machine was suspended.
     """
 
-    def __init__(self, me: str, sure: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        me: str,
+        sure: Callable[[], bool] = lambda: True,
+        even_s: float = math.inf,
+    ) -> None:
         self._me = me
+        self._even_ms = even_s * 1000
         self._sure = functools.cache(sure)  # asked where somebody seems dead
         self.again_s = math.inf  # until one who missed a beat is dead
         self._looked = False
@@ -86,7 +122,7 @@ class Judge:
         taken = 0
         for consumer, expiry in zip(holding, expiries, strict=True):
             verdict = self._verdict(consumer, expiry, now_ms)
-            if verdict is not None:
+            if verdict is not None and verdict[0] <= self._even_ms:
                 taken += take(topic, group, consumer["name"], *verdict)
         return taken
 

@@ -12,8 +12,8 @@ from pytest_django import Settings
 
 import bus
 from bus import agents, auditor, janitor, keys, looks
-from bus.judge import Judge
-from tests.support.desk import GROUP, Desk
+from bus.judge import Evenness, Judge
+from tests.support.desk import GROUP, Desk, idle_for
 from tests.support.pulse import Steady
 from tests.support.waiting import wait_until
 
@@ -139,6 +139,71 @@ def test_a_mistake_of_ours_in_one_topic_leaves_the_others_looked_after(
         "janitor: a mistake of ours; second: 2 digits",
     ]
     assert all(told.exc_info for told in caplog.records)
+
+
+# --- where the server's clock jumps, everybody looks dead
+
+
+def sleep_of_the_machine(patch: pytest.MonkeyPatch, topic: str, for_s: float) -> None:
+    """The server's clock goes on meanwhile, our monotonic one stands still."""
+    real = time.monotonic
+    patch.setattr(time, "monotonic", lambda: real() - for_s)
+    idle_for(topic, "holder#00000001", for_s)
+    client = bus.get_redis()
+    for name in ("holder#00000001", "me#00000001"):
+        client.zincrby(keys.AGENTS, -for_s * 1000, name)
+
+
+@pytest.mark.parametrize("for_s", [10.0, 60.0], ids=["less than a lease", "more"])
+def test_nobody_is_robbed_since_the_machine_slept(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch, for_s: float
+) -> None:
+    holder(test_topic, 3.0)
+    one = janitor.Janitor("me#00000001", Steady())
+    one._tick(one.sharing.count())
+
+    sleep_of_the_machine(monkeypatch, test_topic, for_s)
+    one._tick(one.sharing.count())
+    one._tick(one.sharing.count())
+
+    assert bus.stats(test_topic)["lost"] == 0
+
+
+def test_tasks_without_a_sign_of_life_since_then_are_taken(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.MESH_JUDGE_AFTER_S, settings.MESH_LEASE_S = 0.2, 1.0
+    holder(test_topic, 3.0)
+    one = janitor.Janitor("holder#00000001", Steady())  # judged by its lease alone
+    one.sharing.count()
+    sleep_of_the_machine(monkeypatch, test_topic, 60.0)
+
+    def lost() -> int:
+        one._tick(one.sharing.count())
+        return int(bus.stats(test_topic)["lost"])
+
+    began = time.monotonic()
+    wait_until(lost, 15, "its lease ends once more")
+
+    assert time.monotonic() - began >= 0.9
+
+
+def test_a_process_that_was_stopped_saw_no_jump(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both clocks went on; nor did one whose answers are slow."""
+    now = time.monotonic()
+    clock = Evenness()
+    for told_ms, asked_at, answered_at in [
+        (1_000, now, now + 5),
+        (7_000, now + 6, now + 6),
+        (67_000, now + 66, now + 66),
+        (66_000, now + 67, now + 67),
+    ]:
+        monkeypatch.setattr(time, "monotonic", lambda at=answered_at: at)
+        clock.compare(told_ms, asked_at)
+
+    assert clock.even_s == math.inf
 
 
 # --- the more there are, the less often one of them looks
