@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from . import failures, keys, messages, scripts
+from . import errors, failures, keys, messages, scripts
 from .conf import conf
 
 log = logging.getLogger("bus.auditor")
@@ -97,19 +97,17 @@ def _look(topic: str, found: Findings, verb: str, pace_ms: int) -> bool:
     args: list[Any] = [pace_ms, LOOKS]
     more = [keys.group_key(topic, _LOST[0])]
     if verb == "audit_live":
-        args += [conf.MAX_DELIVERIES, *_LOST, *_POISON]
+        args += [conf.MAX_DELIVERIES, *_LOST, *_POISON, conf.RESULTS_KEEP]
         more.append(keys.group_key(topic, _POISON[0]))
     else:
         args += [topic, *_LOST, conf.BIN_MAX]
     reply: list[Any] = scripts.run(verb, topic, args, more, retry_s=0)
     if not reply:
-        return True  # another janitor was here
+        return True  # another janitor was here, or the topic is gone
     round_, ended, drift, news, mended, seen, *dead = reply
     if dead:
         groups, timeless = dead
         mended = [*mended, *_groups(topic, groups, int(round_))]
-        for key in dict.fromkeys(timeless):
-            mended += _renumbered(topic, key)
     found.mended += mended
     found.seen += seen
     found.drift = int(drift)
@@ -118,6 +116,8 @@ def _look(topic: str, found: Findings, verb: str, pace_ms: int) -> bool:
         log.error("%s: the ledger is off by %+d", topic, found.drift)
     elif news:
         log.warning("%s: the ledger balances again", topic)
+    if dead:
+        _renumber(topic, dict.fromkeys(timeless), found)
     return bool(int(ended))
 
 
@@ -134,13 +134,21 @@ def _summed(mended: Sequence[str]) -> str:
     return f"{said} (the first: {mended[0]})"
 
 
-def _renumbered(topic: str, stream: str) -> list[str]:
-    """What was mended of a stream with an id that is no time, so that it takes more."""
+def _renumber(topic: str, streams: Iterable[str], found: Findings) -> None:
+    """Let streams with an id that is no time take more. BusError where one cannot be
+    written anew: that is for a person to put right."""
     aside = keys.group_key(topic, "aside")  # of no failure; gone when the script ends
-    told: list[str] = scripts.run(
-        "renumber", topic, [messages.TIME_MOST_MS], [stream, aside], retry_s=0
-    )
-    return told
+    for stream in streams:
+        told: list[str] | str = scripts.run(
+            "renumber", topic, [messages.TIME_MOST_MS], [stream, aside], retry_s=0
+        )
+        if isinstance(told, str):
+            raise errors.BusError(
+                f"{stream} takes no entry before it is given other ids, and was not "
+                f"given any: {told}. Delete that by hand, and the audit does the rest"
+            )
+        found.mended += told
+        tell(topic, told)
 
 
 def _groups(topic: str, flat: Sequence[str], round_: int) -> Iterable[str]:

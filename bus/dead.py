@@ -19,6 +19,7 @@ from . import (
     scripts,
     volley,
 )
+from .conf import conf
 from .letters import DeadLetter
 
 
@@ -29,13 +30,16 @@ def move_to_dead(
 
     For hand-written agents: acknowledges in the working group, deletes the entry and
     writes `{id, payload}`, in one step. A repeat gives the same letter, or NotDead once
-    that was replayed or discarded. `payload` is what a replay will run; `error` (else
-    an "error" in the payload) groups failures.
+    that was replayed or discarded. A task whose cancel was asked for while it ran gives
+    an empty id, and has no letter: it ends `cancelled`. `payload` is what a replay will
+    run; `error` (else an "error" in the payload) groups failures.
     """
     said = payload.get("error") if isinstance(payload, dict) and not error else error
     message = str(said) if said else "moved to dead by its agent"
     body = messages.encode_kept(payload)
     letter = bury(topic, entry_id, body, failures.plain("Moved", message, "moved"))
+    if letter == messages.CANCELLED:
+        return ""
     if not letter:
         raise errors.NotDead(
             f"entry {entry_id} was moved to dead before, and its letter was replayed "
@@ -61,7 +65,8 @@ def counts() -> dict[str, int]:
 def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
     """`move_to_dead` of payload JSON, with the error it is to be grouped by.
 
-    Empty where its letter was replayed or discarded since.
+    Empty where its letter was replayed or discarded since, `cancelled` where the task
+    was asked to be cancelled.
     """
     keys.check_topic(topic)
     entry_id = keys.check_entry(entry_id)
@@ -69,6 +74,7 @@ def bury(topic: str, entry_id: str, body: bytes, error: dict[str, Any]) -> str:
     fp = failures.fingerprint(error)
     args: list[Any] = [entry_id, keys.foreign_id(topic, entry_id)]
     args += ['{"id":"', b'","payload":%b}' % body, messages.dump(error), fp]
+    args += [topic, conf.RESULTS_KEEP]
     more = [keys.group_key(topic, fp)]
     return str(scripts.run("move_to_dead", topic, args, more))
 

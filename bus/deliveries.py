@@ -90,7 +90,8 @@ def claim_args(
 ) -> list[Any]:
     """Arguments of `claim`; `sids` are entries a blocking read delivered just now."""
     flag = "1" if alone else "0"
-    return [group, consumer, want, flag, conf.SUSPECT_AFTER, "1", *sids]
+    fixed = [conf.SUSPECT_AFTER, "1", conf.RESULTS_KEEP]
+    return [group, consumer, want, flag, *fixed, *sids]
 
 
 async def claim(
@@ -171,6 +172,8 @@ async def verify(seat: Seat, arrived: Arrived) -> Claimed | None:
             return None
         record = records.parse_record(text)
         if record.lost >= conf.SUSPECT_AFTER or records.is_upto(sid, settings[2]):
+            return None
+        if "c" in record.flags:  # it was asked to be cancelled since, and is to end so
             return None
         items.append(
             Delivery(seat.topic, sid, flat[1], flat[3], flat[5], record, now_ms)

@@ -134,7 +134,7 @@ def claim(topic: str, agent_id: str, count: int, claim_id: str | None = None) ->
     key = keys.claim_key(topic, agent_id, claim_id or str(uuid.uuid4()))
     # Who drains gets nothing new, but still hears what an answer that was lost told.
     args = [keys.lender_of(agent_id, lease_s), 0 if drain else count]
-    args += [conf.SUSPECT_AFTER, lease_s * 1000]
+    args += [conf.SUSPECT_AFTER, lease_s * 1000, conf.RESULTS_KEEP]
     args += _other_lenders(agent_id, record, lease_s)
     now, timeout, holder, flat = _lend(topic, args, key)
     lease_s = keys.lease_of(holder) or lease_s

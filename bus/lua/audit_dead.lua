@@ -11,9 +11,9 @@ local pace, most, topic = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local LOST = ARGV[4]
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters, errors = errors, events = events,
-            group = group, bin = bin, told = {}, seen = {} }
+            settings = settings, group = group, bin = bin, told = {}, seen = {} }
 local now = now_ms()
-local mine = walk_of(audit, 'dead', now, pace)
+local mine = walk_of(k, audit, 'dead', now, pace)
 if not mine then return {} end
 unlink_misfits(k, { stream = { dead, results, tasks_stream, events, bin },
   hash = { dead_index, tasks, parked, attempts, counters, errors, settings },
@@ -94,11 +94,13 @@ local function belongs(letter, dead_id)
 end
 
 -- Into the bin, and counted: its task was accepted once more than it should have been.
--- nil while the bin takes nothing.
+-- nil while the bin takes nothing, or where it is too wide for it.
 local function dismiss(letter, dead_id)
   if not takes_more(bin) then return nil end
   call('HDEL', dead_index, '')
-  kept_in_bin(k, letter, dead_id, ARGV[6])
+  if not kept_in_bin(k, letter, dead_id, ARGV[6]) then
+    return seen_only(k, 'wide letter', letter.id)
+  end
   call('XDEL', dead, dead_id)
   gone[dead_id] = true
   for _, name in ipairs({ letter.id, letter.alias and 'alias:' .. letter.alias }) do

@@ -1,7 +1,7 @@
 -- Look through a stretch of a topic's live tasks, and put right what does not fit.
 -- KEYS: tasks_stream tasks delayed parked attempts done dead_index dead results counters settings errors bin seen0 seen1 minutes hours events audit <group> <poison>
 -- ARGV: ms between two looks ('0' now), places to look at, lost leases allowed, fingerprint
---       and error json of a lost task, the same of poison
+--       and error json of a lost task, the same of poison, results to keep
 -- Returns {} too early | {round, 1 if this ended it, flat what, id of wounds closed, flat
 --   what, id of those only seen}.
 -- The place to go on is kept, so all janitors together walk one walk, without a leader;
@@ -9,11 +9,12 @@
 -- fault it is: it misses a task, or has one too many. A record is not given up before a
 -- whole round has looked for its payload.
 local pace, most, allowed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
+local k = { stream = tasks_stream, tasks = tasks, dead_index = dead_index,
             dead = dead, counters = counters, errors = errors, events = events,
-            attempts = attempts, told = {}, seen = {} }
+            attempts = attempts, results = results, done = done, settings = settings,
+            told = {}, seen = {} }
 local now = now_ms()
-local mine = walk_of(audit, 'live', now, pace)
+local mine = walk_of(k, audit, 'live', now, pace)
 if not mine then return {} end
 unlink_misfits(k, { stream = { tasks_stream, dead, results, bin, events },
   hash = { tasks, parked, attempts, dead_index, counters, settings, errors, seen0, seen1,
@@ -23,6 +24,10 @@ drop_miscounts(k)
 local working = working_group(k, settings)
 local last = last_delivered(tasks_stream, working)
 local looked, bytes = 0, 0
+-- While the last minute is far ahead of the clock, sends begin no other one.
+if (tonumber(call('HGET', minutes, 'last') or '') or 0) - now / 60000 > 180 then
+  tally(minutes, hours, counters, now)
+end
 for _, id in ipairs(no_times(delayed, 1)) do
   call('ZADD', delayed, int(now), id)
   mended(k, 'due', id)
@@ -56,8 +61,11 @@ local function give_up(id, r, e, why)
 end
 
 -- An entry that was handed out and is in nobody's hand (its consumer was deleted) would
--- never be given again.
+-- never be given again. If it was asked to be cancelled, it is not to be either.
 local function hand_over(id, r, e)
+  if match(r.flags, 'c') then
+    return end_asked(k, id, r, e, working, ARGV[8]) and mended(k, 'row', id)
+  end
   r.lost = r.lost + 1
   if r.lost >= allowed then return give_up(id, r, e, 'poison') end
   call('XCLAIM', tasks_stream, working, HANDED, 0, r.sid, 'FORCE', 'JUSTID')

@@ -1,20 +1,22 @@
 -- Take tasks for one consumer: handed-over rows first, then new entries.
--- KEYS: tasks_stream tasks settings counters done dead_index dead
+-- KEYS: tasks_stream tasks settings counters done dead_index dead attempts results events
 -- ARGV: group, consumer, how many, '1' to take one suspect and nothing else, suspect
---       bound, '1' to read new entries, then sids a blocking read has delivered to this
---       consumer; those that it holds no more are passed over
+--       bound, '1' to read new entries, results to keep, then sids a blocking read has
+--       delivered to this consumer; those that it holds no more are passed over
 -- Returns {now, paused 0/1, suspects left for this consumer to run, timeout_s of the
 --   topic, deliveries}; deliveries: flat sid, id, json, meta, record.
 -- Suspects are for one consumer at a time, which has five seconds to make itself empty:
 -- not every agent that sees one has to stand still.
--- An entry without its record (or with another sid in it) is acked and never run. A
--- suspect, which lost its agents before, is given alone. NOGROUP is returned as error.
+-- An entry without its record (or with another sid in it) is acked and never run; one that
+-- was asked to be cancelled before anybody began it ends so. A suspect, which lost its
+-- agents before, is given alone. NOGROUP is returned as error.
 -- What was sent before the working group was made once more may have run under its fence
 -- already, so it gets a new one.
 local group, me, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local alone, suspect_at, fresh_too = ARGV[4] == '1', tonumber(ARGV[5]), ARGV[6] == '1'
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
-            dead = dead, counters = counters }
+            dead = dead, counters = counters, settings = settings, attempts = attempts,
+            results = results, events = events }
 local now = now_ms()
 local set = call('HMGET', settings, 'paused', 'timeout_s', 'renewed')
 local paused, renewed = set[1] == '1', set[3]
@@ -36,8 +38,10 @@ local function receive(sid, e, text)
     r, text = record_of(k, sid, e)
     if not r then return drop(k, group, sid) end
   end
-  if paused or r.lost >= suspect_at then
-    if not paused then suspects = suspects + 1 end
+  local asked = match(r.flags, 'c')
+  if asked and end_asked(k, e.id, r, e, group, ARGV[7]) then return end
+  if asked or paused or r.lost >= suspect_at then
+    if not asked and not paused then suspects = suspects + 1 end
     call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')
     r.n = r.n + 1
     call('HSET', tasks, e.id, write_record(r))
@@ -61,7 +65,7 @@ local function suspects_for_me()
   return suspects
 end
 
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   local e = entry(tasks_stream, ARGV[i])
   if not e then
     call('XACK', tasks_stream, group, ARGV[i])
@@ -90,6 +94,8 @@ while count < want and looked < 1000 do
       call('XACK', tasks_stream, group, sid)
     elseif not r then
       drop(k, group, sid)
+    elseif match(r.flags, 'c') then
+      end_asked(k, e.id, r, e, group, ARGV[7])
     elseif alone == (r.lost >= suspect_at) then
       call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
       give(sid, e, text)

@@ -14,12 +14,13 @@ local function of_their_types(hashes, streams, zsets)
 end
 
 -- What the log says of this very request, if it is among the newest 1,000 events: `event`
--- of this task, with its mark in front. Its answer was lost, or its key came again.
+-- of this task (`id` nil: of any), with its mark in front. Its answer was lost, or its key
+-- came again.
 local function told_before(events, event, id, mark)
   local log = redis.pcall('XREVRANGE', events, '+', '-', 'COUNT', 1000)
   for i = 1, #log do
     local flat = log[i][2]
-    if flat[2] == event and flat[4] == id and find(flat[6] or '', mark, 1, true) == 1 then
+    if flat[2] == event and (not id or flat[4] == id) and find(flat[6] or '', mark, 1, true) == 1 then
       return flat[6]
     end
   end
@@ -75,8 +76,8 @@ end
 
 -- End a live task as cancelled; the caller has begun with a release, and takes its entry
 -- out behind this: the row may be refused. `row` of the pending list tells who had it in
--- hand, where that attempt is not on record.
-local function cancelled(k, topic, id, r, e, keep, now, row)
+-- hand, where that attempt is not on record; `mark` tells the request, for its repeat.
+local function cancelled(k, topic, id, r, e, keep, now, row, mark)
   local lines = call('HGET', k.attempts, id)
   local fence = r.sid ~= '' and r.sid .. '.' .. int(r.n) or ''
   local who, began, attempt = 'null', 'null', r.attempt
@@ -94,7 +95,7 @@ local function cancelled(k, topic, id, r, e, keep, now, row)
   call('HDEL', k.tasks, id)
   call('HDEL', k.attempts, id)
   call('HINCRBY', k.counters, 'cancelled', 1)
-  note(k.events, 'cancelled', id)
+  note(k.events, 'cancelled', id, mark)
 end
 
 -- End a live task as dead, with a letter of all that its record and its history tell. The
@@ -147,23 +148,26 @@ local function cancel_live(k, topic, id, r, group, keep, torn)
 end
 
 -- A letter's entry in the bin, of which `most` are kept. It dies where it is in the stream,
--- and when it comes back it is elsewhere.
+-- and when it comes back it is elsewhere. nil of one by hand with more fields than one call
+-- can write.
 local function kept_in_bin(k, letter, dead_id, most)
   letter.died = letter.died or match(dead_id, '^%d+')
   local flat = {}
   for name, value in pairs(letter) do
     flat[#flat + 1], flat[#flat + 2] = name, value
   end
+  if #flat > 7000 then return nil end
   return call('XADD', k.bin, 'MAXLEN', '=', most, '*', unpack(flat))
 end
 
--- A letter into the bin, where `undo` finds it; the bin entry's id.
+-- A letter into the bin, where `undo` finds it; the bin entry's id. '' of one that is too
+-- wide for it, and goes for good.
 local function binned(k, letter, dead_id, row, keep, most, mark)
   call('HDEL', k.dead_index, '')
   local row_id = publish(k, letter.id, row, keep,
     past_of(tonumber(option(letter.meta or '', 'epoch') or 0), letter.attempts))
   letter.row = row_id
-  local bin_id = kept_in_bin(k, letter, dead_id, most)
+  local bin_id = kept_in_bin(k, letter, dead_id, most) or ''
   unbury(k, letter, dead_id)
   call('HINCRBY', k.counters, 'discarded', 1)
   note(k.events, 'discarded', letter.id, mark)

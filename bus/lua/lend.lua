@@ -1,8 +1,8 @@
 -- Lend tasks to an agent over HTTP; the same claim again is lent what it still holds.
--- KEYS: tasks_stream tasks settings counters done dead_index dead <claim>
+-- KEYS: tasks_stream tasks settings counters done dead_index dead attempts results events <claim>
 -- ARGV: consumer, how many (0: only what the same claim was lent), suspect bound, ms for
---       which the claim is remembered, then other consumers of the agent, if it has
---       registered with another lease before
+--       which the claim is remembered, results to keep, then other consumers of the
+--       agent, if it has registered with another lease before
 -- Returns {now, timeout_s of the topic or '', the consumer that holds them, deliveries};
 --   deliveries as in claim. Without a working group to lend from the error is NOGROUP.
 -- A suspect, which lost its agents before, is lent to an agent that holds nothing else
@@ -16,7 +16,8 @@ local set = call('HMGET', settings, 'group', 'paused', 'timeout_s', 'quiet', 're
 local group, timeout_s, renewed = set[1], set[3] or '', set[5]
 if not group and want > 0 then return redis.error_reply('NOGROUP no working group yet') end
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
-            dead = dead, counters = counters }
+            dead = dead, counters = counters, settings = settings, attempts = attempts,
+            results = results, events = events }
 local out, sids, fences, bytes, lender = {}, {}, {}, 0, me
 
 local function give(sid, e, record, n)
@@ -47,7 +48,7 @@ if set[2] == '1' or want == 0 then return lent() end
 
 local mine = redis.pcall('XPENDING', tasks_stream, group, '-', '+', 2, me)
 if mine.err then return mine end
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   for _, row in ipairs(call('XPENDING', tasks_stream, group, '-', '+', 2, ARGV[i])) do
     mine[#mine + 1] = row
   end
@@ -75,6 +76,8 @@ while #sids < want and looked < 1000 and bytes < 4000000 do
       call('XACK', tasks_stream, group, sid)
     elseif not r then
       drop(k, group, sid)
+    elseif match(r.flags, 'c') then
+      end_asked(k, e.id, r, e, group, ARGV[5])
     elseif r.lost < suspect_at then
       give(sid, e, text, r.n)
     elseif #mine == 0 or not taken_on then
@@ -102,14 +105,17 @@ end
 local function receive(sid, e)
   local r, text = record_of(k, sid, e)
   if not r then return drop(k, group, sid) end
+  local asked = match(r.flags, 'c')
+  if asked and end_asked(k, e.id, r, e, group, ARGV[5]) then return end
   -- What was sent before the group was made once more may have run under its fence.
   local again = renewed and not is_after(sid, renewed)
-  if r.lost >= suspect_at or again then
+  local pass_on = asked or r.lost >= suspect_at
+  if pass_on or again then
     r.n = r.n + 1
     text = write_record(r)
     call('HSET', tasks, e.id, text)
   end
-  if r.lost >= suspect_at then
+  if pass_on then
     call('XCLAIM', tasks_stream, group, HANDED, 0, sid, 'JUSTID')
   else
     give(sid, e, text, r.n)

@@ -118,9 +118,22 @@ local function is_at_its_end(stream)
     and tonumber(match(facts_of(info)['last-generated-id'], '^%d+')) > 253402300799999
 end
 
--- Where the audit of one half of a topic is, or nil when its next look is not due. The
--- clock of the server may have been set back: then it is.
-local function walk_of(audit_key, half, now, pace)
+-- End a task that was asked to be cancelled and is in nobody's hand, rather than give it to
+-- somebody; false while no row can be written of it. `keep` rows, if the topic says nothing.
+local function end_asked(k, id, r, e, group, keep)
+  if is_at_its_end(k.results) then return false end
+  keep = bound_of(call('HGET', k.settings, 'results_keep'), keep)
+  call('HDEL', k.tasks, '')
+  cancelled(k, match(k.stream, '{(.*)}'), id, r, e, keep, now_ms())
+  leave(k.stream, group, r.sid)
+  return true
+end
+
+-- Where the audit of one half of a topic is, or nil when its next look is not due, or the
+-- topic is none: somebody deleted it. The clock of the server may have been set back: then
+-- the look is due.
+local function walk_of(k, audit_key, half, now, pace)
+  if call('EXISTS', k.stream, k.tasks, k.dead, k.counters, k.settings) == 0 then return nil end
   if call('TYPE', audit_key).ok ~= 'hash' then call('DEL', audit_key) end
   local was = call('HMGET', audit_key, half .. '.next', half .. '.round', half .. '.place',
     half .. '.at', half .. '.seen')

@@ -1,7 +1,8 @@
 -- Give a stream ids that are times again, where somebody wrote one beyond all of them.
 -- KEYS: counters events <stream> <aside>
 -- ARGV: the last ms that is a time
--- Returns {flat what, name of what was mended}, empty where nothing had to be.
+-- Returns {flat what, name of what was mended}, empty where nothing had to be; or, as text,
+--   why nothing was done.
 -- Behind such an id no other can be added, or only ones as far from any clock. Entries under
 -- it come again behind all others, under ids of now; groups keep what they were given. No
 -- other way is left: XSETID does not go back behind an id that was deleted.
@@ -18,7 +19,19 @@ for _, flat in ipairs(call('XINFO', 'GROUPS', stream)) do
     rows = call('XPENDING', stream, facts.name, '-', '+', 100000) }
 end
 
-call('DEL', aside)
+-- Nothing leaves its place before it is sure that all of it can be written again.
+if call('EXISTS', aside) == 1 then return 'what it held before is still in ' .. aside end
+local at = '-'
+repeat
+  local rows = call('XRANGE', stream, at, '+', 'COUNT', 100)
+  for i = 1, #rows do
+    if #rows[i][2] > 7000 then
+      return 'its entry ' .. rows[i][1] .. ' has more fields than one call can write'
+    end
+  end
+  at = #rows == 100 and '(' .. rows[100][1]
+until not at
+
 call('RENAME', stream, aside)
 local from, kept, beyond = '-', '0-0', {}
 while true do

@@ -192,3 +192,29 @@ def test_a_fingerprint_that_is_no_part_of_a_path_leads_to_the_topics_letters(
         page = viewer.get(path)
         assert page.status_code == 200, path
         assert f'href="/dead/?topic={test_topic}"' in page.content.decode(), path
+
+
+@pytest.mark.parametrize("put_away", [bus.discard, purges.put_away, None])
+def test_one_too_wide_for_the_bin_is_discarded_for_good(
+    test_topic: str, redis_client: redis.Redis, put_away: Any
+) -> None:
+    """One call writes at most so many fields."""
+    task_id = str(uuid.uuid4())
+    wide: Any = {"id": task_id, **{f"field {n}": n for n in range(4_500)}}
+    redis_client.xadd(keys.dead_stream(test_topic), wide)
+    audited(test_topic)
+    assert bus.get_dead(task_id, test_topic).payload["field 7"] == "7"
+
+    if put_away is bus.discard:
+        bus.discard(task_id, test_topic)
+    elif put_away:
+        put_away(test_topic, task_id)
+    else:
+        assert bus.purge_topic(test_topic, "dead")["discarded"] == 1
+
+    standing = bus.stats(test_topic)
+    assert (standing["dead"], standing["ledger"]["drift"]) == (0, 0)
+    row = bus.get_task(task_id, test_topic)
+    assert (row.state, row.payload["field 7"]) == ("discarded", "7")
+    with pytest.raises(bus.DeadLetterNotFound, match="nothing to undo"):
+        bus.undo(task_id, test_topic)

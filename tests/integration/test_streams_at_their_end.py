@@ -215,3 +215,49 @@ def test_a_letter_is_brought_back_whose_row_was_given_another_id(
     assert bus.get_task(town.dead, test_topic).state == "dead"
     assert redis_client.xlen(town.key("results")) == rows
     assert wounds(redis_client, test_topic) == []
+
+
+@pytest.mark.parametrize("sid", ["1-1", "9999999999999999-0"])
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_cannot_be_written_anew_keeps_all_it_has(
+    redis_client: redis.Redis, test_topic: str, name: str, sid: str
+) -> None:
+    """Until somebody takes out what is in the way."""
+    town = build_town(redis_client, test_topic)
+    stream = town.key(name)
+    wide: Any = {f"field {n}": n for n in range(4_500)}
+    held: Any = redis_client.xrange(stream)
+    redis_client.delete(stream)
+    redis_client.xadd(stream, wide, id=sid)
+    for each, fields in held if sid == "1-1" else []:
+        redis_client.xadd(stream, fields, id=each)
+    redis_client.xadd(stream, {"by": "hand"}, id=LAST)
+    before = redis_client.xrange(stream)
+
+    with pytest.raises(bus.BusError, match=f"{sid} has more fields than one call"):
+        renumber(test_topic, stream)
+
+    assert redis_client.xrange(stream) == before
+    redis_client.xdel(stream, sid)
+    renumber(test_topic, stream)
+    assert redis_client.xlen(stream) == len(before) - 1  # type: ignore[arg-type]
+    redis_client.xadd(stream, {"one": "more"})
+
+
+def test_what_was_put_aside_is_never_deleted(
+    redis_client: redis.Redis, test_topic: str
+) -> None:
+    town = build_town(redis_client, test_topic)
+    stream, aside = town.key("results"), keys.group_key(test_topic, "aside")
+    redis_client.xadd(aside, {"by": "an earlier attempt"})
+    redis_client.xadd(stream, {"by": "hand"}, id=LAST)
+
+    with pytest.raises(bus.BusError, match="what it held before is still in"):
+        renumber(test_topic, stream)
+
+    assert redis_client.xlen(aside) == 1
+    assert redis_client.xrevrange(stream, count=1)[0][0] == LAST  # type: ignore[index]
+
+
+def renumber(topic: str, stream: str) -> None:
+    auditor._renumber(topic, [stream], auditor.Findings())
