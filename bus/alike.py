@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from . import connection, keys, letters, refusals
 from .abreast import Ask
@@ -24,29 +26,71 @@ def list_alike(
 
 def list_ids(fingerprint: str, asks: Sequence[Ask]) -> list[list[str]]:
     """Entry ids of a failure's letters in each topic, the newest first, in one round
-    trip, unless more died within a millisecond than were asked for."""
-    found: list[list[str]] = [[] for _ in asks]
-    starts = [0] * len(asks)
-    going = [*range(len(asks))]
-    groups = [keys.group_key(keys.check_topic(ask.topic), fingerprint) for ask in asks]
-    befores = [ask.before and keys.check_entry(ask.before) for ask in asks]
+    trip, unless more died within a millisecond than were asked for, or the clock of the
+    server was set back before the letter that an ask continues below."""
+    pages = [_Page(ask, fingerprint) for ask in asks]
+    going = pages
     with refusals.guard():
         while going:
             pipe = connection.reader().pipeline(transaction=False)
-            for at in going:
-                # By score, since a letter keeps the time of its death; ids that share a
-                # millisecond with the bound are told apart below.
-                top = (befores[at] or "+inf").partition("-")[0]
-                count = asks[at].count
-                pipe.zrevrangebyscore(groups[at], top, "-inf", starts[at], count)
-            replies, asked, going = pipe.execute(), going, []
-            for at, ids in zip(asked, replies, strict=True):
-                before, count = befores[at], asks[at].count
-                found[at] += [sid for sid in ids if not before or _older(sid, before)]
-                starts[at] += len(ids)
-                if len(ids) == count and len(found[at]) < count:
-                    going.append(at)
-    return [ids[: ask.count] for ids, ask in zip(found, asks, strict=True)]
+            for page in going:
+                page.ask(pipe)
+            replies = iter(pipe.execute())
+            for page in going:
+                page.take(replies)
+            going = [page for page in going if not page.ended]
+    return [page.ids[: page.count] for page in pages]
+
+
+class _Page:
+    """A stretch of one failure group's index, which goes by the time of death.
+
+    That is the time in a letter's id as well, unless the server's clock was set back:
+    ids go on from the last one then. So it goes on below the place that the index has
+    the bound at; below its id where it has left the index.
+    """
+
+    def __init__(self, ask: Ask, fingerprint: str) -> None:
+        self._key = keys.group_key(keys.check_topic(ask.topic), fingerprint)
+        self.count = ask.count
+        self._before = ask.before and keys.check_entry(ask.before)
+        self._top = _ms_of(self._before) if self._before else math.inf
+        self._start = 0
+        self.ids: list[str] = []
+        self.ended = False
+
+    def ask(self, pipe: Any) -> None:
+        """What comes below the bound, as far as it is known, and where the bound is."""
+        if self._before:
+            pipe.zscore(self._key, self._before)
+        # Ids that share a millisecond with the bound are told apart below.
+        pipe.zrevrangebyscore(
+            self._key, self._top, "-inf", self._start, self.count, withscores=True
+        )
+
+    def take(self, replies: Iterator[Any]) -> None:
+        """Take what was answered; the page has `ended`, or is to ask once more."""
+        score = next(replies) if self._before else None
+        rows = next(replies)
+        if score is not None and score != self._top:
+            self._top, self._start, self.ids = score, 0, []
+            return
+        self.ids += [sid for sid, at in rows if self._is_below(sid, at, score)]
+        self._start += len(rows)
+        self.ended = len(rows) < self.count or len(self.ids) >= self.count
+
+    def _is_below(self, sid: str, at: float, score: float | None) -> bool:
+        """Whether the index lists it behind the bound: within a millisecond it goes by
+        text, so that a page which ends there skips nothing."""
+        if not self._before:
+            return True
+        if score is None:
+            return (_ms_of(sid), sid) < (_ms_of(self._before), self._before)
+        return (at, sid) < (score, self._before)
+
+
+def _ms_of(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0])
 
 
 def read(wanted: Sequence[tuple[str, str]]) -> list[DeadLetter]:
@@ -67,9 +111,3 @@ def found(wanted: Sequence[tuple[str, str]]) -> list[DeadLetter | None]:
         letters.parse_letter(topic, *rows[0]) if rows else None
         for (topic, _), rows in zip(wanted, replies, strict=True)
     ]
-
-
-def _older(one: str, other: str) -> bool:
-    """Whether the index lists `one` behind `other`: within a millisecond it goes by
-    text, so that a page which ends there skips nothing."""
-    return (int(one.partition("-")[0]), one) < (int(other.partition("-")[0]), other)

@@ -122,12 +122,15 @@ def discard_alike(topic: str, fingerprint: str) -> int:
     for a failure that nobody knows. In steps: after an error, which has `done` as that
     of `purge_topic`, call it again.
     """
-    counts, before = {"discarded": 0}, None
+    counts = {"discarded": 0}
     with _telling(counts):
-        # From the newest down, so that those which come meanwhile are never met.
-        while batch := alike.list_alike(topic, fingerprint, LETTERS, before):
+        # From the newest down, so that those which come meanwhile are never met. Where
+        # to go on is told by the last one's place in the index, while it has that.
+        batch = alike.list_alike(topic, fingerprint, LETTERS)
+        while batch:
+            rest = alike.list_alike(topic, fingerprint, LETTERS, batch[-1].entry_id)
             counts["discarded"] += _put_away(topic, batch)[0]
-            before = batch[-1].entry_id
+            batch = rest
     return counts["discarded"]
 
 

@@ -123,7 +123,7 @@ def _standing(topic: str, told: list[list[Any]]) -> dict[str, Any]:
         "dead_groups": int(raw["groups"]),
         "results": int(raw["results"]),
         "paused": own.get("paused") == "1",
-        "oldest_s": (now - messages.entry_ms(oldest)) / 1000 if oldest else None,
+        "oldest_s": _age_s(now, oldest) if oldest else None,
         "backlog": live,
         **count,
         "repaired_at": _time(counters, "repaired_at"),
@@ -138,6 +138,11 @@ def _standing(topic: str, told: list[list[Any]]) -> dict[str, Any]:
             "drift": came - live - went - count["settled"],
         },
     }
+
+
+def _age_s(now_ms: int, entry_id: str) -> float:
+    """Since when an entry is there: 0 where its id is ahead of the clock."""
+    return max(0, now_ms - messages.entry_ms(entry_id)) / 1000
 
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,15}")

@@ -34,7 +34,7 @@ if handed > 0 then
 elseif live - late - pending > 0 then
   rows = call('XRANGE', tasks_stream, '(' .. last, '+', 'COUNT', 1)
 end
-if rows[1] then age = now - match(rows[1][1], '^%d+') end
+if rows[1] then age = math.max(0, now - match(rows[1][1], '^%d+')) end
 -- Rows of entries that somebody else wrote and nobody adopted yet are no tasks so far.
 local running = math.max(0, math.min(pending - handed, live - late))
 

@@ -235,14 +235,19 @@ end
 -- Add counts to this minute. Its row begins with `A`, what the topic had accepted before
 -- it, so that a send need not count here; nil only makes sure of that row, ahead of the
 -- counter. A minute that is over is added to its hour by the first call after it, so the
--- common call touches one field.
-local function tally(minutes_key, hours_key, counters_key, now, add)
+-- common call touches one field. `now` may be the time in the id of an entry, which is ahead
+-- of the clock where somebody wrote one that is: a new minute is begun by the clock alone.
+local function tally(minutes_key, hours_key, counters_key, now, add, sure)
   if add and next(add) == nil then return end
   local minute = floor(now / 60000)
   local stamp, field = int(minute), int(minute % 180)
   local seen = call('HMGET', minutes_key, field, 'last')
   local row, last = seen[1], tonumber(seen[2] or '') or 0
-  if minute > last then -- a clock that was put back opens no minute again
+  if minute ~= last and not sure then
+    return tally(minutes_key, hours_key, counters_key, now_ms(), add, true)
+  end
+  -- A clock that was put back opens no minute again which the ring still has.
+  if minute > last or last - minute > 180 then
     local accepted = match(call('HGET', counters_key, 'accepted') or '', '^%d+$') or '0'
     call('HSET', minutes_key, 'last', stamp)
     local ended = call('HGET', minutes_key, int(last % 180))

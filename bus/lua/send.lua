@@ -41,8 +41,9 @@ for n = 1, failed and 0 or count do
   if not ok then failed = sid break end
   sids[n], fresh[2 * n - 1], fresh[2 * n] = sid, ids[n], sid .. '|0|0|0|0||' .. ARGV[at + 2]
 end
--- The clock of the entry is that of all here.
-failed = failed or last ~= fmt('%d', floor(match(sids[1], '^%d+') / 60000))
+-- The clock of the entry is that of all here, or is ahead of it: somebody wrote such an id.
+local function is_last(ms) return last == fmt('%d', floor(ms / 60000)) end
+failed = failed or not (is_last(match(sids[1], '^%d+')) or is_last(now_ms()))
 if failed then
   for _, sid in ipairs(sids) do call('XDEL', tasks_stream, sid) end
   if call('HINCRBY', counters, 'accepted', -count) == 0 then call('HDEL', counters, 'accepted') end

@@ -124,6 +124,25 @@ def test_what_comes_while_a_topic_is_purged_stays(
     assert [bus.get_task(i, test_topic).state for i in late] == ["waiting", "delayed"]
 
 
+def test_what_somebody_else_wrote_and_nobody_read_is_cancelled_too(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, "ours")
+    stream = bus.task_stream(test_topic)
+    sids = [redis_client.xadd(stream, {"json": str(n)}) for n in range(250)]
+
+    counts = bus.purge_topic(test_topic)
+
+    assert counts == {"cancelled": 251, "asked": 0, "discarded": 0}
+    tasks = [
+        bus.get_task(keys.foreign_id(test_topic, str(s)), test_topic) for s in sids
+    ]
+    assert {task.state for task in tasks} == {"cancelled"}
+    assert [task.payload for task in tasks] == [*range(250)]
+    assert redis_client.xlen(stream) == 0
+    assert wounds(redis_client, test_topic) == []
+
+
 def test_whoever_waits_for_a_purged_task_is_told(test_topic: str) -> None:
     task_id = bus.enqueue_task(test_topic, 1)
     found: list[bus.Task] = []
@@ -248,6 +267,44 @@ def test_tasks_that_come_while_a_topic_is_deleted_begin_a_new_one(
     assert cancelled + bus.stats(test_topic)["backlog"] == len(sent)
     assert wounds(redis_client, test_topic) == []
     assert bus.stats(test_topic)["repaired"] == 0
+
+
+def test_nothing_that_somebody_else_wrote_just_vanishes(
+    test_topic: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before the keys go begins the new topic."""
+    stream = bus.task_stream(test_topic)
+    for n in range(3):
+        bus.enqueue_task(test_topic, n)
+        redis_client.xadd(stream, {"json": '"before"'})
+    real = scripts.run
+
+    def run(name: str, *args: Any, **options: Any) -> Any:
+        if name == "wipe":
+            redis_client.xadd(stream, {"json": '"meanwhile"'})
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(scripts, "run", run)
+
+    counts = bus.delete_topic(test_topic)
+
+    assert counts == {"cancelled": 6, "discarded": 0}
+    assert bus.list_topics() == [test_topic]
+    [item] = Desk(test_topic).claim(5)
+    assert item.json == '"meanwhile"'
+    assert bus.stats(test_topic)["ledger"]["drift"] == 0
+
+
+def test_an_audit_of_a_topic_that_was_deleted_makes_no_key(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """A janitor that saw it on the list a moment ago."""
+    bus.enqueue_task(test_topic, 1)
+    bus.delete_topic(test_topic)
+
+    auditor.tick([test_topic], lambda topic, exc: pytest.fail(f"{topic}: {exc}"))
+
+    assert keys_of(redis_client, test_topic) == []
 
 
 def test_an_agent_goes_on_with_the_new_topic(test_topic: str) -> None:
