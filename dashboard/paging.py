@@ -1,15 +1,16 @@
 """One list out of many topics' streams, page by page, newest first.
 
-Each page asks twice, however many topics there are: for the first entry of each, then
-for `count + 1` entries of those topics whose first ones are so many. No entry is
-skipped or shown twice.
+Each page asks for the first entry of each topic, then for some of those whose first
+ones lead: their share of a page and a few. That is most often enough, however many
+topics there are; then it asks for more of those that hold more of the page than that.
+No entry is skipped or shown twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from bus.abreast import Ask, Found
 from dashboard import places
@@ -18,6 +19,9 @@ from dashboard.places import Place
 # Of each ask what it found.
 Look = Callable[[Sequence[Ask]], list[list[Found]]]
 Row = tuple[Place, Callable[[], Any]]
+# Read of a topic beyond its share of a page, which most often saves a look; not many,
+# since an entry may have 1 MiB.
+_MORE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def _leading(
 ) -> tuple[list[Row], dict[str, str]]:
     """More than `count` rows in order, if there are; the first entry id per topic.
 
-    What comes between the two looks is among the rows of the topics that are read
+    What comes between the first two looks is among the rows of the topics that are read
     again, and newer than the first entry of the others.
     """
     firsts = [found[0] if found else None for found in look(asks)]
@@ -93,10 +97,42 @@ def _leading(
     ]
     ranks.sort(key=lambda rank: rank[0], reverse=newest)
     begins = {ask.topic: f"{place[0]}-{place[1]}" for place, ask in ranks}
-    wanted = [replace(ask, count=count + 1) for _, ask in ranks[: count + 1]]
+    wanted = _shares([ask for _, ask in ranks[: count + 1]], count)
+    asked = look(wanted)
+    begins |= {a.topic: f[0][0] for a, f in zip(wanted, asked, strict=True) if f}
     rows: list[Row] = []
-    for ask, found in zip(wanted, look(wanted), strict=True):
-        rows += [(places.of(entry_id, ask.topic), make) for entry_id, make in found]
-        if found:
-            begins[ask.topic] = found[0][0]
-    return sorted(rows, key=lambda row: row[0], reverse=newest), begins
+    while True:
+        ends: list[tuple[Place, Ask]] = []
+        for ask, found in zip(wanted, asked, strict=True):
+            rows += [(places.of(entry_id, ask.topic), make) for entry_id, make in found]
+            if len(found) == ask.count:
+                ends.append((rows[-1][0], _behind(ask, found[-1][0])))
+        rows = sorted(rows, key=lambda row: row[0], reverse=newest)[: count + 1]
+        wanted = _shares(_dry(ends, rows, count, newest), count)
+        if not wanted:
+            return rows, begins
+        asked = look(wanted)
+
+
+def _shares(asks: list[Ask], count: int) -> list[Ask]:
+    """For as many entries of each as make up a page together, and a few."""
+    share = -(-(count + 1) // max(1, len(asks))) + _MORE
+    return [replace(ask, count=min(share, count + 1)) for ask in asks]
+
+
+def _behind(ask: Ask, entry_id: str) -> Ask:
+    """For what comes behind this entry."""
+    if ask.after is None:
+        return replace(ask, before=entry_id)
+    return replace(ask, after=entry_id)
+
+
+def _dry(
+    ends: list[tuple[Place, Ask]], rows: list[Row], count: int, newest: bool
+) -> list[Ask]:
+    """Those of which more may be among the `count + 1` leading rows: all that was read
+    of them is."""
+    if len(rows) <= count:
+        return [ask for _, ask in ends]
+    last = rows[-1][0]
+    return [ask for at, ask in ends if (at > last if newest else at < last)]

@@ -239,3 +239,41 @@ def test_a_place_may_be_the_last_possible_id() -> None:
     page = paging.read(["a"], look_into({"a": {"1-0"}}), 1, before=f"{MOST}-{MOST}@a")
 
     assert page.items == [("a", "1-0")]
+
+
+def test_of_many_topics_few_entries_are_read_and_more_of_one_that_fills_the_page() -> (
+    None
+):
+    many = {f"t{n}": {f"{at}-{n}" for at in range(100)} for n in range(50)}
+    many["busy"] = {f"{at}-0" for at in range(1_000, 1_200)}
+    look = Looking(many)
+
+    page = paging.read(many, look, 50)
+    older = paging.read(many, look, 50, before="1000-0@busy")
+
+    assert [item[1] for item in page.items] == [
+        f"{at}-0" for at in range(1_199, 1_149, -1)
+    ]
+    assert page.older == "1150-0@busy"
+    assert older.items == [(f"t{n}", f"99-{n}") for n in range(49, -1, -1)]
+    assert max(sum(ask.count for ask in asks) for asks in look.asked) < 300
+    assert len(look.asked) == 5
+    assert [ask.topic for ask in look.asked[2]] == ["busy"]
+
+
+def test_what_comes_while_more_is_read_is_left_to_the_live_page() -> None:
+    streams = {"a": {f"{at}-0" for at in range(20)}, "b": {"1-0"}, "c": {"2-0"}}
+    looks = 0
+
+    def look(asks: Sequence[Ask]) -> list[list[Found]]:
+        nonlocal looks
+        found, looks = look_into(streams)(asks), looks + 1
+        if looks == 2:
+            streams["a"].add("30-0")
+        return found
+
+    page = paging.read([*streams], look, 10)
+
+    assert looks == 3
+    assert page.items == [("a", f"{at}-0") for at in range(19, 9, -1)]
+    assert page.heads["a"] == "19-0"
