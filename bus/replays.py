@@ -15,7 +15,7 @@ import orjson
 
 from . import errors, keys, purges, refusals, wanted
 from .bulk import pace as paces
-from .bulk import parts, record, selection
+from .bulk import parts, record, room, selection
 from .bulk.pace import Pace
 from .bulk.parts import Told
 from .bulk.record import Job, ReplayNotFound
@@ -37,6 +37,7 @@ __all__ = [
     "paced",
     "pause",
     "preview",
+    "put_away",
     "resume",
     "select",
 ]
@@ -46,6 +47,8 @@ _TOLD_MOST = 1_000
 
 select = selection.checked
 paced = paces.checked
+drop = room.drop
+put_away = room.put_away
 
 
 def _any(topic: str) -> bool:
@@ -79,7 +82,7 @@ def create(
 
     `by` whom it is goes into the history of each task. DeadLetterNotFound where nothing
     is selected; InvalidOption beyond 100,000 letters; Conflict while ten are open. One
-    that is not started within the hour is dropped.
+    that is not started within the hour is dropped, sooner where another needs the room.
     """
     job, _ = create_once(None, chosen, pace, by, start=start, may=may)
     return job
@@ -111,13 +114,14 @@ def create_once(
         if asked and (made := record.made_by(asked)):
             return _running_if(made, start), False
         raise errors.DeadLetterNotFound("no dead letter is selected")
+    room.make(by)
     job_id = wanted.new_id()
     made = _written(job_id, found, found.plan(chosen, by), pace, asked)
     if made != job_id:
         _tidy(job_id, found.members)
         return _running_if(made, start), False
     with refusals.written(job=made):
-        _prune()
+        room.prune()
     # A repeat may have found it before this, and have started it.
     return _running_if(job_id, start), True
 
@@ -175,22 +179,6 @@ def _tidy(job_id: str, topics: Any) -> None:
     with contextlib.suppress(errors.BusUnavailable):
         for topic in topics:
             parts.forget(topic, job_id)
-
-
-def _prune() -> None:
-    """Forget the oldest, beyond those that are kept."""
-    old = record.ids()[record.KEEP :]
-    still_open = set(record.ids(only_open=True))
-    old = [job_id for job_id in old if job_id not in still_open]
-    for job_id, job in zip(old, record.read(old), strict=True):
-        drop(job_id, job)
-
-
-def drop(job_id: str, job: Job | None) -> None:
-    """Forget a bulk replay that ended, or was never started, with all it keeps."""
-    for topic in job.topics if job else ():
-        parts.forget(topic, job_id)
-    record.forget(job_id)
 
 
 def get(job_id: str) -> Job:

@@ -217,19 +217,27 @@ def pause(request: Any, job_id: str) -> HttpResponse:
 @action(roles.REPLAY)
 def cancel(request: Any, job_id: str) -> HttpResponse:
     """Replay no more for good; one that never started is forgotten."""
-    frozen = replays.get(job_id).state == "frozen"
+    found = replays.get(job_id)
+    if "away" in request.POST or found.state == "frozen":
+        return _put_away(request, found)
     try:
         found = replays.cancel(job_id, request.principal.name)
     except errors.Conflict as exc:
         return _refused(request, job_id, "cancelled", exc)
-    if frozen:
-        replays.drop(found.id, found)
-        toasts.success(request, "Put away: nothing was replayed.")
-        return to(reverse("dashboard:dead"))
     _note(request, "cancel bulk replay", found)
     says = "Cancelled: {} left dead. What was replayed goes on."
     toasts.success(request, format_html(says, _letters(found.counts.todo)))
     return to(url_of(found.id))
+
+
+def _put_away(request: Any, found: Job) -> HttpResponse:
+    """Not where somebody has started it meanwhile: that is no wish to cancel it."""
+    try:
+        replays.put_away(found)
+    except errors.Conflict as exc:
+        return _refused(request, found.id, "cancelled", exc)
+    toasts.success(request, "Put away: nothing was replayed.")
+    return to(reverse("dashboard:dead"))
 
 
 def _letters(count: int) -> str:

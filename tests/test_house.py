@@ -189,6 +189,7 @@ FLOORS: list[set[str]] = [
         "testing",
         "together",
     },
+    {"bulk.room"},
     {"feed", "replays", "runtime.intake", "runtime.reports", "runtime.slots", "twins"},
     {"bulk.driver", "home.pulse", "runtime.lane", "waits"},
     {"home.web"},

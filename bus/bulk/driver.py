@@ -115,8 +115,7 @@ def _drop_unstarted(job: Job) -> None:
     if record.age_ms(job) < replays.UNSTARTED_S * 1000:
         return
     with contextlib.suppress(errors.Conflict, errors.NotFound):  # started just now
-        record.turn(job.id, record.CANCELLED, (record.FROZEN,), "")
-        replays.drop(job.id, job)
+        replays.put_away(job)
 
 
 class Drive:

@@ -9,7 +9,7 @@ import redis
 
 import bus
 from bus import auditor, errors, replays
-from bus.bulk import parts, record, selection
+from bus.bulk import parts, record, room, selection
 from bus.bulk.driver import Foreman
 from bus.messages import iso_ms
 from tests.support import agents, work
@@ -422,6 +422,42 @@ class TestBounds:
             replays.create(chosen)
 
         assert set(redis_client.scan_iter("*replay*")) == names
+
+    def test_looks_make_room_first_ones_own_then_what_others_left_for_a_newer_one(
+        self, test_topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(room, "_SETTLED_MS", 0)
+        dead(test_topic, 1)
+
+        def look(by: str) -> str:
+            chosen = replays.select(topics=[test_topic])
+            return replays.create(chosen, by=by, start=False).id
+
+        runs = [created(test_topic).id for _ in range(6)]
+        ann, bob = [look("ann") for _ in range(3)], look("bob")
+
+        bob_again, cid = look("bob"), look("cid")
+
+        kept = {job.id for job in replays.list_jobs()}
+        assert bob not in kept
+        assert kept == {*runs, *ann[1:], bob_again, cid}
+
+    def test_what_is_about_to_start_and_the_newest_look_of_others_stay(
+        self, test_topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dead(test_topic, 1)
+        chosen = replays.select(topics=[test_topic])
+        for _ in range(record.OPEN_MOST - 1):
+            created(test_topic)
+        last = replays.create(chosen, by="ann", start=False)
+
+        with pytest.raises(errors.Conflict):  # it is no 5 s old
+            replays.create(chosen, by="ann")
+        monkeypatch.setattr(room, "_SETTLED_MS", 0)
+        with pytest.raises(errors.Conflict):
+            replays.create(chosen, by="bob")
+
+        assert replays.get(last.id).state == "frozen"
 
     def test_one_that_was_cancelled_makes_room(
         self, test_topic: str, redis_client: redis.Redis

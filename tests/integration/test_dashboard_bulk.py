@@ -11,7 +11,7 @@ from django.test import Client
 
 import bus
 from bus import replays
-from bus.bulk import selection
+from bus.bulk import room, selection
 from bus.bulk.driver import Foreman
 from bus.models import AuditEntry
 from dashboard import bulk
@@ -195,6 +195,35 @@ def test_one_that_is_put_away_is_gone(
     assert response["Location"] == "/dead/"
     assert operator.get(f"/replays/{job_id}/").status_code == 404
     assert not list(redis_client.scan_iter(f"*{job_id}*"))
+
+
+def test_one_that_somebody_started_is_not_put_away(
+    test_topic: str, operator: Client
+) -> None:
+    """The race: the page that says "Put away" is older than the start."""
+    dead(test_topic, 1)
+    job_id = frozen(operator, topic=test_topic)
+    shown = operator.get(f"/replays/{job_id}/").content.decode()
+    replays.resume(job_id)
+
+    response = operator.post(f"/replays/{job_id}/cancel", {"away": "1"})
+
+    assert '<button class="button" name="away" value="1">Put away' in shown
+    assert "is running" in toasts(response)
+    assert replays.get(job_id).state == "running"
+
+
+def test_however_often_somebody_looks_there_is_room_for_others(
+    test_topic: str, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_SETTLED_MS", 0)
+    dead(test_topic, 1)
+    looks = [frozen(operator, topic=test_topic) for _ in range(12)]
+
+    job = created(test_topic)
+
+    assert job.state == "running"
+    assert {each.id for each in replays.list_jobs()} == {*looks[3:], job.id}
 
 
 def test_paused_resumed_cancelled_and_clicked_twice(
