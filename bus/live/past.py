@@ -18,7 +18,8 @@ _EVENTS_BACK_MS: Final = 60_000
 
 
 class Pages(NamedTuple):
-    """Rows of a page, and how many in all before a gap is told instead (None: any)."""
+    """Rows of a page, and how many of all streams together before a gap is told instead
+    (None: any)."""
 
     rows: int
     most: int | None
@@ -33,9 +34,11 @@ async def catch_up(
 ) -> AsyncIterator[list[Frame]]:
     """Frames of what lies between the cursors `after` and the marks, stream by stream.
 
-    `seen` is set forward where a cursor lies beyond its mark.
+    `seen` is set forward where a cursor lies beyond its mark. Events are none of the
+    rows that are counted: no page shows them.
     """
     streams = dict(tailer.streams)
+    left = pages.most
     for key, cursor in _from(streams, after, marks).items():
         stream, (mark, _) = streams[key], marks[key]
         if records.place_of(cursor[0]) > records.place_of(mark):
@@ -47,8 +50,11 @@ async def catch_up(
             if seen[key][0] < place <= records.place_of(end.last or "0-0"):
                 seen[key] = (place, cursor[1])
         elif cursor[0] != mark:
-            async for found in _stretch(tailer, stream, cursor, marks[key], pages):
+            part = pages if stream.kind == window.EVENTS else Pages(pages.rows, left)
+            async for found in _stretch(tailer, stream, cursor, marks[key], part):
                 yield found
+                if left is not None:
+                    left -= sum(len(frame.items) for frame in found)
 
 
 def _from(
@@ -94,7 +100,8 @@ async def _stretch(
             yield [frames.gap(stream.key, missed, window.cursor_text(at, index))]
     rows = 0
     while records.place_of(at) < records.place_of(mark[0]):
-        if pages.most is not None and max(rows, behind or 0) > pages.most:
+        most = pages.most
+        if most is not None and (most <= 0 or max(rows, behind or 0) > most):
             # Whoever is that far behind reads the page again instead.
             left = None if behind is None else behind - rows
             yield [frames.gap(stream.key, left, window.cursor_text(*mark))]

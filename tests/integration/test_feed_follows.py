@@ -379,6 +379,31 @@ def test_who_was_away_for_too_long_is_told_how_much_and_goes_on_live(
     assert seen.rows == list(range(500, 505))
 
 
+def test_who_was_away_from_many_topics_is_told_so_many_rows_of_all_together(
+    test_topic: str, redis_client: redis.Redis, settings: Settings
+) -> None:
+    settings.MESH_FEED_CATCH_UP_MAX = 100
+    names = [f"{test_topic}-{at}" for at in range(3)]
+    after = {}
+    for name in names:
+        publish(redis_client, name, range(61))
+        [(first, _)] = redis_client.xrange(bus.result_stream(name), count=1)
+        after[bus.result_stream(name)] = f"{first}/1"
+
+    async def story() -> Seen:
+        seen = Seen()
+        async with feed.shared().subscribe(names, after) as following:
+            await seen.until(
+                following, lambda: seen.frames and seen.frames[-1].op == "live"
+            )
+        return seen
+
+    seen = on_a_loop(story)
+
+    assert seen.rows == list(range(1, 61))
+    assert seen.gaps == [60, 60]
+
+
 # --- dead letters
 
 

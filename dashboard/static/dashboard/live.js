@@ -4,7 +4,8 @@
 (() => {
   "use strict";
 
-  const CAP = 500, AT_ONCE_MS = 250, POLL_MS = 5000, TELL_MS = 10000, HIDDEN_MS = 30000;
+  const FIRST_MOST = 64000; // characters, of the 64 KiB that a first frame may have
+  const CAP = 500, AT_ONCE_MS = 250, POLL_MS = 5000, TELL_MS = 10000, HIDDEN_MS = 30000, READ_MS = 30000;
   const state = JSON.parse(document.getElementById("live-state").textContent);
   const chip = document.getElementById("connection");
   const make = (name, attributes = {}, text = "") => {
@@ -79,13 +80,19 @@
 
     forget(row) { this.known.delete(keyOf(row)); }
 
-    gap(missed) {
+    // Gaps with nothing between them, of many topics say, are one row. A `polled` one was
+    // found without a socket: it goes once a socket tells what was missed.
+    gap(missed, polled = false) {
+      let row = this.waiting.at(-1) ?? (this.held ? null : this.body.rows[0]);
+      if (polled || row?.missed === undefined) {
+        row = make("tr", { className: "gap" });
+        this.waiting.push(row);
+      } else if (missed !== null) missed = row.missed === null ? null : row.missed + missed;
+      if (polled) row.dataset.polled = "";
+      else row.missed = missed;
       const what = missed === null ? `Some ${this.noun}s` : plural(missed, this.noun);
       const says = state.only && missed !== null ? `Of ${what} not all that fit are shown` : `${what} not shown`;
-      const row = make("tr", { className: "gap" });
-      row.append(make("td", { colSpan: 99 }, `${says}: more came than this page was told`));
-      this.waiting.push(row);
-      return row;
+      row.replaceChildren(make("td", { colSpan: 99 }, `${says}: more came than this page was told`));
     }
 
     get held() {
@@ -137,12 +144,12 @@
           && (!oldest || newer(row.dataset.entry, oldest) >= 0);
         if (gone) { this.forget(row); row.remove(); }
       }
-      // Without a socket: more came between two looks than a page holds, or than a search
-      // that has not ended came to.
+      // Without a socket, or with new cursors: more came between two looks than a page
+      // holds, or than a search that has not ended came to.
       const page = fetched.ownerDocument, goesOn = page.querySelector("[rel=next]");
       const [end] = goesOn ? new URL(goesOn.href).searchParams.get("before")?.split("@") ?? ["0-0"] : ["0-0"];
       const lost = newer(end, newest([this.head, ...Object.values(state.after)])) > 0;
-      if (link.poll && lost) this.gap(null).dataset.polled = "";
+      if (lost && (link.poll || link.anew)) this.gap(null, !link.anew);
       this.head = newest(Object.values(JSON.parse(page.getElementById("live-state").textContent).after));
       rows.reverse().forEach((row) => this.add(document.importNode(row, true)));
     }
@@ -227,7 +234,7 @@
     },
     gap({ stream, missed, after }) {
       state.after[stream] = after;
-      const kind = stream.includes(":dead:") ? "dead" : "results";
+      const [, kind] = stream.match(/^stream:(results|dead):/) ?? []; // or it is of events
       lists.filter((list) => list.body.dataset.live === kind).forEach((list) => list.gap(missed));
       fetchPage();
     },
@@ -250,21 +257,41 @@
 
   // --- connection
 
+  // It is announced, so it is left alone where it says the same.
   const show = (name, text, ...more) => {
+    if (!more.length && chip.dataset.state === name && chip.textContent === text) return;
     chip.dataset.state = name;
     chip.replaceChildren(text, ...more);
   };
 
-  // The same page by GET: where sockets do not get through, and behind a gap.
-  async function fetchPage() {
+  // The same page by GET: where sockets do not get through, and behind a gap. Whoever asks
+  // while it is on its way waits for one more, however many ask.
+  let reading = null, again = false;
+  const fetchPage = () => {
+    again = true;
+    return reading ??= readPages();
+  };
+  async function readPages() {
+    let ok = false;
+    while (again && !link.ended) {
+      again = false;
+      ok = await readPage();
+    }
+    reading = null;
+    return ok;
+  }
+  async function readPage() {
     try {
-      const response = await fetch(state.page || location.href, { cache: "no-store" });
+      const signal = AbortSignal.timeout(READ_MS);
+      const response = await fetch(state.page || location.href, { cache: "no-store", signal });
       if (response.redirected || response.status === 403) return link.stop("Signed out");
       if (!response.ok) return false;
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const find = (box) => page.querySelector(`[data-live="${box.dataset.live}"]`);
       for (const list of lists) { const found = find(list.body); if (found) list.merge(found); else list.missing?.(); }
       for (const each of regions) { const found = find(each.box); if (found) each.next = found.innerHTML; }
+      if (link.anew) state.after = JSON.parse(page.getElementById("live-state").textContent).after;
+      link.anew = false;
       paintSoon();
       return true;
     } catch {
@@ -274,24 +301,28 @@
 
   const link = {
     socket: null, failures: 0, timer: 0, poll: 0, why: "", ended: false,
+    sleeping: false, slept: false, anew: false, seconds: null,
 
     open() {
       clearTimeout(this.timer);
+      this.socket?.close(); // one that is still on its way: there is one at a time
       this.why = "";
       if (!this.poll) show("catching-up", this.failures ? "Connecting again" : "Connecting");
       const url = new URL("/ws/feed", location.href);
       url.protocol = url.protocol.replace("http", "ws");
       const socket = this.socket = new WebSocket(url);
-      socket.onopen = () => {
+      socket.onopen = async () => {
         if (!this.poll) show("catching-up", "Catching up");
-        const names = [...document.querySelectorAll("[data-live]")];
-        const most = names.map((box) => Number(box.dataset.most)).find(Boolean) || null;
-        // The parts of a topic's page, topic-…, are told together.
-        const regions = [...new Set(names.map((box) => box.dataset.live.split("-")[0]))];
-        const wants = { topics: state.topics, html: true, regions, most, only: state.only ?? null };
-        socket.send(JSON.stringify({ op: "resume", after: state.after, ...wants }));
+        // With more cursors than it holds it would be refused for ever; the page as it is
+        // now has fewer.
+        if (this.first().length > FIRST_MOST) {
+          this.anew = true;
+          await fetchPage();
+        }
+        if (socket === this.socket && socket.readyState === WebSocket.OPEN) socket.send(this.first());
       };
       socket.onmessage = ({ data }) => {
+        if (socket !== this.socket) return;
         const frame = JSON.parse(data);
         // What was missed without a socket is told now.
         if (this.poll) document.querySelectorAll("[data-polled]").forEach((row) => row.remove());
@@ -301,18 +332,28 @@
       socket.onclose = ({ code }) => { if (socket === this.socket) this.closed(code); };
     },
 
+    // The first frame, which says what is known and wanted.
+    first() {
+      const names = [...document.querySelectorAll("[data-live]")];
+      const most = names.map((box) => Number(box.dataset.most)).find(Boolean) || null;
+      // The parts of a topic's page, topic-…, are told together.
+      const regions = [...new Set(names.map((box) => box.dataset.live.split("-")[0]))];
+      const wants = { topics: state.topics, html: true, regions, most, only: state.only ?? null };
+      return JSON.stringify({ op: "resume", after: state.after, ...wants });
+    },
+
     isLive() {
       clearInterval(this.poll);
       // Rows that left while nothing was heard are not in the streams for ever; a letter
       // may have left between its page and the socket.
-      if (this.failures || lists.some((list) => list.missing)) fetchPage();
-      [this.failures, this.poll] = [0, 0];
+      if (this.failures || this.slept || lists.some((list) => list.missing)) fetchPage();
+      [this.failures, this.poll, this.slept] = [0, 0, false];
       show("live", "Live");
     },
 
     closed(code) {
       this.socket = null;
-      if (this.ended || document.hidden && this.sleeping) return;
+      if (this.ended || this.sleeping) return;
       if (code === 4401) return this.stop("Signed out");
       if (code === 4403 || code === 4400) return this.stop(this.why || "Not allowed");
       this.failures += 1;
@@ -321,21 +362,29 @@
       this.count(Date.now() + most * (0.5 + Math.random() / 2));
     },
 
-    // Counts down to the next try. Only the words are announced, not each second.
+    // Counts down to the next try. Only the words are announced, not each second, and the
+    // button stays the same one: it may have the focus.
     count(at) {
+      if (this.sleeping) return;
       const left = Math.ceil((at - Date.now()) / 1000);
       if (left <= 0) return this.open();
       if (!this.poll) {
-        const retry = make("button", { type: "button", className: "link" }, "retry now");
-        retry.addEventListener("click", () => this.open());
-        const seconds = make("span", { ariaHidden: "true" }, ` in ${left} s `);
-        show("reconnecting", "Reconnecting", seconds, retry);
+        if (!this.seconds?.isConnected) this.showCount();
+        this.seconds.textContent = ` in ${left} s `;
       }
       this.timer = setTimeout(() => this.count(at), Math.min(1000, at - Date.now()));
     },
 
+    showCount() {
+      const retry = make("button", { type: "button", className: "link" }, "retry now");
+      retry.addEventListener("click", () => this.open());
+      this.seconds = make("span", { ariaHidden: "true" });
+      show("reconnecting", "Reconnecting", this.seconds, retry);
+    },
+
     startPolling() {
       const look = async () => {
+        if (this.sleeping) return;
         const ok = await fetchPage();
         if (!this.poll || this.ended) return;
         if (ok) show("polling", "No live connection, refreshing every 5 s");
@@ -362,7 +411,7 @@
     if (document.hidden) {
       link.nap = setTimeout(() => { link.sleeping = true; link.socket?.close(); }, HIDDEN_MS);
     } else if (link.sleeping) {
-      link.sleeping = false;
+      [link.sleeping, link.slept] = [false, true];
       if (!link.ended) link.open();
     }
   });
@@ -397,7 +446,7 @@
   const summary = make("span", { className: "visually-hidden", role: "status" });
   chip.after(summary);
   setInterval(() => {
-    if (told) summary.textContent = `${plural(told, "new row")} in ${TELL_MS / 1000} seconds`;
+    if (told && !paused) summary.textContent = `${plural(told, "new row")} in ${TELL_MS / 1000} seconds`;
     told = 0;
   }, TELL_MS);
   addEventListener("scroll", paintSoon, { passive: true });
