@@ -29,10 +29,25 @@ _UNSEEN: Final = re.compile(
     "\\u2028-\\u202e\\u2060\\u2066-\\u2069\\ufeff]"
 )
 
+# What a form sends again. What others wrote cannot look so: < and > in it are escaped.
+_FIELD: Final = re.compile(
+    r"(<textarea\b.*?</textarea>|<(?:input|option|button)\b[^>]*>)", re.DOTALL
+)
+
 
 def seen(html: str) -> str:
-    """HTML with such characters as `\\u202e`, which JSON reads as the same."""
-    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", html)
+    """HTML with such characters as `\\u202e`, but for what is in the fields of forms: a
+    search would look for something else the next time."""
+    if not _UNSEEN.search(html):
+        return html
+    parts = _FIELD.split(html)
+    parts[::2] = map(shown_json, parts[::2])
+    return "".join(parts)
+
+
+def shown_json(text: str) -> str:
+    """JSON with such characters as `\\u202e`, which it reads as the same."""
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _is_count(value: object) -> TypeGuard[int | float]:

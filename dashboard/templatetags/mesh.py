@@ -24,7 +24,7 @@ register = template.Library()
 for _each in (
     *(formats.duration, formats.ms, formats.number, formats.compact, formats.rate),
     *(formats.size, formats.short, formats.preview, formats.pretty, formats.percent),
-    *(formats.error_line, formats.change),
+    *(formats.error_line, formats.change, formats.shown_json),
 ):
     register.filter(_each.__name__, _each)
 register.simple_tag(formats.curl)

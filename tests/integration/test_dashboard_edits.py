@@ -206,3 +206,11 @@ def test_texts_that_have_nothing_in_common_are_told_one_after_the_other() -> Non
     found = edits.differing("\n".join(old), "\n".join(new))
 
     assert [kind for kind, _ in found] == ["gone"] * 900 + ["new"] * 900
+
+
+def test_what_nobody_sees_is_seen_where_a_payload_is_edited(test_topic: str) -> None:
+    task_id = dead_task(test_topic, {"file": "\u202egnp.exe"})
+
+    page = signed_in("operator").get(url_of(task_id, test_topic)).content.decode()
+
+    assert "\\u202egnp.exe" in page and "\u202e" not in page

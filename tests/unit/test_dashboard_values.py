@@ -129,6 +129,13 @@ def test_what_nobody_sees_is_shown_and_stays_the_same_json(text: str) -> None:
     assert json.loads(shown) == text
 
 
+def test_what_a_form_sends_again_stays_as_it_is() -> None:
+    field = '<input name="q" value="a\u202eb">\n<textarea>a\u202eb\n</textarea>'
+    spoof = '<a title="&lt;input value=\u202e">value=\u202e</a>'
+
+    assert formats.seen(field + spoof) == field + spoof.replace("\u202e", "\\u202e")
+
+
 def test_joined_emoji_tabs_and_lines_are_left_alone() -> None:
     text = "\U0001f469\u200d\U0001f680\t\r\nشُ"
 
