@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages as toasts
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
@@ -86,12 +85,12 @@ def topic(request: HttpRequest, topic: str) -> HttpResponse:
 
 @page
 def tasks(request: HttpRequest) -> HttpResponse:
-    """Tasks by state and topic; a whole id in the search goes to its page.
+    """Tasks by state and topic; the whole id of one in the search goes to its page.
 
     Any other text is looked for in payloads and errors of the list.
     """
     sought = search.of(request.GET)
-    if sought.q and (response := _by_id(request, sought.q)):
+    if sought.q and (response := _by_id(sought.q)):
         return response
     topic = request.GET.get("topic", "")
     names, chosen = lists.facts(topic)
@@ -120,15 +119,13 @@ def tasks(request: HttpRequest) -> HttpResponse:
     return shown(request, "tasks.html", context)
 
 
-def _by_id(request: HttpRequest, wanted: str) -> HttpResponse | None:
-    """To the task with this id, or back to the list with a word; None for no id."""
+def _by_id(wanted: str) -> HttpResponse | None:
+    """To the task with this id; None where it is none: payloads name other things by
+    such ids, which are looked for like any text."""
     try:
         task = bus.get_task(wanted)
-    except errors.InvalidName:
+    except (errors.InvalidName, errors.TaskNotFound):
         return None
-    except errors.TaskNotFound as exc:
-        toasts.warning(request, str(exc))
-        return redirect("dashboard:tasks")
     return redirect(links.task(task.id, task.topic))
 
 
@@ -232,7 +229,7 @@ def agent(request: Any, agent_id: str) -> HttpResponse:
         "section": "agents",
         "agent": found,
         "running": lists.held_by(found),
-        "rows": lists.done_by(found),
+        "done": lists.done_by(found),
     }
     template = "_agent_now.html" if request.htmx else "agent.html"
     return shown(request, template, context)

@@ -11,9 +11,10 @@ from django.db import OperationalError
 from django.test import Client
 
 import bus
-from bus import agents, keys
+from bus import abreast, agents, keys
 from dashboard import painting, queries, views
 from tests.support.bulk import dead
+from tests.support.desk import Desk
 from tests.support.pages import looked_at, signed_in
 
 pytestmark = pytest.mark.django_db
@@ -88,6 +89,51 @@ def test_an_agents_page_is_asked_for_its_present_part(viewer: Client) -> None:
     bus.deregister_agent("a")
     gone = viewer.get("/agents/a/", headers={"HX-Request": "true"}).content.decode()
     assert "Gone." in gone
+    # It may come back, but most do not.
+    assert 'hx-trigger="every 2s"' in part and 'hx-trigger="every 30s"' in gone
+
+
+def serving(agent_id: str, names: list[str]) -> None:
+    record = {"agent_id": agent_id, "agent_type": "mesh", "meta": {}, "topics": names}
+    agents.register(agent_id, f"{agent_id}#00000001", 600, record)
+
+
+def test_an_agents_page_reads_few_results_of_its_topics_at_once(
+    test_topic: str, viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{test_topic}-{at}" for at in range(10)]
+    for name in names:
+        bus.enqueue_many(name, range(10))
+        desk = Desk(name)
+        desk.complete(*desk.claim(10))
+    serving("desk", names)
+    read, asked = abreast.results, []
+
+    def results(asks: Any) -> Any:
+        asked.append(sum(ask.count for ask in asks))
+        return read(asks)
+
+    monkeypatch.setattr(abreast, "results", results)
+    page = viewer.get("/agents/desk/")
+
+    assert len(page.context["done"].items) == 20
+    assert asked[0] <= 25
+
+
+def test_an_agent_without_results_says_among_how_many_it_looked(
+    test_topic: str, viewer: Client
+) -> None:
+    serving("idle", [test_topic])
+    bus.set_limits(test_topic)
+    before = looked_at(viewer.get("/agents/idle/")).text
+    bus.enqueue_many(test_topic, range(3))
+    desk = Desk(test_topic)
+    desk.complete(*desk.claim(3))
+
+    after = looked_at(viewer.get("/agents/idle/")).text
+
+    assert "None." in before
+    assert "None among the 3 results of its topics." in after
 
 
 # --- many topics

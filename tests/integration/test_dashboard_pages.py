@@ -81,6 +81,20 @@ def test_an_empty_list_shows_a_call_with_the_right_host(viewer: Client) -> None:
     assert "curl http://localhost:8123/api/v1/mesh/enqueue" in looked_at(page).text
 
 
+@pytest.mark.parametrize(
+    ("path", "region"),
+    [
+        *(("/", "topics"), ("/topics/", "topics"), ("/agents/", "agents")),
+        *(("/results/", "results"), ("/dead/", "dead")),
+    ],
+)
+def test_an_empty_list_fills_by_itself(viewer: Client, path: str, region: str) -> None:
+    page = viewer.get(path).content.decode()
+
+    assert re.search(rf'<tbody[^>]* data-live="{region}"[^>]*>\s*</tbody>', page)
+    assert 'class="empty" data-live-empty' in page  # until a row is there
+
+
 # --- what they show
 
 
@@ -303,11 +317,36 @@ def test_a_search_by_id_goes_to_the_task(test_topic: str, viewer: Client) -> Non
     task_id = bus.enqueue_task(test_topic, 1)
 
     found = viewer.get("/tasks/", {"q": f" {task_id.upper()} "})
-    missed = viewer.get("/tasks/", {"q": UNKNOWN}, follow=True)
 
     assert found["Location"] == f"/tasks/{task_id}/?topic={test_topic}"
-    assert missed.status_code == 200
-    assert f"no task {UNKNOWN}" in looked_at(missed).text
+
+
+@pytest.mark.parametrize("other_id", [UNKNOWN, UNKNOWN.replace("-", "")])
+def test_an_id_of_something_else_is_looked_for_in_payloads(
+    test_topic: str, viewer: Client, other_id: str
+) -> None:
+    bus.enqueue_task(test_topic, {"order": "another"})
+    task_id = bus.enqueue_task(test_topic, {"order": other_id})
+
+    asked = {"q": other_id, "topic": test_topic}
+    found = viewer.get("/tasks/", asked)
+
+    assert [task.id for task in found.context["page"].tasks] == [task_id]
+    if other_id == UNKNOWN:
+        assert "No task has this id." in looked_at(found).text
+
+
+def test_what_nobody_sees_stays_in_the_field_of_a_search(
+    test_topic: str, viewer: Client
+) -> None:
+    wanted = "\u05d0\u200fb"
+    task_id = bus.enqueue_task(test_topic, {"name": wanted})
+
+    page = viewer.get("/tasks/", {"q": wanted, "topic": test_topic})
+
+    assert f'value="{wanted}"' in page.content.decode()
+    assert "with “\u05d0\\u200fb”" in looked_at(page).text
+    assert [task.id for task in page.context["page"].tasks] == [task_id]
 
 
 def test_a_page_goes_on_from_what_it_shows(test_topic: str, viewer: Client) -> None:
@@ -331,6 +370,20 @@ def test_a_topic_without_results_goes_on_from_the_beginning(
     live = viewer.get("/results/").context["live"]
 
     assert live == {"after": {bus.result_stream(test_topic): "0-0"}, "topics": None}
+
+
+@pytest.mark.parametrize("path", ["/results/", "/dead/"])
+@pytest.mark.parametrize("end", ["after=9999999999999-0", "before=0-1"])
+def test_beyond_an_end_of_a_list_there_is_a_way_back(
+    path: str, end: str, test_topic: str, viewer: Client
+) -> None:
+    dead_task(test_topic, 1)
+    bus.cancel(bus.enqueue_task(test_topic, 2), test_topic)
+
+    page = viewer.get(f"{path}?{end}@{test_topic}")
+
+    assert "Nothing newer or older here" in looked_at(page).text
+    assert "Newest " in looked_at(page).text
 
 
 @pytest.mark.parametrize("path", ["/results/", "/dead/"])

@@ -96,8 +96,10 @@
     });
   }
 
-  // A second click on a form that is on its way would only be told that it is done.
+  // A second click on a form that is on its way would only be told that it is done. Others,
+  // that close the list of keys say, go nowhere.
   document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
     if (event.target.dataset.sent !== undefined) event.preventDefault();
     event.target.dataset.sent = "";
     setTimeout(() => delete event.target.dataset.sent, 3000);
@@ -105,6 +107,11 @@
   for (const name of ["htmx:after:swap", "mesh:painted"]) {
     document.addEventListener(name, () => { revealCopy(); refreshTimes(); allTicked(); });
   }
+
+  // Nobody sees a part of a hidden tab.
+  document.addEventListener("htmx:before:request", (event) => {
+    if (document.hidden) event.preventDefault();
+  });
 
   // A page that refreshes a part of itself keeps it where the answer is an error: it says so
   // and goes on trying. Live pages say it themselves.
