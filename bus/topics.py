@@ -227,10 +227,7 @@ def check_known(topic: str) -> str:
 
 
 def pause(topic: str) -> None:
-    """No task of the topic starts later than 1 s after this returns.
-
-    TopicNotFound for a topic nobody has heard of: a slip must not make one.
-    """
+    """No task starts later than 1 s after this; TopicNotFound: a slip makes none."""
     _set(check_known(topic), {"paused": "1"})
 
 

@@ -62,6 +62,21 @@ def test_health_tells_strangers_what_is_wrong_and_of_whom_nothing(
     assert bound.json()["ledgers"] == []
 
 
+def test_health_names_a_damaged_key_beside_the_rest(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    bus.enqueue_task(test_topic, 1)
+    redis_client.delete(keys.named("counters", test_topic))
+    redis_client.set(keys.named("counters", test_topic), "no hash")
+    health.forget()
+
+    answer = api("viewer").get("health")
+
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "degraded"
+    assert answer.json()["ledgers"] == []
+
+
 Looks = Callable[[str], list[str]]
 
 
