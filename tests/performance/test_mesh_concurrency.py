@@ -305,6 +305,7 @@ def test_a_process_opens_at_most_50_connections_per_profile_or_as_many_as_set(
 def test_who_comes_when_50_lines_are_taken_waits_for_one(
     test_topic: str, settings: Settings, profile: str
 ) -> None:
+    settings.MESH_SOCKET_TIMEOUT_S = 2 * PATIENCE_S  # after which he would look anyhow
     pool = getattr(connection, profile)()
 
     def ping() -> Any:
