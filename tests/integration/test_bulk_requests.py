@@ -151,10 +151,9 @@ def test_one_is_made_where_the_answer_is_lost(
 ) -> None:
     dead(test_topic, 5)
     warm(test_topic)
-    lost = lose("replays_open", times)
+    lose("replays_open", times)
 
     job, new = asked(test_topic)
 
-    assert lost == ["replays_open"] * times
     assert (job.state, new) == ("running", True)
     assert [each.id for each in replays.list_jobs()] == [job.id]
