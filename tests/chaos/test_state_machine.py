@@ -239,11 +239,13 @@ class Mesh(RuleBasedStateMachine):
     def move_to_dead_by_hand(self, which: int) -> None:
         _, item = self.hands[-1 - which % len(self.hands)]
         if self._in_stay(item):
-            bus.move_to_dead(self.topic, item.sid, {"moved": item.id})
-            self._end(item.id, "dead")
             known = self.model[item.id]
-            known.payload, known.comparable = {"moved": item.id}, False
             known.past += 1
+            letter = bus.move_to_dead(self.topic, item.sid, {"moved": item.id})
+            assert (letter == "") == known.cancel
+            self._end(item.id, "cancelled" if known.cancel else "dead")
+            if letter:
+                known.payload, known.comparable = {"moved": item.id}, False
 
     # --- operators and the clock
 
@@ -333,6 +335,9 @@ class Mesh(RuleBasedStateMachine):
     @rule(what=st.sampled_from(purges.WHAT))
     def purge(self, what: str) -> None:
         bus.purge_topic(self.topic, what)
+        while self.foreign and what != "dead":
+            task_id, payload = self.foreign.popitem()
+            self.model[task_id] = Known(payload, "waiting")
         for task_id, known in self.model.items():
             if known.state in {"waiting", "delayed"} and what != "dead":
                 self._end(task_id, "cancelled")

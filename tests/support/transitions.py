@@ -22,13 +22,14 @@ from bus import keys, records, verbs
 ABSENT, STREAM, DELAYED = "absent", "in the stream", "delayed"
 DEAD, ENDED = "dead", "ended"
 
-# Every move a verb may make of a task. What claims, takes over or buries adopts entries
-# that somebody else wrote, on first sight. An audit moves nothing where all is whole.
+# Every move a verb may make of a task. What claims, takes over, buries or purges adopts
+# entries that somebody else wrote, on first sight. An audit moves nothing where all is
+# whole; a claim ends only what it cannot give since somebody cancelled it.
 EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "enqueue": {(ABSENT, STREAM), (ABSENT, DELAYED)},
     "send": {(ABSENT, STREAM)},
-    "claim": {(STREAM, STREAM), (ABSENT, STREAM)},
-    "lend": {(STREAM, STREAM), (ABSENT, STREAM)},
+    "claim": {(STREAM, STREAM), (ABSENT, STREAM), (STREAM, ENDED)},
+    "lend": {(STREAM, STREAM), (ABSENT, STREAM), (STREAM, ENDED)},
     "recover": {(ABSENT, STREAM)},
     "complete": {(STREAM, ENDED)},
     "fail": {(STREAM, DELAYED), (STREAM, DEAD), (STREAM, ENDED)},
@@ -43,16 +44,19 @@ EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "promote": {(DELAYED, STREAM)},
     "cancel": {(STREAM, ENDED), (DELAYED, ENDED), (STREAM, STREAM)},
     "ack": {(STREAM, ENDED), (ABSENT, ENDED)},
-    "move_to_dead": {(STREAM, DEAD), (ABSENT, DEAD)},
+    "move_to_dead": {(STREAM, DEAD), (ABSENT, DEAD), (STREAM, ENDED)},
     "replay": {(DEAD, STREAM)},
     "run_now": {(DELAYED, STREAM)},
     "replay_batch": {(DEAD, STREAM)},
     "discard": {(DEAD, ENDED)},
     "undo": {(ENDED, DEAD)},
-    "purge": {(STREAM, ENDED), (DELAYED, ENDED), (STREAM, STREAM)},
+    "purge": {(STREAM, ENDED), (DELAYED, ENDED), (STREAM, STREAM), (ABSENT, ENDED)},
     "purge_dead": {(DEAD, ENDED)},
 }
+# Where a cancel falls between a blocking read and its claim, or a group was made again.
+RARE: Final = {("claim", STREAM, ENDED), ("lend", STREAM, ENDED)}
 SENDS: Final = ("enqueue", "send")
+CANCELS: Final = ("cancel", "fail", "release", "reclaim", "purge")
 # Which moves a lifetime counter counts; `undo` takes one off.
 COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
     "accepted": {(verb, *edge) for verb in SENDS for edge in EDGES[verb]},
@@ -75,8 +79,8 @@ COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
     },
     "cancelled": {
         (verb, before, ENDED)
-        for verb in ("cancel", "fail", "release", "reclaim", "purge")
-        for before in (STREAM, DELAYED)
+        for verb in (*CANCELS, "claim", "lend", "move_to_dead")
+        for before in (STREAM, DELAYED, ABSENT)
     },
     "replayed": {(verb, DEAD, STREAM) for verb in ("replay", "replay_batch")},
     "discarded": {(verb, DEAD, ENDED) for verb in ("discard", "purge_dead")},
