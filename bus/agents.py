@@ -144,9 +144,9 @@ def overview() -> list[dict[str, Any]]:
 
     Beside what the agent told of itself (`agent_id, agent_type, meta`, and for our
     runtime `topics, slots, in_flight, done, failed, ended_per_minute, rss_bytes, cpu,
-    version, host, pid, started_at, last_read_at, namesake` (the other process that
-    lives under this id, if there is one by mistake), over HTTP `topics, lease_s`; None
-    where it told nothing), and `per_topic`: of each `slots, in_flight, run_s` (mean s):
+    version, host, pid, started_at, last_read_at, namesake` (who lives under this id as
+    well, by mistake), over HTTP `topics, lease_s`; None where it told nothing), and
+    `per_topic`: of each `slots, in_flight, run_s` (mean s), `why` if it takes none now:
 
     expires_in_s  seconds its registration has left, 0 once it is gone
     last_beat_at  its last registration or heartbeat

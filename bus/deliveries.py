@@ -31,8 +31,11 @@ from .endings import (
 
 __all__ = [
     "BATCH",
+    "BUSY",
     "DUPLICATE",
+    "EMPTY",
     "OK",
+    "PASS_BY",
     "Beat",
     "Claimed",
     "Completion",
@@ -53,6 +56,10 @@ __all__ = [
     "verify",
     "wait_for_new",
 ]
+
+# What a claim does about suspects, which are run alone: it tells of them if no other
+# agent makes itself empty for them, or in any case, or leaves them to others.
+BUSY, EMPTY, PASS_BY = "0", "2", "3"
 
 _FIELDS: Final = ["id", "json", "meta"]
 _SETTINGS: Final = ("paused", "timeout_s", "renewed")
@@ -86,22 +93,24 @@ class Claimed:
 
 
 def claim_args(
-    group: str, consumer: str, want: int, alone: bool, sids: Sequence[str] = ()
+    group: str,
+    consumer: str,
+    want: int,
+    alone: bool,
+    sids: Sequence[str] = (),
+    about: str = BUSY,
 ) -> list[Any]:
     """Arguments of `claim`; `sids` are entries a blocking read delivered just now."""
-    flag = "1" if alone else "0"
+    flag = "1" if alone else about
     fixed = [conf.SUSPECT_AFTER, "1", conf.RESULTS_KEEP]
     return [group, consumer, want, flag, *fixed, *sids]
 
 
 async def claim(
-    seat: Seat,
-    want: int,
-    alone: bool,
-    sids: Sequence[str] | None = None,
+    seat: Seat, want: int, alone: bool, sids: Sequence[str] = (), about: str = BUSY
 ) -> Claimed:
     """Take up to `want` tasks. Sent once: after an error `recover` finds what came."""
-    args = claim_args(seat.group, seat.consumer, want, alone, sids or ())
+    args = claim_args(seat.group, seat.consumer, want, alone, sids, about)
     raw = await scripts.arun("claim", seat.topic, args, client=seat.client, retry_s=0)
     return parse_claim(seat.topic, raw)
 

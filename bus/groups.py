@@ -182,7 +182,8 @@ def _verified(
 ) -> list[tuple[str, dict[str, Any]]]:
     """What is really there for this consumer, as `(entry id, fields)`."""
     sids = [sid for sid, _ in entries]
-    args = deliveries.claim_args(group, consumer, count, False, sids)
+    empty = deliveries.EMPTY  # as far as is known: it reads once it has ended all
+    args = deliveries.claim_args(group, consumer, count, False, sids, empty)
     claimed = _claimed(topic, args)
     if not claimed.deliveries and claimed.suspects:
         # A task that lost its agents before is given alone.

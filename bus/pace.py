@@ -8,6 +8,13 @@ from typing import Any, Final
 
 _ENDS_LEAST: Final = 5  # fewer tell of chance
 _ROUNDS_LEAST: Final = 6  # mean runs; within fewer it matters that they end in waves
+# Why an agent takes none of a topic's tasks for now; the latter for all its topics.
+STUCK: Final = "stuck"
+ALONE: Final = "alone"
+_WHY: Final = {
+    STUCK: "takes nothing: too many of its runs go on that were given up on",
+    ALONE: "takes nothing else until a task that lost its agents has run alone",
+}
 # What no process of an agent exceeds, however short its tasks are.
 _AGENT_MOST_PER_S: Final = 20_000.0
 
@@ -34,13 +41,15 @@ class Crew:
 
     `slots` are those the agents told of, `free` how many of them hold nothing, those of
     agents by hand included; `per_s` is what the slots start by their mean run time,
-    None if nobody knows that; `run_s` is that time.
+    None if nobody knows that; `run_s` is that time. `held_up` says why none of them
+    takes tasks, '' where one does.
     """
 
     slots: int
     free: int
     per_s: float | None
     run_s: float | None
+    held_up: str = ""
 
 
 def crew(
@@ -61,8 +70,8 @@ def crew(
     told = [each for each in own if each is not None]
     run_s = sum(told) / len(told) if told else mean_s
     free = idle_hands + sum(
-        max(0, max(1, count) - held.get(row["consumer"] or row["agent_id"], 0))
-        for row, count in zip(rows, slots, strict=True)
+        max(0, _most_of(row, topic) - held.get(row["consumer"] or row["agent_id"], 0))
+        for row in rows
     )
     per_s = None
     if run_s is not None and any(slots):
@@ -70,7 +79,23 @@ def crew(
             min(_AGENT_MOST_PER_S, count / max(run_s if each is None else each, 1e-6))
             for count, each in zip(slots, own, strict=True)
         )
-    return Crew(sum(slots), free, per_s, run_s)
+    held_up = "" if idle_hands else _held_up(topic, rows)
+    return Crew(sum(slots), free, per_s, run_s, held_up)
+
+
+def _held_up(topic: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Why none of these agents takes a task of the topic; '' where one does."""
+    why = [_WHY.get(str(_share(row, topic).get("why")), "") for row in rows]
+    if not why or not all(why):
+        return ""
+    if len(why) == 1:
+        return f"the only agent {why[0]}"
+    return f"none of {len(why):,} agents takes it: one {why[0]}"
+
+
+def _most_of(row: Mapping[str, Any], topic: str) -> int:
+    """How many tasks it takes at once, as far as is known: one if it told nothing."""
+    return 0 if _share(row, topic).get("why") in _WHY else max(1, slots_of(row, topic))
 
 
 def slots_of(row: Mapping[str, Any], topic: str) -> int:

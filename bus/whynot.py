@@ -243,6 +243,8 @@ def _waiting(task: Task, facts: _Facts) -> str:
 def _when(ahead: str, facts: _Facts) -> str:
     """How soon a task starts that nothing but others keeps from it."""
     crew = facts.crew
+    if crew.held_up:
+        return f"{crew.held_up}; {ahead}"
     if facts.ahead < crew.free and not facts.more:
         room = f", and {words.count(crew.free, 'slot')} {words.are(crew.free)} free"
         return f"{ahead}{room if facts.ahead else ''}; an agent will take it at once"

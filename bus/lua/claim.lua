@@ -1,19 +1,23 @@
 -- Take tasks for one consumer: handed-over rows first, then new entries.
 -- KEYS: tasks_stream tasks settings counters done dead_index dead attempts results events
--- ARGV: group, consumer, how many, '1' to take one suspect and nothing else, suspect
+-- ARGV: group, consumer, how many, '1' to take one suspect and nothing else ('2' from a
+--       consumer that holds nothing, '3' to leave suspects to others, else '0'), suspect
 --       bound, '1' to read new entries, results to keep, then sids a blocking read has
 --       delivered to this consumer; those that it holds no more are passed over
 -- Returns {now, paused 0/1, suspects left for this consumer to run, timeout_s of the
 --   topic, deliveries}; deliveries: flat sid, id, json, meta, record.
 -- Suspects are for one consumer at a time, which has five seconds to make itself empty:
--- not every agent that sees one has to stand still.
+-- not every agent that sees one has to stand still. With '1' and none wanted it has five
+-- more, if one is left. A consumer that holds nothing is not kept from them.
 -- An entry without its record (or with another sid in it) is acked and never run; one that
 -- was asked to be cancelled before anybody began it ends so. A suspect, which lost its
 -- agents before, is given alone. NOGROUP is returned as error.
 -- What was sent before the working group was made once more may have run under its fence
 -- already, so it gets a new one.
 local group, me, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local alone, suspect_at, fresh_too = ARGV[4] == '1', tonumber(ARGV[5]), ARGV[6] == '1'
+local mode, suspect_at, fresh_too = ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
+local alone = mode == '1'
+local looks = alone and want == 0
 local k = { stream = tasks_stream, tasks = tasks, done = done, dead_index = dead_index,
             dead = dead, counters = counters, settings = settings, attempts = attempts,
             results = results, events = events }
@@ -57,9 +61,9 @@ local function receive(sid, e, text)
 end
 
 local function suspects_for_me()
-  if suspects == 0 then return 0 end
+  if suspects == 0 or mode == '3' then return 0 end
   local to, who = match(call('HGET', settings, 'quiet') or '', '^(%d+)|(.*)$')
-  if who and who ~= me and tonumber(to) > now then return 0 end
+  if who and who ~= me and tonumber(to) > now and mode ~= '2' then return 0 end
   call('HDEL', settings, '')
   call('HSET', settings, 'quiet', int(now + 5000) .. '|' .. me)
   return suspects
@@ -74,18 +78,18 @@ for i = 8, #ARGV do
     receive(ARGV[i], e, call('HGET', tasks, e.id))
   end
 end
-if paused or want <= count then
+if paused or (want <= count and not looks) then
   return { now, paused and 1 or 0, suspects_for_me(), set[2], out }
 end
 
 -- Handed-over rows, oldest first. Suspects are passed over (but for a consumer that has
 -- made itself empty), so the look goes on behind them, to a bound.
 local from, looked = '-', 0
-while count < want and looked < 1000 do
+while (count < want or looks) and looked < 1000 do
   local rows = redis.pcall('XPENDING', tasks_stream, group, from, '+', 100, HANDED)
   if rows.err then return rows end
   for i = 1, #rows do
-    if count >= want then break end
+    if count >= want and not looks then break end
     local sid = rows[i][1]
     local e = entry(tasks_stream, sid)
     local r, text
@@ -96,10 +100,10 @@ while count < want and looked < 1000 do
       drop(k, group, sid)
     elseif match(r.flags, 'c') then
       end_asked(k, e.id, r, e, group, ARGV[7])
-    elseif alone == (r.lost >= suspect_at) then
+    elseif alone == (r.lost >= suspect_at) and not looks then
       call('XCLAIM', tasks_stream, group, me, 0, sid, 'JUSTID')
       give(sid, e, text)
-    elseif not alone then
+    elseif r.lost >= suspect_at then
       suspects = suspects + 1
     end
   end
@@ -107,6 +111,7 @@ while count < want and looked < 1000 do
   if #rows < 100 then break end
   from = '(' .. rows[#rows][1]
 end
+if looks then return { now, 0, suspects_for_me(), set[2], out } end
 if alone then
   call('HDEL', settings, 'quiet') -- the next suspect is anybody's
   return { now, 0, 0, set[2], out }

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 import redis.asyncio
@@ -14,13 +14,14 @@ import redis.asyncio
 from .. import connection, deliveries, errors, groups, keys, records
 from ..deliveries import Beat, Delivery, Seat
 from . import crowds
-from .quiet import Quiet
+from .quiet import Quiet, pauses_s
 
 log = logging.getLogger("bus.agent")
 
 _BLOCK_S: Final = 4.0  # an idle agent wakes the server as rarely
 _RAREST: Final = 2.5  # times as long in a crowd
 _ALONE_S: Final = 1.0  # for suspects in a row, before other tasks get their turn
+_REJOINED_S: Final = 0.05  # after a group was made again, which may have been in vain
 _LATE_MS: Final = 500  # an answer this long under way is asked for again
 _DRIFT_MS: Final = 1.0  # by which two clocks may part between two answers
 
@@ -124,11 +125,16 @@ class Intake:
 
     async def _rejoin(self) -> None:
         """Make the group again, which somebody deleted."""
+        topic, ours = self._seat.topic, self._seat.group
         try:
-            await groups.ajoin_group(self._seat.topic, self._seat.group)
+            group = await groups.ajoin_group(topic, ours)
         except errors.BusError as exc:
-            log.warning("%s: %s", self._seat.topic, exc)
+            log.warning("%s: %s", topic, exc)
             await asyncio.sleep(0.5)
+            return
+        if group != ours:  # a start joins the right one
+            raise errors.BusError(f"the working group of {topic!r} is {group!r} now")
+        await asyncio.sleep(_REJOINED_S)
 
     async def _read_once(self) -> None:
         await self._quiet.over()
@@ -167,10 +173,11 @@ class Intake:
         for _ in range(3):
             await asyncio.sleep(0)
 
-    async def _claim(self, want: int, sids: list[str] | None = None) -> int:
+    async def _claim(self, want: int, sids: Sequence[str] = ()) -> int:
         """Take up to `want` tasks; how many came."""
         async with self._claiming:
-            claimed = await deliveries.claim(self._seat, want, False, sids)
+            about = self._about_suspects()
+            claimed = await deliveries.claim(self._seat, want, False, sids, about)
             self._seen(claimed.now_ms)
             self.topic_timeout_s = claimed.timeout_s
             self.paused = claimed.paused
@@ -194,12 +201,12 @@ class Intake:
     async def _run_suspects(self) -> None:
         """Run suspects one by one with nothing beside them in this process."""
         try:
-            await self._quiet.silence()
-            # Two agents killed one after the other leave all they held as suspects: to
-            # make this process empty for each of them would take minutes.
-            until = time.monotonic() + _ALONE_S
-            while await self._run_suspect() and time.monotonic() < until:
-                pass
+            if await self._quiet.silence(self._suspect_waits, self._has_company):
+                # Two agents killed one after the other leave all they held as suspects:
+                # to make this process empty for each of them would take minutes.
+                until = time.monotonic() + _ALONE_S
+                while await self._run_suspect() and time.monotonic() < until:
+                    pass
             self._more = True  # the next ones need not wait for a beat to tell of them
         except (errors.BusError, redis.RedisError, OSError) as exc:
             log.warning("%s: a suspect has to wait: %s", self._seat.topic, exc)
@@ -215,9 +222,26 @@ class Intake:
             claimed = await deliveries.claim(self._seat, 1, True)
             for item in claimed.deliveries:
                 self._host.take(item)
+        pauses = pauses_s()
         while self._host.held and not self._host.closing:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(next(pauses))
         return bool(claimed.deliveries)
+
+    def _about_suspects(self) -> str:
+        """What a claim is to do about suspects."""
+        if self._quiet.silent:
+            return deliveries.EMPTY
+        return deliveries.PASS_BY if self._quiet.gives_way else deliveries.BUSY
+
+    async def _suspect_waits(self) -> bool:
+        """Whether one waits for us still; if so others leave it to us for 5 s more."""
+        if self._host.closing or self.paused:
+            return False
+        claimed = await deliveries.claim(self._seat, 0, True)
+        return claimed.suspects > 0
+
+    def _has_company(self) -> bool:
+        return self.consumers > 2  # one holds what was handed over
 
     async def _recover(self) -> None:
         """Take up tasks that are ours on the server but were lost on the way here."""

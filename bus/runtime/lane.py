@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import redis.asyncio
 
-from .. import connection, deliveries, errors, handlers, keys, records
+from .. import connection, deliveries, errors, handlers, keys, pace, records
 from ..deliveries import Beat, Delivery, Seat
 from ..handlers import Handler
-from . import intake, reports, slots
+from . import intake, reports, runs, slots
 from .quiet import Quiet
 from .runs import CANCELLED, FENCED, TIMED_OUT, Run
 
@@ -27,8 +27,6 @@ _SWEEP_S: Final = 0.05
 _HOARD_S: Final = 0.25  # unstarted beside no task that ends: they go back
 _GIVE_BACK_S: Final = 0.7  # for each step of giving back when an agent ends
 _LEASE_GRACE_S: Final = 5.0  # a run this long past its deadline loses its lease
-_MEAN_LEAST: Final = 100  # newest ends that the mean run time is taken over, or
-_MEAN_ROUNDS: Final = 10  # as many times the slots: they may end in waves
 
 
 class Lane:
@@ -45,11 +43,11 @@ class Lane:
         self._room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._run_s = 0.0  # moving average of how long a task takes
-        self._ended, self._mean_s = 0, 0.0  # the same over more, for those who ask
-        self._mean_over = max(_MEAN_LEAST, _MEAN_ROUNDS * size)
+        self._mean = runs.Mean(size)  # the same over more, for those who ask
         self._last_end = time.monotonic()
         client = connection.adedicated(name=keys.client_name(consumer))
         self._seat = Seat(client, self.topic, group, consumer)
+        self._quiet = quiet
         self.intake = intake.Intake(self._seat, self, quiet)
         self.reports = reports.Reports(
             self._seat, handler, self.intake, self._forget, self._break
@@ -112,8 +110,7 @@ class Lane:
         """A run came back from its slot: on the loop, once per run."""
         took_s = max(run.finished - run.started, 1e-5)
         self._run_s += (took_s - self._run_s) * (0.05 if self._run_s else 1.0)
-        self._ended = min(self._ended + 1, self._mean_over)
-        self._mean_s += (took_s - self._mean_s) / self._ended
+        self._mean.add(took_s)
         self._last_end = run.finished
         try:
             self.reports.report(run)
@@ -146,9 +143,11 @@ class Lane:
         self.reports.report(run)
 
     async def _sweep(self) -> None:
+        stuck = False
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
+            stuck = runs.tell_stuck(self.topic, stuck, self._slots.stuck)
             unstarted = []
             for run in list(self.held.values()):
                 if not run.started:
@@ -169,12 +168,13 @@ class Lane:
     def told(self) -> dict[str, Any]:
         """Slots, tasks in hand, and the s that one runs; read from the beat thread."""
         held = list(self.held.values())
-        mean_s, ended, now = self._mean_s, self._ended, time.monotonic()
-        # What still runs tells too: tasks may have begun to take longer.
-        ran_s = [now - run.started for run in held if run.started and not run.over]
-        more_s = sum(max(0.0, each - mean_s) for each in ran_s)
-        run_s = round(mean_s + more_s / ended, 6) if ended else None
-        return {"slots": self.size, "in_flight": len(held), "run_s": run_s}
+        told: dict[str, Any] = {"slots": self.size, "in_flight": len(held)}
+        told["run_s"] = self._mean.told(held)
+        told["why"] = None
+        if self._slots.stuck or self._quiet.reserved:
+            told["slots"] = 0
+            told["why"] = pace.STUCK if self._slots.stuck else pace.ALONE
+        return told
 
     def leased(self) -> list[Delivery]:
         """What to renew: everything in hand but attempts that should have ended.
@@ -236,11 +236,11 @@ class Lane:
 
     async def release_unstarted(self) -> None:
         """Give back what no slot has started."""
-        runs = self._slots.take_unstarted()
-        for run in runs:
+        unstarted = self._slots.take_unstarted()
+        for run in unstarted:
             self.held.pop(run.delivery.sid, None)
         try:
-            await self.give_back([run.delivery for run in runs])
+            await self.give_back([run.delivery for run in unstarted])
         except errors.BusError:
             self.intake.look_for_ours()
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .. import errors, foreign, messages
 from ..deliveries import Delivery
 from ..handlers import Handler
+
+log = logging.getLogger("bus.agent")
 
 # Why a run is stopped from outside.
 TIMED_OUT: Final = "timed out"
@@ -18,6 +22,8 @@ FENCED: Final = "fenced"  # the lease is lost: whatever comes of it is not ours 
 
 # Runs per slot that go on after they were given up on, before no more are started.
 STUCK_PER_SLOT: Final = 4
+_MEAN_LEAST: Final = 100  # newest ends that the mean run time is taken over, or
+_MEAN_ROUNDS: Final = 10  # as many times the slots: they may end in waves
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +74,42 @@ class Run:
             return TimeoutError(f"the attempt took longer than {self.timeout_s:g} s")
         assert self.stopped == CANCELLED
         return errors.GiveUp("cancelled while it ran")
+
+
+class Mean:
+    """What a run takes, over the newest that ended; for those who ask."""
+
+    def __init__(self, slots: int) -> None:
+        self._most = max(_MEAN_LEAST, _MEAN_ROUNDS * slots)
+        self._ended, self._s = 0, 0.0
+
+    def add(self, took_s: float) -> None:
+        """Take note of one that has ended."""
+        self._ended = min(self._ended + 1, self._most)
+        self._s += (took_s - self._s) / self._ended
+
+    def told(self, held: Sequence[Run]) -> float | None:
+        """The mean in s, None before the first end; read from the beat thread.
+
+        What still runs tells too: tasks may have begun to take longer.
+        """
+        mean_s, ended, now = self._s, self._ended, time.monotonic()
+        ran_s = [now - run.started for run in held if run.started and not run.over]
+        more_s = sum(max(0.0, each - mean_s) for each in ran_s)
+        return round(mean_s + more_s / ended, 6) if ended else None
+
+
+def tell_stuck(topic: str, before: bool, now: bool) -> bool:
+    """Say when a topic's slots get stuck, and when they are free again; the latter."""
+    if now and not before:
+        log.warning(
+            "%s: no task is taken any more: too many runs go on that were given up on; "
+            "end this agent, or wait for them",
+            topic,
+        )
+    elif before and not now:
+        log.warning("%s: tasks are taken again", topic)
+    return now
 
 
 # Whoever hears of a run that came back from its slot, once.

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import redis
 
 import bus
-from bus import judge
+from bus import connection, deliveries, judge, keys
+from bus.deliveries import Seat
+from bus.runtime import quiet
 from tests.support import agents, chronicle, work
 from tests.support.nursery import nursery
 from tests.support.processes import ROOT
@@ -23,6 +30,7 @@ from tests.support.waiting import wait_until
 KILLERS = int(os.environ.get("MESH_POISON", "10"))
 AGENTS = 8
 EXECUTIONS_MOST = 5
+STILL = "still"  # to ask whether one waits still for who makes itself empty
 # Each killer is five deaths, all of them forks: computing, on a machine others use too.
 PATIENCE_S = 500 + 2 * KILLERS
 
@@ -93,6 +101,122 @@ def test_a_suspect_waits_until_what_runs_already_has_ended(test_topic: str) -> N
         wait_until(lambda: bus.stats(test_topic)["done"] == 2, 20, "both are done")
 
     assert _during(log, "long") == []
+
+
+Asked = Callable[[str, str], int]
+
+
+@pytest.fixture
+def suspects(test_topic: str, redis_client: redis.Redis) -> Iterator[Asked]:
+    """`suspects(consumer, about)`: those a claim tells that consumer to run."""
+    with closing(asyncio.new_event_loop()) as loop:
+
+        def asked(consumer: str, about: str) -> int:
+            async def ask() -> int:
+                with_name = connection.adedicated(name=consumer)
+                seat = Seat(with_name, test_topic, "default", consumer)
+                alone = about == STILL
+                more = {} if alone else {"about": about}
+                try:
+                    want = 0 if alone else 1
+                    return (await deliveries.claim(seat, want, alone, **more)).suspects
+                finally:
+                    await with_name.aclose()
+
+            return loop.run_until_complete(ask())
+
+        _lost_once_and_held(test_topic)
+        _lose_again(test_topic)
+        yield asked
+
+
+def test_others_leave_a_suspect_to_who_stands_still_but_for_those_who_are_empty(
+    suspects: Asked,
+) -> None:
+    assert suspects("one", deliveries.PASS_BY) == 0
+    assert suspects("one", deliveries.BUSY) == 1
+    assert suspects("two", deliveries.BUSY) == 0
+    assert suspects("two", deliveries.EMPTY) == 1
+    assert suspects("one", STILL) == 0  # it is two's now
+
+
+def test_who_stands_still_is_left_alone_for_as_long_as_that_takes(
+    test_topic: str, redis_client: redis.Redis, suspects: Asked
+) -> None:
+    where = keys.named("settings", test_topic)
+    suspects("one", deliveries.BUSY)
+    before = str(redis_client.hget(where, "quiet"))
+
+    wait_until(lambda: suspects("one", STILL) == 1)
+    after = str(redis_client.hget(where, "quiet"))
+    assert before.split("|")[1] == after.split("|")[1] == "one"
+    assert int(before.split("|")[0]) < int(after.split("|")[0])
+
+    [held] = bus.read_group(test_topic, "default", "by-hand")
+    assert bus.ack(test_topic, "default", held[0]) == 1
+    assert suspects("one", STILL) == 0
+
+
+async def _long_or_short(log: list[Any], freed: threading.Event, payload: Any) -> None:
+    log.append(payload)
+    while payload == "long" and not freed.is_set():
+        await asyncio.sleep(0.01)
+
+
+def why(agent_id: str, topic: str) -> str | None:
+    """Why the agent takes none of the topic's tasks, as it told itself."""
+    return cast("str | None", bus.get_agent(agent_id)["per_topic"][topic]["why"])
+
+
+def test_an_agent_goes_on_once_another_has_run_the_suspect(test_topic: str) -> None:
+    freed, mine, others = threading.Event(), list[Any](), list[Any]()
+
+    async def busy(payload: Any, task: Any) -> None:
+        await _long_or_short(mine, freed, payload)
+
+    async def empty(payload: Any, task: Any) -> None:
+        await _long_or_short(others, freed, payload)
+
+    task_id = _lost_once_and_held(test_topic)
+    with agents.running(test_topic, busy, agent_id="busy") as agent:
+        bus.enqueue_task(test_topic, "long")
+        wait_until(lambda: mine == ["long"], 10, "a long task runs")
+        _lose_again(test_topic)
+        stands = agent._lanes[0].intake._quiet
+        wait_until(lambda: stands.reserved, 10, "it makes itself empty")
+        wait_until(lambda: why("busy", test_topic) == "alone", 10, "it says so")
+        with agents.running(test_topic, empty, agent_id="empty"):
+            wait_until(lambda: others[:1] == ["suspect"], 10, "another runs it")
+            wait_until(lambda: not stands.reserved, 10, "it takes tasks again")
+        freed.set()
+
+    assert "suspect" not in mine
+    assert bus.get_task(task_id, test_topic).state == "done"
+
+
+def test_an_agent_of_long_tasks_lets_others_try_and_is_patient_at_last(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "_PATIENCE_S", 0.3)
+    freed, log = threading.Event(), list[Any]()
+
+    async def handler(payload: Any, task: Any) -> None:
+        await _long_or_short(log, freed, payload)
+
+    _lost_once_and_held(test_topic)
+    with agents.running(test_topic, handler) as agent:
+        bus.enqueue_task(test_topic, "long")
+        wait_until(lambda: log == ["long"], 10, "a long task runs")
+        _lose_again(test_topic)
+        stands = agent._lanes[0].intake._quiet
+        wait_until(lambda: stands._patience_s >= 0.6, 10, "it gave way")
+        bus.enqueue_task(test_topic, "short")
+        wait_until(lambda: log == ["long", "short"], 10, "it takes tasks meanwhile")
+        stands._away_until = math.inf  # what it is empty for it takes all the same
+        freed.set()
+        wait_until(lambda: bus.stats(test_topic)["done"] == 3, 20, "all are done")
+
+    assert log[-1] == "suspect"
 
 
 def test_what_two_killed_agents_had_in_hand_does_not_take_minutes(

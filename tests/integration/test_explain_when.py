@@ -113,6 +113,55 @@ def test_a_record_of_an_earlier_version_is_understood(test_topic: str) -> None:
     assert said == "All 3 slots of an agent are busy; it is next."
 
 
+# --- agents that take nothing for now
+
+
+def held_up(topic: str, name: str, why: str | None) -> None:
+    """An agent that told why it takes none of the topic's tasks."""
+    share = {"slots": 4 if why is None else 0, "run_s": None, "why": why}
+    serve(topic, name, per_topic={topic: share})
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("stuck", "takes nothing: too many of its runs go on that were given up on"),
+        (
+            "alone",
+            "takes nothing else until a task that lost its agents has run alone",
+        ),
+    ],
+)
+def test_the_only_agent_takes_none_for_now(
+    test_topic: str, why: str, said: str
+) -> None:
+    held_up(test_topic, "one", why)
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert bus.explain(task_id) == f"The only agent {said}; it is next."
+
+
+def test_one_of_two_that_takes_none_has_no_free_slot(test_topic: str) -> None:
+    held_up(test_topic, "one", "stuck")
+    held_up(test_topic, "two", None)
+    _, second = bus.enqueue_many(test_topic, range(2))
+
+    assert bus.explain(second) == (
+        "1 task is ahead of it, and 4 slots are free; an agent will take it at once."
+    )
+
+
+def test_two_agents_that_take_none_are_told_by_one(test_topic: str) -> None:
+    held_up(test_topic, "one", "stuck")
+    held_up(test_topic, "two", "alone")
+    task_id = bus.enqueue_task(test_topic, 1)
+
+    assert bus.explain(task_id) == (
+        "None of 2 agents takes it: one takes nothing: too many of its runs go on that "
+        "were given up on; it is next."
+    )
+
+
 # --- how many are ahead
 
 

@@ -11,6 +11,8 @@ import redis
 
 import bus
 from bus import auditor, keys, records
+from bus.agent import Agent
+from bus.handlers import Handler
 from tests.support import agents, work
 from tests.support.desk import GROUP, Desk
 from tests.support.keyspace import wounds
@@ -225,3 +227,21 @@ def test_agents_finish_what_they_had_however_often_it_is_destroyed(
     assert (stats["lost"], stats["dead"], stats["ledger"]["drift"]) == (0, 0, 0)
     assert stats["repaired"] == 3
     assert wounds(redis_client, test_topic) == []
+
+
+def test_an_agent_ends_where_the_topic_has_another_working_group_now(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    """It would wait for tasks of a group that nobody makes again; a start joins."""
+    agent = Agent([Handler(test_topic, work.echo)], group=GROUP)
+
+    async def life() -> None:
+        running = asyncio.create_task(agent.main())
+        first = bus.enqueue_task(test_topic, 1)
+        await asyncio.to_thread(bus.wait_result, first, test_topic, 20)
+        redis_client.hset(keys.named("settings", test_topic), "group", "others")
+        destroy(redis_client, test_topic)
+        await asyncio.wait_for(running, 20)
+
+    with pytest.raises(bus.BusError, match="is 'others' now"):
+        asyncio.run(life())

@@ -58,6 +58,11 @@ class Share(s.Serializer):
     run_s = s.FloatField(
         **NULL, help_text="Mean run time of a task; null before one has ended."
     )
+    why = s.ChoiceField(
+        ["stuck", "alone"],
+        **NULL,
+        help_text="Why it takes none for now: runs that hang, or a task to run alone.",
+    )
 
 
 class Agent(s.Serializer):
