@@ -31,7 +31,7 @@ from .conf import conf
 from .handlers import Handler
 from .home import child
 from .janitor import Janitor
-from .runtime import lane, quiet, rate, usage
+from .runtime import lane, processes, quiet, rate, usage
 from .runtime.beats import Beats
 
 try:
@@ -101,7 +101,7 @@ class Agent:
         # Not asyncio.run: that waits for coroutines that ignore their cancellation.
         loop = uvloop.new_event_loop() if uvloop else asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(self.main(signals=True))
+        _run(loop, loop.create_task(self.main(signals=True)))
 
     def stop(self) -> None:
         """Begin to drain; safe from any thread."""
@@ -215,6 +215,7 @@ class Agent:
         first = min(self._signals.values(), default=now)
         by_hand = number == signal.SIGINT and number in self._signals
         if by_hand or now - first > _REPEAT_S:
+            processes.kill_all()
             os._exit(130)  # the mesh hands our tasks over
         self._signals.setdefault(number, now)
         self._hurry()
@@ -279,6 +280,17 @@ def _stop_signals() -> list[signal.Signals]:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         found.append(signal.SIGHUP)
     return found
+
+
+def _run(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
+    """Run the loop to the end of `main`, past the SystemExit of a task beside it,
+    which leaves the loop as well: whoever of a handler awaits that task hears of it."""
+    while not main.done():
+        try:
+            loop.run_until_complete(main)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            log.error("a task raised %s", type(exc).__name__)
+    main.result()
 
 
 def _fail(future: asyncio.Future[None], exc: Exception) -> None:

@@ -277,10 +277,9 @@ class ServerLocked(ServerError):
 
 
 class Retry(Exception):
-    """Raised by a handler: end this attempt as failed and try again.
+    """Raised by a handler: end this attempt as failed and try again."""
 
-    `delay_s` replaces the computed backoff; `None` keeps it.
-    """
+    delay_s: float | None = None  # replaces the computed backoff; `None` keeps it
 
     def __init__(self, delay_s: float | None = None, reason: str = "") -> None:
         if delay_s is not None and not float(delay_s) >= 0:

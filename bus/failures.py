@@ -47,12 +47,19 @@ def describe(exc: BaseException) -> dict[str, Any]:
     """An exception as `{type, message, reason, frame, traceback}`.
 
     The type is the exception's `kind` where it has one, so that one class can tell its
-    kinds apart.
+    kinds apart. Of one that cannot be looked at there is what can be had.
     """
-    told = vars(exc).get("mesh_facts")
-    if isinstance(told, dict):
-        return told  # described in the process where it was raised
+    facts = vars(exc).get("mesh_facts")
+    if isinstance(facts, dict):
+        return facts  # described in the process where it was raised
     final = isinstance(exc, errors.GiveUp)
+    try:
+        return _seen(exc, final)
+    except Exception:  # its traceback too is made by code that it may have broken
+        return told(type(exc).__name__, _text(exc), "", final)
+
+
+def _seen(exc: BaseException, final: bool) -> dict[str, Any]:
     frames = traceback.extract_tb(exc.__traceback__)
     own = [f for f in frames if not _ours(f.filename)] or list(frames)
     frame = f"{own[-1].filename.rsplit('/', 1)[-1]}:{own[-1].name}" if own else ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from typing import Final
 
 from .. import databases
 from .runs import STUCK_PER_SLOT, Finished, Run
+
+log = logging.getLogger("bus.agent")
 
 # How long handlers that never wait may keep the loop from reading and flushing.
 _TURN_S: Final = 0.002
@@ -92,7 +95,18 @@ class AsyncSlots:
         self._serving += 1
         task = self._loop.create_task(self._slot())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Have another slot in the place of one that did not end by itself."""
+        self._tasks.discard(task)
+        if self._closing or not (task.cancelled() or task.exception()):
+            return
+        if not task.cancelled():
+            log.error("a slot is broken", exc_info=task.exception())
+        self._idle = [sleeper for sleeper in self._idle if not sleeper.done()]
+        self._serving -= 1
+        self._start_slot()
 
     async def _slot(self) -> None:
         me = asyncio.current_task()
@@ -107,19 +121,22 @@ class AsyncSlots:
                 turn = clock()
             run = ready.popleft()
             run.task, run.started = me, clock()
-            if opened:
-                _tidy()
+            leaves = False
             try:
+                if opened:
+                    _tidy()
                 payload = run.payload()
                 run.value = await run.handler.function(payload, run.context(payload))
             except asyncio.CancelledError as exc:
-                # Ours (deadline, cancel, fence) ends the run; a foreign one the slot.
-                if not run.stopped and me.cancelling():
-                    raise
                 run.error = exc
+                # Ours (deadline, cancel, fence) ends the run; another's, which may be
+                # the handler's own, the slot as well: the loop may be about to end.
+                leaves = not run.stopped and me.cancelling() > 0
             except Exception as exc:
                 run.error = exc
-            except (KeyboardInterrupt, SystemExit) as exc:
+            except BaseException as exc:
+                if isinstance(exc, GeneratorExit) and not self._loop.is_running():
+                    raise  # nobody waits for this coroutine any more
                 run.error = RuntimeError(f"the handler raised {type(exc).__name__}")
             if self._closing or (run.over and not self._serves_again()):
                 return
@@ -129,6 +146,8 @@ class AsyncSlots:
             if not run.over:
                 run.finished, run.task, run.over = clock(), None, True
                 self._finished(run)
+            if leaves:
+                raise asyncio.CancelledError
             if opened:
                 _tidy()
             if run.finished - turn > _TURN_S:

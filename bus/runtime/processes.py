@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
 
 from .. import databases, errors, failures, handlers, messages
 from ..handlers import Handler
+
+_NAME: Final = "mesh-process"
+# Between two looks whether a process that does not answer is there at all.
+_LOOK_S: Final = 0.5
 
 
 class ProcessDied(Exception):
@@ -41,7 +46,7 @@ class Child:
         assert self._pipe is not None
         try:
             self._pipe.send(task)
-            ok, value = self._pipe.recv()
+            ok, value = self._heard()
         except (EOFError, OSError):
             code = self._reap()
             raise ProcessDied(f"the process ended with {_meaning(code)}") from None
@@ -63,23 +68,48 @@ class Child:
             target=_serve,
             args=(theirs, settings, self._handler.path, self._handler.topic),
             daemon=True,
-            name="mesh-process",
+            name=_NAME,
         )
         process.start()
         theirs.close()
         self._process, self._pipe, self._killed = process, mine, False
         # Its first word says that it is up: starting is nobody's run time.
         with contextlib.suppress(EOFError, OSError):
-            mine.recv()
+            self._heard()
+
+    def _heard(self) -> Any:
+        """The next word of the process; EOFError where it has died.
+
+        The end of the pipe does not tell: what a handler has forked holds it open too.
+        """
+        assert self._pipe is not None
+        while not self._pipe.poll(_LOOK_S):
+            # It may have answered, and died, between these two looks.
+            if not self._process.is_alive() and not self._pipe.poll():
+                raise EOFError
+        return self._pipe.recv()
 
     def _reap(self) -> int | None:
         process, self._process = self._process, None
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
-        process.join(5)
+        if process.is_alive():  # a fork of it would be waited for as well
+            process.join(5)
         code = process.exitcode
         return None if code is None else int(code)
+
+
+@atexit.register
+def kill_all() -> None:
+    """End all processes at once, as the agent's own end has to.
+
+    Where an agent ends without its slots, multiprocessing sends them a SIGTERM, which
+    they do not heed, and waits for them; it looks after this.
+    """
+    for process in multiprocessing.active_children():
+        if process.name == _NAME:
+            process.kill()
 
 
 def _meaning(code: int | None) -> str:
@@ -91,8 +121,12 @@ def _meaning(code: int | None) -> str:
 
 def _serve(pipe: Connection, settings: str, path: str, topic: str) -> None:
     """The child's life: set Django up once, then answer calls until the pipe closes."""
-    # Ctrl-C goes to the whole terminal group; the agent decides when this ends.
+    # Ctrl-C and the end of a terminal go to its whole group, and so does what service
+    # managers send; the agent decides when this ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Not SIG_IGN: programs that a handler starts would inherit it.
+        signal.signal(number, _unheard)
     if settings:
         import django
 
@@ -124,6 +158,10 @@ def _serve(pipe: Connection, settings: str, path: str, topic: str) -> None:
             answer = (False, RuntimeError(text))
         pipe.send_bytes(_packed(answer))
         databases.tidy()
+
+
+def _unheard(number: int, frame: object) -> None:
+    """Go on."""
 
 
 def _packed(answer: tuple[bool, Any]) -> bytes:

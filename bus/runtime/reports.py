@@ -71,6 +71,14 @@ class Reports:
 
     def report(self, run: Run) -> None:
         """Take a run that came back from its slot."""
+        try:
+            self._report(run)
+        except Exception as exc:  # whatever a handler made up, the attempt has ended
+            log.exception("%s: what came of it cannot be told", run.delivery.id)
+            said = f"what the attempt came to cannot be told: {type(exc).__name__}"
+            self._put_failure(run, RuntimeError(said))
+
+    def _report(self, run: Run) -> None:
         if run.stopped == FENCED:
             self._ended(run)
             return
@@ -88,10 +96,13 @@ class Reports:
         elif isinstance(error, errors.Malformed):
             self._spawn(self._bury(run, error))
         else:
-            failure = self._failure(run, error, _facts(run, error))
-            # Twice what it says, for its history; a letter holds the payload too.
-            size = 2 * len(failure.attempt_line) + len(run.delivery.json)
-            self._failures.put(run, failure, size)
+            self._put_failure(run, error)
+
+    def _put_failure(self, run: Run, error: BaseException) -> None:
+        failure = self._failure(run, error, _facts(run, error))
+        # Twice what it says, for its history; a letter holds the payload too.
+        size = 2 * len(failure.attempt_line) + len(run.delivery.json)
+        self._failures.put(run, failure, size)
 
     async def close(self) -> None:
         """Give up on what could not be reported."""

@@ -6,18 +6,23 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
 import redis
 
 import bus
-from bus import deliveries
+from bus import agent, deliveries
 from bus.handlers import Handler
 from bus.runtime import coroutines, processes, slots
 from tests.support import agents, work
 from tests.support.waiting import wait_until
+
+LOOPS = [asyncio.new_event_loop]
+if agent.uvloop is not None:
+    LOOPS.append(agent.uvloop.new_event_loop)
 
 
 async def echo(payload: Any, task: Any) -> Any:
@@ -100,6 +105,166 @@ def test_a_slot_survives_a_handler_that_swallows_its_cancellation(
         assert _ends(test_topic, after, "done").result == "after"
 
 
+class Panic(BaseException):
+    """What a library in another language raises."""
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        Panic("index out of bounds"),
+        BaseExceptionGroup("several", [Panic("one of them")]),
+        SystemExit(1),
+        GeneratorExit(),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_a_slot_survives_whatever_its_handler_raises(
+    test_topic: str, raised: BaseException
+) -> None:
+    async def handler(payload: Any, task: Any) -> Any:
+        if payload == "raise":
+            raise raised
+        return payload
+
+    with agents.running(test_topic, handler, concurrency=1, max_attempts=1):
+        bad = bus.enqueue_task(test_topic, "raise")
+        after = bus.enqueue_task(test_topic, "after")
+
+        [attempt] = _ends(test_topic, bad, "dead").attempts
+        assert _ends(test_topic, after, "done").result == "after"
+
+    said = f"the handler raised {type(raised).__name__}"
+    assert attempt["error"]["message"] == said
+
+
+@pytest.mark.parametrize("awaits", [True, False], ids=["awaits", "returns"])
+def test_a_handler_that_cancels_itself_costs_no_slot(
+    test_topic: str, awaits: bool
+) -> None:
+    async def handler(payload: Any, task: Any) -> Any:
+        if payload == "cancel":
+            own = asyncio.current_task()
+            assert own is not None
+            own.cancel()
+            if awaits:
+                await asyncio.sleep(0)
+        return payload
+
+    with agents.running(test_topic, handler, concurrency=1, max_attempts=1):
+        itself = bus.enqueue_task(test_topic, "cancel")
+        _ends(test_topic, itself, "dead" if awaits else "done")
+        after = bus.enqueue_task(test_topic, "after")
+
+        assert _ends(test_topic, after, "done").result == "after"
+
+
+class Later(bus.Retry):
+    """One whose author forgot `super().__init__()`."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def _odd_delay() -> bus.Retry:
+    asked = bus.Retry()
+    asked.delay_s = "soon"  # type: ignore[assignment]
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Later(), "Later"),
+        (SyntaxError("bad", ("f.py", 1, 1, b"x = = 1")), "SyntaxError"),
+        (_odd_delay(), "RuntimeError"),
+    ],
+    ids=["no delay", "text of bytes", "a delay that is no number"],
+)
+def test_an_error_that_is_not_as_it_should_be_ends_its_attempt_only(
+    test_topic: str, error: Exception, said: str
+) -> None:
+    async def handler(payload: Any, task: Any) -> Any:
+        if payload == "fail":
+            raise error
+        return payload
+
+    with agents.running(test_topic, handler, concurrency=1, max_attempts=1):
+        bad = bus.enqueue_task(test_topic, "fail")
+        after = bus.enqueue_task(test_topic, "after")
+
+        [attempt] = _ends(test_topic, bad, "dead").attempts
+        _ends(test_topic, after, "done")
+
+    assert attempt["error"]["type"] == said
+
+
+@pytest.mark.slow
+def test_a_task_beside_a_handler_may_want_to_exit(test_topic: str) -> None:
+    """SystemExit of any task leaves the loop; the agent goes on with it."""
+    with agents.process(test_topic, "tests.support.work:exits_beside") as process:
+        bad = bus.enqueue_task(test_topic, "exit", max_attempts=1)
+        [attempt] = _ends(test_topic, bad, "dead", 30).attempts
+        after = bus.enqueue_task(test_topic, "after")
+        _ends(test_topic, after, "done")
+
+        assert process.poll() is None
+
+    assert attempt["error"]["message"] == "the handler raised SystemExit"
+
+
+@pytest.mark.parametrize("make", LOOPS)
+def test_the_loop_goes_on_to_the_end_of_the_agent(
+    make: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    seen: list[BaseException] = []
+
+    async def leave() -> None:
+        raise SystemExit(1)
+
+    async def main() -> None:
+        for _ in range(2):
+            try:
+                await asyncio.create_task(leave())
+            except SystemExit as exc:
+                seen.append(exc)
+
+    with closing(make()) as loop:
+        agent._run(loop, loop.create_task(main()))
+
+    assert len(seen) == 2
+
+
+def test_a_lane_whose_slots_hang_says_so(
+    test_topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    freed = threading.Event()
+
+    def handler(payload: Any, task: Any) -> Any:
+        if payload == "hang":
+            freed.wait(60)
+        return payload
+
+    def told() -> list[str]:
+        lines = [record.getMessage() for record in caplog.records]
+        return [line.partition(";")[0] for line in lines if "taken" in line]
+
+    stuck = "no task is taken any more: too many runs go on that were given up on"
+    options = {"concurrency": 1, "timeout_s": 0.1, "max_attempts": 1}
+    with agents.running(test_topic, handler, **options):
+        bus.enqueue_many(test_topic, ["hang"] * 5)
+        wait_until(lambda: told() == [f"{test_topic}: {stuck}"], 10, "it is said")
+        after = bus.enqueue_task(test_topic, "after")
+        said = (
+            "The only agent takes nothing: too many of its runs go on that were given "
+            "up on; it is next."
+        )
+        wait_until(lambda: bus.explain(after) == said, 10, "it is explained")
+        freed.set()
+        _ends(test_topic, after, "done")
+        wait_until(lambda: told()[1:] == [f"{test_topic}: tasks are taken again"], 10)
+
+
 def test_slots_are_back_when_hung_threads_return(test_topic: str) -> None:
     freed = threading.Event()
 
@@ -133,16 +298,16 @@ def test_coroutines_that_ignore_their_end_are_bounded_and_forgotten(
         return payload
 
     options = {"concurrency": 1, "timeout_s": 0.1, "max_attempts": 1}
-    with agents.running(test_topic, handler, **options) as agent:
+    with agents.running(test_topic, handler, **options) as live:
         bus.enqueue_many(test_topic, ["hang"] * 8)
-        wait_until(lambda: agent._lanes and agent._lanes[0]._slots.stuck, 10)
+        wait_until(lambda: live._lanes and live._lanes[0]._slots.stuck, 10)
         assert len(begun) == 5
         freed.set()
         after = bus.enqueue_task(test_topic, "after")
 
         assert _ends(test_topic, after, "done").result == "after"
-        live: Any = agent._lanes[0]._slots
-        wait_until(lambda: len(live._tasks) == 1, 5, "one slot is left")
+        slots_: Any = live._lanes[0]._slots
+        wait_until(lambda: len(slots_._tasks) == 1, 5, "one slot is left")
 
 
 def test_unstarted_long_tasks_are_left_to_an_agent_that_is_free(

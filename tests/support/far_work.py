@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,23 @@ def _asked(broken: bool) -> Any:
         return cursor.fetchone()[0]
 
 
+def _fork_and_die(path: str) -> None:
+    """Leaves a process behind that holds all open what this one had open."""
+    pid = os.fork()
+    if not pid:
+        time.sleep(20)
+        os._exit(0)
+    Path(path).write_text(str(pid))
+    os._exit(3)
+
+
+def _ended_program() -> int:
+    """How a program ended that was told to end."""
+    with subprocess.Popen(["sleep", "60"]) as program:
+        program.terminate()
+    return program.returncode
+
+
 def end(payload: Any, task: Any) -> Any:
     """Ends as the payload says, with the number of its process where it returns."""
     match payload:
@@ -62,6 +80,12 @@ def end(payload: Any, task: Any) -> Any:
             os._exit(3)
         case "signal":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "SIGTERM" | "SIGHUP" | "SIGINT":
+            os.kill(os.getpid(), signal.Signals[payload])
+        case "program":
+            return _ended_program()
+        case {"fork": path}:
+            _fork_and_die(path)
         case "leave":
             raise SystemExit(1)
         case "sheet":

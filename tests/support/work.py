@@ -54,6 +54,17 @@ async def failing(payload: Any, task: Any) -> Any:
     raise ValueError(f"cannot do {payload}")
 
 
+async def _leave() -> None:
+    raise SystemExit(1)
+
+
+async def exits_beside(payload: Any, task: Any) -> Any:
+    """Has a task of its own that wants to end the process where the payload says so."""
+    if payload == "exit":
+        await asyncio.gather(asyncio.create_task(_leave()))
+    return payload
+
+
 async def stubborn(payload: Any, task: Any) -> Any:
     """Never ends, whatever one asks of it."""
     while True:

@@ -133,6 +133,13 @@ def test_an_exception_that_cannot_say_it_is_called_by_its_type() -> None:
     assert (facts["type"], facts["message"]) == ("BrokenTextError",) * 2
 
 
+def test_an_exception_whose_traceback_cannot_be_made_has_what_can() -> None:
+    facts = failures.describe(raised(SyntaxError("bad", ("f.py", 1, 1, b"x = = 1"))))
+
+    assert (facts["type"], facts["traceback"]) == ("SyntaxError", "")
+    assert facts["message"] == "bad (f.py, line 1)"
+
+
 def test_the_name_of_a_type_has_128_characters_at_most() -> None:
     long = type("E" * 200, (Exception,), {})
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +65,33 @@ def test_a_death_is_told_and_the_next_call_has_a_new_process(
 
     assert str(caught.value) == said
     assert ends(child, "") != first
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_to_the_whole_group_ends_no_call(child: Child, name: str) -> None:
+    """A closed terminal, a service manager: the agent drains, and has 4 s for it."""
+    first = ends(child, "")
+
+    assert ends(child, name) == first
+
+
+def test_what_a_handler_starts_heeds_signals_as_ever(child: Child) -> None:
+    assert ends(child, "program") == -signal.SIGTERM
+
+
+def test_a_death_is_told_although_a_fork_of_it_lives(
+    child: Child, tmp_path: Path
+) -> None:
+    with pytest.raises(ProcessDied) as caught:
+        ends(child, {"fork": str(tmp_path / "pid")})
+    left = int((tmp_path / "pid").read_text())
+
+    lived = not is_gone(left)
+    os.kill(left, signal.SIGKILL)
+
+    assert lived
+    assert str(caught.value) == "the process ended with exit code 3"
+    assert ends(child, "")
 
 
 def test_what_was_killed_between_two_calls_costs_no_attempt(child: Child) -> None:
@@ -157,5 +187,15 @@ def test_it_ends_with_its_agent_however_that_dies() -> None:
         assert agent.stdout is not None
         pid = int(agent.stdout.readline())
         agent.kill()
+
+    wait_until(lambda: is_gone(pid), 20)
+
+
+def test_an_agent_that_breaks_ends_at_once_and_so_do_its_processes() -> None:
+    with program(_AGENT.replace("input()", "raise SystemExit(7)")) as agent:
+        assert agent.stdout is not None
+        pid = int(agent.stdout.readline())
+
+        assert agent.wait(20) == 7
 
     wait_until(lambda: is_gone(pid), 20)
