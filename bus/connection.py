@@ -166,6 +166,24 @@ def get_redis_async() -> redis.asyncio.Redis:
     return _shared_async("read", retry=AsyncRetry(backoff, 3, _READ_AGAIN))
 
 
+def _readers_move() -> None:
+    """Have reads connect anew, for what a write met told of another server.
+
+    One that was demoted goes on answering them, with what it knew then and what reaches
+    it since. Those in use find another end by themselves.
+    """
+    for (_, profile, pid, *_), client in list(_sync.items()):
+        if profile == "read" and pid == os.getpid():
+            client.connection_pool.disconnect(inuse_connections=False)
+
+
+async def amove(client: redis.asyncio.Redis) -> None:
+    """The same for this client of the running loop, and all who read."""
+    _readers_move()
+    for each in (client, get_redis_async()):
+        await each.connection_pool.disconnect(inuse_connections=False)
+
+
 def writer() -> lines.Lines:
     """The connections scripts go over: bounded, waited for, nothing sent twice."""
     return _shared_lines("write")
@@ -195,6 +213,7 @@ def _shared_lines(profile: str) -> lines.Lines:
                     conf.POOL_SIZE,
                     conf.SOCKET_TIMEOUT_S,
                     url,
+                    _readers_move,
                 )
     return pool
 
@@ -245,7 +264,8 @@ def dedicated_options(block_s: float = 0.0, name: str = "") -> dict[str, Any]:
 
 def adedicated(*, block_s: float = 0.0, name: str = "") -> wire.Wire:
     """One connection for an agent's loop; many calls may wait on it. Close it."""
-    return wire.Wire(address.checked_url(), conf.SOCKET_TIMEOUT_S + block_s, name)
+    timeout_s = conf.SOCKET_TIMEOUT_S + block_s
+    return wire.Wire(address.checked_url(), timeout_s, name, _readers_move)
 
 
 def reset() -> None:

@@ -157,10 +157,16 @@ class Lines:
     """A bounded pool of lines; a thread beyond the last one waits for it."""
 
     def __init__(
-        self, connect: Callable[[], redis.Redis], size: int, wait_s: float, url: str
+        self,
+        connect: Callable[[], redis.Redis],
+        size: int,
+        wait_s: float,
+        url: str,
+        moved: Callable[[], None],
     ) -> None:
         self.size, self.url = size, url
         self._connect = connect
+        self._moved = moved  # hears that another server is the one to ask
         self._wait_s = wait_s
         # One place per line that may be in use, with those that are open at the right
         # end; pop and append of a deque are atomic.
@@ -231,6 +237,8 @@ class Lines:
             # Those nobody uses lead to the same end. Each would cost a call one try,
             # until the server seems to be away. Those in use find out for themselves.
             self.close()
+        if said_no:
+            self._moved()
         return None
 
     def _take(self) -> Line:

@@ -60,8 +60,8 @@ def run(
         except (redis.RedisError, OSError) as exc:
             if refusals.is_misfit(exc):
                 with refusals.guard():
-                    kinds = [server.execute_command(*q) for q in _kinds(script, tail)]
-                raise refusals.misfit(script.names, tail[1:], kinds) from exc
+                    found = [server.execute_command(*q) for q in kinds(script, tail)]
+                raise refusals.misfit(script.names, tail[1:], found) from exc
             if pause is None:
                 pause = patience.Pause(
                     not script.reads, retry_s, brief=script.reads, began=began
@@ -133,10 +133,10 @@ async def arun(
         except (redis.RedisError, OSError) as exc:
             if refusals.is_misfit(exc):
                 with refusals.guard():
-                    kinds = [
-                        await server.execute_command(*q) for q in _kinds(script, tail)
+                    found = [
+                        await server.execute_command(*q) for q in kinds(script, tail)
                     ]
-                raise refusals.misfit(script.names, tail[1:], kinds) from exc
+                raise refusals.misfit(script.names, tail[1:], found) from exc
             if pause is None:
                 pause = patience.Pause(
                     not script.reads, retry_s, brief=script.reads, began=began
@@ -144,12 +144,11 @@ async def arun(
             pause_s = pause.after(exc)
             if client is None and refusals.is_elsewhere(exc):
                 # A wire and a line see to this themselves.
-                pool = connection.awriter().connection_pool
-                await pool.disconnect(inuse_connections=False)
+                await connection.amove(connection.awriter())
             await asyncio.sleep(pause_s)
 
 
-def _kinds(script: Script, tail: list[Any]) -> list[tuple[str, str]]:
+def kinds(script: Script, tail: list[Any]) -> list[tuple[str, str]]:
     """What to ask to find out which key of a call is of a wrong type."""
     return [("TYPE", key) for key in tail[1 : 1 + len(script.names)]]
 

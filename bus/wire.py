@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import hiredis
@@ -24,10 +25,10 @@ _WATCH_S: Final = 1.0
 class _Protocol(asyncio.Protocol):
     """Matches replies to the futures that wait for them, oldest first."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, moved: Callable[[], None]) -> None:
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.lost = False
-        self._timeout_s = timeout_s
+        self._timeout_s, self._moved = timeout_s, moved
         self._reader = lines.make_reader()
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -50,6 +51,7 @@ class _Protocol(asyncio.Protocol):
                     future.set_exception(value)
                     if lines.is_elsewhere(value):
                         self.close()
+                        self._moved()
                         return
                 else:
                     future.set_result(value)
@@ -120,10 +122,17 @@ class Wire:
     with a timeout beyond the block.
     """
 
-    def __init__(self, url: str, timeout_s: float, name: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        name: str,
+        moved: Callable[[], None] = lambda: None,
+    ) -> None:
         self._facts: dict[str, Any] = dict(redis.asyncio.connection.parse_url(url))
         self._class = self._facts.pop("connection_class", None)
         self._timeout_s = timeout_s
+        self._moved = moved  # hears that another server is the one to ask
         self._name = name
         self._protocol: _Protocol | None = None
         self._connecting = asyncio.Lock()
@@ -200,7 +209,7 @@ class Wire:
 
     async def _login(self) -> _Protocol:
         loop, facts = asyncio.get_running_loop(), self._facts
-        protocol = _Protocol(self._timeout_s)
+        protocol = _Protocol(self._timeout_s, self._moved)
         if "path" in facts:
             await loop.create_unix_connection(lambda: protocol, facts["path"])
         else:

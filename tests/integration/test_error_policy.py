@@ -188,6 +188,32 @@ def test_a_wire_leaves_the_wrong_server_as_well(
     assert server.connections == 2
 
 
+def _over_a_wire() -> None:
+    async def run() -> None:
+        args = ["1", "1", "", "", "id", "", "", "1"]
+        await scripts.arun("enqueue", "demo", args, client=connection.awire())
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("call", [send, asend, _over_a_wire])
+def test_reads_leave_the_wrong_server_with_the_writes(
+    scripted: Callable[..., ScriptedServer],
+    settings: Settings,
+    call: Callable[[], object],
+) -> None:
+    """One that was demoted goes on answering them, from what it knew."""
+    settings.MESH_SEND_RETRY_S = 30.0
+    server = scripted(said("READONLY not here"), ACCEPTED)
+    bus.get_redis().ping()
+
+    call()
+    before = server.connections
+    bus.get_redis().ping()
+
+    assert server.connections == before + 1
+
+
 def test_what_is_no_redis_is_said_to_be_none(
     scripted: Callable[..., ScriptedServer],
 ) -> None:
