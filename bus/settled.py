@@ -15,11 +15,11 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from . import connection, errors, patience, refusals, verbs
+from . import connection, errors, patience, refusals, scripts, verbs
 from .conf import conf
 from .levels import Level
 
-Reply = Any  # of a script, or the BusUnavailable with which it was refused whole
+Reply = Any  # of a script, or the error with which it was refused whole
 
 
 class _Round:
@@ -54,10 +54,13 @@ class _Round:
         )
 
 
-def refused(exc: redis.ResponseError) -> errors.BusUnavailable:
+_WHOLE = (errors.BusUnavailable, refusals.DamagedKey)
+
+
+def refused(exc: redis.ResponseError) -> errors.BusError:
     """The error of a script that was refused whole, or raises what is no such thing."""
     error = refusals.mapped(exc)
-    if refusals.is_passing(exc) or not isinstance(error, errors.BusUnavailable):
+    if refusals.is_passing(exc) or not isinstance(error, _WHOLE):
         raise exc
     return error
 
@@ -70,8 +73,9 @@ def run_all(
 ) -> tuple[list[Reply], errors.LevelNotReached | None]:
     """Run a script per topic and arguments of `calls`, then wait for `level` once.
 
-    Replies in order, a BusUnavailable among them where one was refused whole; and the
-    error for all that `wrote` says were no refusals, if the level was not reached.
+    Replies in order, a BusUnavailable or DamagedKey among them where one was refused
+    whole; and the error for all that `wrote` says were no refusals, if the level was
+    not reached.
     OutcomeUnknown or BusUnavailable where the server could not be asked to the end.
     """
     work = _Round(name, calls, level)
@@ -94,7 +98,10 @@ def _one(line: Any, script: verbs.Script, tail: list[Any]) -> Reply:
         except redis.exceptions.NoScriptError:
             return line.call(("EVAL", script.text, *tail))
     except redis.ResponseError as exc:
-        return refused(exc)
+        if not refusals.is_misfit(exc):
+            return refused(exc)
+        kinds = [line.call(ask) for ask in scripts.kinds(script, tail)]
+        return refusals.misfit(script.names, tail[1:], kinds)
 
 
 def _any_wrote(replies: list[Reply], wrote: Callable[[Any], bool]) -> bool:
@@ -121,8 +128,7 @@ async def arun_all(
         except (redis.RedisError, OSError) as exc:
             pause_s = work.pause.after(exc)
             if refusals.is_elsewhere(exc):
-                pool = connection.asettler().connection_pool
-                await pool.disconnect(inuse_connections=False)
+                await connection.amove(connection.asettler())
             await asyncio.sleep(pause_s)
 
 
@@ -136,4 +142,8 @@ async def _aone(
         except redis.exceptions.NoScriptError:
             return await client.execute_command("EVAL", script.text, *tail)
     except redis.ResponseError as exc:
-        return refused(exc)
+        if not refusals.is_misfit(exc):
+            return refused(exc)
+        asked = scripts.kinds(script, tail)
+        kinds = [await client.execute_command(*each) for each in asked]
+        return refusals.misfit(script.names, tail[1:], kinds)

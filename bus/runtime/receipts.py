@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from .. import deliveries, errors, levels, settled, words
+from .. import deliveries, errors, levels, refusals, settled, words
 from ..deliveries import Completion
 
 log = logging.getLogger("bus.agent")
@@ -78,7 +78,7 @@ class Receipts:
             while self._kept:
                 try:
                     await self._confirm(level)
-                except errors.BusUnavailable as exc:
+                except (errors.BusUnavailable, refusals.DamagedKey) as exc:
                     late = isinstance(exc, errors.LevelNotReached)
                     why = "it takes its time" if late else exc
                     said = "%s: %s not known to be %s: %s"

@@ -16,7 +16,7 @@ import redis
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 import bus
-from bus import connection, errors, levels, settled, tasks, testing
+from bus import connection, errors, keys, levels, refusals, settled, tasks, testing
 from bus.server import EmbeddedServer
 from bus.tasks import Wanted
 from tests.support import replicas
@@ -161,6 +161,23 @@ def test_a_batch_waits_once(
 
     assert asked == [1, 1]
     assert len(ids) == replica.client.hlen(f"mesh:{{{topic}}}:tasks") == 950
+
+
+def test_a_topic_that_somebody_damaged_refuses_its_own_tasks_only(
+    replica: Replica, topic: str
+) -> None:
+    damaged = keys.named("tasks", f"{topic}-2")
+    bus.get_redis().set(damaged, "not ours")
+    wanted = [(topic, Wanted(1)), (f"{topic}-2", Wanted(2)), (topic, Wanted(3))]
+
+    def awaited(*args: Any) -> Any:
+        return asyncio.run(tasks.aaccept_each(*args))
+
+    for accepted in (tasks.accept_each, awaited):
+        first, second, third = accepted(wanted, "replicated:1")
+        assert (first.state, third.state) == ("waiting", "waiting")
+        assert isinstance(second.error, refusals.DamagedKey)
+        assert second.error.key == damaged
 
 
 @pytest.mark.django_db

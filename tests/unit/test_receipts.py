@@ -12,6 +12,8 @@ from pytest_django import Settings
 from bus import settled
 from bus.deliveries import Completion, Delivery
 from bus.records import Record
+from bus.refusals import DamagedKey
+from bus.runtime import receipts as receipts_module
 from bus.runtime.receipts import Receipts
 
 
@@ -55,3 +57,30 @@ def test_what_comes_while_another_server_is_found_is_told_to_it_as_well(
 
     asyncio.run(main())
     assert told == ["id-1", "id-2"]
+
+
+def test_a_key_that_somebody_damaged_is_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MESH_DURABILITY = "replicated:1"
+    monkeypatch.setattr(receipts_module, "_AGAIN_S", 0.01)
+    replies: list[Any] = [DamagedKey("mesh:{t}:counters", "is torn"), "it", "it"]
+    running: list[asyncio.Task[None]] = []
+
+    async def send(items: list[Completion]) -> list[str]:
+        return ["ok"] * len(items)
+
+    async def marked(*_: Any) -> tuple[list[Any], None]:
+        return [replies.pop(0)], None
+
+    async def main() -> None:
+        receipts = Receipts(
+            "t", send, lambda work: running.append(asyncio.ensure_future(work))
+        )
+        receipts.keep(completion(1))
+        await asyncio.wait_for(asyncio.gather(*running), 30)
+        assert len(receipts) == 0
+
+    monkeypatch.setattr(settled, "arun_all", marked)
+    asyncio.run(main())
+    assert replies == []
