@@ -593,33 +593,3 @@ def test_rows_by_hand_are_told_as_they_are(
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(errors.InvalidName):
         feed.Feed().subscribe(["demo"], {"stream": cursor})
-
-
-def test_big_rows_are_split_over_frames_and_too_big_ones_clipped(
-    test_topic: str, redis_client: redis.Redis
-) -> None:
-    key = bus.result_stream(test_topic)
-
-    def write() -> None:
-        for number, size in enumerate((100_000, 100_000, 100_000, 900_000)):
-            row = {"id": str(number), "state": "done", "result": "ü" * size}
-            text = json.dumps(row, ensure_ascii=False)
-            redis_client.xadd(key, {"id": str(number), "json": text})
-
-    async def story(after: str) -> list[str]:
-        texts: list[str] = []
-        cursor = {key: after} if after else {}
-        async with feed.shared().subscribe([test_topic], cursor) as following:
-            if not after:
-                await asyncio.to_thread(write)
-            while sum(text.count('"entry_id"') for text in texts) < 4:
-                texts.append((await telling(following)).text())
-        return texts
-
-    live, caught_up = on_a_loop(lambda: story("")), on_a_loop(lambda: story("0-0"))
-
-    for texts in (live, caught_up):
-        rows = [row for text in texts for row in json.loads(text)["rows"]]
-        assert max(len(text.encode()) for text in texts) < 1024 * 1024
-        assert [len(row["result"] or "") for row in rows] == [100_000] * 3 + [0]
-        assert rows[3]["clipped"] and rows[3]["state"] == "done"

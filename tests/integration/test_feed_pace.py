@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import bus
 from bus import feed
 from bus.live import past
 from bus.live.following import Pace
-from tests.integration.test_feed_follows import Seen, on_a_loop, publish
+from tests.integration.test_feed_follows import Seen, on_a_loop, publish, telling
 
 ALL = Pace(frames_per_s=1_000, rows_per_frame=100, catch_up_rows=None)
 
@@ -142,3 +143,33 @@ def test_a_follower_says_from_where_it_would_resume(
     assert before == f"{last}/3"
     assert after is not None and after.endswith("/4")
     assert other is None
+
+
+def test_big_rows_are_split_over_frames_and_too_big_ones_clipped(
+    test_topic: str, redis_client: redis.Redis
+) -> None:
+    key = bus.result_stream(test_topic)
+
+    def write() -> None:
+        for number, size in enumerate((100_000, 100_000, 100_000, 900_000)):
+            row = {"id": str(number), "state": "done", "result": "ü" * size}
+            text = json.dumps(row, ensure_ascii=False)
+            redis_client.xadd(key, {"id": str(number), "json": text})
+
+    async def story(after: str) -> list[str]:
+        texts: list[str] = []
+        cursor = {key: after} if after else {}
+        async with feed.shared().subscribe([test_topic], cursor) as following:
+            if not after:
+                await asyncio.to_thread(write)
+            while sum(text.count('"entry_id"') for text in texts) < 4:
+                texts.append((await telling(following)).text())
+        return texts
+
+    live, caught_up = on_a_loop(lambda: story("")), on_a_loop(lambda: story("0-0"))
+
+    for texts in (live, caught_up):
+        rows = [row for text in texts for row in json.loads(text)["rows"]]
+        assert max(len(text.encode()) for text in texts) < 1024 * 1024
+        assert [len(row["result"] or "") for row in rows] == [100_000] * 3 + [0]
+        assert rows[3]["clipped"] and rows[3]["state"] == "done"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# All that settings.py reads, but for MESH_REDIS_BIN: on which server the tests run may
-# be said (docs/running.md).
+# All that settings.py reads, but for two: on which server the tests run may be said
+# (MESH_REDIS_BIN, docs/running.md), and where files go that nobody keeps (TMPDIR).
 OF_SETTINGS = (
     *("MESH_VAR_DIR", "REDIS_URL", "DATABASE_URL", "SECRET_KEY", "DEBUG"),
     *("HOST", "PORT", "ALLOWED_HOSTS", "HTTPS", "HSTS_SECONDS", "TRUSTED_PROXIES"),

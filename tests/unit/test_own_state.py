@@ -47,6 +47,6 @@ def test_what_a_shell_has_set_for_its_mesh_reaches_no_test() -> None:
 
 def test_all_that_settings_read_is_known_to_the_suite() -> None:
     text = (ROOT / "meshsite" / "settings.py").read_text()
-    read = set(re.findall(r'(?:env\.\w+|_whole)\(\s*"([A-Z_]+)"', text))
+    read = set(re.findall(r'(?:env\.\w+|_whole|_flag|_names)\(\s*"([A-Z_]+)"', text))
 
-    assert read == {*shell.OF_SETTINGS, "MESH_REDIS_BIN"}
+    assert read == {*shell.OF_SETTINGS, "MESH_REDIS_BIN", "TMPDIR"}
