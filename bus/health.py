@@ -56,7 +56,7 @@ def checks(facts: Sequence[dict[str, Any]] | None = None) -> list[Check]:
         return unreachable(exc)  # it went while we looked: what it said is history
     except refusals.DamagedKey as exc:
         hint = "a running agent or web server mends it within seconds"
-        return [*found, Check("keys", BAD, str(exc), hint, "damaged")]
+        return [*found, Check("keys", BAD, str(exc), hint, "damaged", exc.topic)]
     except errors.BusError as exc:
         return [*found, Check("commands", BAD, str(exc), _may_hint(exc), "refused")]
 

@@ -286,9 +286,9 @@ local function remember(attempts_key, id, line)
   call('HSET', attempts_key, id, line)
 end
 
--- A letter into the dead stream, its index and its failure group. The caller released
--- the entry before (that first write passes at maxmemory). A letter that comes `back` died
--- then (ms), and has been counted by its group.
+-- A letter into the dead stream, its index and its failure group; one that somebody wrote by
+-- hand has none. The caller released the entry before (that first write passes at maxmemory).
+-- A letter that comes `back` died then (ms), and has been counted by its group.
 local function bury(k, now, letter)
   local dead_id = call('XADD', k.dead, '*', 'id', letter.id, 'json', letter.json,
     'error', letter.error, 'fp', letter.fp, 'fence', letter.fence,
@@ -297,6 +297,7 @@ local function bury(k, now, letter)
   if letter.more and letter.more[1] == 'alias' then
     call('HSET', k.dead_index, 'alias:' .. letter.more[2], dead_id)
   end
+  if letter.fp == '' then return dead_id end
   call('ZADD', k.group, int(now), dead_id)
   local first, last, total = letter.back or now, letter.back or now, 0
   local old = call('HGET', k.errors, letter.fp)

@@ -10,7 +10,8 @@ import pytest
 import redis
 
 import bus
-from bus import agents, errors, keys, leases, models, replays, scripts
+from bus import agents, errors, keys, leases, models, replays, scripts, topics
+from bus.bulk import room
 from tests.integration.test_half_done import fails_after
 from tests.support.api import Api, a_dead_one, api, problem, send
 from tests.support.bulk import created, dead
@@ -49,7 +50,7 @@ def change(topic: str, **value: Any) -> Any:
 
 def test_limits_that_cannot_be_read_back(test_topic: str, away: Away) -> None:
     send(api(), test_topic)
-    away(bus, "stats", 1)
+    away(bus, "stats")
 
     unknown(change(test_topic, backlog_max=5))
 
@@ -60,25 +61,16 @@ def test_limits_that_cannot_be_read_back(test_topic: str, away: Away) -> None:
 
 def test_a_pause_that_cannot_be_read_back(test_topic: str, away: Away) -> None:
     send(api(), test_topic)
-    away(bus, "stats", 1)
+    away(bus, "stats")
 
     unknown(change(test_topic, paused=True))
 
     assert trail() == [("pause", test_topic, test_topic)]
 
 
-def test_limits_without_the_pause_beside_them(test_topic: str, away: Away) -> None:
-    send(api(), test_topic)
-    away(bus, "pause")
-
-    unknown(change(test_topic, backlog_max=5, paused=True))
-
-    assert trail() == [("limit", test_topic, test_topic)]
-
-
 def test_a_change_of_which_nothing_was_made(test_topic: str, away: Away) -> None:
     send(api(), test_topic)
-    away(bus, "pause")
+    away(topics, "_set")
 
     refused = change(test_topic, paused=True)
 
@@ -153,10 +145,16 @@ def test_an_agent_that_is_to_drain(away: Away) -> None:
     assert trail() == [("drain", "", "a")]
 
 
-@pytest.mark.parametrize("what", ["get", "resume", "_prune", "letters"])
-def test_a_bulk_replay_that_is_made(test_topic: str, away: Away, what: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [(replays, "get"), (replays, "resume"), (replays, "letters"), (room, "prune")],
+    ids=["get", "resume", "letters", "prune"],
+)
+def test_a_bulk_replay_that_is_made(
+    test_topic: str, away: Away, where: Any, what: str
+) -> None:
     dead(test_topic, 2)
-    away(replays, what)
+    away(where, what)
 
     unknown(api().post("replays", {"topics": [test_topic]}))
 

@@ -25,7 +25,7 @@ from tests.support.desk import Desk
 from tests.support.replicas import Replica
 from tests.support.waiting import wait_until
 
-FEW_S = 0.3  # a wait that is in vain
+FEW_S = 1.0  # a wait that is in vain; for a replica that goes on it is to be enough
 
 
 @pytest.fixture(scope="module")

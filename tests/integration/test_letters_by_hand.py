@@ -77,6 +77,7 @@ def test_it_comes_back_from_the_bin_as_it_was(
     assert (before.payload, after.payload) == (payload, payload)
     assert after.died_at == before.died_at
     assert json.dumps(after.error) == json.dumps(before.error)
+    assert bus.dead_groups(test_topic) == []
 
 
 @pytest.mark.usefixtures("nothing_known")
