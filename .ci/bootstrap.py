@@ -149,16 +149,21 @@ def install(requirements: Path) -> None:
     shown = requirements.relative_to(ROOT)
     command = [str(VENV_PYTHON), "-m", "pip", "install", "-qq"]
     command += ["--disable-pip-version-check", "--no-input"]
-    source = ""
+    command += ["-r", str(requirements)]
     if WHEELHOUSE.is_dir():
         command += ["--find-links", str(WHEELHOUSE)]
-        source = " from wheelhouse/ and the network"
-    # Of other requirements, or of other versions, it holds a part at best.
-    if is_written(wheels_stamp_of(requirements), fingerprint(requirements)):
-        command += ["--no-index"]
-        source = " from wheelhouse/, without network"
-    say(f"installing {shown} into {VENV}{source}; once per change")
-    if subprocess.call([*command, "-r", str(requirements)], cwd=str(ROOT)):
+        say(f"installing {shown} into {VENV} from wheelhouse/; once per change")
+        alone = [*command, "--no-index"]
+        # Of what it was not filled for by `make wheels` it may hold all, or a part.
+        if is_written(wheels_stamp_of(requirements), fingerprint(requirements)):
+            command = alone
+        elif not subprocess.call(alone, cwd=str(ROOT), stderr=subprocess.DEVNULL):
+            return
+        else:
+            say("wheelhouse/ does not hold all of it: the rest from the network")
+    else:
+        say(f"installing {shown} into {VENV}; once per change")
+    if subprocess.call(command, cwd=str(ROOT)):
         fail(
             f"pip could not install {shown}, see above. Without network: run `make "
             f"wheels ARGS={shown}` where there is some, then copy wheelhouse/ here"

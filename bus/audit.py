@@ -96,6 +96,19 @@ def of_steps(write: Callable[..., object]) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def of_changes(write: Callable[..., object]) -> Iterator[None]:
+    """Around `topics.changed`: where nobody knows whether it was done, `write` is told
+    of each change as well, with the code of the error as `broke`.
+    """
+    try:
+        yield
+    except errors.OutcomeUnknown as exc:
+        for verb, before, after in exc.facts.get("changes", ()):
+            write(verb, before=before, after=after, broke=exc.code)
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class Sought:
     """Which entries: `who` and `target` hold these words, `verb`, `topic` and

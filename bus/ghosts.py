@@ -10,14 +10,15 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from . import deliveries, judge, keys, scripts
+from . import deliveries, errors, judge, keys, scripts
 from .conf import conf
 
 _READERS_MOST: Final = 10_000  # that a process remembers
+_RETRY_S: Final = 0.05
 _LEFT: Final = "its process ended with the task in hand"
 
 # What this process gave out lately, so that nothing is twice: consumer, fence, id.
@@ -55,11 +56,13 @@ class Reader:
                     self._lost_since = began
                 self._turn.notify_all()
 
-    def look(self) -> None:
+    def look(self, again: bool = False) -> None:
         """Before a read: hand over what is ours and in nobody's hand, if that may be.
 
         No read of another thread is under way meanwhile: what it is about to be told
-        of would look lost.
+        of would look lost. Other processes may read under a name that was never
+        registered, and what they hold looks the same: there only the call whose own
+        answer was lost looks, `again` and at once. The rest has its lease.
         """
         if not self._first and self._lost_since is None:
             return
@@ -69,23 +72,26 @@ class Reader:
                 _hand_over_what_was_left(*self._who)
                 self._first = False
             if self._lost_since is not None:
-                _release_lost(*self._who, self._lost_since)
+                if again or _is_registered(self._who[2]):
+                    _release_lost(*self._who, self._lost_since)
                 self._lost_since = None
 
 
-_readers: Final[dict[tuple[str, str, str], Reader]] = {}
+# In the order in which they read last.
+_readers: Final[OrderedDict[tuple[str, str, str], Reader]] = OrderedDict()
 _lock = threading.Lock()
 
 
 def reader(topic: str, group: str, consumer: str) -> Reader:
     """The reader that all threads of this process share."""
     who = topic, group, consumer
-    found = _readers.get(who)
-    if found is None:
-        with _lock:
-            if len(_readers) >= _READERS_MOST:
-                _readers.pop(next(iter(_readers)))
-            found = _readers.setdefault(who, Reader(*who))
+    with _lock:
+        found = _readers.get(who)
+        if found is None:
+            found = _readers[who] = Reader(*who)
+            if len(_readers) > _READERS_MOST:
+                _readers.popitem(last=False)
+        _readers.move_to_end(who)
     return found
 
 
@@ -105,19 +111,20 @@ def _hand_over_what_was_left(topic: str, group: str, consumer: str) -> None:
     It counts as a lost lease: a task that kills whoever runs it is found out. A name
     that was never registered has leases, and any number of processes may use it.
     """
-    by_hand = keys.agent_of(consumer) == consumer
-    if by_hand and judge.registered_until([consumer]) != [None]:
+    if keys.agent_of(consumer) == consumer and _is_registered(consumer):
         judge.take(topic, group, consumer, 0, _LEFT)
+
+
+def _is_registered(consumer: str) -> bool:
+    """Whether the name is, or was and may be again: it is one process's then."""
+    return judge.registered_until([consumer]) != [None]
 
 
 def _release_lost(topic: str, group: str, consumer: str, since: float) -> None:
     """Give back, at no attempt's cost, what came since then and was given to nobody."""
     known, after = set(given.copy()), ""  # copied in one step: others go on
     while True:
-        # No older than the read that was lost, and a little for the way.
-        age_ms = int((time.monotonic() - since) * 1000) + 50
-        ask = [group, consumer, after, age_ms]
-        now, _, after, flat = scripts.run("recover", topic, ask)
+        now, _, after, flat = _recovered(topic, [group, consumer, after], since)
         args: list[Any] = [group, consumer, topic, conf.RESULTS_KEEP]
         for item in deliveries.parse_deliveries(topic, now, flat):
             if (consumer, item.fence, item.id) not in known:
@@ -126,3 +133,18 @@ def _release_lost(topic: str, group: str, consumer: str, since: float) -> None:
             scripts.run("release", topic, args)
         if not after:
             return
+
+
+def _recovered(topic: str, ask: list[Any], since: float) -> list[Any]:
+    """What came no earlier than the read that was lost, and a little for the way: older
+    by each repeat, while the server is away."""
+    until = time.monotonic() + conf.SEND_RETRY_S
+    while True:
+        age_ms = int((time.monotonic() - since) * 1000) + 50
+        try:
+            reply = scripts.run("recover", topic, [*ask, age_ms], retry_s=0)
+            return list(reply)
+        except errors.BusUnavailable:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_RETRY_S)

@@ -106,12 +106,16 @@ def read_while(
     block_s, patient_until = 0.0, 0.0
     while True:
         try:
-            read = _read if working else _observe
-            found = read(topic, group, consumer, count, block_s)
+            if working:
+                again = patient_until > 0
+                found = _read(topic, group, consumer, count, block_s, again)
+            else:
+                found = _observe(topic, group, consumer, count, block_s)
+            patient_until = 0.0
         except errors.OutcomeUnknown:
             # Of a claim: what came with its answer is looked for, then asked again.
             patient_until = patient_until or time.monotonic() + conf.SEND_RETRY_S
-            if time.monotonic() >= patient_until:
+            if time.monotonic() >= patient_until or not wanted():
                 raise
             block_s = 0.0
             continue
@@ -129,11 +133,11 @@ def read_while(
 
 
 def _read(
-    topic: str, group: str, consumer: str, count: int, block_s: float
+    topic: str, group: str, consumer: str, count: int, block_s: float, again: bool
 ) -> list[tuple[str, dict[str, Any]]]:
     """What the working group has for this consumer, handed-over tasks first."""
     reader = ghosts.reader(topic, group, consumer)
-    reader.look()
+    reader.look(again)
     with reader.reading():
         entries = _read_new(topic, group, consumer, count, block_s) if block_s else []
         return _verified(topic, group, consumer, count, entries)

@@ -6,6 +6,7 @@ renews nor ends for one lease (`fences.py`) is handed over.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from typing import Any, Final
@@ -96,7 +97,7 @@ def leave(agent_id: str) -> bool:
     record = _record(agent_id)
     was = agents.deregister_agent(agent_id)
     if record is not None and not _is_runtime(record):
-        with refusals.written(left=was):
+        with refusals.written(left=was) if was else contextlib.nullcontext():
             for topic in record.get("topics", ()):
                 group, names = _held_by(agent_id, topic)
                 for consumer in names:

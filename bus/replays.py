@@ -256,10 +256,17 @@ def discard(job_id: str, each: Callable[[str, int], None] = lambda t, n: None) -
         finally:
             each(topic, gone)
         count += gone
-    # Somebody who starts it meanwhile replays what was left then, each letter once.
-    with contextlib.suppress(errors.Conflict):
+    # Somebody who starts it meanwhile replays what was left then, each letter once. Put
+    # away meanwhile (room.py), the rest is not known any more.
+    try:
         cancel(job.id)
         drop(job.id, job)
+    except ReplayNotFound:
+        if count < job.total:
+            said = f"bulk replay {job.id} was put away: {count:,} are discarded"
+            raise errors.Conflict(said) from None
+    except errors.Conflict:
+        pass
     return count
 
 

@@ -232,7 +232,7 @@ def pause(topic: str) -> None:
 
 
 def resume(topic: str) -> None:
-    """Undo `pause`. TopicNotFound as for `pause`."""
+    """Undo `pause`; TopicNotFound."""
     _set(check_known(topic), {"paused": ""})
 
 
@@ -247,11 +247,11 @@ def changed(
     paused: bool | None = None,
     limits: Mapping[str, float | None] | None = None,
 ) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Pause or resume a topic, set limits of it, in one step; what that changed.
+    """Pause or resume a topic, set limits of it, in one step; what that changed:
 
-    As the audit trail has it: the verb, what was before, what is after. Where all
-    stands as is wanted nothing is written, and nothing told; of two who want the same
-    at once both may be told. InvalidOption for a limit outside its range.
+    the verb, what was before, what is after. Where all stands as is wanted nothing is
+    written or told. InvalidOption for a limit outside its range. OutcomeUnknown has
+    what may have been changed in its facts: a repeat would find nothing to tell.
     """
     own = _settings(topic, "paused", *LIMITS)
     values = {
@@ -260,17 +260,19 @@ def changed(
         if _own(text, name) != _own(own[name], name)
     }
     told = []
-    if values:
-        # As they are from here on: what is read back could be somebody else's.
-        before = {each: _limit(own, each) for each in values}
-        after = {each: _limit(values, each) for each in values}
+    if values:  # as they are from here on: what is read back could be another's
+        before, after = ({x: _limit(at, x) for x in values} for at in (own, values))
         told.append((roles.LIMIT, before, after))
     if paused is not None and paused != (own["paused"] == "1"):
         verb = roles.PAUSE if paused else "resume"
         told.append((verb, {"paused": not paused}, {"paused": paused}))
         values["paused"] = "1" if paused else ""
-    if values:
-        _set(topic, values)
+    try:
+        if values:
+            _set(topic, values)
+    except errors.OutcomeUnknown as exc:
+        exc.facts["changes"] = told
+        raise
     return told
 
 
@@ -279,8 +281,7 @@ def _values(limits: Mapping[str, float | None]) -> dict[str, str]:
     values = {}
     for name, value in limits.items():
         if name not in LIMITS:
-            known = ", ".join(LIMITS)
-            raise errors.InvalidOption(f"no limit {name!r}; there are {known}")
+            raise errors.InvalidOption(f"no limit {name!r}; there are {[*LIMITS]}")
         least, most = LIMITS[name]
         if value is None:
             values[name] = ""

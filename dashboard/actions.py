@@ -6,6 +6,7 @@ names the letter it saw: one that died again in between has another entry id.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.contrib import messages as toasts
@@ -152,10 +153,12 @@ def resume(request: Any, topic: str) -> HttpResponse:
 
 def _set_paused(request: Any, topic: str, paused: bool) -> HttpResponse:
     url = links.topic(topic)
-    told = topics.changed(topics.check_known(topic), paused=paused)
+    topics.check_known(topic)
+    note = partial(audit.record, request.principal, topic=topic, target=topic)
+    with audit.of_changes(note):
+        told = topics.changed(topic, paused=paused)
     for verb, before, after in told:  # nothing for the second click
-        who, change = request.principal, {"before": before, "after": after}
-        audit.record(who, verb, topic=topic, target=topic, **change)
+        note(verb, before=before, after=after)
         ends = "{} is paused: running tasks end, no other starts."
         says = ends if paused else "{} runs again."
         toasts.success(request, format_html(says, topic))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from functools import partial
 from typing import Any
 
 from django.contrib import messages as toasts
@@ -184,11 +185,13 @@ def start(request: Any, job_id: str) -> HttpResponse:
         context = _context(found, formats.said(exc), _draft(request.POST))
         return shown(request, "bulk.html", context, status=422)
     verb = "bulk replay" if found.state == "frozen" else "resume bulk replay"
+    told = {"selection": found.selection, **(pace or found.pace).as_dict()}
     try:
-        found = replays.resume(found.id, pace)
+        with audit.of_steps(partial(_note, request, verb, found, **told)):
+            found = replays.resume(found.id, pace)
     except errors.Conflict as exc:
         return _refused(request, found.id, "running", exc)
-    _note(request, verb, found, selection=found.selection, **found.pace.as_dict())
+    _note(request, verb, found, **told)
     return to(url_of(found.id))
 
 
@@ -206,11 +209,13 @@ def _pace(form: Any) -> Pace:
 @action(roles.REPLAY)
 def pause(request: Any, job_id: str) -> HttpResponse:
     """Replay no more until somebody resumes it."""
+    found, verb = replays.get(job_id), "pause bulk replay"
     try:
-        found = replays.pause(job_id, request.principal.name)
+        with audit.of_steps(partial(_note, request, verb, found)):
+            found = replays.pause(found.id, request.principal.name)
     except errors.Conflict as exc:
         return _refused(request, job_id, "paused", exc)
-    _note(request, "pause bulk replay", found)
+    _note(request, verb, found)
     return to(url_of(found.id))
 
 
@@ -220,11 +225,13 @@ def cancel(request: Any, job_id: str) -> HttpResponse:
     found = replays.get(job_id)
     if "away" in request.POST or found.state == "frozen":
         return _put_away(request, found)
+    verb = "cancel bulk replay"
     try:
-        found = replays.cancel(job_id, request.principal.name)
+        with audit.of_steps(partial(_note, request, verb, found)):
+            found = replays.cancel(found.id, request.principal.name)
     except errors.Conflict as exc:
         return _refused(request, job_id, "cancelled", exc)
-    _note(request, "cancel bulk replay", found)
+    _note(request, verb, found)
     says = "Cancelled: {} left dead. What was replayed goes on."
     toasts.success(request, format_html(says, _letters(found.counts.todo)))
     return to(url_of(found.id))

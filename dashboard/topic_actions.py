@@ -47,7 +47,8 @@ def limits(request: HttpRequest, topic: str) -> HttpResponse:
     draft = {name: request.POST.get(name, "").strip() for name in _LIMITS}
     try:
         wanted = {name: number(name, text) for name, text in draft.items()}
-        told = topics.changed(topic, limits=wanted)
+        with audit.of_changes(partial(_note, request, topic=topic)):
+            told = topics.changed(topic, limits=wanted)
     except errors.InvalidOption as exc:
         return _limits(request, row, draft, formats.said(exc, _LABELS))
     for verb, before, after in told:

@@ -86,7 +86,7 @@ def _local_secret() -> str:
 
 
 SECRET_KEY = env.str("SECRET_KEY") if "SECRET_KEY" in env else _local_secret()
-DEBUG = _flag("DEBUG", False)
+DEBUG = env.bool("DEBUG", default=False)  # off for the words of other tools
 # Local by default. Where the server listens on all addresses, its own name is added:
 # no wildcard, which would let any page on the web reach it through a name of its own.
 _own = socket.gethostname() if MESH_HOST in {"0.0.0.0", "::"} else MESH_HOST

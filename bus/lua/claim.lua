@@ -8,7 +8,8 @@
 --   topic, deliveries}; deliveries: flat sid, id, json, meta, record.
 -- Suspects are for one consumer at a time, which has five seconds to make itself empty:
 -- not every agent that sees one has to stand still. With '1' and none wanted it has five
--- more, if one is left. A consumer that holds nothing is not kept from them.
+-- more, if one is left. A consumer that holds nothing is not kept from them, and takes
+-- nothing new beside them.
 -- An entry without its record (or with another sid in it) is acked and never run; one that
 -- was asked to be cancelled before anybody began it ends so. A suspect, which lost its
 -- agents before, is given alone. NOGROUP is returned as error.
@@ -61,7 +62,7 @@ local function receive(sid, e, text)
 end
 
 local function suspects_for_me()
-  if suspects == 0 or mode == '3' then return 0 end
+  if suspects == 0 or mode == '3' or (mode == '2' and count > 0) then return 0 end
   local to, who = match(call('HGET', settings, 'quiet') or '', '^(%d+)|(.*)$')
   if who and who ~= me and tonumber(to) > now and mode ~= '2' then return 0 end
   call('HDEL', settings, '')
@@ -89,7 +90,7 @@ while (count < want or looks) and looked < 1000 do
   local rows = redis.pcall('XPENDING', tasks_stream, group, from, '+', 100, HANDED)
   if rows.err then return rows end
   for i = 1, #rows do
-    if count >= want and not looks then break end
+    if (looks and suspects > 0) or (count >= want and not looks) then break end
     local sid = rows[i][1]
     local e = entry(tasks_stream, sid)
     local r, text
@@ -108,10 +109,13 @@ while (count < want or looks) and looked < 1000 do
     end
   end
   looked = looked + #rows
-  if #rows < 100 then break end
+  if #rows < 100 or (looks and suspects > 0) then break end
   from = '(' .. rows[#rows][1]
 end
-if looks then return { now, 0, suspects_for_me(), set[2], out } end
+-- Who is empty stays so for the suspect that it has met.
+if looks or (mode == '2' and suspects > 0 and count == 0) then
+  return { now, 0, suspects_for_me(), set[2], out }
+end
 if alone then
   call('HDEL', settings, 'quiet') -- the next suspect is anybody's
   return { now, 0, 0, set[2], out }

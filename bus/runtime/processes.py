@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -40,9 +41,16 @@ class Child:
         if process is None or self._killed or not process.is_alive():
             self._start()
 
-    def call(self, task: messages.Task) -> Any:
-        """The handler's value for `task.payload`; its exception, or ProcessDied."""
+    def call(
+        self, task: messages.Task, wanted: Callable[[], bool] = lambda: True
+    ) -> Any:
+        """The handler's value for `task.payload`; its exception, or ProcessDied.
+
+        Who stops a run ends its process, and may have come before that began.
+        """
         self.prepare()
+        if not wanted():
+            raise ProcessDied("stopped before it began")
         assert self._pipe is not None
         try:
             self._pipe.send(task)

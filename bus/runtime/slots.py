@@ -142,7 +142,7 @@ class ThreadSlots:
         try:
             payload = run.payload()
             if child is not None:
-                run.value = child.call(run.context(payload))
+                run.value = child.call(run.context(payload), lambda: not run.over)
             else:
                 databases.tidy()  # in its time: closing may take a while as well
                 run.value = run.handler.function(payload, run.context(payload))

@@ -25,8 +25,8 @@ def call(path, body=None, method="POST"):
             with urllib.request.urlopen(request, timeout=60) as response:
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as exc:
-            if exc.code == 404 and path != "agents":  # not registered any more
-                call("agents", AGENT)
+            if exc.code == 404 and b'"agent_not_found"' in exc.read():
+                call("agents", AGENT)  # the registration has ended
             elif exc.code not in (408, 429, 502, 503, 504):
                 raise
         except (OSError, http.client.HTTPException):

@@ -140,6 +140,18 @@ def test_others_leave_a_suspect_to_who_stands_still_but_for_those_who_are_empty(
     assert suspects("one", STILL) == 0  # it is two's now
 
 
+def test_who_is_empty_stays_so_beside_a_suspect(
+    test_topic: str, suspects: Asked
+) -> None:
+    """With something new in hand it would have to wait for that, and so on."""
+    bus.enqueue_many(test_topic, range(3))
+    before = bus.stats(test_topic)["waiting"]
+
+    assert suspects("one", deliveries.EMPTY) == 1
+    assert bus.stats(test_topic)["waiting"] == before
+    assert suspects("two", deliveries.EMPTY) == 1
+
+
 def test_who_stands_still_is_left_alone_for_as_long_as_that_takes(
     test_topic: str, redis_client: redis.Redis, suspects: Asked
 ) -> None:

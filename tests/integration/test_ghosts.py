@@ -119,19 +119,34 @@ def test_the_older_of_two_processes_holds_a_fence_that_is_outdated(
 
 
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("consumer", ["me", "anybody"])
 def test_what_came_with_a_lost_reply_comes_with_the_next_read(
-    test_topic: str, lost_read: Callable[[], None], consumer: str
+    test_topic: str, lost_read: Callable[[], None]
 ) -> None:
     lost_read()
     threading.Timer(0.1, bus.enqueue_task, (test_topic, 1)).start()
     with pytest.raises(errors.BusUnavailable):
-        bus.read_group(test_topic, GROUP, consumer, block_ms=int(9_000 * PATIENCE))
+        bus.read_group(test_topic, GROUP, "me", block_ms=int(9_000 * PATIENCE))
 
-    [(_, fields)] = bus.read_group(test_topic, GROUP, consumer, block_ms=0)
+    [(_, fields)] = bus.read_group(test_topic, GROUP, "me", block_ms=0)
 
     assert (fields["payload"], fields["attempt"]) == (1, 1)
     assert bus.stats(test_topic)["lost"] == 0
+
+
+@pytest.mark.usefixtures("registered")
+def test_behind_an_error_a_name_that_many_use_takes_nothing_of_others(
+    test_topic: str, lost_read: Callable[[], None]
+) -> None:
+    """What another process was given since then looks as what came with that reply."""
+    lost_read()
+    with pytest.raises(errors.BusUnavailable):
+        bus.read_group(test_topic, GROUP, "anybody", block_ms=50)
+    bus.enqueue_task(test_topic, 1)
+    assert read(test_topic, consumer="anybody")
+    ghosts.given.clear()  # as if that had been another process
+    ghosts.reader(test_topic, GROUP, "anybody")._lost_since = 0.0
+
+    assert read(test_topic, consumer="anybody") == {}
 
 
 @pytest.mark.asyncio
@@ -224,7 +239,9 @@ def test_readers_that_are_remembered_are_bounded(
     for n in range(5):
         ghosts.reader("t", GROUP, f"one-{n}")
 
-    assert len(ghosts._readers) == 3
+        ghosts.reader("t", GROUP, "one-0")
+
+    assert [who[2] for who in ghosts._readers] == ["one-3", "one-4", "one-0"]
 
 
 def test_a_wait_in_a_forked_process_begins_anew(test_topic: str) -> None:

@@ -178,3 +178,55 @@ def test_all_letters_of_a_topic_in_a_shell(
 
     assert refusal.value.returncode == 69
     assert trail()[2] == {"all": True, "count": 2}
+
+
+def lost(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, whose answer nobody hears."""
+
+    def called(*args: Any, **options: Any) -> Any:
+        call(*args, **options)
+        raise errors.OutcomeUnknown("no answer")
+
+    return called
+
+
+@pytest.mark.parametrize("door", ["page", "call", "command"])
+def test_a_change_of_a_topic_that_nobody_heard_of_is_on_the_trail(
+    test_topic: str, admin: Client, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """A repeat finds all as it is wanted, and has nothing to tell."""
+    bus.enqueue_task(test_topic, 1)
+    monkeypatch.setattr(bus.topics, "_set", lost(bus.topics._set))
+
+    if door == "page":
+        admin.post(f"/topics/{test_topic}/pause")
+    elif door == "call":
+        api("admin").raw(f"topics/{test_topic}", b'{"paused":true}', method="PATCH")
+    else:
+        with pytest.raises(CommandError):
+            call_command("topics", test_topic, "--pause")
+
+    verb, target, detail = trail()
+    assert (verb, target, detail["broke"]) == ("pause", test_topic, "outcome_unknown")
+    assert bus.stats(test_topic)["paused"]
+
+
+@pytest.mark.parametrize("door", ["page", "command"])
+def test_a_bulk_replay_that_runs_is_on_the_trail_though_nobody_saw_it_begin(
+    test_topic: str, admin: Client, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    dead(test_topic, 2)
+    job = bus.replays.create(bus.replays.select(topics=[test_topic]), start=False)
+    monkeypatch.setattr(
+        bus.replays.parts, "halt", fails_after(0, bus.replays.parts.halt)
+    )
+
+    if door == "page":
+        admin.post(f"/replays/{job.id}/start")
+    else:
+        with pytest.raises(CommandError):
+            call_command("replays", "resume", job.id)
+
+    _, target, detail = trail()
+    assert (target, detail["state"]) == (job.id, "running")
+    assert bus.replays.get(job.id).state == "running"

@@ -34,7 +34,8 @@ def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     version = "{}.{}".format(*sys.version_info[:2])
     script(
         tmp_path / ".venv" / "bin" / "python",
-        f'echo "$@" >> {tmp_path}/calls; echo {version}',
+        f'echo "$@" >> {tmp_path}/calls; echo {version}; '
+        f'case "$*" in *--no-index) test ! -e {tmp_path}/lacks;; esac',
     )
     (tmp_path / "requirements.txt").write_text("Django==5.2.19\n-r more.txt\n")
     (tmp_path / "more.txt").write_text("rich==15.0.0\n")
@@ -119,7 +120,7 @@ def test_it_needs_no_network_with_a_wheelhouse(
     bootstrap.main()
 
     [call] = installs(tmp_path)
-    assert f" --find-links {wheelhouse} --no-index -r " in call
+    assert call.endswith(f" --find-links {wheelhouse} --no-index")
 
 
 @pytest.mark.parametrize("name", ["lint.txt", "requirements.txt"])
@@ -132,12 +133,25 @@ def test_what_a_wheelhouse_lacks_comes_from_elsewhere(
 ) -> None:
     """Other requirements than those it was made of, or these since they changed."""
     (tmp_path / name).write_text("ruff==0.15.0\n-r more.txt\n")
+    (tmp_path / "lacks").touch()
     monkeypatch.setattr(sys, "argv", ["bootstrap.py", name])
 
     bootstrap.main()
 
+    alone, call = installs(tmp_path)
+    assert alone == f"{call} --no-index"
+    assert call.endswith(f" --find-links {wheelhouse}")
+
+
+def test_what_somebody_put_into_a_wheelhouse_by_hand_is_enough_as_well(
+    bootstrap: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "wheelhouse").mkdir()
+
+    bootstrap.main()
+
     [call] = installs(tmp_path)
-    assert f" --find-links {wheelhouse} -r " in call
+    assert call.endswith(" --no-index")
 
 
 def test_make_fills_it_with_what_is_named() -> None:

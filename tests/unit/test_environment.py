@@ -94,9 +94,7 @@ def test_a_flag_is_on_or_off(word: str, on: bool) -> None:
     assert look({"HTTPS": word})["HTTPS"] is on
 
 
-@pytest.mark.parametrize(
-    "name", ["HTTPS", "DEBUG", "MESH_EXPRESS_LANE", "OLLAMA_CACHE_SHARED"]
-)
+@pytest.mark.parametrize("name", ["HTTPS", "MESH_EXPRESS_LANE", "OLLAMA_CACHE_SHARED"])
 def test_a_flag_that_is_neither_is_refused(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", "topics"],

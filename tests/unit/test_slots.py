@@ -14,7 +14,7 @@ from bus.deliveries import Delivery
 from bus.handlers import Handler
 from bus.records import Record
 from bus.runtime import runs
-from bus.runtime.processes import Child
+from bus.runtime.processes import Child, ProcessDied
 from bus.runtime.runs import Run
 from bus.runtime.slots import ThreadSlots
 from tests.support import far_work
@@ -63,3 +63,16 @@ def test_a_run_that_is_stopped_as_it_ends_takes_no_process_from_the_next(
 
     assert asyncio.run(story()) == [first, second]
     assert (first.stopped, second.error) == (runs.TIMED_OUT, None)
+
+
+def test_a_run_that_is_stopped_before_its_process_has_it_never_begins(
+    tmp_path: Path,
+) -> None:
+    handler = Handler("far", far_work.hold, cpu=True)
+    run, child = run_of(handler, tmp_path / "first"), Child(handler)
+
+    with pytest.raises(ProcessDied, match="before it began"):
+        child.call(run.context(str(tmp_path / "first")), lambda: False)
+
+    child.kill()
+    assert not (tmp_path / "first" / "begun").exists()

@@ -87,10 +87,12 @@ class TopicViewSet(MeshViewSet):
         paused, limits = parsing.topic_change(self.body())
         if limits:
             self.needs(roles.LIMIT)
-        told = topics.changed(self._known(topic), paused=paused, limits=limits)
+        note = partial(self.record, topic=self._known(topic), target=topic)
+        with audit.of_changes(note):
+            told = topics.changed(topic, paused=paused, limits=limits)
         with refusals.written() if told else contextlib.nullcontext():
             for verb, before, after in told:
-                self.record(verb, topic, topic, before=before, after=after)
+                note(verb, before=before, after=after)
             return self._row(topic)
 
     @extend_schema(

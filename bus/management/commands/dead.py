@@ -125,8 +125,11 @@ class Command(MeshCommand):
     def _undo(self, options: dict[str, Any]) -> None:
         for task_id in options["ids"]:
             decisions.undo(task_id, options["topic"])
-            topic = options["topic"] or _topic_of(task_id)
-            trail.record("undo", topic=topic, target=task_id)
+            topic = options["topic"] or ""
+            try:
+                topic = topic or _topic_of(task_id)
+            finally:  # it is back, whether or not that can be looked up
+                trail.record("undo", topic=topic, target=task_id)
             self.stdout.write(f"{task_id} is dead again")
 
     def _each(

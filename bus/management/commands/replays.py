@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from argparse import ArgumentParser
+from functools import partial
 from typing import Any, Final
 
 from django.core.management.base import CommandError
 
-from bus import letters, replays, words
+from bus import audit, letters, replays, words
 from bus.bulk.driver import Foreman
 from bus.management import output, trail
 from bus.management.command import MeshCommand
-from bus.replays import Job
+from bus.replays import Job, Selection
 
 _BY: Final = "manage.py"
 _LOOK_S: Final = 0.2
@@ -74,7 +75,8 @@ class Command(MeshCommand):
         if options["dry_run"]:
             self._tell_preview(replays.preview(chosen))
             return
-        job = replays.create(chosen, pace, _BY)
+        with audit.of_steps(partial(_note_made, chosen)):
+            job = replays.create(chosen, pace, _BY)
         _note("bulk replay", job, selection=chosen.as_dict(), **pace.as_dict())
         self.stdout.write(f"{job.id} replays {words.count(job.total, 'letter')}")
         if options["wait"]:
@@ -137,27 +139,39 @@ class Command(MeshCommand):
             self.stdout.write(shown)
 
     def _pause(self, options: dict[str, Any]) -> None:
-        job = replays.pause(options["job"], _BY)
-        _note("pause bulk replay", job)
+        found, verb = replays.get(options["job"]), "pause bulk replay"
+        with audit.of_steps(partial(_note, verb, found)):
+            job = replays.pause(found.id, _BY)
+        _note(verb, job)
         self.stdout.write(_line(job))
 
     def _resume(self, options: dict[str, Any]) -> None:
         given = {name: options[name] for name in _PACE}
         named = {name: value for name, value in given.items() if value is not None}
-        pace = replays.get(options["job"]).pace.changed(**named) if named else None
-        job = replays.resume(options["job"], pace)
-        _note("resume bulk replay", job, **job.pace.as_dict())
+        found, verb = replays.get(options["job"]), "resume bulk replay"
+        pace = found.pace.changed(**named) if named else None
+        told = (pace or found.pace).as_dict()
+        with audit.of_steps(partial(_note, verb, found, **told)):
+            job = replays.resume(found.id, pace)
+        _note(verb, job, **told)
         self.stdout.write(_line(job))
 
     def _cancel(self, options: dict[str, Any]) -> None:
-        job = replays.cancel(options["job"], _BY)
-        _note("cancel bulk replay", job)
+        found, verb = replays.get(options["job"]), "cancel bulk replay"
+        with audit.of_steps(partial(_note, verb, found)):
+            job = replays.cancel(found.id, _BY)
+        _note(verb, job)
         self.stdout.write(_line(job))
 
 
 def _note(verb: str, job: Job, **detail: Any) -> None:
     detail |= {"letters": job.total, "topics": [*job.topics]}
     trail.record(verb, topic=job.topic, target=job.id, **detail)
+
+
+def _note_made(chosen: Selection, *, job: str = "", **detail: Any) -> None:
+    """Of one that was made, or may have been, and that could not be read back."""
+    trail.record("bulk replay", target=job, selection=chosen.as_dict(), **detail)
 
 
 _PACE: Final = ("rate", "canary", "max_failure_rate")

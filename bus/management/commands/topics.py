@@ -175,8 +175,11 @@ class Command(MeshCommand):
 
 
 def _change(topic: str, **wanted: Any) -> None:
-    for verb, before, after in topics.changed(topic, **wanted):
-        trail.record(verb, topic=topic, target=topic, before=before, after=after)
+    note = partial(trail.record, topic=topic, target=topic)
+    with audit.of_changes(note):
+        told = topics.changed(topic, **wanted)
+    for verb, before, after in told:
+        note(verb, before=before, after=after)
 
 
 def _alarm(row: dict[str, Any]) -> None:

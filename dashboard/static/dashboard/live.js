@@ -318,6 +318,9 @@
         if (this.first().length > FIRST_MOST) {
           this.anew = true;
           await fetchPage();
+          // Its cursors lie behind what polls have missed: of that nobody tells any more.
+          const rows = [...document.querySelectorAll("[data-polled]"), ...lists.flatMap((list) => list.waiting ?? [])];
+          rows.forEach((row) => delete row.dataset.polled);
         }
         if (socket === this.socket && socket.readyState === WebSocket.OPEN) socket.send(this.first());
       };
