@@ -14,7 +14,6 @@ import pytest
 from pytest_django import Settings
 
 import bus
-from bus import janitor
 from tests.support import agents
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
@@ -370,11 +369,8 @@ def test_a_result_that_is_no_json_is_a_failed_attempt(
 # --- short delays, results that are none
 
 
-def test_a_short_delay_does_not_wait_for_the_janitor(
-    test_topic: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_delay_does_not_wait_for_the_janitor(test_topic: str) -> None:
     """Fifty attempts of 10 ms; a look once a second would take most of a minute."""
-    monkeypatch.setattr(janitor, "promote", lambda topic: 1.0)
 
     async def insistent(payload: Any, task: Any) -> int:
         if task.attempt < 50:
@@ -390,11 +386,7 @@ def test_a_short_delay_does_not_wait_for_the_janitor(
     assert time.monotonic() - began < 10
 
 
-def test_many_short_delays_share_a_timer(
-    test_topic: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(janitor, "promote", lambda topic: 1.0)
-
+def test_many_short_delays_share_a_timer(test_topic: str) -> None:
     async def once_more(payload: Any, task: Any) -> int:
         if task.attempt == 1:
             raise bus.Retry(payload / 1_000)
