@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -38,7 +39,8 @@ async def wired(
     async def handle(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        await serve(reader, writer)
+        with contextlib.suppress(ConnectionError):  # some of these break it off
+            await serve(reader, writer)
         writer.close()
 
     if path is not None:
