@@ -149,7 +149,8 @@ def databases(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     with django_db_blocker.unblock():
         yield
         for name in names:
-            connections[name].close()
+            if connections[name].connection is not None:
+                connections[name].connection.close()  # Django keeps one in memory open
             del connections[name]
     for name in names:
         del connections.settings[name]
