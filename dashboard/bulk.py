@@ -48,13 +48,7 @@ def job(request: Any, job_id: str) -> HttpResponse:
 
 
 def _context(found: Job, wrong: str = "", draft: Any = None) -> dict[str, Any]:
-    told = replays.letters(found, _LETTERS)
-    gone = [(each.topic, each.id) for each in told if each.why == "discarded"]
-    by = blame.discarded_by(gone) if gone else {}
-    rows = []
-    for each in told:
-        who = by.get((each.topic, each.id)) if each.why == "discarded" else None
-        rows.append((each, f"{each.why} by {who}" if who else each.why))
+    rows = blame.reasons(replays.letters(found, _LETTERS))
     frozen = found.state == "frozen"
     return {
         "section": "replays",

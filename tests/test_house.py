@@ -93,7 +93,6 @@ FLOORS: list[set[str]] = [
     {
         "accounts",
         "audit",
-        "blame",
         "cache",
         "connection",
         "effective",
@@ -189,7 +188,7 @@ FLOORS: list[set[str]] = [
         "testing",
         "together",
     },
-    {"bulk.room"},
+    {"blame", "bulk.room"},
     {"feed", "replays", "runtime.intake", "runtime.reports", "runtime.slots", "twins"},
     {"bulk.driver", "home.pulse", "runtime.lane", "waits"},
     {"home.web"},

@@ -4,13 +4,13 @@ are emptied, rates told and letters listed all the same."""
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 import redis
 
 import bus
-from bus import alike, auditor, keys, messages, metrics, purges, rates, scripts
+from bus import alike, auditor, keys, messages, metrics, purges, rates
+from tests.integration.test_purges import sent_meanwhile
 from tests.support.desk import Desk
 from tests.support.keyspace import wounds
 from tests.support.town import build_town
@@ -56,17 +56,7 @@ def test_what_comes_while_it_runs_stays(
     """Its id has the same ms as those that came before."""
     set_back(redis_client, test_topic)
     bus.enqueue_many(test_topic, range(1_000))
-    late: list[str] = []
-    real = scripts.run
-
-    def run(name: str, *args: Any, **options: Any) -> Any:
-        reply = real(name, *args, **options)
-        if name == "purge" and not late:
-            late.append(bus.enqueue_task(test_topic, "late"))
-            late.append(bus.enqueue_task(test_topic, "later", delay_s=60))
-        return reply
-
-    monkeypatch.setattr(scripts, "run", run)
+    late = sent_meanwhile(test_topic, monkeypatch)
 
     assert bus.purge_topic(test_topic)["cancelled"] == 1_000
     assert [bus.get_task(i, test_topic).state for i in late] == ["waiting", "delayed"]

@@ -102,21 +102,27 @@ def test_a_purge_of_many_leaves_the_books_even(
     assert wounds(redis_client, test_topic) == []
 
 
-def test_what_comes_while_a_topic_is_purged_stays(
-    test_topic: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bus.enqueue_many(test_topic, range(1_000))
+def sent_meanwhile(topic: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of two tasks that come once the next purge has begun."""
     late: list[str] = []
     real = scripts.run
 
     def run(name: str, *args: Any, **options: Any) -> Any:
         reply = real(name, *args, **options)
         if name == "purge" and not late:
-            late.append(bus.enqueue_task(test_topic, "late"))
-            late.append(bus.enqueue_task(test_topic, "later", delay_s=60))
+            late.append(bus.enqueue_task(topic, "late"))
+            late.append(bus.enqueue_task(topic, "later", delay_s=60))
         return reply
 
     monkeypatch.setattr(scripts, "run", run)
+    return late
+
+
+def test_what_comes_while_a_topic_is_purged_stays(
+    test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.enqueue_many(test_topic, range(1_000))
+    late = sent_meanwhile(test_topic, monkeypatch)
 
     counts = bus.purge_topic(test_topic)
 

@@ -195,12 +195,8 @@ def _asked(wanted: picked.Picked) -> dict[str, Any]:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    told = replays.letters(job, _IDS_MOST)
-    gone = [(each.topic, each.id) for each in told if each.why == "discarded"]
-    by = blame.discarded_by(gone) if gone else {}
-    rows = []
-    for each in told:
-        who = by.get((each.topic, each.id)) if each.why == "discarded" else None
-        why = f"{each.why} by {who}" if who else each.why or None
-        rows.append({"topic": each.topic, "id": each.id, "what": each.what, "why": why})
+    rows = [
+        {"topic": each.topic, "id": each.id, "what": each.what, "why": why or None}
+        for each, why in blame.reasons(replays.letters(job, _IDS_MOST))
+    ]
     return {**job.as_dict(), "letters": rows}
