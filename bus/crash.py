@@ -26,8 +26,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from . import agents, deliveries, errors, scripts
-from .runtime import reports, runs
+from . import agents, deliveries, errors, incoming, records, scripts
+from .runtime import outbox, reports, runs
 
 EXIT_CODE: Final = 137  # what a shell says of a process that was killed with -9
 VERBS: Final = (
@@ -71,12 +71,22 @@ def _was_taken(args: tuple[Any, ...], reply: Any) -> bool:
     return _is_send(args, reply) and bool(reply)
 
 
+def _is_first(args: tuple[Any, ...], reply: Any) -> bool:
+    return records.is_first(args[1].delivery.record)
+
+
+def _was_ended(args: tuple[Any, ...], reply: Any) -> bool:
+    # Where it was not, `complete` is sent instead.
+    answer = args[-1]
+    return not (answer.cancelled() or answer.exception()) and bool(answer.result())
+
+
 def _places() -> dict[str, list[Place]]:
     points: dict[str, list[Place]] = {
         # A blocking read is a claim as well.
         "after_claim": [
             (deliveries, "claim", True, _brought),
-            (deliveries, "wait_for_new", True, _brought),
+            (incoming, "wait_for_new", True, _brought),
         ],
         "before_handler": [(runs.Run, "context", True, _always)],
         "after_handler": [(reports.Reports, "report", False, _always)],
@@ -92,6 +102,10 @@ def _places() -> dict[str, list[Place]]:
             if verb == "enqueue":
                 told = _was_taken if behind else _is_send
                 places.append((scripts, "once", behind, told))
+            if verb == "complete" and behind:
+                places.append((outbox.Outbox, "_answered", False, _was_ended))
+            elif verb == "complete":
+                places.append((deliveries, "finish", False, _is_first))
             points[f"{when}_{verb}_sent"] = places
     return points
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import redis
 
 from . import (
     endings,
-    keys,
     records,
-    replies,
     scripts,
-    verbs,
     wire,
 )
 from .conf import conf
@@ -46,6 +44,7 @@ __all__ = [
     "claim_args",
     "complete",
     "fail",
+    "finish",
     "heartbeat",
     "heartbeat_call",
     "parse_claim",
@@ -53,18 +52,11 @@ __all__ = [
     "parse_heartbeat",
     "recover",
     "release",
-    "verify",
-    "wait_for_new",
 ]
 
 # What a claim does about suspects, which are run alone: it tells of them if no other
 # agent makes itself empty for them, or in any case, or leaves them to others.
 BUSY, EMPTY, PASS_BY = "0", "2", "3"
-
-_FIELDS: Final = ["id", "json", "meta"]
-_SETTINGS: Final = ("paused", "timeout_s", "renewed")
-# Entries that are looked up with the read; more are asked for by their ids.
-_LOOK_UP: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,83 +108,6 @@ async def claim(
 
 
 @dataclass(slots=True)
-class Arrived:
-    """What a blocking read has brought: entries as `(sid, flat fields)`, and what stood
-    in the settings and, by sid, in the records of those looked up with it."""
-
-    entries: list[tuple[str, list[str]]]
-    now_ms: int
-    settings: list[Any]
-    records: dict[str, str]
-
-
-async def wait_for_new(
-    seat: Seat,
-    reader: wire.Wire,
-    want: int,
-    block_s: float,
-    after: str,
-    more_s: float = 0.0,
-) -> Arrived | None:
-    """New entries for this consumer, waiting for the first; None where none came.
-
-    It waits for `block_s`, which the timeout of the reader allows for, and for
-    `more_s`. `after` is the last sid it was given. What decides whether they may run is
-    asked for behind the read on the same connection: the server answers both in one
-    write, and an idle agent has what it needs a trip earlier.
-    """
-    read: list[Any] = ["XREADGROUP", "GROUP", seat.group, seat.consumer]
-    read += ["COUNT", want, "BLOCK", int((block_s + more_s) * 1000)]
-    read += ["STREAMS", keys.task_stream(seat.topic), ">"]
-    args = [seat.group, seat.consumer, after, _LOOK_UP]
-    ask = verbs.command("received", seat.topic, args)
-    reply, looked = await reader.ask_all(tuple(read), ask, more_s=more_s)
-    if isinstance(reply, Exception):
-        raise reply
-    entries = replies.flat_entries(reply)
-    if not entries:
-        return None
-    if not isinstance(looked, list):  # the server forgot its scripts
-        looked = await seat.run("received", args)
-    now_ms, *settings = looked[:4]
-    records_of = dict(zip(looked[4::2], looked[5::2], strict=True))
-    return Arrived(entries, now_ms, settings, records_of)
-
-
-async def verify(seat: Seat, arrived: Arrived) -> Claimed | None:
-    """What a blocking read has delivered, checked against the records.
-
-    The short way of `claim` for the common case: every entry is ours and its record
-    names it. None where anything else is among them, for the script to sort out.
-    """
-    if not all(flat[::2] == _FIELDS for _, flat in arrived.entries):
-        return None
-    settings = arrived.settings
-    texts = [arrived.records.get(sid) for sid, _ in arrived.entries]
-    if not all(texts):
-        ids = [flat[1] for _, flat in arrived.entries]
-        settings, texts = await seat.client.execute_all(
-            ("HMGET", keys.named("settings", seat.topic), *_SETTINGS),
-            ("HMGET", keys.named("tasks", seat.topic), *ids),
-        )
-    items, now_ms = [], arrived.now_ms
-    for (sid, flat), text in zip(arrived.entries, texts, strict=True):
-        if not text or not text.startswith(sid + "|"):
-            return None
-        record = records.parse_record(text)
-        if record.lost >= conf.SUSPECT_AFTER or records.is_upto(sid, settings[2]):
-            return None
-        if "c" in record.flags:  # it was asked to be cancelled since, and is to end so
-            return None
-        items.append(
-            Delivery(seat.topic, sid, flat[1], flat[3], flat[5], record, now_ms)
-        )
-    if settings[0] == "1":
-        return None
-    return Claimed(items, now_ms, False, 0, records.seconds(settings[1]))
-
-
-@dataclass(slots=True)
 class Recovered:
     """Tasks a consumer holds on the server; `after` is where to go on, if anywhere."""
 
@@ -215,6 +130,19 @@ def parse_claim(topic: str, raw: list[Any]) -> Claimed:
     timeout_s = records.seconds(timeout)
     items = parse_deliveries(topic, now, flat)
     return Claimed(items, now, bool(paused), suspects, timeout_s)
+
+
+def finish(seat: Seat, item: Completion) -> asyncio.Future[Any] | None:
+    """End one delivery, sent in this step: a future, true where the server did so.
+
+    Any other answer, an error too, leaves it to `complete`. So does None: the task was
+    tried before, or there is no connection.
+    """
+    if not records.is_first(item.delivery.record):
+        return None
+    mine = (seat.group, seat.consumer, conf.RESULTS_KEEP)
+    part = endings.complete_part(item)
+    return scripts.sent(seat.client, "finish", seat.topic, mine, part)
 
 
 async def complete(

@@ -6,7 +6,7 @@ For the agent runtime and for the leases that agents hold over HTTP.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,6 +89,36 @@ def parse_deliveries(topic: str, now: int, flat: list[str]) -> list[Delivery]:
     ]
 
 
+def result_row(
+    task_id: str,
+    topic: str,
+    payload_json: str,
+    result_json: bytes,
+    *,
+    agent: str,
+    attempt: int,
+    fence: str,
+    enqueued_ms: int,
+    started_ms: int,
+    finished_ms: int,
+    own: Mapping[str, Any],
+) -> bytes:
+    """A finished task's row, joined from texts that are JSON already.
+
+    `own` is what the task was sent with (`records.own`).
+
+    Ids, topics, consumers and fences are checked names: none needs escaping.
+    """
+    tail = f",{messages.dump(own)[1:-1].decode()}" if own else ""
+    iso = messages.iso
+    return (
+        f'{{"id":"{task_id}","topic":"{topic}","state":"done","task":{payload_json},'
+        f'"result":{result_json.decode()},"agent":"{agent}","attempt":{attempt},'
+        f'"fence":"{fence}","enqueued_at":"{iso(enqueued_ms)}",'
+        f'"started_at":"{iso(started_ms)}","finished_at":"{iso(finished_ms)}"{tail}}}'
+    ).encode()
+
+
 @dataclass(slots=True)
 class Completion:
     """A finished delivery with its result row, on its way to `complete`."""
@@ -103,10 +133,15 @@ def complete_args(group: str, consumer: str, items: Sequence[Completion]) -> lis
     """Arguments of `complete`."""
     args: list[Any] = [group, consumer, conf.RESULTS_KEEP]
     for item in items:
-        held = item.delivery
-        args += (held.sid, held.record.n, held.id)
-        args += (item.wait_bucket, item.run_bucket, item.row)
+        args += complete_part(item)
     return args
+
+
+def complete_part(item: Completion) -> tuple[Any, ...]:
+    """What `complete` and `finish` are told of one."""
+    held = item.delivery
+    place = (held.sid, held.record.n, held.id)
+    return (*place, item.wait_bucket, item.run_bucket, item.row)
 
 
 def complete_outcomes(raw: list[Any], items: Sequence[Completion]) -> list[str]:

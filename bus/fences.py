@@ -239,7 +239,7 @@ def _failed_by(found: _Rest, fence: Fence) -> str:
 def _completion(look: _Look, consumer: str, held: _Held, result: bytes) -> Completion:
     item = held.delivery()
     enqueued_ms = item.enqueued_ms
-    row = messages.result_row(
+    row = endings.result_row(
         *(item.id, item.topic, item.json, result),
         agent=keys.agent_of(consumer),
         attempt=item.record.attempt + 1,

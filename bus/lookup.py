@@ -195,7 +195,7 @@ def done_task(
         row = messages.parse_row(fields.get("json", ""))
     state = row.get("state")
     past = history.of_result(fields)
-    return Task(
+    return messages.task(
         id=task_id,
         topic=topic,
         payload=row.get("task"),

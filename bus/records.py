@@ -34,6 +34,11 @@ def parse_record(text: str) -> Record:
     return Record(sid, int(attempt), int(epoch), int(n), int(lost), flags, options)
 
 
+def is_first(record: Record) -> bool:
+    """Whether nobody was given the task before, since it was sent."""
+    return not (record.attempt or record.epoch or record.n or record.lost)
+
+
 def is_sid(text: str | None) -> bool:
     """Whether the server takes this for the id of one entry; a hand may have written
     something else where one should stand."""

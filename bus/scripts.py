@@ -15,7 +15,7 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from . import address, connection, errors, lines, patience, refusals, verbs
+from . import address, connection, errors, lines, patience, refusals, verbs, wire
 from .conf import conf
 from .verbs import Script, call
 
@@ -85,6 +85,25 @@ def once(name: str, topic: str, args: tuple[Any, ...], others: tuple[Any, ...]) 
         return server.execute_packed(opening + lines.rest(others))
     except redis.exceptions.NoScriptError:
         return False
+
+
+def sent(
+    client: wire.Wire,
+    name: str,
+    topic: str,
+    args: tuple[Any, ...],
+    others: tuple[Any, ...],
+) -> asyncio.Future[Any] | None:
+    """Send a script over a wire in this very step, by the way of `once`.
+
+    Its answer to come, or None where there is no connection to send it over now.
+    """
+    if client.is_new_to(name):
+        # The server may be new as well: it knows no script that it was not sent whole.
+        script, tail = call(name, topic, args + others)
+        return client.send_packed(lines.opening(("EVAL", script.text, *tail), 0))
+    opening = _opening(name, topic, args, len(others))
+    return client.send_packed(opening + lines.rest(others))
 
 
 @functools.lru_cache(maxsize=1_024)

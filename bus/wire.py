@@ -28,6 +28,7 @@ class _Protocol(asyncio.Protocol):
     def __init__(self, timeout_s: float, moved: Callable[[], None]) -> None:
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.lost = False
+        self.known: set[str] = set()
         self._timeout_s, self._moved = timeout_s, moved
         self._reader = lines.make_reader()
         self._loop = asyncio.get_running_loop()
@@ -49,6 +50,8 @@ class _Protocol(asyncio.Protocol):
                     continue  # its caller was cancelled
                 if isinstance(value, Exception):
                     future.set_exception(value)
+                    if isinstance(value, redis.exceptions.NoScriptError):
+                        self.known.clear()
                     if lines.is_elsewhere(value):
                         self.close()
                         self._moved()
@@ -75,17 +78,24 @@ class _Protocol(asyncio.Protocol):
         self, *commands: tuple[Any, ...], more_s: float = 0.0
     ) -> list[asyncio.Future[Any]]:
         """Write commands at once; a future for each reply."""
-        if self.lost:
-            # It went between the end of its login and this call, and nobody comes by
-            # again to fail what waits here.
-            raise redis.ConnectionError("Connection closed by server.")
+        # The write is a system call, the dearest part of a command: one for all.
+        data = b"".join(map(hiredis.pack_command, commands))
+        return self.write(data, len(commands), more_s)
+
+    def write(
+        self, data: bytes, count: int = 1, more_s: float = 0.0
+    ) -> list[asyncio.Future[Any]]:
+        """The same for so many commands as they go out."""
         assert self._transport is not None
+        if self.lost or self._transport.is_closing():
+            # It went between the end of its login and this call, and nobody comes by
+            # again to fail what waits here. Or it is going, in this turn of the loop.
+            raise redis.ConnectionError("Connection closed by server.")
         until, futures = self._loop.time() + self._timeout_s + more_s, []
-        for _ in commands:
+        for _ in range(count):
             futures.append(self._loop.create_future())
             self.waiting.append((futures[-1], until))
-        # The write is a system call, the dearest part of a command: one for all.
-        self._transport.write(b"".join(map(hiredis.pack_command, commands)))
+        self._transport.write(data)
         return futures
 
     def close(self) -> None:
@@ -143,6 +153,27 @@ class Wire:
         if protocol is None or protocol.lost:
             protocol = await self._connected()
         return await protocol.send(command)[0]
+
+    def is_new_to(self, word: str) -> bool:
+        """Whether its server has not been told this word over this connection, or has
+        forgotten the scripts it was told."""
+        protocol = self._protocol
+        if protocol is None or word in protocol.known:
+            return False
+        protocol.known.add(word)
+        return True
+
+    def send_packed(self, data: bytes) -> asyncio.Future[Any] | None:
+        """Send a command as it goes out, without waiting for anything; its reply.
+
+        None where the connection is still to be made.
+        """
+        if self._protocol is None:
+            return None
+        try:
+            return self._protocol.write(data)[0]
+        except redis.ConnectionError:
+            return None
 
     async def execute_all(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to several commands that go out together."""

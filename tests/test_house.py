@@ -153,6 +153,7 @@ FLOORS: list[set[str]] = [
         "browse",
         "dead",
         "gateway.seats",
+        "incoming",
         "judge",
         "live.tailer",
         "whynot",

@@ -217,18 +217,20 @@ local function done_score(entry_id)
 end
 
 -- Counts of a minute: `d`one, re`t`ried, `x` dead, `l`ost leases, w<b> and r<b> log2
--- buckets of wait and run time in ms.
+-- buckets of wait and run time in ms. Few of many change: cheaper to put each in than to
+-- take the row apart.
+local function counted(row, name, count)
+  name = ' ' .. name .. '='
+  local from, to = find(row, name, 1, true)
+  local was = from and match(row, '^%d+', to + 1)
+  -- The first of its kind; or somebody wrote something else there.
+  if not was then return row:gsub(name .. '%S*', '') .. name .. fmt('%d', count) end
+  return row:sub(1, to) .. fmt('%d', was + count) .. row:sub(to + 1 + #was)
+end
+
 local function add_counts(key, field, stamp, old, add)
   local row = old and match(old, '^%d+') == stamp and old or stamp
-  -- Few counts of many change: cheaper to put them in than to take the row apart.
-  for name, count in pairs(add) do
-    local from, to, was = find(row, ' ' .. name .. '=(%d+)')
-    if from then
-      row = row:sub(1, from) .. name .. '=' .. int(was + count) .. row:sub(to + 1)
-    else
-      row = row .. ' ' .. name .. '=' .. int(count)
-    end
-  end
+  for name, count in pairs(add) do row = counted(row, name, count) end
   call('HSET', key, field, row)
 end
 

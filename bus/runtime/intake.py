@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import redis.asyncio
 
-from .. import connection, deliveries, errors, groups, keys, records
+from .. import connection, deliveries, errors, groups, incoming, keys, records
 from ..deliveries import Beat, Delivery, Seat
 from . import crowds
 from .quiet import Quiet, pauses_s
@@ -149,7 +149,7 @@ class Intake:
         # ask for what is not there. A script cannot block: read here, then check.
         more_s = _BLOCK_S * (crowds.stretch(self.consumers, _RAREST) - 1.0)
         self._fine_until = time.monotonic() + _BLOCK_S + more_s
-        arrived = await deliveries.wait_for_new(
+        arrived = await incoming.wait_for_new(
             self._seat, self._reader, want, _BLOCK_S, self._last_sid, more_s
         )
         self.last_read = time.monotonic()
@@ -162,7 +162,7 @@ class Intake:
         # A process that stood still finds in its socket what was true then: its topic
         # may be paused by now, its lease another's.
         if not self._is_late(arrived.now_ms):
-            claimed = await deliveries.verify(self._seat, arrived)
+            claimed = await incoming.verify(self._seat, arrived)
         if claimed is None:
             await self._claim(len(sids), sids)
             return

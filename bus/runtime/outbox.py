@@ -6,6 +6,8 @@ next. Nothing waits for a timer.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
@@ -21,17 +23,25 @@ R = TypeVar("R")
 
 
 class Outbox(Generic[R]):
-    """Sends reports in the order they came; `told` hears what became of each."""
+    """Sends reports in the order they came; `told` hears what became of each.
+
+    `alone` may send one that finds none in flight within the step that brings it: the
+    task of a loop that `send` takes costs as much as the rest of it. `broken` hears
+    of a bug in what is done with its answer, as the loop does of one in a task.
+    """
 
     def __init__(
         self,
         send: Callable[[list[R]], Awaitable[list[str]]],
         told: Callable[[Run, R, str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        broken: Callable[[BaseException | None], None],
+        alone: Callable[[R], asyncio.Future[Any] | None] = lambda report: None,
     ) -> None:
         self._send, self._told, self._spawn = send, told, spawn
+        self._broken, self._alone = broken, alone
         self._waiting: deque[tuple[Run, R, int]] = deque()
-        self._sending = False
+        self._sending = self._closed = False
 
     def __len__(self) -> int:
         """How many wait for the batch in flight."""
@@ -39,10 +49,39 @@ class Outbox(Generic[R]):
 
     def put(self, run: Run, report: R, size: int) -> None:
         """Take a report of about `size` bytes; it goes now or with the next batch."""
-        self._waiting.append((run, report, size))
-        if not self._sending:
-            self._sending = True
+        if self._sending:
+            self._waiting.append((run, report, size))
+            return
+        answer = self._alone(report)
+        self._sending = True
+        if answer is None:
+            self._waiting.append((run, report, size))
             self._spawn(self._empty())
+        else:
+            heard = functools.partial(self._answered, run, report, size)
+            answer.add_done_callback(heard)
+
+    def close(self) -> None:
+        """Make nothing more of the answer to one that was sent alone."""
+        self._closed = True
+
+    def _answered(
+        self, run: Run, report: R, size: int, answer: asyncio.Future[Any]
+    ) -> None:
+        taken = not answer.cancelled() and not answer.exception() and answer.result()
+        if self._closed:
+            return
+        try:
+            if not taken:
+                self._waiting.appendleft((run, report, size))
+            if self._waiting:
+                self._spawn(self._empty())
+            else:
+                self._sending = False
+            if taken:
+                self._told(run, report, deliveries.OK)
+        except Exception as exc:
+            self._broken(exc)
 
     async def _empty(self) -> None:
         try:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from .. import dead, deliveries, errors, failures, keys, messages, records
+from .. import dead, deliveries, endings, errors, failures, keys, messages, records
 from ..conf import conf
 from ..deliveries import Completion, Failure, Seat
 from ..handlers import Handler
@@ -49,8 +49,14 @@ class Reports:
         self._broken = broken
         self._clock = clock
         self._agent = keys.agent_of(seat.consumer)
-        self._results = Outbox(self._complete, self._completed, self._spawn)
-        self._failures = Outbox(self._fail, self._failed, self._spawn)
+        self._results = Outbox(
+            self._complete,
+            self._completed,
+            self._spawn,
+            broken,
+            functools.partial(deliveries.finish, seat),
+        )
+        self._failures = Outbox(self._fail, self._failed, self._spawn, broken)
         self._receipts = Receipts(seat.topic, self._complete, self._spawn)
         self._work: set[asyncio.Task[None]] = set()
         self._retries: asyncio.TimerHandle | None = None  # when the next is due
@@ -106,6 +112,8 @@ class Reports:
 
     async def close(self) -> None:
         """Give up on what could not be reported."""
+        for outbox in (self._results, self._failures):
+            outbox.close()
         if self._retries is not None:
             self._retries.cancel()
         for _ in range(5):  # a cancellation can be swallowed by a wait with a timeout
@@ -119,7 +127,7 @@ class Reports:
     def _completion(self, run: Run, result: bytes) -> Completion:
         held = run.delivery
         (started_ms, finished_ms), enqueued_ms = self._span(run), held.enqueued_ms
-        row = messages.result_row(
+        row = endings.result_row(
             held.id,
             held.topic,
             held.json,

@@ -57,7 +57,7 @@ class Run:
         """The task as the handler sees it."""
         held = self.delivery
         record = held.record
-        return messages.Task(
+        return messages.task(
             id=held.id,
             topic=held.topic,
             payload=payload,

@@ -62,6 +62,28 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "past[forget[i]] = past_of(epochs[i], lines[i])",
         "past[forget[i]] = NONE",
     ),
+    "finish: anybody may end a task": (
+        "finish",
+        f"if not {OWNER} then return false end",
+        "",
+    ),
+    "finish: an old fence will do": (
+        "finish",
+        "sid .. '|0|0|0|0|', 1",
+        "sid .. '|', 1",
+    ),
+    "finish: the entry stays": ("finish", "call('XDEL', tasks_stream, sid)", ""),
+    "finish: the record stays": ("finish", "call('HDEL', tasks, id)", ""),
+    "finish: the end is not remembered": (
+        "finish",
+        "call('ZADD', done, done_score(at), id)",
+        "",
+    ),
+    "finish: nothing is counted": (
+        "finish",
+        "pcall(call, 'HINCRBY', counters, 'done', 1)",
+        "true",
+    ),
     "fail: anybody may fail a task": (
         "fail",
         "or not holds(tasks_stream, working, sid, me)",

@@ -29,7 +29,16 @@ TASKS = int(os.environ.get("MESH_CHAOS_REPLIES", "3000"))
 EVERY = 20
 # What may be asked twice without harm. A claim may not: it is sent once, and whoever
 # hears no answer reads what is his own.
-REPEATABLE = {"enqueue", "complete", "fail", "release", "replay", "promote", "cancel"}
+REPEATABLE = {
+    "enqueue",
+    "complete",
+    "finish",
+    "fail",
+    "release",
+    "replay",
+    "promote",
+    "cancel",
+}
 T = TypeVar("T")
 Behind = Callable[[Fate], contextlib.AbstractContextManager[RespProxy]]
 

@@ -10,8 +10,9 @@ import pytest
 import redis
 
 import bus
-from bus import connection, deliveries, keys, wire
-from bus.deliveries import Arrived, Claimed, Seat
+from bus import connection, incoming, keys, wire
+from bus.deliveries import Claimed, Seat
+from bus.incoming import Arrived
 from tests.support import agents, work
 from tests.support.keyspace import wounds
 from tests.support.waiting import wait_until
@@ -28,9 +29,9 @@ def read(topic: str, want: int = 20, after: str = "0-0") -> tuple[Arrived, Claim
         client = connection.adedicated()
         seat = Seat(client, topic, GROUP, ME)
         try:
-            arrived = await deliveries.wait_for_new(seat, reader, want, 1.0, after)
+            arrived = await incoming.wait_for_new(seat, reader, want, 1.0, after)
             assert arrived is not None
-            return arrived, await deliveries.verify(seat, arrived)
+            return arrived, await incoming.verify(seat, arrived)
         finally:
             await reader.aclose()
             await client.aclose()
@@ -138,6 +139,14 @@ NOT_AS_IT_STANDS: dict[str, Callable[[redis.Redis, str, str], Any]] = {
     ),
     "with the record of another entry": lambda client, topic, task_id: client.hset(
         keys.named("tasks", topic), task_id, "1-1|0|0|0|0||"
+    ),
+    "with a record in no shape": lambda client, topic, task_id: client.hset(
+        keys.named("tasks", topic), task_id, "banana"
+    ),
+    "with a record that only begins well": lambda client, topic, task_id: client.hset(
+        keys.named("tasks", topic),
+        task_id,
+        str(client.hget(keys.named("tasks", topic), task_id)).replace("|0|0", "|x|0"),
     ),
     "a suspect": lambda client, topic, task_id: client.hset(
         keys.named("tasks", topic),

@@ -11,8 +11,9 @@ import redis
 from pytest_django import Settings
 
 import bus
-from bus import auditor, connection, deliveries, keys, leases, scripts
-from bus.deliveries import Arrived, Claimed, Seat
+from bus import auditor, connection, deliveries, incoming, keys, leases, scripts
+from bus.deliveries import Claimed, Seat
+from bus.incoming import Arrived
 from tests.support.desk import GROUP, Desk
 from tests.support.keyspace import wounds
 
@@ -171,7 +172,7 @@ def test_the_short_way_of_a_claim_does_not_begin_it(test_topic: str) -> None:
         client = connection.adedicated()
         try:
             seat = Seat(client, test_topic, GROUP, desk.consumer)
-            return await deliveries.verify(seat, arrived)
+            return await incoming.verify(seat, arrived)
         finally:
             await client.aclose()
 

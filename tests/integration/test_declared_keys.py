@@ -6,6 +6,7 @@ at hand; what a script tries beyond them is refused and stands in the server's A
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -143,11 +144,21 @@ def fence(
     ) -> list[Any]:
         return [await aexecute(wired, *command) for command in commands]
 
+    def send_packed(wired: wire.Wire, data: bytes) -> asyncio.Future[Any]:
+        answer = asyncio.get_running_loop().create_future()
+        try:
+            answer.set_result(fence.run(*packed.words_of(data)))
+        except redis.ResponseError as exc:
+            answer.set_exception(exc)
+        return answer
+
     monkeypatch.setattr(redis.Redis, "execute_command", execute)
     monkeypatch.setattr(lines.Line, "call_packed", call_packed)
     monkeypatch.setattr(lines.Line, "call_all", call_all)
     monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute_redis)
     monkeypatch.setattr(wire.Wire, "execute_command", aexecute)
+    monkeypatch.setattr(wire.Wire, "send_packed", send_packed)
+    monkeypatch.setattr(wire.Wire, "is_new_to", lambda wired, word: True)
     monkeypatch.setattr(wire.Wire, "ask_all", ask_all)
     yield fence
     fence.client.close()
@@ -234,6 +245,7 @@ def test_a_life_among_agents_stays_within_the_declared_keys(
         "enqueue",
         "ensure_group",
         "fail",
+        "finish",
         "get_task",
         "heartbeat",
         "move_to_dead",
@@ -412,6 +424,7 @@ def replayed_in_bulk(topic: str, client: redis.Redis) -> None:
 OF_AGENTS = {
     "complete",
     "fail",
+    "finish",
     "heartbeat",
     "promote",
     "received",

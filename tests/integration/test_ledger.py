@@ -16,6 +16,7 @@ import bus
 from bus import (
     connection,
     deliveries,
+    endings,
     errors,
     failures,
     janitor,
@@ -175,7 +176,7 @@ class Walk:
 
     def complete(self, task_id: str, consumer: str, sid: str, fence: str) -> list[str]:
         item = self.delivery(task_id, sid, fence)
-        row = messages.result_row(
+        row = endings.result_row(
             task_id,
             self.topic,
             item.json,

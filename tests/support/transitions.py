@@ -32,6 +32,7 @@ EDGES: Final[dict[str, set[tuple[str, str]]]] = {
     "lend": {(STREAM, STREAM), (ABSENT, STREAM), (STREAM, ENDED)},
     "recover": {(ABSENT, STREAM)},
     "complete": {(STREAM, ENDED)},
+    "finish": {(STREAM, ENDED)},
     "fail": {(STREAM, DELAYED), (STREAM, DEAD), (STREAM, ENDED)},
     "release": {(STREAM, STREAM), (STREAM, ENDED)},
     "reclaim": {
@@ -68,6 +69,7 @@ COUNTED: Final[dict[str, set[tuple[str, str, str]]]] = {
     },
     "done": {
         ("complete", STREAM, ENDED),
+        ("finish", STREAM, ENDED),
         ("ack", STREAM, ENDED),
         ("ack", ABSENT, ENDED),
     },

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from bus import errors, letters, messages
+from bus import endings, errors, letters, messages
 from tests.support import ids
 from tests.support.processes import program
 
@@ -573,8 +573,8 @@ def test_a_row_tells_of_its_task_in_the_documented_members() -> None:
         **{"agent": "mill#1", "attempt": 2, "fence": "17-1.3"},
         **{"enqueued_ms": 0, "started_ms": 1_500, "finished_ms": 86_400_000},
     }
-    text = messages.result_row("id-1", "t", '{"n":1}', b"[2]", **facts, own={})
-    own = messages.result_row("id-1", "t", "1", b"2", **facts, own={"timeout_s": 1.5})
+    text = endings.result_row("id-1", "t", '{"n":1}', b"[2]", **facts, own={})
+    own = endings.result_row("id-1", "t", "1", b"2", **facts, own={"timeout_s": 1.5})
 
     assert messages.parse_row(text.decode()) == {
         **{"id": "id-1", "topic": "t", "state": "done", "task": {"n": 1}},

@@ -14,7 +14,7 @@ import pytest
 import redis
 import uvloop
 
-from bus import wire
+from bus import lines, wire
 from bus.wire import Wire
 from tests.support import tls
 
@@ -219,6 +219,48 @@ async def test_who_leaves_after_the_server_did_has_left(
             await one.leave()
 
     await asyncio.to_thread(run, leaves())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+async def test_what_is_sent_while_the_connection_goes_is_not_waited_for(
+    run: Callable[..., None],
+) -> None:
+    async def goes() -> None:
+        async with asyncio.timeout(10), wired(echo) as one:
+            packed = lines.opening(("ECHO", "x"), 0)
+            assert one.send_packed(packed) is None, "there is none yet"
+            await one.execute_command("ECHO", "x")
+            answer = one.send_packed(packed)
+            assert answer is not None
+            await answer
+            assert one._protocol is not None
+            one._protocol.close()  # it is told of it in the next turn of the loop
+
+            assert one.send_packed(packed) is None
+            with pytest.raises(redis.ConnectionError):
+                await one.execute_command("ECHO", "x")
+
+    await asyncio.to_thread(run, goes())
+
+
+async def test_a_word_is_new_to_each_connection_and_to_a_server_that_forgot_it() -> (
+    None
+):
+    async def forget(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while await reader.read(100):
+            writer.write(b"-NOSCRIPT No matching script.\r\n")
+
+    async with wired(forget) as one:
+        assert not one.is_new_to("finish"), "nothing can be sent now"
+        with pytest.raises(redis.exceptions.NoScriptError):
+            await one.execute_command("EVALSHA", "x", 0)
+        assert [one.is_new_to("finish") for _ in range(2)] == [True, False]
+        with pytest.raises(redis.exceptions.NoScriptError):
+            await one.execute_command("EVALSHA", "x", 0)
+
+        assert one.is_new_to("finish")
 
 
 async def test_who_leaves_stays_until_the_server_has_let_go() -> None:
