@@ -25,6 +25,14 @@ _DELAY_MOST_S: Final = 366 * 86_400.0
 T = TypeVar("T")
 
 
+class Hand(Protocol):
+    """Who knows what is in hand."""
+
+    @property
+    def held(self) -> dict[str, Run]:
+        """Everything in hand, by sid."""
+
+
 class Clock(Protocol):
     """Who knows the server's time."""
 
@@ -41,20 +49,21 @@ class Reports:
         seat: Seat,
         handler: Handler,
         clock: Clock,
+        hand: Hand,
         ended: Callable[[Run], None],
         broken: Callable[[BaseException | None], None],
     ) -> None:
         self.done = self.failed = 0
         self._seat, self._handler, self._ended = seat, handler, ended
         self._broken = broken
-        self._clock = clock
+        self._clock, self._hand = clock, hand
         self._agent = keys.agent_of(seat.consumer)
         self._results = Outbox(
             self._complete,
             self._completed,
             self._spawn,
             broken,
-            functools.partial(deliveries.finish, seat),
+            self._finish,
         )
         self._failures = Outbox(self._fail, self._failed, self._spawn, broken)
         self._receipts = Receipts(seat.topic, self._complete, self._spawn)
@@ -156,6 +165,12 @@ class Reports:
         came_ms = messages.entry_ms(run.delivery.sid)
         started_ms = max(int(self._clock.clock_ms + run.started * 1000), came_ms)
         return started_ms, started_ms + int((run.finished - run.started) * 1000)
+
+    def _finish(self, item: Completion) -> asyncio.Future[Any] | None:
+        # Others in hand may end in this turn of the loop: those go together.
+        if len(self._hand.held) > 1:
+            return None
+        return deliveries.finish(self._seat, item)
 
     async def _complete(self, items: list[Completion]) -> list[str]:
         send = functools.partial(deliveries.complete, self._seat, items)

@@ -240,6 +240,25 @@ def test_a_server_without_memory_leaves_it_to_complete(
         redis_client.config_set("maxmemory", 0)
 
 
+def test_what_is_in_hand_with_others_ends_with_them(
+    redis_client: redis.Redis, test_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = deliveries.finish
+
+    def finish(seat: Seat, item: Completion) -> Any:
+        asked.append(item.delivery.id)
+        return real(seat, item)
+
+    monkeypatch.setattr(deliveries, "finish", finish)
+    bus.enqueue_many(test_topic, range(50))
+
+    with agents.running(test_topic, work.echo):
+        wait_until(lambda: bus.stats(test_topic)["done"] == 50, 10, "the end of all")
+
+    assert len(asked) <= 1, "the last may have been alone"
+
+
 def test_an_agent_ends_a_task_that_comes_alone_with_one_script(
     redis_client: redis.Redis, test_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
