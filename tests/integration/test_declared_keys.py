@@ -224,6 +224,10 @@ def test_a_life_among_agents_stays_within_the_declared_keys(
     bus.enqueue_many(other, range(5))
     running = bus.enqueue_task(test_topic, "slow")
 
+    def ends_alone() -> bool:
+        bus.wait_result(bus.enqueue_task(test_topic, 1), test_topic)
+        return "finish" in fence.verbs
+
     with (
         agents.running(test_topic, work.nap, agent_id="naps"),
         agents.running(
@@ -233,6 +237,7 @@ def test_a_life_among_agents_stays_within_the_declared_keys(
         wait_until(lambda: bus.stats(test_topic)["done"] == 53, 20)
         wait_until(lambda: bus.stats(other)["dead"] == 5, 20)
         wait_until(lambda: {"heartbeat", "beat"} <= fence.verbs, 20)
+        wait_until(ends_alone, 20)
 
     assert bus.get_task(running, test_topic).state == "done"
     assert fence.denied() == []
