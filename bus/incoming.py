@@ -65,9 +65,8 @@ async def verify(seat: Seat, arrived: Arrived) -> Claimed | None:
     The short way of `claim` for the common case: every entry is ours and its record
     names it. None where anything else is among them, for the script to sort out.
     """
-    if len(arrived.records) < len(arrived.entries) and not await _look_up(
-        seat, arrived
-    ):
+    looked_at = len(arrived.records) >= len(arrived.entries)
+    if not (looked_at or await _look_up(seat, arrived)):
         return None
     paused, timeout_s, renewed = arrived.settings
     items, topic, now_ms = [], seat.topic, arrived.now_ms

@@ -98,7 +98,7 @@ def sent(
 
     Its answer to come, or None where there is no connection to send it over now.
     """
-    if client.is_new_to(name):
+    if client.introduce(name):
         # The server may be new as well: it knows no script that it was not sent whole.
         script, tail = call(name, topic, args + others)
         return client.send_packed(lines.opening(("EVAL", script.text, *tail), 0))

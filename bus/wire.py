@@ -28,7 +28,7 @@ class _Protocol(asyncio.Protocol):
     def __init__(self, timeout_s: float, moved: Callable[[], None]) -> None:
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.lost = False
-        self.known: set[str] = set()
+        self.known: set[str] = set()  # what the server was told of (`introduce`)
         self._timeout_s, self._moved = timeout_s, moved
         self._reader = lines.make_reader()
         self._loop = asyncio.get_running_loop()
@@ -154,9 +154,9 @@ class Wire:
             protocol = await self._connected()
         return await protocol.send(command)[0]
 
-    def is_new_to(self, word: str) -> bool:
-        """Whether its server has not been told this word over this connection, or has
-        forgotten the scripts it was told."""
+    def introduce(self, word: str) -> bool:
+        """Take note that its server is told of this now; True for the first time on
+        this connection, and again once it has forgotten its scripts."""
         protocol = self._protocol
         if protocol is None or word in protocol.known:
             return False

@@ -1,9 +1,9 @@
 -- End one task at its first attempt with its result: what a call brings where tasks come one
--- by one, at two thirds of the cost of `complete`.
+-- by one, at three quarters of the cost of `complete`.
 -- KEYS: tasks_stream results tasks done counters settings minutes
 -- ARGV: as of `complete`, for one delivery that is the first of its task.
--- Returns {1}; or false, with all as it was: the delivery is not held any more, the minute
---   has no row yet or the clock is not past it, memory or a counter is none. `complete`
+-- Returns {1}; or false, with all as it was: the delivery is not held any more, this minute
+--   has no row yet or a later one has, memory is full, a counter is no number. `complete`
 --   decides then, also about what comes as an error.
 local group, me, sid, id = ARGV[1], ARGV[2], ARGV[4], ARGV[6]
 local text = call('HGET', tasks, id)

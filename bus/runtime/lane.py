@@ -50,7 +50,7 @@ class Lane:
         self._quiet = quiet
         self.intake = intake.Intake(self._seat, self, quiet)
         self.reports = reports.Reports(
-            self._seat, handler, self.intake, self, self._forget, self._break
+            self._seat, handler, self.intake, self.held, self._forget, self._break
         )
         self._slots = slots.make(handler, size, self._finished)
         # Done when a bug has broken the lane; then it holds the exception.

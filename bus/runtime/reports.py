@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from .. import dead, deliveries, endings, errors, failures, keys, messages, records
@@ -25,14 +25,6 @@ _DELAY_MOST_S: Final = 366 * 86_400.0
 T = TypeVar("T")
 
 
-class Hand(Protocol):
-    """Who knows what is in hand."""
-
-    @property
-    def held(self) -> dict[str, Run]:
-        """Everything in hand, by sid."""
-
-
 class Clock(Protocol):
     """Who knows the server's time."""
 
@@ -42,28 +34,27 @@ class Clock(Protocol):
 
 
 class Reports:
-    """Reports finished runs of one topic; `ended` hears of each once it is known."""
+    """Reports finished runs of one topic; `ended` hears of each once it is known.
+
+    `held` is all that the lane has in hand, by sid, as it changes.
+    """
 
     def __init__(
         self,
         seat: Seat,
         handler: Handler,
         clock: Clock,
-        hand: Hand,
+        held: Mapping[str, Run],
         ended: Callable[[Run], None],
         broken: Callable[[BaseException | None], None],
     ) -> None:
         self.done = self.failed = 0
         self._seat, self._handler, self._ended = seat, handler, ended
         self._broken = broken
-        self._clock, self._hand = clock, hand
+        self._clock, self._held = clock, held
         self._agent = keys.agent_of(seat.consumer)
         self._results = Outbox(
-            self._complete,
-            self._completed,
-            self._spawn,
-            broken,
-            self._finish,
+            self._complete, self._completed, self._spawn, broken, self._finish
         )
         self._failures = Outbox(self._fail, self._failed, self._spawn, broken)
         self._receipts = Receipts(seat.topic, self._complete, self._spawn)
@@ -121,8 +112,7 @@ class Reports:
 
     async def close(self) -> None:
         """Give up on what could not be reported."""
-        for outbox in (self._results, self._failures):
-            outbox.close()
+        self._results.close()
         if self._retries is not None:
             self._retries.cancel()
         for _ in range(5):  # a cancellation can be swallowed by a wait with a timeout
@@ -168,7 +158,7 @@ class Reports:
 
     def _finish(self, item: Completion) -> asyncio.Future[Any] | None:
         # Others in hand may end in this turn of the loop: those go together.
-        if len(self._hand.held) > 1:
+        if len(self._held) > 1:
             return None
         return deliveries.finish(self._seat, item)
 

@@ -158,7 +158,7 @@ def fence(
     monkeypatch.setattr(redis.asyncio.Redis, "execute_command", aexecute_redis)
     monkeypatch.setattr(wire.Wire, "execute_command", aexecute)
     monkeypatch.setattr(wire.Wire, "send_packed", send_packed)
-    monkeypatch.setattr(wire.Wire, "is_new_to", lambda wired, word: True)
+    monkeypatch.setattr(wire.Wire, "introduce", lambda wired, word: True)
     monkeypatch.setattr(wire.Wire, "ask_all", ask_all)
     yield fence
     fence.client.close()

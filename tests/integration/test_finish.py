@@ -11,20 +11,14 @@ import pytest
 import redis
 
 import bus
-from bus import deliveries, keys, verbs
+from bus import deliveries, keys
 from bus.deliveries import Completion, Delivery, Seat
 from tests.support import agents, work
 from tests.support.desk import GROUP, Desk
+from tests.support.verbatim import LAST_ID, ask, early_in_a_minute
 from tests.support.waiting import wait_until
 
-LAST_ID = "18446744073709551615-18446744073709551615"
 HASHES = ("tasks", "counters", "dead_index", "attempts", "minutes")
-
-
-def ask(verb: str, client: redis.Redis, topic: str, args: list[Any]) -> Any:
-    script = verbs.SCRIPTS[verb]
-    names = [keys.named(word, topic) for word in script.names]
-    return client.eval(script.text, len(names), *names, *args)
 
 
 def end(item: Delivery, consumer: str = "desk#00000001", keep: int = 100) -> list[Any]:
@@ -62,11 +56,19 @@ def plain(found: dict[str, Any], topic: str) -> str:
 
 def in_a_minute_with_a_row(client: redis.Redis, topic: str) -> Desk:
     """A desk whose topic has its books in this minute, with at least 5 s of it left."""
-    wait_until(lambda: client.time()[0] % 60 < 55, 10, "the next minute")
+    early_in_a_minute(client)
     desk = Desk(topic)
     bus.enqueue_task(topic, "first")
     desk.complete(desk.one())
     return desk
+
+
+@pytest.fixture
+def args(redis_client: redis.Redis, test_topic: str) -> list[Any]:
+    """For the end of a delivery that is in hand, in a minute with a row."""
+    desk = in_a_minute_with_a_row(redis_client, test_topic)
+    bus.enqueue_task(test_topic, 1)
+    return end(desk.one())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -141,22 +143,16 @@ def test_a_delivery_of_somebody_else_is_left_to_complete(
 
 
 def test_what_has_ended_is_left_to_complete(
-    redis_client: redis.Redis, test_topic: str
+    redis_client: redis.Redis, test_topic: str, args: list[Any]
 ) -> None:
-    desk = in_a_minute_with_a_row(redis_client, test_topic)
-    bus.enqueue_task(test_topic, 1)
-    args = end(desk.one())
 
     assert ask("finish", redis_client, test_topic, args) == [1]
     refused(redis_client, test_topic, args)
 
 
 def test_a_minute_without_a_row_is_left_to_complete(
-    redis_client: redis.Redis, test_topic: str
+    redis_client: redis.Redis, test_topic: str, args: list[Any]
 ) -> None:
-    desk = in_a_minute_with_a_row(redis_client, test_topic)
-    bus.enqueue_task(test_topic, 1)
-    args = end(desk.one())
     minutes = keys.named("minutes", test_topic)
     [field] = [name for name in redis_client.hkeys(minutes) if name != "last"]  # type: ignore[union-attr]
     row: Any = redis_client.hget(minutes, field)
@@ -190,11 +186,8 @@ def test_a_count_by_hand_that_is_none_is_begun_anew(
 
 @pytest.mark.parametrize("value", ["abc", "1.5", "9" * 18])
 def test_a_counter_that_is_none_is_left_to_complete(
-    redis_client: redis.Redis, test_topic: str, value: str
+    redis_client: redis.Redis, test_topic: str, args: list[Any], value: str
 ) -> None:
-    desk = in_a_minute_with_a_row(redis_client, test_topic)
-    bus.enqueue_task(test_topic, 1)
-    args = end(desk.one())
     redis_client.hset(keys.named("counters", test_topic), "done", value)
     if value.isdigit():
         assert ask("finish", redis_client, test_topic, args) == [1]
@@ -204,11 +197,8 @@ def test_a_counter_that_is_none_is_left_to_complete(
 
 @pytest.mark.parametrize("last", [LAST_ID, LAST_ID.partition("-")[0] + "-0"])
 def test_results_that_take_no_entry_are_left_to_complete(
-    redis_client: redis.Redis, test_topic: str, last: str
+    redis_client: redis.Redis, test_topic: str, args: list[Any], last: str
 ) -> None:
-    desk = in_a_minute_with_a_row(redis_client, test_topic)
-    bus.enqueue_task(test_topic, 1)
-    args = end(desk.one())
     redis_client.xadd(bus.result_stream(test_topic), {"id": "x"}, last)
 
     refused_or_misfit(redis_client, test_topic, args)
@@ -216,22 +206,16 @@ def test_results_that_take_no_entry_are_left_to_complete(
 
 @pytest.mark.parametrize("name", ["tasks", "results", "done", "counters", "minutes"])
 def test_a_key_of_another_type_leaves_all_as_it_was(
-    redis_client: redis.Redis, test_topic: str, name: str
+    redis_client: redis.Redis, test_topic: str, args: list[Any], name: str
 ) -> None:
-    desk = in_a_minute_with_a_row(redis_client, test_topic)
-    bus.enqueue_task(test_topic, 1)
-    args = end(desk.one())
     redis_client.set(keys.named(name, test_topic), "by hand", px=60_000)
 
     refused_or_misfit(redis_client, test_topic, args)
 
 
 def test_a_server_without_memory_leaves_it_to_complete(
-    redis_client: redis.Redis, test_topic: str
+    redis_client: redis.Redis, test_topic: str, args: list[Any]
 ) -> None:
-    desk = in_a_minute_with_a_row(redis_client, test_topic)
-    bus.enqueue_task(test_topic, 1)
-    args = end(desk.one())
     redis_client.config_set("maxmemory", 1)
     try:
         refused(redis_client, test_topic, args)
@@ -253,7 +237,7 @@ def test_what_is_in_hand_with_others_ends_with_them(
     monkeypatch.setattr(deliveries, "finish", finish)
     bus.enqueue_many(test_topic, range(50))
 
-    with agents.running(test_topic, work.echo):
+    with agents.running(test_topic, work.echo, concurrency=50):
         wait_until(lambda: bus.stats(test_topic)["done"] == 50, 10, "the end of all")
 
     assert len(asked) <= 1, "the last may have been alone"
@@ -283,4 +267,4 @@ def test_an_agent_ends_a_task_that_comes_alone_with_one_script(
         redis_client.script_flush()
         end(4, 5, 6)
 
-    assert set(completed) <= {"4"}
+    assert len(completed) <= 2, "one of them, and one where a minute began"

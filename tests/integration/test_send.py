@@ -14,16 +14,9 @@ from bus.batches import Batch
 from bus.wanted import Wanted, item_of
 from tests.support import packed
 from tests.support.desk import Desk
-from tests.support.waiting import wait_until
+from tests.support.verbatim import LAST_ID, ask, early_in_a_minute
 
 SEEN = ("tasks_stream", "tasks", "counters", "dead_index", "done")
-LAST_ID = "18446744073709551615-18446744073709551615"
-
-
-def ask(verb: str, client: redis.Redis, topic: str, args: list[Any]) -> Any:
-    script = verbs.SCRIPTS[verb]
-    names = [keys.named(word, topic) for word in script.names]
-    return client.eval(script.text, len(names), *names, *args)
 
 
 def fresh(*numbers: int, most: int | str = "", backlog: int = 1_000) -> list[Any]:
@@ -55,7 +48,7 @@ def kept(client: redis.Redis, topic: str) -> dict[str, Any]:
 
 def in_a_minute_with_a_row(client: redis.Redis, topic: str, number: int) -> None:
     """Let the topic's books have begun in this minute, with at least 5 s of it left."""
-    wait_until(lambda: client.time()[0] % 60 < 55, 10, "the next minute")
+    early_in_a_minute(client)
     ask("enqueue", client, topic, fresh(number))
 
 

@@ -243,7 +243,7 @@ async def test_what_is_sent_while_the_connection_goes_is_not_waited_for(
     await asyncio.to_thread(run, goes())
 
 
-async def test_a_word_is_new_to_each_connection_and_to_a_server_that_forgot_it() -> (
+async def test_a_word_introduce_each_connection_and_to_a_server_that_forgot_it() -> (
     None
 ):
     async def forget(
@@ -253,14 +253,14 @@ async def test_a_word_is_new_to_each_connection_and_to_a_server_that_forgot_it()
             writer.write(b"-NOSCRIPT No matching script.\r\n")
 
     async with wired(forget) as one:
-        assert not one.is_new_to("finish"), "nothing can be sent now"
+        assert not one.introduce("finish"), "nothing can be sent now"
         with pytest.raises(redis.exceptions.NoScriptError):
             await one.execute_command("EVALSHA", "x", 0)
-        assert [one.is_new_to("finish") for _ in range(2)] == [True, False]
+        assert [one.introduce("finish") for _ in range(2)] == [True, False]
         with pytest.raises(redis.exceptions.NoScriptError):
             await one.execute_command("EVALSHA", "x", 0)
 
-        assert one.is_new_to("finish")
+        assert one.introduce("finish")
 
 
 async def test_who_leaves_stays_until_the_server_has_let_go() -> None:
